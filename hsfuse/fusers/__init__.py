@@ -1,0 +1,79 @@
+"""What every fusion method looks like to its caller, and the list of them.
+
+A method is fitted once on a bounded sample of the scene and then applied tile by tile, so memory doesn't depend on the
+scene. Adding one is a file and a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, Self, cast
+
+from torch import Tensor
+
+from hsfuse.errors import SettingError
+from hsfuse.physics import ObservationModel
+
+
+@dataclass(frozen=True)
+class TrainingScene:
+    """What a method learns from: n equal blocks of the scene that share no pixel.
+
+    lrhsi (n, C, h, w), msi (n, c, H, W) reflectance; mask (n, h, w) True where the LR pixel and all MSI pixels under
+    it are valid. Invalid pixels hold the values of valid neighbours, so that convolution sees no edge there.
+    """
+
+    lrhsi: Tensor
+    msi: Tensor
+    mask: Tensor
+
+    def spectra(self) -> Tensor:
+        """The valid LR spectra: (C, pixels)."""
+        return self.lrhsi.permute(1, 0, 2, 3)[:, self.mask]
+
+    def to(self, device: str) -> TrainingScene:
+        """The same on another device."""
+        return TrainingScene(self.lrhsi.to(device), self.msi.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a method needs of a tile: a `halo` of context on each side and a `multiple` for its size, in LR pixels."""
+
+    halo: int = 4
+    multiple: int = 1
+
+
+class Fuser(Protocol):
+    """LRHSI (B, C, h, w) and MSI (B, c, H, W) to HRHSI (B, C, H, W), after `fit`."""
+
+    name: str
+    requirements: Requirements
+
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Learn what the method takes from the scene as a whole; `model` is kept for `predict`."""
+        ...
+
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fuse tiles."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Settings and what was estimated, for provenance and reports."""
+        ...
+
+
+#: name -> "module:class"; modules are imported when asked for.
+METHODS: dict[str, str] = {
+    "bicubic": "hsfuse.fusers.bicubic:Bicubic",
+    "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
+}
+
+
+def make_fuser(name: str) -> Fuser:
+    """A new, unfitted method by name; SettingError when there is none of that name."""
+    if name not in METHODS:
+        raise SettingError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
+    module, _, cls = METHODS[name].partition(":")
+    return cast(Fuser, getattr(import_module(module), cls)())

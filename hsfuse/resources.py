@@ -1,0 +1,13 @@
+"""Where the package's data folders are: inside an installed wheel, or in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(name: str) -> Path:
+    """Folder `srf` or `models`: `hsfuse/_data/NAME` of an installed wheel, else the checkout's own NAME."""
+    installed = _PACKAGE / "_data" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
