@@ -68,6 +68,12 @@ class Fuser(Protocol):
 METHODS: dict[str, str] = {
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
+    "gsa": "hsfuse.fusers.gsa:GSA",
+    "sfim": "hsfuse.fusers.sfim:SFIM",
+    "glp": "hsfuse.fusers.glp:GLP",
+    "cnmf": "hsfuse.fusers.cnmf:CNMF",
+    "hysure": "hsfuse.fusers.hysure:HySure",
+    "fuse": "hsfuse.fusers.sylvester:Sylvester",
 }
 
 

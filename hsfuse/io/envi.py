@@ -67,16 +67,19 @@ def siblings(path: Path) -> list[Path]:
     """The files that make up the raster at `path`: itself, and for ENVI its header or data file too."""
     if path.suffix.lower() == ".hdr":
         return [path, *_data_candidates(path)]
-    header = _header_of(path)
+    header = _header_of(path) if path.is_file() and not _starts_like_tiff(path) else None
     return [path] if header is None else [path, header]
 
 
 def _pair_of_header(header: Path) -> EnviPair:
     fields = read_header(header)
+    _refuse_library(header, fields)
     candidates = _data_candidates(header)
     if not candidates:
         stem = header.with_suffix("").name
-        raise InputError(f"{header} is a header without its data file: wanted {stem}, {stem}.dat, {stem}.img, ... there")
+        raise InputError(
+            f"{header} is a header without its data file: wanted {stem}, {stem}.dat, {stem}.img, ... there"
+        )
     fitting = [data for data in candidates if data.stat().st_size == _wanted_bytes(header, fields)]
     return _checked(EnviPair(header, (fitting or candidates)[0], fields))
 
@@ -104,9 +107,7 @@ def _starts_like_tiff(path: Path) -> bool:
 
 def _checked(pair: EnviPair) -> EnviPair:
     """The pair, when it is a raster whose file size is what the header promises."""
-    kind = pair.fields.get("file type", "")
-    if "library" in kind.lower():
-        raise InputError(f"{pair.data} is a spectral library ({kind}), not a raster")
+    _refuse_library(pair.data, pair.fields)
     wanted, found = _wanted_bytes(pair.header, pair.fields), pair.data.stat().st_size
     if found == 0:
         raise InputError(f"{pair.data} is empty; its header wants {wanted} bytes")
@@ -117,6 +118,12 @@ def _checked(pair: EnviPair) -> EnviPair:
             f"{pair.fields['data type']} make {wanted} bytes with the header offset, but the file has {found}"
         )
     return pair
+
+
+def _refuse_library(path: Path, fields: Mapping[str, str]) -> None:
+    kind = fields.get("file type", "")
+    if "library" in kind.lower():
+        raise InputError(f"{path} belongs to a spectral library ({kind}), not a raster")
 
 
 def _wanted_bytes(header: Path, fields: Mapping[str, str]) -> int:

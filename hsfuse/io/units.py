@@ -40,16 +40,14 @@ def to_nm(values: Sequence[float], unit: str | None) -> tuple[tuple[float, ...],
     Values are believed before the unit: 0.46 "Nanometers" are micrometres. InputError when neither makes sense.
     """
     said = unit_factor(unit)
-    for factor in [said] if said is not None else []:
-        if _within(values, factor, _CENTRES_NM):
-            return _scaled(values, factor), factor, None
-    factor = _guess(values)
+    if said is not None and _within(values, said, _CENTRES_NM):
+        return _scaled(values, said), said, None
+    guess = _guess(values)
     told = f"given as {unit.strip()}" if unit and unit.strip() else "given without a unit"
     span = f"{min(values):g} to {max(values):g}"
-    if factor is None:
+    if guess is None:
         raise InputError(f"wavelengths in unknown units: {span} {told}; wanted nanometres or micrometres")
-    name = "nanometres" if factor == 1 else "micrometres"
-    return _scaled(values, factor), factor, f"wavelengths {span}, {told}, are taken as {name}"
+    return _scaled(values, guess), guess, f"wavelengths {span}, {told}, are taken as {_name(guess)}"
 
 
 def widths_to_nm(values: Sequence[float], factor: float) -> tuple[tuple[float, ...] | None, str | None]:

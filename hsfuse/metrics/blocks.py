@@ -30,7 +30,8 @@ def block_q2n(fused: Array, reference: Array) -> float:
     Every band is shifted and scaled alike in both, so that the reference has mean 1 and standard deviation 1, and taken
     as one component of a hypercomplex number z. Then, with the hypercomplex covariance and means,
     Q = [|cov(z, z^)| / (s s^)] [2 |mz| |mz^| / (|mz|^2 + |mz^|^2)] [2 s s^ / (s^2 + s^^2)].
-    Bands in which the reference is constant are left out. Source: Garzelli and Nencini 2009, equations 10 to 14.
+    Bands in which the reference is constant are left out. Source: Garzelli and Nencini 2009; normalised as in the
+    toolbox of Vivone et al. 2015.
     """
     mean, deviation = reference.mean(axis=1, keepdims=True), reference.std(axis=1, ddof=1, keepdims=True)
     moving = (deviation**2 > FLAT * (reference**2).mean(axis=1, keepdims=True))[:, 0]
@@ -92,9 +93,7 @@ def _pixels(cube: Array, rows: slice, cols: slice) -> Array:
 def block_band_qualities(pixels: Array) -> Array:
     """Wang-Bovik Q between all bands (C, C) of one block of float64 pixels (C, n)."""
     sums, energy, products = pixels.sum(axis=1), (pixels**2).sum(axis=1), pixels @ pixels.T
-    return quality_index(
-        *np.broadcast_arrays(sums[:, None], sums), energy[:, None] + energy, products, n=pixels.shape[1]
-    )
+    return quality_index(sums[:, None], sums, energy[:, None] + energy, products, pixels.shape[1])
 
 
 class BandPairSums:

@@ -1,4 +1,4 @@
-"""Metrics over sliding windows, pooled as the mean over all wholly valid positions, then over bands: UIQI, SSIM, SCC."""
+"""Metrics over sliding windows, pooled as the mean over all wholly valid windows, then over bands: UIQI, SSIM, SCC."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _ratio(above: Array, below: Array, defined: Array) -> Array:
 
 def uiqi_map(x: Array, y: Array, window: int) -> Array:
     """Wang-Bovik Q (h - window + 1, w - window + 1) of every uniform window of two float64 planes (h, w)."""
-    sums = [window_sums(plane, window) for plane in (x, y, x * x + y * y, x * y)]
-    return quality_index(*sums, n=window**2)
+    energy, product = window_sums(x * x + y * y, window), window_sums(x * y, window)
+    return quality_index(window_sums(x, window), window_sums(y, window), energy, product, window**2)
 
 
 def ssim_map(x: Array, y: Array, peak: float) -> Array:

@@ -1,6 +1,6 @@
 """Tiles with a halo, validity, and sliding and block windows: what every metric accumulator shares.
 
-A window (sliding or block) is identified by its top-left pixel and belongs to the tile whose core holds that pixel. So a
+A window (sliding or block) is known by its top-left pixel and belongs to the tile whose core holds that pixel. So a
 tile needs a halo only below and to the right, every window counts exactly once, and no result depends on the tiling.
 """
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Tile:
-    """A core of `rows` x `cols` at (`row`, `col`) of the image, read as `read_rows` x `read_cols` from the same corner."""
+    """A core of `rows` x `cols` at (`row`, `col`), read as `read_rows` x `read_cols` from the same corner."""
 
     row: int
     col: int
@@ -37,7 +37,7 @@ class Tile:
 
 
 def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
-    """Tiles of at most `size` x `size` pixels covering (height, width), each with `halo` more below and to the right."""
+    """Tiles of at most `size` x `size` covering (height, width), each with `halo` more below and to the right."""
     for row in range(0, height, size):
         for col in range(0, width, size):
             rows, cols = min(size, height - row), min(size, width - col)
@@ -101,7 +101,7 @@ def fit_window(window: int, *images: tuple[int, int]) -> int:
 def make_view(
     cubes: Sequence[Array], mask: Array | None, tile: Tile | None, image: tuple[int, int], halo: int = 0
 ) -> View:
-    """View of the tile on which every cube (C, h, w) is finite and `mask` (h, w) is True; `tile` None is the whole image.
+    """View of a tile, valid where all cubes (C, h, w) are finite and `mask` (h, w) is True; no `tile`: whole image.
 
     Raises InputError for cubes or a mask of another size than the tile.
     """
@@ -116,12 +116,10 @@ def make_view(
     return View(tile, valid, image, int(np.count_nonzero(wanted[core] & ~valid[core])))
 
 
-def _check_sizes(
-    cubes: Sequence[Array], mask: Array | None, tile: Tile, image: tuple[int, int], halo: int
-) -> None:
+def _check_sizes(cubes: Sequence[Array], mask: Array | None, tile: Tile, image: tuple[int, int], halo: int) -> None:
     read = tile.read_rows, tile.read_cols
     needed = (min(tile.rows + halo, image[0] - tile.row), min(tile.cols + halo, image[1] - tile.col))
-    if read < needed or read[1] < needed[1]:
+    if read[0] < needed[0] or read[1] < needed[1]:
         raise ValueError(f"the tile holds {read} pixels, wanted {needed}: its halo must be {halo} below and right")
     for found in [cube.shape[1:] for cube in cubes] + ([] if mask is None else [mask.shape]):
         if tuple(found) != read:

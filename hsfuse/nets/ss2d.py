@@ -21,8 +21,8 @@ def _dt_bias(size: tuple[int, int]) -> Tensor:
 class SS2D(nn.Module):
     """Pre-normalised residual SS2D block: (B, C, H, W) -> (B, C, H, W).
 
-    `d_state` is C // 2 unless given, the inner width `expand` C, the rank of the step size ceil(C / 16). Dropout acts on
-    the branch's output in training. Source: Liu et al., "VMamba", 2024, in the form of Guo et al., "MambaIR", 2024.
+    `d_state` is C // 2 unless given, the inner width `expand` C, the rank of the step size ceil(C / 16). Dropout acts
+    on the branch's output in training. Source: Liu et al., "VMamba", 2024, in the form of Guo et al., "MambaIR", 2024.
     """
 
     def __init__(self, channels: int, d_state: int | None = None, expand: int = 2, dropout: float = 0.3) -> None:

@@ -83,9 +83,11 @@ def scan2d(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: T
     `dt_bias` (4, D) make dt = softplus(dt_weight low + dt_bias); `a_log` (4, D, N) gives A = -exp(a_log);
     `skip` (4, D) is D. Per channel and state: h_t = exp(dt A) h_{t-1} + dt B_t u_t, y_t = sum C_t h_t + D u_t.
 
-    Half-precision tensors are scanned in float32. Differentiable in all arguments. Raises SettingError as
-    `choose_backend` does.
+    Half-precision maps are scanned in float32; float64 ones in float64, by `chunked` unless HSFUSE_SCAN says otherwise.
+    Differentiable in all arguments. Raises SettingError as `choose_backend` does.
     """
     name = choose_backend(u.device)
+    if u.dtype == torch.float64 and VARIABLE not in os.environ:
+        name = "chunked"
     arguments = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (u, proj)]
-    return BACKENDS[name].scan(*arguments, dt_weight, dt_bias, a_log, skip).to(u.dtype)
+    return BACKENDS[name].scan(arguments[0], arguments[1], dt_weight, dt_bias, a_log, skip).to(u.dtype)

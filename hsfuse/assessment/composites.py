@@ -1,0 +1,41 @@
+"""Which bands make a picture: true colour, false colour with near infrared, and with short-wave infrared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hsfuse.assessment.inputs import Inputs
+
+#: Wavelengths of red, green and blue on the screen, in nm.
+KINDS = {
+    "true colour": (665.0, 560.0, 490.0),
+    "near infrared": (842.0, 665.0, 560.0),
+    "short-wave": (1610.0, 842.0, 665.0),
+}
+#: How far a band may be from the wanted wavelength.
+NEAR_NM = 45.0
+
+
+def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Band positions per image and kind of picture; images show only the kinds that the fused cube has too."""
+    centres = {"fused": inputs.wavelengths_nm}
+    if inputs.observed is not None:
+        centres["LRHSI"] = inputs.wavelengths_nm
+        centres["MSI"] = inputs.observed.model.srf.numpy() @ inputs.wavelengths_nm
+    if inputs.reference is not None:
+        centres["reference"] = inputs.wavelengths_nm
+    found = {image: pick(nm) for image, nm in centres.items()}
+    if not found["fused"]:
+        spread = tuple(int(len(inputs.wavelengths_nm) * share) for share in (5 / 6, 1 / 2, 1 / 6))
+        found = {image: {"bands from the whole range": spread} if image != "MSI" else {} for image in found}
+    return {image: {k: v for k, v in kinds.items() if k in found["fused"]} for image, kinds in found.items()}
+
+
+def pick(wavelengths_nm: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """Nearest bands for each kind of picture that these wavelengths (C,) allow."""
+    out = {}
+    for kind, wanted in KINDS.items():
+        gaps = np.abs(wavelengths_nm[None] - np.array(wanted)[:, None])
+        if (gaps.min(axis=1) <= NEAR_NM).all():
+            out[kind] = tuple(int(i) for i in gaps.argmin(axis=1))
+    return out

@@ -1,0 +1,193 @@
+"""`assess`: open, check, measure, and put everything into one `Assessment`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hsfuse.assessment.collect import choose_points, point_grid
+from hsfuse.assessment.composites import composites
+from hsfuse.assessment.findings import warn
+from hsfuse.assessment.inputs import Inputs, open_inputs
+from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
+from hsfuse.assessment.result import Assessment, Curve, MapLayer, Picture, ResponseCurves, SampledSpectra
+from hsfuse.assessment.settings import AssessSettings, read_provenance, recorded
+from hsfuse.errors import InputError, SettingError
+from hsfuse.io import open_cube
+from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
+
+#: A reference with values above this isn't reflectance: its own maximum is the peak then.
+REFLECTANCE_LIMIT = 1.5
+_MAP_TITLES = {
+    "rmse": ("Error against the reference (RMSE over bands)", "data unit"),
+    "sam": ("Spectral angle to the reference", "degrees"),
+    "hsi_rmse": ("Consistency with the LRHSI (RMSE over bands)", "data unit"),
+    "hsi_sam": ("Spectral angle between degraded fused cube and LRHSI", "degrees"),
+    "msi_rmse": ("Consistency with the MSI (RMSE over bands)", "data unit"),
+}
+
+
+def assess(
+    fused: str | Path,
+    *,
+    reference: str | Path | None = None,
+    hsi: str | Path | None = None,
+    msi: str | Path | None = None,
+    **settings: Any,
+) -> Assessment:
+    """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
+
+    `settings` are those of `AssessSettings` (srf, msi_bands, mtf, psf_sigma, phase, peak, window, scale, tile); what
+    is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
+    image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
+    nothing to compare with.
+    """
+    if reference is None and hsi is None and msi is None:
+        raise SettingError(
+            "there is nothing to hold the fused cube against: give --reference, or --hsi, --msi and --srf"
+        )
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_cube(fused, role="raster"))
+        provenance = read_provenance(reader.tags)
+        chosen, notes = AssessSettings(**settings).filled(provenance)
+        notes += reader.notes
+        inputs = open_inputs(stack, reader, reference, hsi, msi, chosen, notes)
+        named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi}
+        work = _Work(inputs, chosen, provenance, notes)
+        return work.run({key: str(value) for key, value in named.items() if value is not None}, started)
+
+
+class _Work:
+    """One assessment under way."""
+
+    def __init__(self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[str]) -> None:
+        self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
+        self.shape = (len(inputs.fused.bands), *inputs.shape)
+        self.told: dict[str, str] = {}
+        self.scale = self._scale()
+        self.points = point_grid(inputs.shape, self.scale or 1)
+        self.kinds = composites(inputs)
+        display = {
+            image: tuple(dict.fromkeys(b for k in kinds.values() for b in k)) for image, kinds in self.kinds.items()
+        }
+        self.into = Collectors(inputs, self.points, display)
+
+    def _scale(self) -> int | None:
+        if self.inputs.observed:
+            return self.inputs.observed.scale
+        value = self.settings.scale or recorded(self.provenance, "scale")
+        return int(value) if value else None
+
+    def run(self, files: dict[str, str], started: float) -> Assessment:
+        """Both passes, then everything in one place."""
+        truth, without = self._reference_metrics(), self._no_reference_metrics()
+        valid = high_pass(self.inputs, truth, without, self.into, self.settings.tile)
+        if not valid:
+            raise InputError(f"{files['fused']} has no valid pixel: all of it is nodata, NaN or masked")
+        if without is not None:
+            low_pass(self.inputs, without, self.into, self.settings.tile)
+        results = self._results(truth, without)
+        for result in results:
+            self.notes += result.notes
+        return Assessment(
+            fused=files["fused"],
+            shape=self.shape,
+            has_wavelengths=self.inputs.has_wavelengths,
+            metrics={key: value for result in results for key, value in result.values.items()},
+            inputs=files | (self.inputs.observed.pair.summary() if self.inputs.observed else {}),
+            settings=self.told,
+            curves=tuple(curve for result in results for curve in self._curves(result)),
+            maps=self._maps(),
+            pictures=self._pictures(),
+            spectra=self._spectra(),
+            histograms=(self.into.angles.result(),) if truth is not None else (),
+            response=self._response(),
+            provenance=self.provenance,
+            notes=tuple(dict.fromkeys(self.notes)),
+            warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None)),
+            valid_pixels=valid,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _reference_metrics(self) -> ReferenceMetrics | None:
+        if self.inputs.reference is None:
+            return None
+        peak, why = self.settings.peak, "as given"
+        if peak is None:
+            highest = largest_value(self.inputs.reference, self.inputs.shape, self.settings.tile)
+            above = highest > REFLECTANCE_LIMIT
+            peak, why = (highest, "the reference's maximum") if above else (1.0, "reflectance")
+        self.told["peak"] = f"{peak:g} ({why}), for PSNR and SSIM"
+        if self.scale is None:
+            self.notes.append("ergas is undefined: the ratio of the GSDs isn't known; give --scale, or --hsi and --msi")
+        metrics = ReferenceMetrics(self.shape, self.scale or 1, peak, self.settings.window)
+        self.told["windows"] = f"{metrics.window} x {metrics.window} pixels for UIQI and Q2n"
+        return metrics
+
+    def _no_reference_metrics(self) -> NoReferenceMetrics | None:
+        observed = self.inputs.observed
+        if observed is None:
+            return None
+        self.told["observation"] = observed.model.describe()
+        low = (self.shape[0], self.shape[1] // observed.scale, self.shape[2] // observed.scale)
+        return NoReferenceMetrics(self.shape, low, len(observed.msi_names), self.settings.window)
+
+    def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
+        results = [metrics.result() for metrics in (truth, without) if metrics is not None]
+        if truth is not None and self.scale is None:
+            results[0].values["ergas"] = None
+            del results[0].per_band["ergas"]
+        return results
+
+    def _curves(self, result: MetricResult) -> list[Curve]:
+        observed, out = self.inputs.observed, []
+        for key, values in result.per_band.items():
+            of_msi = observed is not None and (key.startswith("msi_") or key == "d_s")
+            nm = (
+                observed.model.srf.numpy() @ self.inputs.wavelengths_nm
+                if of_msi and observed
+                else self.inputs.wavelengths_nm
+            )
+            names = observed.msi_names if of_msi and observed else None
+            info = CATALOGUE[key]
+            out.append(
+                Curve(key, key, info.title, "" if info.unit == "1" else info.unit, nm, np.asarray(values), names)
+            )
+        return out
+
+    def _maps(self) -> tuple[MapLayer, ...]:
+        return tuple(MapLayer(name, *_MAP_TITLES[name], m.mean()[0], m.step) for name, m in self.into.maps.items())
+
+    def _pictures(self) -> tuple[Picture, ...]:
+        out = []
+        for image, kinds in self.kinds.items():
+            means, order = self.into.views[image].mean(), self.into.display[image]
+            nm = self._wavelengths(image)
+            for kind, bands in kinds.items():
+                labels = [f"{nm[b]:.0f} nm" if self.inputs.has_wavelengths else f"band {nm[b]:.0f}" for b in bands]
+                rows = [order.index(b) for b in bands]
+                out.append(Picture(image, kind, means[rows], (labels[0], labels[1], labels[2])))
+        return tuple(out)
+
+    def _wavelengths(self, image: str) -> np.ndarray:
+        if image == "MSI" and self.inputs.observed:
+            return np.asarray(self.inputs.observed.model.srf.numpy() @ self.inputs.wavelengths_nm)
+        return self.inputs.wavelengths_nm
+
+    def _spectra(self) -> SampledSpectra:
+        values = {image: sampler.values for image, sampler in self.into.points.items()}
+        nm = {image: self._wavelengths(image) for image in values}
+        return SampledSpectra(*self.points, nm, values, choose_points(values.get("reference", values["fused"])))
+
+    def _response(self) -> ResponseCurves | None:
+        observed = self.inputs.observed
+        if observed is None:
+            return None
+        return ResponseCurves(
+            observed.msi_names, self.inputs.wavelengths_nm, observed.model.srf.numpy(), observed.coverage
+        )

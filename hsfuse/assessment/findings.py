@@ -1,0 +1,80 @@
+"""What the figures mean in plain words: warnings that a reader who didn't run the fusion needs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hsfuse.assessment.inputs import Inputs, Observed
+from hsfuse.assessment.result import Floats
+from hsfuse.metrics import MetricResult, NoReferenceMetrics
+
+#: A gain between fused cube and MSI this far from 1 is told.
+GAIN_TOLERANCE = 0.05
+#: A fused cube that gives an input back with a larger relative error than this is inconsistent with it.
+CONSISTENCY_LIMIT = 0.1
+#: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
+BLIND_RANGE_NM = 100.0
+#: Share of the largest weight in R from which on an MSI band sees an HSI band.
+SEEN_WEIGHT = 0.01
+
+
+def warn(
+    inputs: Inputs, valid_pixels: int, without: NoReferenceMetrics | None, result: MetricResult | None
+) -> list[str]:
+    """All warnings, most general first."""
+    out = []
+    share = valid_pixels / (inputs.shape[0] * inputs.shape[1])
+    if share < 0.999:
+        out.append(f"{1 - share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.")
+    if inputs.observed is None or without is None or result is None:
+        return out
+    return out + _inconsistent(result) + _gains(inputs.observed, without) + _blind(inputs)
+
+
+def _inconsistent(result: MetricResult) -> list[str]:
+    out = []
+    for prefix, image in (("hsi_", "LRHSI"), ("msi_", "MSI")):
+        error = result.values.get(prefix + "relative_rmse")
+        if error is not None and error > CONSISTENCY_LIMIT:
+            out.append(
+                f"The fused cube doesn't give the {image} back: it differs by {error:.0%} (relative RMSE). Check that "
+                "these are its inputs, in the same units, and that PSF and response fit the sensors."
+            )
+    return out
+
+
+def _gains(observed: Observed, without: NoReferenceMetrics) -> list[str]:
+    gain = msi_gains(without)
+    off = np.flatnonzero(np.abs(gain - 1) > GAIN_TOLERANCE)
+    if not off.size:
+        return []
+    told = ", ".join(f"{observed.msi_names[i]} {gain[i] - 1:+.0%}" for i in off)
+    return [
+        f"The MSI's radiometry differs from the cube's ({told}): the two sensors or their corrections see other "
+        "brightness, and consistency with the MSI includes this."
+    ]
+
+
+def msi_gains(without: NoReferenceMetrics) -> Floats:
+    """Factor (c,) that best takes the MSI synthesised from the fused cube to the MSI, per band; NaN for a dark one."""
+    m = without.spectral.moments
+    return np.divide(m.xy, m.xx, out=np.full(m.xx.shape, np.nan), where=m.xx > 0)
+
+
+def _blind(inputs: Inputs) -> list[str]:
+    assert inputs.observed is not None
+    ranges = blind_ranges(inputs.wavelengths_nm, inputs.observed.model.srf.numpy())
+    if not ranges:
+        return []
+    told = ", ".join(f"{low:.0f} to {high:.0f} nm" for low, high in ranges)
+    return [f"No MSI band sees {told}: fine detail there is inferred from other wavelengths, not measured."]
+
+
+def blind_ranges(wavelengths_nm: Floats, srf: Floats) -> list[tuple[float, float]]:
+    """Ranges of the HSI's wavelengths (C,) that no row of R (c, C) weighs, at least `BLIND_RANGE_NM` wide."""
+    order = np.argsort(wavelengths_nm)
+    seen = (srf > SEEN_WEIGHT * srf.max(axis=1, keepdims=True)).any(axis=0)[order]
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(int)))
+    nm = wavelengths_nm[order]
+    runs = [(float(nm[a]), float(nm[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return [(low, high) for low, high in runs if high - low >= BLIND_RANGE_NM]

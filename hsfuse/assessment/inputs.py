@@ -1,0 +1,218 @@
+"""The files of one assessment, opened, checked against each other and cut to the fused cube's extent and bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+
+from hsfuse.assessment.settings import AssessSettings
+from hsfuse.cube import Cube
+from hsfuse.errors import GridError, InputError, SettingError
+from hsfuse.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.io import CubeReader, open_cube, usable_bands
+from hsfuse.physics import ObservationModel
+from hsfuse.scene import MIN_COVERAGE, ScenePair, open_scene
+
+#: Band centres closer than this are the same band, in nm.
+SAME_BAND_NM = 0.5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file read on the fused cube's pixels and bands: window offset (rows, columns) and bands in the file."""
+
+    reader: CubeReader
+    bands: list[int]
+    offset: tuple[int, int] = (0, 0)
+
+    def read(self, window: Window, bands: Sequence[int] | None = None) -> Cube:
+        """Cube of a window, and of some of the bands (positions in `self.bands`)."""
+        row, col = self.offset
+        moved = Window(window.col_off + col, window.row_off + row, window.width, window.height)
+        return self.reader.read(moved, self.bands if bands is None else [self.bands[i] for i in bands])
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the fused cube was made from: LRHSI and MSI on its extent, and the observation model for its bands."""
+
+    pair: ScenePair
+    low: Source
+    high: Source
+    model: ObservationModel
+    msi_names: tuple[str, ...]
+    coverage: tuple[float, ...]
+
+    @property
+    def scale(self) -> int:
+        """Ratio of the GSDs."""
+        return self.pair.scale
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that is assessed: the fused cube on `shape` (H, W) and what there is to hold it against.
+
+    Where no file knows wavelengths, `wavelengths_nm` are band numbers from 1 and `has_wavelengths` is False.
+    """
+
+    fused: Source
+    shape: tuple[int, int]
+    wavelengths_nm: np.ndarray
+    has_wavelengths: bool
+    reference: Source | None
+    observed: Observed | None
+
+
+def open_inputs(
+    stack: ExitStack,
+    fused: CubeReader,
+    reference: str | Path | None,
+    hsi: str | Path | None,
+    msi: str | Path | None,
+    settings: AssessSettings,
+    notes: list[str],
+) -> Inputs:
+    """Open what is given; InputError and GridError say what doesn't fit the fused cube."""
+    chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
+    if not chosen:
+        raise InputError(f"{fused.path}: no valid pixel in any band")
+    if len(chosen) < fused.count:
+        notes.append(f"{fused.count - len(chosen)} of {fused.count} bands are marked bad or empty and take no part")
+    source = Source(fused, chosen)
+    observed = _observed(stack, source, hsi, msi, settings, notes)
+    truth = None if reference is None else _reference(stack, source, reference, notes)
+    known = [_centres(s) for s in (source, observed.low if observed else None, truth) if s is not None]
+    centres = next((c for c in known if c is not None), None)
+    has_wavelengths = centres is not None
+    if centres is None:
+        notes.append("no file has wavelengths: bands are numbered in the curves")
+        centres = np.arange(1.0, len(chosen) + 1)
+    return Inputs(source, fused.grid.shape, centres, has_wavelengths, truth, observed)
+
+
+def _centres(source: Source) -> np.ndarray | None:
+    all_nm = source.reader.spectrum.wavelengths_nm
+    return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
+
+
+def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[str]) -> Source:
+    reader = stack.enter_context(open_cube(path, role="raster"))
+    notes += reader.notes
+    offset = _offset(fused.reader, reader, notes)
+    return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
+
+
+def _offset(fused: CubeReader, other: CubeReader, notes: list[str]) -> tuple[int, int]:
+    """Where the fused cube starts in the other file, in whole pixels; GridError when that doesn't hold all of it."""
+    a, b = fused.grid, other.grid
+    if not (a.georeferenced and b.georeferenced):
+        if a.shape != b.shape:
+            raise GridError(f"{other.path} has {b.describe()}, the fused cube {a.describe()}: wanted the same size")
+        if a.georeferenced != b.georeferenced:
+            notes.append(f"only one of {fused.path.name} and {other.path.name} is georeferenced: aligned by corners")
+        return 0, 0
+    if a.crs != b.crs or _drift(a, b) > GRID_TOLERANCE_PX:
+        raise GridError(
+            f"{other.path} is on another grid ({b.describe()}) than the fused cube ({a.describe()}); resample it first"
+        )
+    row, col = b.pixel_of(a)
+    top, left = round(row), round(col)
+    inside = top >= 0 and left >= 0 and top + a.shape[0] <= b.shape[0] and left + a.shape[1] <= b.shape[1]
+    if max(abs(row - top), abs(col - left)) > GRID_TOLERANCE_PX or not inside:
+        raise GridError(
+            f"the fused cube starts at row {row:.2f}, column {col:.2f} of {other.path} and has {a.shape[0]} x "
+            f"{a.shape[1]} of its {b.shape[0]} x {b.shape[1]} pixels: wanted whole pixels, and all of them inside"
+        )
+    return top, left
+
+
+def _drift(a: Grid, b: Grid) -> float:
+    """How far two grids of the same corner part over the first one's extent, in pixels."""
+    relative = ~b.transform @ a.transform
+    return max(a.shape) * max(abs(relative.a - 1), abs(relative.e - 1), abs(relative.b), abs(relative.d))
+
+
+def match_bands(fused: Source, other: CubeReader, usable: list[int], what: str) -> list[int]:
+    """Bands of the other file, among `usable`, that are the fused cube's: by wavelength, else by order; InputError."""
+    ours, theirs = _centres(fused), other.spectrum.wavelengths_nm
+    if ours is None or theirs is None:
+        if len(usable) != len(fused.bands):
+            raise InputError(
+                f"the {what} {other.path} has {len(usable)} bands and the fused cube {len(fused.bands)}, and not both "
+                "have wavelengths: wanted the same bands"
+            )
+        return usable
+    centres = np.array([theirs[i] for i in usable])
+    if len(centres) == len(ours) and (np.abs(centres - ours) <= SAME_BAND_NM).all():
+        return usable
+    nearest = np.abs(centres[None] - ours[:, None]).argmin(axis=1)
+    gap = np.abs(centres[nearest] - ours)
+    if (gap > SAME_BAND_NM).any() or len(set(nearest.tolist())) < len(ours):
+        worst = int(gap.argmax())
+        raise InputError(
+            f"the {what} {other.path} has other bands than the fused cube: nearest to its {ours[worst]:.2f} nm is "
+            f"{centres[nearest[worst]]:.2f} nm (at most {SAME_BAND_NM} apart wanted)"
+        )
+    return [usable[i] for i in nearest]
+
+
+def _observed(
+    stack: ExitStack,
+    fused: Source,
+    hsi: str | Path | None,
+    msi: str | Path | None,
+    settings: AssessSettings,
+    notes: list[str],
+) -> Observed | None:
+    if hsi is None and msi is None:
+        return None
+    if hsi is None or msi is None or settings.srf is None:
+        missing = "--hsi" if hsi is None else "--msi" if msi is None else "--srf"
+        raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
+    pair = stack.enter_context(open_scene(hsi, msi, settings.for_scene()))
+    notes += pair.notes
+    _check_extent(fused.reader.grid, pair, notes)
+    bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")
+    window, cut = pair.alignment.hsi_window, pair.alignment.msi_window
+    low = Source(pair.hsi, bands, (int(window.row_off), int(window.col_off)))
+    model, kept, coverage = _model(pair, bands, notes)
+    high = Source(pair.msi, [pair.msi_bands[i] for i in kept], (int(cut.row_off), int(cut.col_off)))
+    return Observed(pair, low, high, model, tuple(pair.msi_names[i] for i in kept), coverage)
+
+
+def _check_extent(grid: Grid, pair: ScenePair, notes: list[str]) -> None:
+    wanted = pair.alignment.hr_grid
+    same = grid.shape == wanted.shape
+    if same and grid.georeferenced and wanted.georeferenced:
+        row, col = wanted.pixel_of(grid)
+        same = grid.crs == wanted.crs and max(abs(row), abs(col), _drift(grid, wanted)) <= GRID_TOLERANCE_PX
+    elif same and grid.georeferenced != wanted.georeferenced:
+        notes.append("only one of the fused cube and the MSI is georeferenced: aligned by corners")
+    if not same:
+        raise GridError(
+            f"the fused cube ({grid.describe()}) isn't on the common extent of HSI and MSI ({wanted.describe()}); "
+            "assess it with the files it was made from"
+        )
+
+
+def _model(
+    pair: ScenePair, bands: list[int], notes: list[str]
+) -> tuple[ObservationModel, list[int], tuple[float, ...]]:
+    """Observation model for the fused bands, the MSI bands that they cover, and how far they do."""
+    if bands == pair.hsi_bands:
+        return pair.model, list(range(len(pair.msi_names))), pair.coverage
+    spectrum = pair.hsi.spectrum.select(bands)
+    matrix, coverage = pair.response.select(pair.msi_names).matrix(
+        np.asarray(spectrum.wavelengths_nm), None if spectrum.fwhm_nm is None else np.asarray(spectrum.fwhm_nm)
+    )
+    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
+    if not kept:
+        raise InputError("the fused cube's bands cover none of the MSI bands")
+    notes.append(f"the fused cube has {len(bands)} of the HSI's {len(pair.hsi_bands)} usable bands")
+    return pair.model.with_srf(matrix[kept]), kept, tuple(float(coverage[i]) for i in kept)

@@ -1,0 +1,188 @@
+"""The work on the pixels: one pass over the high-res images, one over the low-res ones, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, isqrt
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+
+from hsfuse.assessment.collect import BlockMeans, HistogramCounter, PointSampler
+from hsfuse.assessment.inputs import Inputs, Observed, Source
+from hsfuse.assessment.result import Floats
+from hsfuse.cube import Cube
+from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map, sam_map, tiles
+
+#: Values (pixels x bands) of one cube held at a time: 64 MB of float32.
+VALUES_AT_ONCE = 2**24
+#: A degraded pixel counts when at least this share of its PSF's weight lies on valid pixels.
+MIN_PSF_WEIGHT = 0.99
+
+
+class Collectors:
+    """Everything small that is gathered on the way: maps, display bands, spectra, histograms."""
+
+    def __init__(
+        self, inputs: Inputs, points: tuple[np.ndarray, np.ndarray], display: dict[str, tuple[int, ...]]
+    ) -> None:
+        rows, cols = points
+        scale = inputs.observed.scale if inputs.observed else 1
+        low = (inputs.shape[0] // scale, inputs.shape[1] // scale)
+        self.display = display
+        self.maps = {
+            name: BlockMeans(1, low if name.startswith("hsi_") else inputs.shape) for name in map_names(inputs)
+        }
+        self.views = {
+            image: BlockMeans(len(b), low if image == "LRHSI" else inputs.shape) for image, b in display.items()
+        }
+        self.points = {"fused": PointSampler(len(inputs.fused.bands), rows, cols)}
+        if inputs.reference:
+            self.points["reference"] = PointSampler(len(inputs.fused.bands), rows, cols)
+        if inputs.observed:
+            self.points["LRHSI"] = PointSampler(len(inputs.fused.bands), rows // scale, cols // scale)
+            self.points["MSI"] = PointSampler(len(inputs.observed.msi_names), rows, cols)
+        self.angles = HistogramCounter("sam", "Spectral angle between fused and reference", "degrees", 90, 360)
+
+    def image(self, name: str, row: int, col: int, cube: Floats, valid: np.ndarray) -> None:
+        """Note the core of a tile (C, rows, cols) of one image."""
+        self.points[name].add(row, col, cube, valid)
+        if name in self.views:
+            self.views[name].add(row, col, cube[list(self.display[name])], valid)
+
+    def map(self, name: str, row: int, col: int, values: Floats) -> None:
+        """Note a tile (rows, cols) of a map; NaN where invalid."""
+        self.maps[name].add(row, col, values[None], np.isfinite(values))
+
+
+def map_names(inputs: Inputs) -> list[str]:
+    """Maps that can be made from what there is; those that begin with hsi_ are on the LRHSI's grid."""
+    return (["rmse", "sam"] if inputs.reference else []) + (
+        ["hsi_rmse", "hsi_sam", "msi_rmse"] if inputs.observed else []
+    )
+
+
+def largest_value(source: Source, shape: tuple[int, int], side: int | None) -> float:
+    """Largest valid value of an image (H, W) in any band; -inf when nothing is valid."""
+    highest = -np.inf
+    for tile in tiles(*shape, side or _side(len(source.bands), 0), 0):
+        cube = source.read(_window(tile))
+        if cube.mask.any():
+            highest = max(highest, float(cube.data[:, cube.mask].max()))
+    return highest
+
+
+def _side(bands: int, halo: int) -> int:
+    """Side of a tile that with its halo fits the budget, at least as large as the halo."""
+    return max(64, halo, isqrt(VALUES_AT_ONCE // max(1, bands)) - halo)
+
+
+def _window(tile: Tile) -> Window:
+    return Window(tile.col, tile.row, tile.read_cols, tile.read_rows)
+
+
+def high_pass(
+    inputs: Inputs,
+    reference: ReferenceMetrics | None,
+    without: NoReferenceMetrics | None,
+    into: Collectors,
+    side: int | None,
+) -> int:
+    """Feed the fused cube with reference and MSI to the accumulators; returns the count of valid fused pixels."""
+    halo = max([m.halo for m in (reference, without) if m is not None])
+    count = 0
+    for tile in tiles(*inputs.shape, side or _side(len(inputs.fused.bands), halo), halo):
+        fused = inputs.fused.read(_window(tile))
+        core = slice(0, tile.rows), slice(0, tile.cols)
+        into.image("fused", tile.row, tile.col, fused.data[:, *core], fused.mask[core])
+        count += int(fused.mask[core].sum())
+        if reference is not None and inputs.reference is not None:
+            _with_reference(tile, fused, inputs.reference.read(_window(tile)), reference, into)
+        if without is not None and inputs.observed is not None:
+            _with_msi(tile, fused, inputs.observed, without, into)
+    return count
+
+
+def _with_reference(tile: Tile, fused: Cube, truth: Cube, metrics: ReferenceMetrics, into: Collectors) -> None:
+    mask, core = fused.mask & truth.mask, (slice(0, tile.rows), slice(0, tile.cols))
+    metrics.update(fused.data, truth.data, mask, tile)
+    x, y, valid = fused.data[:, *core], truth.data[:, *core], mask[core]
+    into.image("reference", tile.row, tile.col, y, truth.mask[core])
+    angles = sam_map(x, y, valid)
+    into.angles.add(angles.ravel())
+    into.map("sam", tile.row, tile.col, angles)
+    into.map("rmse", tile.row, tile.col, rmse_map(x, y, valid))
+
+
+def _with_msi(tile: Tile, fused: Cube, observed: Observed, metrics: NoReferenceMetrics, into: Collectors) -> None:
+    msi = observed.high.read(_window(tile))
+    mask, core = fused.mask & msi.mask, (slice(0, tile.rows), slice(0, tile.cols))
+    synthesised = _spectral(observed, fused.data)
+    metrics.update_high(fused.data, synthesised, msi.data, mask, tile)
+    into.image("MSI", tile.row, tile.col, msi.data[:, *core], msi.mask[core])
+    into.map("msi_rmse", tile.row, tile.col, rmse_map(synthesised[:, *core], msi.data[:, *core], mask[core]))
+
+
+def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side: int | None) -> None:
+    """Feed the degraded fused cube with the LRHSI, and the degraded MSI, to the accumulators."""
+    observed = inputs.observed
+    assert observed is not None
+    s = observed.scale
+    shape = (inputs.shape[0] // s, inputs.shape[1] // s)
+    for tile in tiles(*shape, max(1, side // s) if side else 64, metrics.halo):
+        window = _window(tile)
+        lrhsi = observed.low.read(window)
+        degraded, valid = _degraded(observed, inputs.fused, window, shape)
+        msi, msi_valid = _degraded(observed, observed.high, window, shape)
+        mask, core = lrhsi.mask & valid & msi_valid, (slice(0, tile.rows), slice(0, tile.cols))
+        metrics.update_low(degraded, lrhsi.data, _spectral(observed, lrhsi.data), msi, mask, tile)
+        x, y = degraded[:, *core], lrhsi.data[:, *core]
+        into.image("LRHSI", tile.row, tile.col, y, lrhsi.mask[core])
+        into.map("hsi_rmse", tile.row, tile.col, rmse_map(x, y, mask[core]))
+        into.map("hsi_sam", tile.row, tile.col, sam_map(x, y, mask[core]))
+
+
+def _spectral(observed: Observed, cube: Floats) -> Floats:
+    with torch.no_grad():
+        return observed.model.spectral(torch.from_numpy(cube)[None])[0].numpy()
+
+
+def _degraded(observed: Observed, source: Source, window: Window, shape: tuple[int, int]) -> tuple[Floats, np.ndarray]:
+    """An image of the high grid blurred and decimated to a window of the low grid: (C, h, w) and validity (h, w).
+
+    As many pixels around the window are read as the PSF reaches, so only the image's own border is mirrored.
+    Invalid pixels take no part: weights are those of the valid ones, `MIN_PSF_WEIGHT` of them at least.
+    """
+    s = observed.scale
+    margin = ceil(observed.model.psf.size / (2 * s)) + 1
+    top, left = max(0, int(window.row_off) - margin), max(0, int(window.col_off) - margin)
+    bottom = min(shape[0], int(window.row_off + window.height) + margin)
+    right = min(shape[1], int(window.col_off + window.width) + margin)
+    around = Window(left * s, top * s, (right - left) * s, (bottom - top) * s)
+    cut = (
+        slice(int(window.row_off) - top, int(window.row_off + window.height) - top),
+        slice(int(window.col_off) - left, int(window.col_off + window.width) - left),
+    )
+    parts, valid = [], np.ones((int(window.height), int(window.width)), bool)
+    for bands in _chunks(len(source.bands), int(around.height * around.width)):
+        data, weight = _blurred(observed, source.read(around, bands))
+        parts.append(data[:, *cut])
+        valid &= weight[cut] >= MIN_PSF_WEIGHT
+    return np.concatenate(parts), valid
+
+
+def _blurred(observed: Observed, cube: Cube) -> tuple[Floats, Floats]:
+    """Degraded cube (C, h, w) from valid pixels alone, and their share of the PSF's weight (h, w)."""
+    spatial = observed.model.spatial
+    with torch.no_grad():
+        data = spatial(torch.from_numpy(np.where(cube.mask, cube.data, np.float32(0)))[None])[0].numpy()
+        weight = spatial(torch.from_numpy(cube.mask.astype(np.float32))[None, None])[0, 0].numpy()
+    return data / np.where(weight > 0, weight, 1), weight
+
+
+def _chunks(bands: int, pixels: int) -> Iterator[Sequence[int]]:
+    """Runs of bands that fit the budget at this many pixels."""
+    step = max(1, VALUES_AT_ONCE // pixels)
+    for start in range(0, bands, step):
+        yield range(start, min(start + step, bands))

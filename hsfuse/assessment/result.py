@@ -1,0 +1,139 @@
+"""What an assessment holds: figures, curves, maps, spectra and pictures, small enough for a report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One value a band: `values` (n,) at `wavelengths_nm` (n,); `metric` names its entry in the metrics catalogue."""
+
+    name: str
+    metric: str
+    title: str
+    unit: str
+    wavelengths_nm: Floats
+    values: Floats
+    band_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """A map (rows, columns) of block means, NaN where nothing is valid; one pixel covers step x step of the source."""
+
+    name: str
+    title: str
+    unit: str
+    values: Floats
+    step: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Three display bands (3, rows, columns) of an image, red first, as block means; NaN where nothing is valid."""
+
+    image: str
+    kind: str
+    values: Floats
+    labels: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class SampledSpectra:
+    """Spectra of all images at n points: HR `rows`, `cols` (n,); per image wavelengths (C,) and values (n, C).
+
+    `chosen` are the indices of the few points that stand for the scene, most common kind of surface first.
+    """
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    wavelengths_nm: dict[str, Floats]
+    values: dict[str, Floats]
+    chosen: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of pixels between `edges` (n + 1,), in the unit of the value."""
+
+    name: str
+    title: str
+    unit: str
+    edges: Floats
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ResponseCurves:
+    """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each MSI band that the HSI covers."""
+
+    bands: tuple[str, ...]
+    wavelengths_nm: Floats
+    weights: Floats
+    coverage: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here). Without wavelengths all
+    `wavelengths_nm` are band numbers."""
+
+    fused: str
+    shape: tuple[int, int, int]
+    metrics: dict[str, float | None]
+    has_wavelengths: bool = True
+    inputs: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
+    maps: tuple[MapLayer, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    spectra: SampledSpectra | None = None
+    histograms: tuple[Histogram, ...] = ()
+    response: ResponseCurves | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    valid_pixels: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures, curves and text as plain JSON values; NaN and infinity become null and "inf". Maps stay out."""
+        return {
+            "fused": self.fused,
+            "bands": self.shape[0],
+            "rows": self.shape[1],
+            "columns": self.shape[2],
+            "valid_pixels": self.valid_pixels,
+            "inputs": self.inputs,
+            "settings": self.settings,
+            "metrics": {name: None if value is None else _plain(value) for name, value in self.metrics.items()},
+            "curves": {curve.name: _curve(curve) for curve in self.curves},
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "provenance": self.provenance,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "metric": curve.metric,
+        "unit": curve.unit,
+        "wavelengths_nm": [round(float(v), 3) for v in curve.wavelengths_nm],
+        "values": [_plain(float(v)) for v in curve.values],
+    }
+    return out if curve.band_names is None else {**out, "bands": list(curve.band_names)}
+
+
+def _plain(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return ("inf" if value > 0 else "-inf") if math.isinf(value) else float(value)

@@ -1,0 +1,77 @@
+"""Settings of an assessment, and what a fused file records of its own making."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from hsfuse.scene import SceneSettings
+
+#: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
+PROVENANCE_TAG = "HSFUSE_PROVENANCE"
+_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "phase")
+_SECTIONS = ("settings", "scene", "observation", "options")
+
+
+@dataclass(frozen=True)
+class AssessSettings:
+    """How to assess. None: as the fused file records it, else hsfuse's default.
+
+    `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
+    `scale` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
+    on in MSI pixels (memory; the result doesn't depend on it).
+    """
+
+    srf: str | None = None
+    msi_bands: tuple[str, ...] | None = None
+    mtf: float | None = None
+    psf_sigma: float | None = None
+    phase: float | None = None
+    peak: float | None = None
+    window: int = 32
+    scale: int | None = None
+    tile: int | None = None
+
+    def filled(self, provenance: Mapping[str, Any]) -> tuple[AssessSettings, list[str]]:
+        """With what the provenance records in place of what is not set, and what was taken from there, in words."""
+        taken: dict[str, Any] = {}
+        psf_given = self.mtf is not None or self.psf_sigma is not None
+        for name in _RECORDED:
+            value = recorded(provenance, name)
+            if value is None or getattr(self, name) is not None or (psf_given and name in ("mtf", "psf_sigma")):
+                continue
+            taken[name] = tuple(value) if isinstance(value, list) else value
+        words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())
+        return replace(self, **taken), [f"as the fused file records: {words}"] if taken else []
+
+    def for_scene(self) -> SceneSettings:
+        """The part that says how LRHSI and MSI are to be understood; what is None stays at its default."""
+        known = {f.name for f in fields(SceneSettings)}
+        return SceneSettings(
+            **{name: getattr(self, name) for name in _RECORDED if name in known and getattr(self, name) is not None}
+        )
+
+
+def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What the dataset tags say of the file's making; {} when nothing; what isn't JSON is kept as text."""
+    text = next((value for key, value in tags.items() if key.upper() == PROVENANCE_TAG), None)
+    others = {k: v for k, v in tags.items() if k.upper().startswith("HSFUSE_") and k.upper() != PROVENANCE_TAG}
+    if text is None:
+        return dict(others)
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError:
+        record = {"provenance": text}
+    return {**others, **(record if isinstance(record, dict) else {"provenance": record})}
+
+
+def recorded(provenance: Mapping[str, Any], name: str) -> Any:
+    """A value of the provenance by name, at its top or in one of its sections; None when it isn't there."""
+    places = [provenance, *(provenance[s] for s in _SECTIONS if isinstance(provenance.get(s), Mapping))]
+    return next((place[name] for place in places if place.get(name) is not None), None)
+
+
+def _words(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,181 @@
+"""Assessments as text: a table of one or of several fused files, definitions of the metrics, limits for pipelines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsfuse.assessment.result import Assessment
+from hsfuse.errors import SettingError
+from hsfuse.metrics import CATALOGUE, MetricInfo
+
+#: The metrics of a table, by section; `all` of them are in JSON and CSV.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Against the reference": ("psnr", "sam", "ergas", "uiqi", "ssim", "rmse", "cc", "q2n"),
+    "Consistency with the LRHSI": ("hsi_rmse", "hsi_relative_rmse", "hsi_sam", "hsi_cc"),
+    "Consistency with the MSI": ("msi_rmse", "msi_relative_rmse", "msi_cc"),
+    "Without a reference": ("d_lambda", "d_s", "qnr", "d_lambda_khan", "hqnr"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of several files: values in their order, and which of them is best (none when there is one file)."""
+
+    info: MetricInfo
+    values: tuple[float | None, ...]
+    best: frozenset[int]
+
+    @property
+    def unit(self) -> str:
+        """Unit, empty for a pure number."""
+        return "" if self.info.unit in ("1", "data unit") else self.info.unit
+
+    def delta(self, index: int) -> str | None:
+        """Difference of one value from the best, signed; None for the best itself and where there is nothing to tell."""
+        value = self.values[index]
+        if value is None or not self.best or index in self.best:
+            return None
+        top = self.values[min(self.best)]
+        assert top is not None
+        return f"{value - top:+.3g}" if math.isfinite(value - top) else None
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.info.direction == "higher" else "↓"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A metric of a file on the wrong side of a limit."""
+
+    fused: str
+    info: MetricInfo
+    value: float | None
+    limit: float
+
+    def __str__(self) -> str:
+        wanted = "at least" if self.info.direction == "higher" else "at most"
+        found = "undefined" if self.value is None else number(self.value)
+        return f"{self.fused}: {self.info.key} is {found}, wanted {wanted} {self.limit:g}"
+
+
+def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[Row]:
+    """The metrics that at least one of the files has."""
+    out = []
+    for key in keys:
+        if any(key in a.metrics for a in assessments):
+            values = tuple(a.metrics.get(key) for a in assessments)
+            out.append(Row(CATALOGUE[key], values, _best(CATALOGUE[key], values)))
+    return out
+
+
+def _best(info: MetricInfo, values: Sequence[float | None]) -> frozenset[int]:
+    known = [v for v in values if v is not None]
+    if len(known) < 2:
+        return frozenset()
+    top = max(known) if info.direction == "higher" else min(known)
+    return frozenset(i for i, v in enumerate(values) if v == top)
+
+
+def number(value: float | None) -> str:
+    """A figure for people: four significant digits."""
+    if value is None:
+        return "-"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:.2f}" if 10 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def text_table(assessments: Sequence[Assessment]) -> str:
+    """Sections of metrics, a column a file; the best is marked with * when there are several."""
+    names = short_names([a.fused for a in assessments])
+    lines: list[str] = []
+    for section, keys in SECTIONS.items():
+        found = rows(assessments, keys)
+        if found:
+            lines += [] if not lines else [""]
+            lines += _aligned([[section, "", *names], *[_cells(row) for row in found]])
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    figures = [number(v) + ("*" if i in row.best else " ") for i, v in enumerate(row.values)]
+    return ["  " + row.info.key, f"{row.arrow} {row.unit}", *figures]
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    widths[:2] = max(widths[0], 27), max(widths[1], 9)
+    pad = [
+        [c.ljust(w) if i < 2 else c.rjust(max(w, 9)) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        for line in cells
+    ]
+    return ["  ".join(line).rstrip() for line in pad]
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """File names, with as many folders before them as it takes to tell them apart."""
+    for depth in range(1, max(len(Path(p).parts) for p in paths) + 1):
+        names = [str(Path(*Path(p).parts[-depth:])) for p in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return list(paths)
+
+
+def comparison(assessments: Sequence[Assessment], style: str) -> str:
+    """All metrics of the files as "csv" (full digits) or "markdown" (best in bold)."""
+    names, found = short_names([a.fused for a in assessments]), rows(assessments, CATALOGUE)
+    if style == "csv":
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["metric", "unit", "direction", *names])
+        for row in found:
+            writer.writerow(
+                [row.info.key, row.info.unit, row.info.direction, *("" if v is None else v for v in row.values)]
+            )
+        return out.getvalue().rstrip("\n")
+    lines = ["| metric | | " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * len(names)]
+    for row in found:
+        bold = [f"**{number(v)}**" if i in row.best else number(v) for i, v in enumerate(row.values)]
+        lines.append(f"| {row.info.title} | {row.arrow} {row.unit} | " + " | ".join(bold) + " |")
+    return "\n".join(lines)
+
+
+def explain() -> str:
+    """Definition of every metric: formula, source, range, direction."""
+    return "\n\n".join(
+        f"{m.key}: {m.title}\n  {m.formula}\n  range {m.range}; unit {m.unit}; {m.direction} is better\n  {m.source}"
+        + (f"\n  {m.note}" if m.note else "")
+        for m in CATALOGUE.values()
+    )
+
+
+def parse_limits(text: str) -> dict[str, float]:
+    """`psnr=40,sam=3` as {"psnr": 40, "sam": 3}; SettingError for what isn't a metric and a number."""
+    limits = {}
+    for part in text.split(","):
+        key, equals, value = (p.strip() for p in part.partition("="))
+        if not equals or key not in CATALOGUE:
+            raise SettingError(f"limit {part.strip()!r} isn't METRIC=NUMBER with a metric of {', '.join(CATALOGUE)}")
+        try:
+            limits[key] = float(value)
+        except ValueError:
+            raise SettingError(f"limit {part.strip()!r}: {value!r} isn't a number") from None
+    return limits
+
+
+def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[Failure]:
+    """Which files miss which limits; a metric that is undefined misses its limit."""
+    failures = []
+    for a in assessments:
+        for key, limit in limits.items():
+            info, value = CATALOGUE[key], a.metrics.get(key)
+            if value is None or (value < limit if info.direction == "higher" else value > limit):
+                failures.append(Failure(a.fused, info, value, limit))
+    return failures

@@ -1,0 +1,164 @@
+"""The quadratic data term that the model-based methods share, in the subspace.
+
+    J(a) = 1/2 |X - E S(a)|^2 / noise_x  +  1/2 |Y - Q a - q|^2 / noise_y
+
+S is the observation model's blur and decimation, Q (c, K) what the MSI sees of the subspace. Q is R E with a correction
+regressed on the scene, so that a gain or an offset between the two sensors isn't taken for spatial detail (the SRF
+estimation of Simoes et al. 2015, "A convex formulation for hyperspectral image superresolution via subspace-based
+regularization", IEEE TGRS 53(6), section IV, here as a shrunken correction to the known response).
+Noise variances are measured: outside the subspace for the LRHSI, from the finest diagonal differences for the MSI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.samples import Pairs, fit_affine, lr_pairs
+from hsfuse.physics import ObservationModel
+from hsfuse.subspace import SpectralSubspace, fit_subspace
+
+#: Least noise assumed, relative to a band's RMS (56 dB): noise-free data must still be solvable.
+LEAST_NOISE = 1.5e-3
+#: Ridge of the correction to R E: only what the scene shows clearly is corrected.
+CORRECTION_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class FusionProblem:
+    """J and its pieces: `subspace` E, `response` Q (c, K), `offset` q (c,), noise variances `noise_x` (C,), `noise_y` (c,)."""
+
+    model: ObservationModel
+    subspace: SpectralSubspace
+    response: Tensor
+    offset: Tensor
+    noise_x: Tensor
+    noise_y: Tensor
+
+    @property
+    def spatial_weight(self) -> Tensor:
+        """E^T E / noise_x: (K, K)."""
+        e = self.subspace.basis.to(self.noise_x)
+        return e.T @ (e / self.noise_x[:, None])
+
+    @property
+    def spectral_weight(self) -> Tensor:
+        """Q^T Q / noise_y: (K, K)."""
+        return self.response.T @ (self.response / self.noise_y[:, None])
+
+    def gradient_at_zero(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """-J'(0): LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
+        e = self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]
+        from_x = self.model.spatial_adjoint(mix(e.T, lrhsi))
+        centred = msi - self.offset.to(msi)[:, None, None]
+        return from_x + mix((self.response / self.noise_y[:, None]).T, centred)
+
+    def hessian(self) -> Callable[[Tensor], Tensor]:
+        """J'' as a function on (B, K, H, W)."""
+        p, q = self.spatial_weight, self.spectral_weight
+
+        def apply(a: Tensor) -> Tensor:
+            return self.model.spatial_adjoint(mix(p, self.model.spatial(a))) + mix(q, a)
+
+        return apply
+
+    def value(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
+        """J(a)."""
+        misfit_x = lrhsi - self.model.spatial(self.subspace.unproject(a))
+        misfit_y = msi - mix(self.response, a) - self.offset.to(msi)[:, None, None]
+        weighted = (misfit_x.square() / self.noise_x.to(a)[:, None, None]).sum()
+        return float(weighted + (misfit_y.square() / self.noise_y.to(a)[:, None, None]).sum()) / 2
+
+    def describe(self) -> dict[str, str]:
+        """Subspace dimension and estimated noise, as reflectance."""
+        noise_x, noise_y = self.noise_x.mean().sqrt(), self.noise_y.mean().sqrt()
+        return {
+            "subspace": str(self.subspace.dimension),
+            "estimated noise": f"LRHSI {float(noise_x):.2g}, MSI {float(noise_y):.2g}",
+        }
+
+
+def mix(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix (q, p) on every pixel: (B, p, H, W) -> (B, q, H, W)."""
+    return torch.einsum("qp,bphw->bqhw", matrix.to(x), x)
+
+
+@torch.no_grad()
+def fit_problem(scene: TrainingScene, model: ObservationModel, dimension: int) -> FusionProblem:
+    """Subspace, response and noise of a scene; `dimension` is lowered where the scene has fewer pixels or bands."""
+    pairs = lr_pairs(scene, model)
+    bands, pixels = pairs.lrhsi.shape
+    subspace = fit_subspace(pairs.lrhsi, min(dimension, bands, max(1, pixels // 4)))
+    response, offset, misfit = _response(pairs, subspace, model)
+    return FusionProblem(model, subspace, response, offset, hsi_noise(pairs.lrhsi, subspace), misfit + msi_noise(scene))
+
+
+def _response(pairs: Pairs, subspace: SpectralSubspace, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:
+    """Q (c, K), q (c,) and the variance per MSI band that they leave unexplained on the LR grid."""
+    basis = subspace.basis.to(pairs.lrhsi)
+    a, known = basis.T @ pairs.lrhsi, model.srf.to(pairs.lrhsi) @ basis
+    correction = fit_affine(a, pairs.msi - known @ a, ridge=CORRECTION_RIDGE)
+    misfit = pairs.msi - known @ a - correction.columns(a)
+    return known + correction.weight, correction.offset, misfit.square().mean(1)
+
+
+def hsi_noise(spectra: Tensor, subspace: SpectralSubspace) -> Tensor:
+    """Noise variance per band from what the subspace leaves of spectra (C, n), for its degrees of freedom: (C,)."""
+    basis = subspace.basis.to(spectra)
+    (bands, pixels), k = spectra.shape, subspace.dimension
+    freedom = max(1.0, (bands - k) * (pixels - k) / bands)
+    measured = (spectra - basis @ (basis.T @ spectra)).square().sum(1) / freedom
+    return measured.maximum(LEAST_NOISE**2 * spectra.square().mean(1)).clamp_min(1e-12)
+
+
+def msi_noise(scene: TrainingScene) -> Tensor:
+    """Noise variance per MSI band from the finest diagonal Haar coefficients: (c,).
+
+    Median absolute value / 0.6745 (Donoho, Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage", Biometrika
+    81(3)), times the share that the other bands can't explain: texture is common to the bands, noise isn't.
+    """
+    y = scene.msi.double()
+    diagonal = (y[..., ::2, ::2] - y[..., 1::2, ::2] - y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 2
+    d = diagonal.transpose(0, 1).flatten(1)
+    sigma = d.abs().median(1).values / 0.6745
+    moment = d @ d.T / d.shape[1] + 1e-12 * torch.eye(len(d), dtype=d.dtype, device=d.device)
+    unexplained = 1 / (torch.linalg.inv(moment).diagonal() * moment.diagonal())
+    return (sigma.square() * unexplained).maximum(LEAST_NOISE**2 * y.square().mean((0, 2, 3))).clamp_min(1e-12)
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    start: Tensor,
+    precondition: Callable[[Tensor], Tensor],
+    iterations: int,
+    tolerance: float = 1e-6,
+) -> Tensor:
+    """Solve a symmetric positive definite system on images (B, K, H, W), each sample of the batch on its own.
+
+    Hestenes, Stiefel 1952. A sample stops moving when its residual is below `tolerance` times its right-hand side.
+    """
+    x, residual = start, rhs - apply(start)
+    z = precondition(residual)
+    direction, rz = z, _inner(residual, z)
+    goal = tolerance**2 * _inner(rhs, rhs)
+    for _ in range(iterations):
+        active = _inner(residual, residual) > goal
+        if not bool(active.any()):
+            break
+        image = apply(direction)
+        step = torch.where(active, rz / _inner(direction, image).clamp_min(1e-30), 0.0)
+        x, residual = x + step * direction, residual - step * image
+        z = precondition(residual)
+        rz, previous = _inner(residual, z), rz
+        direction = z + rz / previous.clamp_min(1e-30) * direction
+    return x
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product per sample: (B, 1, 1, 1)."""
+    return (a * b).sum((1, 2, 3), keepdim=True)

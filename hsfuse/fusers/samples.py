@@ -1,0 +1,67 @@
+"""What the classical methods learn from a scene: co-located LR spectra, and linear maps between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hsfuse.errors import InputError
+from hsfuse.fusers import TrainingScene
+from hsfuse.physics import ObservationModel
+
+#: Ridge term of every regression, relative to the mean variance of its features.
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Valid LR pixels in double precision: `lrhsi` (C, n) and the MSI seen at the same resolution, `msi` (c, n)."""
+
+    lrhsi: Tensor
+    msi: Tensor
+
+
+@torch.no_grad()
+def lr_pairs(scene: TrainingScene, model: ObservationModel) -> Pairs:
+    """Degrade the scene's MSI by the model's PSF and pair its valid pixels with the LRHSI's.
+
+    InputError when fewer valid pixels are left than a regression on the MSI bands needs.
+    """
+    msi = model.spatial(scene.msi.double())
+    count, wanted = int(scene.mask.sum()), msi.shape[1] + 2
+    if count < wanted:
+        raise InputError(f"the scene has {count} valid LR pixels, wanted at least {wanted}: choose a larger area")
+    return Pairs(scene.spectra().double(), msi.permute(1, 0, 2, 3)[:, scene.mask])
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """y = weight x + offset per pixel: `weight` (q, p), `offset` (q,)."""
+
+    weight: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images (B, p, H, W) -> (B, q, H, W)."""
+        return self.linear(x) + self.offset.to(x)[:, None, None]
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The same without the offset, for differences of images."""
+        return torch.einsum("qp,bphw->bqhw", self.weight.to(x), x)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """Samples (p, n) -> (q, n)."""
+        return self.weight @ x + self.offset[:, None]
+
+
+def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE) -> AffineMap:
+    """Least squares of targets (q, n) on features (p, n) and a constant, with a ridge term on the weights."""
+    mean_f, mean_t = features.mean(1, keepdim=True), targets.mean(1, keepdim=True)
+    centred = features - mean_f
+    moment = centred @ centred.T
+    damping = (ridge * moment.diagonal().mean()).clamp_min(torch.finfo(moment.dtype).tiny)
+    eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    weight = torch.linalg.solve(moment + damping * eye, centred @ (targets - mean_t).T).T
+    return AffineMap(weight, (mean_t - weight @ mean_f)[:, 0])

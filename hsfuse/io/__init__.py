@@ -1,0 +1,17 @@
+"""Raster input and output: the only place that touches pixels on disk."""
+
+from hsfuse.io.checks import check_valid, usable_bands
+from hsfuse.io.outputs import check_output, driver_of, output_files
+from hsfuse.io.raster import CubeReader, open_cube
+from hsfuse.io.writer import CubeWriter
+
+__all__ = [
+    "CubeReader",
+    "CubeWriter",
+    "check_output",
+    "check_valid",
+    "driver_of",
+    "open_cube",
+    "output_files",
+    "usable_bands",
+]

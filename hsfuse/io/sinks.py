@@ -1,0 +1,200 @@
+"""The two formats that pixels go to, window by window, in memory that doesn't grow with the scene."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from hsfuse.cube import Spectrum
+from hsfuse.errors import OutputError, SettingError
+from hsfuse.grid import Grid
+from hsfuse.io.encode import Encoding
+from hsfuse.io.gdal import gdal_env
+from hsfuse.io.spectral_tags import band_tags, dataset_tags, description, imagery_tags
+
+#: GTiff tiles. Each band has its own (INTERLEAVE=BAND): a window of all bands completes whole tiles and none waits in
+#: memory, where pixel interleave would make one block of 256 x 256 x bands, 58 MB at 224 bands of float32. Deflate
+#: level 1 writes twice as fast as level 6 for 2% more bytes on noisy float32.
+TILE = 256
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is written where: `files` (data, and for ENVI the header), `bands` on `grid`, encoding, dataset tags."""
+
+    files: tuple[Path, ...]
+    grid: Grid
+    spectrum: Spectrum
+    bands: int
+    encoding: Encoding
+    tags: Mapping[str, str]
+
+    def profile(self) -> dict[str, object]:
+        """What rasterio needs to create either format."""
+        (height, width), encoding = self.grid.shape, self.encoding
+        pixels = {"dtype": encoding.dtype, "nodata": encoding.nodata, "count": self.bands}
+        return pixels | {"height": height, "width": width, "crs": self.grid.crs, "transform": self.grid.transform}
+
+
+class Sink(Protocol):
+    """Where raw numbers go; every method may raise OSError or RasterioError."""
+
+    def write(self, raw: NDArray, window: Window) -> None:
+        """Write raw numbers (C, h, w) to a window."""
+
+    def close(self) -> None:
+        """Close the files, whole or not."""
+
+    def verify(self) -> None:
+        """Raise OutputError unless the closed files hold all that was written."""
+
+
+class GeoTiffSink:
+    """Tiled, compressed GeoTIFF with everything but the pixels written first."""
+
+    def __init__(self, product: Product) -> None:
+        self._path = product.files[0]
+        predictor = 3 if np.dtype(product.encoding.dtype).kind == "f" else 2
+        tiles = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "band", "bigtiff": "if_safer"}
+        packing = {"compress": "deflate", "predictor": predictor, "zlevel": 1}
+        # Four bands of uint8 would be taken for red, green, blue and alpha otherwise.
+        colours = {"photometric": "minisblack", "alpha": "unspecified"}
+        self._raw_bytes = 0
+        with gdal_env(GDAL_PAM_ENABLED="NO"):
+            self._ds = rasterio.open(
+                self._path, "w", driver="GTiff", **product.profile(), **tiles, **packing, **colours
+            )
+            self._describe(product)
+
+    def _describe(self, product: Product) -> None:
+        ds, spectrum, encoding = self._ds, product.spectrum, product.encoding
+        ds.update_tags(**product.tags, **dataset_tags(spectrum))
+        if encoding.scale != 1 or encoding.offset != 0:
+            ds.scales, ds.offsets = [encoding.scale] * product.bands, [encoding.offset] * product.bands
+        for band in range(product.bands):
+            ds.set_band_description(band + 1, description(spectrum, band))
+            ds.update_tags(band + 1, **band_tags(spectrum, band))
+            ds.update_tags(band + 1, ns="IMAGERY", **imagery_tags(spectrum, band))
+
+    def write(self, raw: NDArray, window: Window) -> None:
+        """Compress what tiles the window completes; the rest waits in GDAL's bounded cache."""
+        self._check_space(raw.nbytes)
+        with gdal_env(GDAL_PAM_ENABLED="NO"):
+            self._ds.write(raw, window=window)
+        self._raw_bytes += raw.nbytes
+
+    def _check_space(self, coming: int) -> None:
+        """Stop before GDAL meets a full disk, of which it prints lines of its own; packs like what went before."""
+        packed = self._path.stat().st_size / self._raw_bytes if self._raw_bytes else 1.0
+        if shutil.disk_usage(self._path.parent).free < coming * packed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None:
+        """Flush and close."""
+        with gdal_env(GDAL_PAM_ENABLED="NO"):
+            self._ds.close()
+
+    def verify(self) -> None:
+        """Look whether each tile lies inside the file: GDAL may only log a failed flush."""
+        size = self._path.stat().st_size
+        with gdal_env(), rasterio.open(self._path) as ds:
+            for band in ds.indexes:
+                for (row, col), _ in ds.block_windows(band):
+                    at, length = (
+                        int(ds.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) or 0)
+                        for what in ("OFFSET", "SIZE")
+                    )
+                    if at == 0 or length == 0 or at + length > size:
+                        raise OutputError(f"band {band} is incomplete at tile row {row}, column {col}")
+
+
+class EnviSink:
+    """Band-sequential little-endian data, written straight to the file, and a header that GDAL makes.
+
+    GDAL's own raw writer reads and writes whole lines for each window and can lose a full disk's error in its cache.
+    """
+
+    def __init__(self, product: Product) -> None:
+        self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
+        self._type = np.dtype(product.encoding.dtype).newbyteorder("<")
+        _make_header(product)
+        self._file = os.open(product.files[0], os.O_WRONLY | os.O_TRUNC)
+        try:
+            _reserve(self._file, prod(self._shape) * self._type.itemsize)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def write(self, raw: NDArray, window: Window) -> None:
+        """Write each band's lines to their place in the file."""
+        raw = np.ascontiguousarray(raw, dtype=self._type)
+        row, col, whole_lines = window.row_off, window.col_off, window.width == self._shape[2]
+        for band, values in enumerate(raw):
+            for i, part in enumerate([values] if whole_lines else values):
+                first = (band * self._shape[1] + row + i) * self._shape[2] + col
+                _write_all(self._file, part, first * self._type.itemsize)
+
+    def close(self) -> None:
+        """Close the data file."""
+        os.close(self._file)
+
+    def verify(self) -> None:
+        """Compare the file's size with what the bands make; each write was checked already."""
+        wanted, found = prod(self._shape) * self._type.itemsize, self._path.stat().st_size
+        if found != wanted:
+            raise OutputError(f"{found} of {wanted} bytes are there")
+
+
+def _write_all(file: int, part: NDArray, at: int) -> None:
+    view = part.data.cast("B")
+    while view:
+        done = os.pwrite(file, view, at)
+        view, at = view[done:], at + done
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take the whole file's space now: a full disk is told before the work instead of after it."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            raise OutputError(f"{error.strerror}, {size / 2**20:.1f} MiB are needed") from error
+    else:
+        os.ftruncate(file, size)
+
+
+def _make_header(product: Product) -> None:
+    """Have GDAL write map info, coordinate system and fields, beside a data file that is still empty of pixels."""
+    (data, header), encoding, bands = product.files, product.encoding, product.bands
+    fields = dataset_tags(product.spectrum) | {key.lower(): _plain(value) for key, value in product.tags.items()}
+    if encoding.scale != 1 and encoding.offset == 0:
+        fields["reflectance_scale_factor"] = f"{1 / encoding.scale:.12g}"
+    with gdal_env(GDAL_PAM_ENABLED="NO"):
+        with rasterio.open(data, "w", driver="ENVI", interleave="bsq", **product.profile()) as ds:
+            ds.update_tags(ns="ENVI", **fields)
+            ds.descriptions = [_plain(description(product.spectrum, b)).replace(",", ";") for b in range(bands)]
+            if encoding.offset != 0:
+                ds.scales, ds.offsets = [encoding.scale] * bands, [encoding.offset] * bands
+        with rasterio.open(data, driver="ENVI") as ds:
+            kept = ds.transform
+    # GDAL describes the file by its path, which is the temporary one.
+    header.write_text(header.read_text(encoding="utf-8").replace(str(data), "hsfuse"), encoding="utf-8")
+    wanted = product.grid.transform
+    if not kept.almost_equals(wanted, precision=1e-9 * max(map(abs, wanted[:6]))):
+        raise SettingError("an ENVI header can't hold a sheared georeference; write GeoTIFF instead")
+
+
+def _plain(text: str) -> str:
+    """One line without the characters that end a header value."""
+    return " ".join(text.split()).replace("{", "(").replace("}", ")")

@@ -1,0 +1,223 @@
+"""Where a raster file says what its bands are, and what hsfuse writes so that other programs find it.
+
+Places, in the order they are believed: the ENVI header, per-band tags (EnMAP-Box and GDAL's ENVI driver), dataset tags,
+GDAL's IMAGERY domain (rounded to 0.001 um where GDAL derives it), band descriptions. Per-band places come before lists
+because a list goes stale when another program picks bands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rasterio.io import DatasetReader
+
+from hsfuse.cube import Spectrum
+from hsfuse.errors import InputError
+from hsfuse.io.envi import EnviPair
+from hsfuse.io.units import to_nm, widths_to_nm
+
+_WAVELENGTH_KEYS = ("wavelength", "central_wavelength", "center_wavelength", "wavelengths")
+_UNIT_KEYS = ("wavelength_units", "wavelength_unit")
+_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(nanomet\w+|nm|micromet\w+|microns?|um|µm|μm)\b", re.IGNORECASE)
+_BARE_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What one place says, a text a band (None: nothing)."""
+
+    where: str
+    wavelengths: Sequence[str | None]
+    unit: str | None
+    fwhm: Sequence[str | None] = ()
+    good: Sequence[str | None] = ()
+
+
+def read_spectrum(
+    ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None, warn: Callable[[str], None]
+) -> tuple[Spectrum, InputError | None]:
+    """Facts on the given bands (1-based), with what is worth saying aloud passed to `warn`.
+
+    The error, for the caller to raise where wavelengths are needed, tells why there are none.
+    """
+    places = list(_places(ds, bands, pair))
+    names = _names(ds, bands, pair)
+    good = next((g for p in places if (g := _good(p, len(bands), warn))), None)
+    try:
+        wavelengths, fwhm = _wavelengths(places, len(bands), warn)
+    except InputError as error:
+        return Spectrum(None, None, names, good), error
+    return Spectrum(wavelengths, fwhm, names, good), None
+
+
+def _places(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> Iterator[_Place]:
+    if pair is not None:
+        unit = pair.fields.get("wavelength units")
+        yield _Place("the ENVI header", pair.items("wavelength"), unit, pair.items("fwhm"), pair.items("bbl"))
+    yield _band_tags(ds, bands)
+    for domain, where in (("ENVI", "the ENVI tags"), (None, "the dataset tags")):
+        yield _dataset_tags(ds.tags(ns=domain), where)
+    yield _imagery(ds, bands)
+    yield _descriptions([ds.descriptions[b - 1] for b in bands])
+
+
+def _band_tags(ds: DatasetReader, bands: Sequence[int]) -> _Place:
+    tags = [{key.lower(): value for key, value in ds.tags(b).items()} for b in bands]
+    units = sorted({u for t in tags if (u := _first(t, _UNIT_KEYS))})
+    fwhm, good = ([t.get(key) for t in tags] for key in ("fwhm", "bbl"))
+    return _Place("the band tags", [_first(t, _WAVELENGTH_KEYS) for t in tags], "/".join(units) or None, fwhm, good)
+
+
+def _dataset_tags(tags: Mapping[str, str], where: str) -> _Place:
+    tags = {key.lower(): value for key, value in tags.items()}
+    wavelengths, fwhm, good = (
+        _items(text) for text in (_first(tags, _WAVELENGTH_KEYS), tags.get("fwhm"), tags.get("bbl"))
+    )
+    return _Place(where, wavelengths, _first(tags, _UNIT_KEYS), fwhm, good)
+
+
+def _imagery(ds: DatasetReader, bands: Sequence[int]) -> _Place:
+    tags = [ds.tags(b, ns="IMAGERY") for b in bands]
+    centres, fwhm = ([t.get(key) for t in tags] for key in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
+    return _Place("the IMAGERY tags", centres, "um", fwhm)
+
+
+def _descriptions(texts: Sequence[str | None]) -> _Place:
+    """From "band 1 (418.24 Nanometers)", "418.24 nm", "0.418 um" or, without a unit, the last number of "B1 418.24"."""
+    told = [_WITH_UNIT.findall(text or "") for text in texts]
+    if all(told):
+        units = sorted({found[-1][1] for found in told})
+        return _Place("the band descriptions", [found[-1][0] for found in told], "/".join(units))
+    numbers = [_BARE_NUMBER.findall(text or "") for text in texts]
+    return _Place("the band descriptions", [found[-1] if found else None for found in numbers], None)
+
+
+def _first(tags: Mapping[str, str], keys: Sequence[str]) -> str | None:
+    return next((tags[key] for key in keys if tags.get(key, "").strip()), None)
+
+
+def _items(text: str | None) -> list[str | None]:
+    return [item.strip() for item in text.strip(" {}[]()").split(",")] if text else []
+
+
+def _names(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> tuple[str, ...] | None:
+    """Band names; GDAL's descriptions of an ENVI file carry the wavelength as well, so its header is asked first."""
+    named: Sequence[str | None] = pair.items("band names") if pair is not None else []
+    if len(named) != len(bands):
+        named = [ds.descriptions[b - 1] for b in bands]
+    return tuple(name or "" for name in named) if any(named) else None
+
+
+def _wavelengths(
+    places: Sequence[_Place], count: int, warn: Callable[[str], None]
+) -> tuple[tuple[float, ...], tuple[float, ...] | None]:
+    """Centres and FWHM in nm from the first place that has all centres; InputError when none has."""
+    for i, place in enumerate(places):
+        centres = _numbers(place.wavelengths, count)
+        if centres is None:
+            _tell_incomplete(place, count, warn)
+            continue
+        wavelengths, factor, note = to_nm(centres, place.unit)
+        if note:
+            warn(f"{note} ({place.where})")
+        return wavelengths, _fwhm(places[i:], factor, count, warn)
+    raise InputError(
+        "no wavelengths: wanted them in the ENVI header, in band tags (wavelength, or CENTRAL_WAVELENGTH_UM in the "
+        "IMAGERY domain) or in band descriptions such as '418.24 nm'"
+    )
+
+
+def _fwhm(places: Sequence[_Place], factor: float, count: int, warn: Callable[[str], None]) -> tuple[float, ...] | None:
+    """FWHM in nm from the place that gave the centres (with its factor), else from the next one that has them."""
+    for i, place in enumerate(places):
+        widths = _numbers(place.fwhm, count)
+        if widths is None:
+            continue
+        if i > 0:
+            factor = 1e3 if place.unit == "um" else factor
+        found, note = widths_to_nm(widths, factor)
+        if note:
+            warn(f"{note} ({place.where})")
+        return found
+    return None
+
+
+def _tell_incomplete(place: _Place, count: int, warn: Callable[[str], None]) -> None:
+    said = sum(1 for text in place.wavelengths if text is not None)
+    if said and place.where != "the band descriptions":
+        warn(f"{place.where}: {said} wavelengths for {count} bands, or not all numbers; not used")
+
+
+def _numbers(texts: Sequence[str | None], count: int) -> list[float] | None:
+    """The texts as finite numbers; None unless there is one for each band."""
+    try:
+        values = [float(text) for text in texts if text is not None]
+    except ValueError:
+        return None
+    usable = len(values) == count and all(abs(v) < float("inf") for v in values)
+    return values if usable else None
+
+
+def _good(place: _Place, count: int, warn: Callable[[str], None]) -> tuple[bool, ...] | None:
+    values = _numbers(place.good, count)
+    if values is None and any(text is not None for text in place.good):
+        warn(f"{place.where}: the bad band list doesn't fit {count} bands; not used")
+    return None if values is None else tuple(value != 0 for value in values)
+
+
+def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
+    """hsfuse's provenance tags, keys HSFUSE_*, from dataset tags or from the ENVI header's `hsfuse ...` fields."""
+    tags = {name.replace(" ", "_"): value for name, value in pair.fields.items()} if pair is not None else ds.tags()
+    return {key.upper(): value for key, value in tags.items() if key.upper().startswith("HSFUSE_")}
+
+
+def band_tags(spectrum: Spectrum, band: int) -> dict[str, str]:
+    """Per-band tags (0-based band) as EnMAP-Box and GDAL's ENVI driver spell them."""
+    tags: dict[str, str] = {}
+    if spectrum.wavelengths_nm is not None:
+        tags |= {"wavelength": _text(spectrum.wavelengths_nm[band]), "wavelength_units": "Nanometers"}
+    if spectrum.fwhm_nm is not None:
+        tags["fwhm"] = _text(spectrum.fwhm_nm[band])
+    if spectrum.good is not None:
+        tags["bbl"] = str(int(spectrum.good[band]))
+    return tags
+
+
+def imagery_tags(spectrum: Spectrum, band: int) -> dict[str, str]:
+    """Tags of GDAL's IMAGERY domain (0-based band), in micrometres."""
+    tags: dict[str, str] = {}
+    if spectrum.wavelengths_nm is not None:
+        tags["CENTRAL_WAVELENGTH_UM"] = _text(spectrum.wavelengths_nm[band] / 1e3)
+    if spectrum.fwhm_nm is not None:
+        tags["FWHM_UM"] = _text(spectrum.fwhm_nm[band] / 1e3)
+    return tags
+
+
+def dataset_tags(spectrum: Spectrum) -> dict[str, str]:
+    """List fields as in an ENVI header, names with underscores, values in braces."""
+    tags: dict[str, str] = {}
+    if spectrum.wavelengths_nm is not None:
+        tags |= {"wavelength": _braced(map(_text, spectrum.wavelengths_nm)), "wavelength_units": "Nanometers"}
+    if spectrum.fwhm_nm is not None:
+        tags["fwhm"] = _braced(map(_text, spectrum.fwhm_nm))
+    if spectrum.good is not None:
+        tags["bbl"] = _braced(str(int(good)) for good in spectrum.good)
+    return tags
+
+
+def description(spectrum: Spectrum, band: int) -> str:
+    """The band's name (0-based band), else its wavelength as "418.24 nm", else "band 1"."""
+    name = spectrum.names[band].strip() if spectrum.names is not None else ""
+    if name:
+        return name
+    return f"band {band + 1}" if spectrum.wavelengths_nm is None else f"{_text(spectrum.wavelengths_nm[band])} nm"
+
+
+def _text(value: float) -> str:
+    return f"{value:.12g}"
+
+
+def _braced(items: Iterator[str]) -> str:
+    return "{" + ", ".join(items) + "}"

@@ -1,0 +1,129 @@
+"""Writing a cube window by window under a temporary name, moved into place when it is whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from hsfuse.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.errors import OutputError
+from hsfuse.grid import Grid
+from hsfuse.io.encode import Encoding, default_nodata
+from hsfuse.io.gdal import one_line
+from hsfuse.io.outputs import check_output, driver_of, move_into_place, temporary_files
+from hsfuse.io.sinks import TILE, EnviSink, GeoTiffSink, Product, Sink
+
+
+class CubeWriter:
+    """Context manager that writes reflectance to GeoTIFF or ENVI (by suffix, or `driver`): the bands on `grid`.
+
+    Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
+    to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it.
+    `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. Leaving the block
+    normally moves the finished files into place; leaving it by an exception, KeyboardInterrupt included, removes them.
+    Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
+    """
+
+    #: Windows with borders at multiples of this are written once; a GeoTIFF tile in parts is compressed once for each.
+    block = TILE
+
+    def __init__(
+        self,
+        path: str | Path,
+        grid: Grid,
+        spectrum: Spectrum,
+        *,
+        bands: int | None = None,
+        dtype: str = "float32",
+        scale: float = 1.0,
+        offset: float = 0.0,
+        nodata: float | None = None,
+        driver: str = "auto",
+        tags: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.files = check_output(path, overwrite=overwrite, driver=driver)
+        self.driver = driver_of(path, driver)
+        encoding = Encoding(dtype, scale, offset, default_nodata(dtype) if nodata is None else nodata)
+        named = {_tag_name(key): str(value) for key, value in (tags or {}).items()}
+        count = _band_count(spectrum, bands)
+        self._product = Product(temporary_files(self.files), grid, spectrum, count, encoding, named)
+        self._pixels_written = 0
+
+    def __enter__(self) -> CubeWriter:
+        try:
+            self._sink: Sink = GeoTiffSink(self._product) if self.driver == "GTiff" else EnviSink(self._product)
+        except (OSError, RasterioError, OutputError) as error:
+            raise self._failed(error) from error
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def write(self, window: Window, data: FloatArray, mask: BoolArray) -> None:
+        """Write reflectance `data` (C, h, w) with validity `mask` (h, w) to a window; windows must not overlap."""
+        wanted = (self._product.bands, int(window.height), int(window.width))
+        if data.shape != wanted or mask.shape != wanted[1:]:
+            raise ValueError(f"data {data.shape} and mask {mask.shape} don't fit the window and bands {wanted}")
+        try:
+            self._sink.write(self._product.encoding.encode(data, mask), window)
+        except (OSError, RasterioError) as error:
+            raise self._failed(error) from error
+        self._pixels_written += wanted[1] * wanted[2]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(OSError, RasterioError):
+                self._sink.close()
+            self._remove()
+            return
+        try:
+            self._finish()
+        except (OSError, RasterioError, OutputError) as failure:
+            raise self._failed(failure) from failure
+        except BaseException:
+            self._remove()
+            raise
+
+    def _finish(self) -> None:
+        self._sink.close()
+        self._sink.verify()
+        rows, cols = self._product.grid.shape
+        if self._pixels_written != rows * cols:
+            raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
+        move_into_place(self._product.files, self.files)
+
+    def _remove(self) -> None:
+        for file in self._product.files:
+            file.unlink(missing_ok=True)
+
+    def _failed(self, error: Exception) -> OutputError:
+        """Remove what is there; the error as one line that says how full the disk was."""
+        free = shutil.disk_usage(self.files[0].parent).free / 2**20
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        self._remove()
+        return OutputError(
+            f"{self.files[0]} couldn't be written: {reason} ({free:.1f} MiB are free); nothing is left of it"
+        )
+
+
+def _tag_name(key: str) -> str:
+    name = key.upper().replace(" ", "_")
+    return name if name.startswith("HSFUSE_") else f"HSFUSE_{name}"
+
+
+def _band_count(spectrum: Spectrum, bands: int | None) -> int:
+    """The number of bands, which all that the spectrum says must agree on."""
+    said = (spectrum.wavelengths_nm, spectrum.fwhm_nm, spectrum.names, spectrum.good)
+    counts = {len(values) for values in said if values is not None} | ({bands} if bands is not None else set())
+    if len(counts) != 1:
+        raise ValueError(f"the spectrum must say or `bands` must give one number of bands, not {sorted(counts)}")
+    return counts.pop()

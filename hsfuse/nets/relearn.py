@@ -1,0 +1,84 @@
+"""Selective re-learning: find the pixels where a fusion distorts most, and refine those as a sequence of spectra.
+
+Liu, Liu, Dian, Li, "A Selective Re-learning Mechanism for Hyperspectral Fusion Imaging", eqs. 3-9.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: SSIM constants of Wang et al. 2004 (K1 = 0.01, K2 = 0.03) at dynamic range 1.
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def ssim_map(x: Tensor, y: Tensor, size: int = 5, sigma: float = 1.5) -> Tensor:
+    """Per-pixel SSIM averaged over bands: (B, c, H, W) twice -> (B, H, W); Gaussian window, zero-padded border."""
+    t = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
+    g = torch.exp(-(t**2) / (2 * sigma**2))
+    g = g / g.sum()
+
+    def blur(z: Tensor) -> Tensor:
+        z = z.flatten(0, 1)[:, None]
+        z = functional.conv2d(z, g.view(1, 1, -1, 1), padding=(size // 2, 0))
+        return functional.conv2d(z, g.view(1, 1, 1, -1), padding=(0, size // 2))[:, 0].unflatten(0, x.shape[:2])
+
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    ssim = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx**2 + my**2 + _C1) * (vx + vy + _C2))
+    return ssim.mean(1)
+
+
+def angle_map(x: Tensor, y: Tensor) -> Tensor:
+    """Spectral angle in radians per pixel: (B, C, h, w) twice -> (B, h, w)."""
+    cosine = functional.cosine_similarity(x, y, dim=1, eps=1e-8)
+    return torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+
+
+class SpectralTransformer(nn.Module):
+    """Refine a sequence of spectra by attention between channels: (B, n, C) -> (B, n, C)."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        heads = min(heads, channels)
+        inner = heads * (channels // heads)
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.to_qkv = nn.Linear(channels, 3 * inner, bias=False)
+        self.rescale = nn.Parameter(torch.ones(heads, 1, 1))
+        self.proj = nn.Linear(inner, channels)
+        self.position = nn.Sequential(nn.Linear(inner, channels), nn.GELU(), nn.Linear(channels, channels))
+        hidden = max(1, channels // 2)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, hidden, bias=False),
+            nn.LeakyReLU(0.1),
+            nn.Linear(hidden, channels, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention and feed-forward, each with a residual."""
+        q, k, v = self.to_qkv(self.norm(x)).chunk(3, dim=-1)
+        q, k, value = (t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1) for t in (q, k, v))  # (B, head, d, n)
+        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+        attention = (q @ k.transpose(-2, -1) * self.rescale).softmax(-1)  # (B, head, d, d)
+        mixed = (attention @ value).flatten(1, 2).transpose(1, 2)  # (B, n, inner)
+        x = x + self.proj(mixed) + self.position(v)
+        return x + self.feed_forward(x)
+
+
+def relearn_points(features: Tensor, distortion: Tensor, ratio: Tensor, block: SpectralTransformer) -> Tensor:
+    """Add to `features` (B, C, H, W) the refinement of the points where `distortion` (B, H, W) is highest.
+
+    `ratio` (B,) is the share of points per sample, so that a sample's result doesn't depend on its batch mates.
+    """
+    batch, channels = features.shape[:2]
+    sequence = features.flatten(2).transpose(1, 2)  # (B, H W, C)
+    counts = (ratio * sequence.shape[1]).int().tolist()
+    refined = torch.zeros_like(sequence)
+    for b in range(batch):
+        if counts[b]:
+            points = distortion[b].flatten().topk(counts[b]).indices
+            refined[b, points] = block(sequence[b, points][None])[0]
+    return (refined + sequence).transpose(1, 2).reshape(batch, channels, *features.shape[2:])

@@ -1,0 +1,114 @@
+"""The fused CPU scan: Numba kernels behind a torch autograd function, spread over a few plain threads.
+
+The threads are Python's: they sleep while they wait, can be entered from several threads at once, and so never fight
+torch's OpenMP pool or abort as Numba's own layers can. Their number follows `torch.get_num_threads()`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hsfuse.nets.scan import kernels
+from hsfuse.nets.scan.backward import backward
+from hsfuse.nets.scan.forward import forward
+from hsfuse.nets.scan.lanes import LANES
+
+SMALL = 200_000  # state updates under which threads cost more than they save
+
+
+@cache
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """Worker threads of this process (a forked child has to make its own)."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="hsfuse-scan")
+
+
+def _share(kernel: Callable[..., None], tasks: Iterable[tuple[Any, ...]], threads: int) -> None:
+    """Call the kernel for each task, the calling thread being one of `threads`."""
+    queue = iter(list(tasks))
+
+    def drain() -> None:
+        for task in queue:
+            kernel(*task)
+
+    helpers = [_pool(os.getpid(), threads - 1).submit(drain) for _ in range(threads - 1)] if threads > 1 else []
+    drain()
+    for helper in helpers:
+        helper.result()
+
+
+def _threads(updates: int, tasks: int) -> int:
+    return 1 if updates < SMALL else max(1, min(torch.get_num_threads(), tasks))
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    return x.detach().reshape(-1).numpy()
+
+
+def _pack(a_log: Tensor, dt_weight: Tensor, dt_bias: Tensor) -> Tensor:
+    """Parameters in blocks of lanes, (4, blocks, N + R + 1, LANES); zeros behind the last channel."""
+    blocks = -(-a_log.shape[1] // LANES)
+    packed = torch.zeros(4, blocks, a_log.shape[2] + dt_weight.shape[2] + 1, LANES)
+    kernels.pack_parameters(*(x.detach().numpy() for x in (a_log, dt_weight, dt_bias, packed)))
+    return packed
+
+
+def _groups(images: int, blocks: int, threads: int) -> list[tuple[int, int, int]]:
+    """(image, first block, end block) of each task: whole images if there are enough, else parts of their blocks."""
+    parts = min(blocks, -(-threads // images))
+    edges = [blocks * i // parts for i in range(parts + 1)]
+    return [(image, a, b) for image in range(images) for a, b in pairwise(edges)]
+
+
+class _Scan(torch.autograd.Function):
+    """All arguments contiguous float32, as in `hsfuse.nets.scan.scan2d`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor
+    ) -> Tensor:
+        images, height, width, channels = u.shape
+        n_state, rank = a_log.shape[2], dt_weight.shape[2]
+        packed = _pack(a_log, dt_weight, dt_bias)
+        blocks = packed.shape[1]
+        chunks = -(-height * width // kernels.STEPS)
+        kept = (images, 4, blocks, chunks, n_state, LANES) if any(ctx.needs_input_grad) else (0,)
+        states, y = torch.empty(kept), torch.empty_like(u)
+        skips = torch.nn.functional.pad(skip.sum(0), (0, blocks * LANES - channels))
+        shape = (height, width, channels, n_state, rank)
+        arrays = tuple(_flat(x) for x in (u, proj, packed, skips, y, states))
+        threads = _threads(4 * u.numel() * n_state, torch.get_num_threads())
+        _share(forward, ((*arrays, shape, *group) for group in _groups(images, blocks, threads)), threads)
+        ctx.save_for_backward(u, proj, a_log, skip, packed, states)
+        ctx.scan_shape = shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
+        u, proj, a_log, skip, packed, states = ctx.saved_tensors
+        images, channels, n_state = u.shape[0], u.shape[-1], a_log.shape[2]
+        grad_y = grad_y.contiguous()
+        grad_u, grad_proj = torch.empty(4, *u.shape), torch.empty_like(proj)
+        grad_packed = torch.zeros(images, *packed.shape)
+        arrays = tuple(_flat(x) for x in (u, proj, packed, states, grad_y, grad_u, grad_proj, grad_packed))
+        tasks = [(*arrays, ctx.scan_shape, image, k) for image in range(images) for k in range(4)]
+        _share(backward, tasks, _threads(4 * u.numel() * n_state, len(tasks)))
+        grads = grad_packed.sum(0).transpose(2, 3).flatten(1, 2)[:, :channels]
+        grad_a, grad_weight, grad_bias = grads.split([n_state, grads.shape[2] - n_state - 1, 1], 2)
+        grad_skip = (grad_y * u).sum((0, 1, 2)).expand(4, -1)
+        total = torch.addcmul(grad_u.sum(0), grad_y, skip.sum(0))
+        return total, grad_proj, grad_weight, grad_bias[..., 0], -grad_a * a_log.exp(), grad_skip
+
+
+def scan2d_cpu(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:
+    """Four-direction selective scan on the CPU in float32, arguments and result as in `hsfuse.nets.scan.scan2d`."""
+    arguments = (u, proj, dt_weight, dt_bias, a_log, skip)
+    return _Scan.apply(*(x.float().contiguous() for x in arguments)).to(u.dtype)

@@ -1,0 +1,116 @@
+"""Numba kernels of the four-direction scan: what forward and backward share.
+
+Letters: D channels in blocks of LANES, N states, R rank of the step size, P = R + 2N numbers per pixel and direction,
+L = H*W steps in chunks of STEPS. Arrays are flat float32 unless said otherwise. A chunk's pixels are gathered to small
+buffers (four directions by index, nothing is flipped or transposed), scanned there, and scattered back.
+
+Packed parameters per direction and block: decay A log2(e) (N vectors), step weight (R vectors), step bias (1 vector).
+"""
+
+# mypy: ignore-errors
+# (Numba, not Python, gives these functions their types.)
+
+from hashlib import sha256
+from importlib.resources import files
+
+import numba
+import numpy as np
+
+from hsfuse.nets.scan.functions import softplus
+from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, splat_at, store, store_first
+
+STEPS = 32
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+_SOURCES = ("kernels", "lanes", "functions", "forward", "backward")
+_VERSION = sha256(b"".join((files(__package__) / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()[:12]
+
+
+def compiled(function):
+    """Compile without the GIL, cached on disk where some cache directory can be written.
+
+    Numba's cache looks at one source file only: the name carries a hash of all, so that no stale code is run.
+    """
+    function.__qualname__ += f"_{_VERSION}"
+    try:
+        return numba.njit(function, nogil=True, cache=True)
+    except RuntimeError:  # no writable place for the cache
+        return numba.njit(function, nogil=True)
+
+
+@numba.njit(forceinline=True)
+def pixel_at(t, k, height, width):
+    """Row-major index of the pixel that direction k visits at step t."""
+    if k >= 2:
+        t = height * width - 1 - t
+    if k % 2 == 1:
+        return (t % height) * width + t // height
+    return t
+
+
+@numba.njit(forceinline=True)
+def copy(source, start, count, target, at):
+    """Copy `count` floats."""
+    for i in range(0, count, LANES):
+        store_first(target, at + i, count - i, load_first(source, start + i, count - i))
+
+
+@numba.njit(forceinline=True)
+def step_input(rows, row, rank, packed, at, n_state):
+    """What softplus turns into dt, for one pixel and block: weight low + bias."""
+    z = load(packed, at + (n_state + rank) * LANES)
+    for r in range(rank):
+        z = fma(splat_at(rows, row + r), load(packed, at + (n_state + r) * LANES), z)
+    return z
+
+
+@numba.njit
+def buffer(size):
+    """Uninitialised floats from a 64-byte boundary on, so that no vector straddles two cache lines."""
+    raw = np.empty(size + LANES, np.float32)
+    start = (-raw.ctypes.data % 64) // 4
+    return raw[start : start + size]
+
+
+@numba.njit
+def gather_rows(proj, image, k, first, steps, shape, rows):
+    """Projections (steps, P) of a chunk in direction k, from (B, H, W, 4, P)."""
+    height, width, _, n_state, rank = shape
+    count = rank + 2 * n_state
+    for t in range(steps):
+        pixel = image * height * width + pixel_at(first + t, k, height, width)
+        copy(proj, (pixel * 4 + k) * count, count, rows, t * count)
+
+
+@numba.njit
+def gather_lanes(source, image, k, first, steps, block, shape, target):
+    """One block of a chunk's pixels of a map (B, H, W, D), zeros behind the last channel."""
+    height, width, channels = shape[:3]
+    lane = block * LANES
+    for t in range(steps):
+        pixel = image * height * width + pixel_at(first + t, k, height, width)
+        store(target, t * LANES, load_first(source, pixel * channels + lane, channels - lane))
+
+
+@numba.njit
+def step_sizes(rows, steps, shape, packed, at, dts):
+    """dt of a chunk and block, (steps, LANES)."""
+    n_state, rank = shape[3], shape[4]
+    for t in range(steps):
+        row = t * (rank + 2 * n_state)
+        store(dts, t * LANES, softplus(step_input(rows, row, rank, packed, at, n_state)))
+
+
+@compiled
+def pack_parameters(a_log, dt_weight, dt_bias, packed):
+    """Fill packed (4, blocks, N + R + 1, LANES) from a_log (4, D, N), dt_weight (4, D, R), dt_bias (4, D)."""
+    directions, channels, n_state = a_log.shape
+    rank = dt_weight.shape[2]
+    for k in range(directions):
+        for d in range(channels):
+            block, lane = divmod(d, LANES)
+            for n in range(n_state):
+                packed[k, block, n, lane] = -np.exp(a_log[k, d, n]) * np.float32(LOG2E)
+            for r in range(rank):
+                packed[k, block, n_state + r, lane] = dt_weight[k, d, r]
+            packed[k, block, n_state + rank, lane] = dt_bias[k, d]

@@ -1,0 +1,212 @@
+"""Explicit SIMD for Numba: a vector of LANES floats with + - * / and the few operations the scan needs.
+
+Numba's own vectoriser doesn't keep the scan's state in vector registers; an LLVM vector type does, and LLVM lowers it
+to whatever the machine has (AVX-512, AVX2, SSE, NEON). Buffers are flat float32 arrays, positions count floats; nothing
+checks them.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_BITS = ir.VectorType(ir.IntType(32), LANES)
+
+
+class Lanes(types.Type):
+    """Numba type of a vector of LANES floats."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Lanes{LANES}")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _VECTOR)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [ir.Constant(_FLOAT, value)] * LANES)
+
+
+def _broadcast(builder: Any, scalar: Any) -> Any:
+    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [x.type for x in args])
+    return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), args)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fmuladd.v{LANES}f32", _VECTOR, [a, b, c])
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+
+
+def _elementwise(count: int, build: Callable[..., Any]) -> Any:
+    """Intrinsic of `count` vectors giving one vector, emitted by build(builder, *vectors)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return build(builder, *args)
+
+    signature = lanes(*[lanes] * count)
+    if count == 1:
+        return intrinsic(lambda typingctx, a: (signature, codegen))
+    if count == 2:
+        return intrinsic(lambda typingctx, a, b: (signature, codegen))
+    return intrinsic(lambda typingctx, a, b, c: (signature, codegen))
+
+
+def _maximum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _times_power(builder: Any, a: Any, exponent: Any) -> Any:
+    """a 2^n, where n are the low bits of `exponent`."""
+    shifted = builder.shl(builder.bitcast(exponent, _BITS), ir.Constant(_BITS, [23] * LANES))
+    return builder.bitcast(builder.add(builder.bitcast(a, _BITS), shifted), _VECTOR)
+
+
+def _absolute(builder: Any, a: Any) -> Any:
+    bits = builder.and_(builder.bitcast(a, _BITS), ir.Constant(_BITS, [0x7FFFFFFF] * LANES))
+    return builder.bitcast(bits, _VECTOR)
+
+
+def _choose_positive(builder: Any, a: Any, positive: Any, negative: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, _constant(0.0)), positive, negative)
+
+
+fma = _elementwise(3, _fma)
+maximum = _elementwise(2, _maximum)
+absolute = _elementwise(1, _absolute)
+choose_positive = _elementwise(3, _choose_positive)
+times_power = _elementwise(2, _times_power)
+_add = _elementwise(2, lambda builder, a, b: builder.fadd(a, b))
+_sub = _elementwise(2, lambda builder, a, b: builder.fsub(a, b))
+_mul = _elementwise(2, lambda builder, a, b: builder.fmul(a, b))
+_div = _elementwise(2, lambda builder, a, b: builder.fdiv(a, b))
+
+
+def _operator(symbol: Any, function: Any) -> None:
+    def typed(a, b):  # type: ignore[no-untyped-def]
+        if isinstance(a, Lanes) and isinstance(b, Lanes):
+            return lambda a, b: function(a, b)
+        return None
+
+    overload(symbol)(typed)
+
+
+for _symbol, _function in ((operator.add, _add), (operator.sub, _sub), (operator.mul, _mul), (operator.truediv, _div)):
+    _operator(_symbol, _function)
+
+
+@intrinsic
+def splat(typingctx: Any, value: Any) -> Any:
+    """Vector of one float32 in every lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _broadcast(builder, context.cast(builder, args[0], signature.args[0], types.float32))
+
+    return lanes(value), codegen
+
+
+@intrinsic
+def splat_at(typingctx: Any, array: Any, index: Any) -> Any:
+    """Vector of the one float at position `index` of a flat array, unchecked."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return _broadcast(builder, builder.load(builder.gep(data, [args[1]])))
+
+    return lanes(array, types.intp), codegen
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """LANES floats of a flat array from position `index`, unchecked."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
+
+    return lanes(array, types.intp), codegen
+
+
+def _mask(context: Any, builder: Any, count: Any) -> Any:
+    """True in the first `count` lanes."""
+    zeros = ir.Constant(_BITS, [0] * LANES)
+    narrow = context.cast(builder, count, types.intp, types.int32)
+    wide = builder.insert_element(zeros, narrow, ir.Constant(ir.IntType(32), 0))
+    wide = builder.shuffle_vector(wide, zeros, zeros)
+    return builder.icmp_signed("<", ir.Constant(_BITS, list(range(LANES))), wide)
+
+
+@intrinsic
+def load_first(typingctx: Any, array: Any, index: Any, count: Any) -> Any:
+    """`count` floats of a flat array from position `index` in the first lanes, zeros in the others."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        operands = [pointer, ir.Constant(ir.IntType(32), 4), _mask(context, builder, args[2]), _constant(0.0)]
+        return _call(builder, f"llvm.masked.load.v{LANES}f32.p0", _VECTOR, operands)
+
+    return lanes(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_first(typingctx: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
+    """Write the first `count` lanes to a flat array at position `index`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        operands = [args[3], pointer, ir.Constant(ir.IntType(32), 4), _mask(context, builder, args[2])]
+        _call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), operands)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector to a flat array at position `index`, unchecked."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def store_row_sums(typingctx: Any, target: Any, position: Any, rows: Any, start: Any) -> Any:
+    """Write at `position` the LANES sums of LANES consecutive vectors of `rows`, from `start`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[2], args[2], args[3])
+        index = [ir.Constant(ir.IntType(32), i) for i in range(LANES)]
+        vectors = [builder.load(builder.gep(pointer, [i]), align=4) for i in index]
+        even, odd = (ir.Constant(_BITS, list(range(first, 2 * LANES, 2))) for first in (0, 1))
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [
+                builder.fadd(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd)) for a, b in pairs
+            ]
+        builder.store(vectors[0], _pointer(context, builder, signature.args[0], args[0], args[1]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, rows, types.intp), codegen

@@ -1,0 +1,75 @@
+"""Arrays as pictures: percentile stretch, colour maps, PNG and JPEG bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Bytes = NDArray[np.uint8]
+
+#: Percentiles that become black and white.
+PERCENTILES = (1.0, 99.0)
+#: Pictures with more pixels than this are JPEG: PNG keeps single pixels crisp but is several times larger.
+PNG_PIXELS = 200 * 200
+_INVALID = 128
+
+
+def stretch_limits(pictures: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Black and white level per channel (3,) for pictures (3, h, w) to be shown alike; NaN doesn't count."""
+    values = np.concatenate([p.reshape(p.shape[0], -1) for p in pictures], axis=1)
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] == 0:
+        return np.zeros(3), np.ones(3)
+    low, high = np.percentile(values, PERCENTILES, axis=1)
+    return low, np.where(high > low, high, low + 1)
+
+
+def to_rgb(picture: Floats, limits: tuple[Floats, Floats]) -> Bytes:
+    """Picture (3, h, w) as 8 bits (h, w, 3) between the limits; invalid pixels are grey."""
+    low, high = (level[:, None, None] for level in limits)
+    scaled = np.clip((picture - low) / (high - low), 0, 1) * 255
+    valid = np.isfinite(scaled).all(axis=0)
+    return np.moveaxis(np.where(valid, np.round(np.nan_to_num(scaled)), _INVALID).astype(np.uint8), 0, 2)
+
+
+def colour_mapped(values: Floats, limits: tuple[float, float], name: str) -> Bytes:
+    """Map (h, w) as 8 bits (h, w, 4) through a matplotlib colour map; NaN is transparent."""
+    from matplotlib import colormaps
+
+    low, high = limits
+    scaled = (values - low) / (high - low if high > low else 1)
+    colours = colormaps[name](np.nan_to_num(np.clip(scaled, 0, 1)), bytes=True)
+    colours[..., 3] = np.where(np.isfinite(values), 255, 0)
+    return np.asarray(colours, dtype=np.uint8)
+
+
+def colour_stops(name: str, count: int = 16) -> list[str]:
+    """Colours of a matplotlib colour map from low to high, as CSS."""
+    from matplotlib import colormaps
+
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colormaps[name](np.linspace(0, 1, count), bytes=True)]
+
+
+def encode(pixels: Bytes) -> tuple[str, bytes]:
+    """Pixels (h, w, 3 or 4) as (media type, bytes): PNG when small or transparent, else JPEG."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if pixels.shape[2] == 4 or pixels.shape[0] * pixels.shape[1] <= PNG_PIXELS:
+        image.save(out, "PNG", optimize=True)
+        return "image/png", out.getvalue()
+    image.save(out, "JPEG", quality=88)
+    return "image/jpeg", out.getvalue()
+
+
+def data_uri(pixels: Bytes) -> str:
+    """Pixels (h, w, 3 or 4) as a data: address for HTML."""
+    kind, content = encode(pixels)
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,179 @@
+"""What the report's template and script need: pictures and maps as data addresses, curves and spectra as plain values."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hsfuse.assessment import Assessment, MapLayer, Picture, SampledSpectra
+from hsfuse.quicklook import Floats, colour_mapped, colour_stops, data_uri, stretch_limits, to_rgb
+
+#: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
+COLOUR_MAPS = {"rmse": "magma", "sam": "viridis", "hsi_rmse": "cividis", "hsi_sam": "cividis", "msi_rmse": "cividis"}
+#: Ranges of strong water vapour absorption, in nm: sensors see next to nothing there.
+ABSORPTION_NM = ((1350, 1450), (1800, 1950))
+#: Top of a map's colour bar, as a percentile of the map: single bad pixels shall not darken the rest.
+TOP_PERCENTILE = 99.0
+#: Curves worth a chart, in this order.
+CHARTED = ("psnr", "rmse", "relative_rmse", "uiqi", "ssim", "cc", "hsi_relative_rmse", "hsi_cc")
+
+
+@dataclass(frozen=True)
+class MapFigure:
+    """A map with its colour bar."""
+
+    name: str
+    title: str
+    unit: str
+    image: str
+    width: int
+    height: int
+    top: str
+    middle: str
+    colours: str
+    alt: str
+    cut: bool
+
+
+def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, str]]]:
+    """Per kind and image: data address and caption; images of one kind share their stretch."""
+    out: dict[str, dict[str, dict[str, str]]] = {}
+    kinds = dict.fromkeys(p.kind for p in assessment.pictures)
+    for kind in kinds:
+        same = [p for p in assessment.pictures if p.kind == kind]
+        out[kind] = {p.image: _picture(p, _limits(p, same)) for p in same}
+    return out
+
+
+def _limits(picture: Picture, same: Sequence[Picture]) -> tuple[Floats, Floats]:
+    """The fused cube's levels, so that what looks different is different; the MSI's gain is its own."""
+    if picture.image == "MSI":
+        return stretch_limits([picture.values])
+    return stretch_limits([p.values for p in same if p.image == "fused"] or [picture.values])
+
+
+def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, str]:
+    return {
+        "src": data_uri(to_rgb(picture.values, limits)),
+        "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}",
+    }
+
+
+def map_limits(assessments: Sequence[Assessment]) -> dict[str, float]:
+    """Top of each map's colour bar, one for all files, so that their maps can be compared."""
+    tops: dict[str, float] = {}
+    for layer in (m for a in assessments for m in a.maps):
+        known = layer.values[np.isfinite(layer.values)]
+        top = float(np.percentile(known, TOP_PERCENTILE)) if known.size else 0.0
+        tops[layer.name] = max(tops.get(layer.name, 0.0), top)
+    return tops
+
+
+def map_figure(layer: MapLayer, top: float) -> MapFigure:
+    """A map as picture, 0 to `top`."""
+    name = COLOUR_MAPS.get(layer.name, "viridis")
+    known = layer.values[np.isfinite(layer.values)]
+    mean = float(known.mean()) if known.size else math.nan
+    height, width = layer.values.shape
+    unit = "" if layer.unit == "data unit" else layer.unit
+    return MapFigure(
+        layer.name,
+        layer.title,
+        unit,
+        data_uri(colour_mapped(layer.values, (0.0, top or 1.0), name)),
+        width,
+        height,
+        f"{top:.3g}",
+        f"{top / 2:.3g}",
+        ", ".join(colour_stops(name)),
+        f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}",
+        bool(known.size and known.max() > top),
+    )
+
+
+def chart_data(assessment: Assessment) -> dict[str, Any]:
+    """All that the report's script draws, as JSON values."""
+    curves = {c.name: c for c in assessment.curves}
+    return {
+        "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
+        "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
+        "curves": [
+            {"title": curves[n].title, "unit": curves[n].unit, "x": numbers(curves[n].wavelengths_nm), "y": numbers(curves[n].values)}
+            for n in CHARTED
+            if n in curves
+        ],
+        "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
+        "histograms": [
+            {"title": h.title, "unit": h.unit, "edges": numbers(h.edges), "counts": [int(c) for c in h.counts]}
+            for h in assessment.histograms
+        ],
+        "response": _response(assessment),
+        "training": training(assessment.provenance),
+    }
+
+
+def spectra_data(spectra: SampledSpectra, shape: tuple[int, int]) -> dict[str, Any]:
+    """Points and spectra; values as 16 bit integers times one step an image, base64; the lowest integer is NaN."""
+    images = {}
+    for image, values in spectra.values.items():
+        largest = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+        step = largest / 32767
+        whole = np.where(np.isfinite(values), np.round(np.nan_to_num(values) / step), -32768).astype("<i2")
+        images[image] = {
+            "x": numbers(spectra.wavelengths_nm[image]),
+            "step": step,
+            "data": base64.b64encode(whole.tobytes()).decode(),
+        }
+    return {
+        "rows": spectra.rows.tolist(),
+        "cols": spectra.cols.tolist(),
+        "height": shape[0],
+        "width": shape[1],
+        "chosen": list(spectra.chosen),
+        "images": images,
+    }
+
+
+def _response(assessment: Assessment) -> list[dict[str, Any]]:
+    response = assessment.response
+    if response is None:
+        return []
+    nm = numbers(response.wavelengths_nm)
+    return [
+        {"name": band, "x": nm, "y": numbers(row / (row.max() or 1))}
+        for band, row in zip(response.bands, response.weights, strict=True)
+    ]
+
+
+def training(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Loss curves of the adaptation when the provenance carries them, else None."""
+    record = provenance.get("adaptation")
+    if not isinstance(record, Mapping):
+        return None
+    curves = {name: _series(record.get(name)) for name in ("train_loss", "held_out")}
+    steps = _series(record.get("steps")) or list(range(max(len(c) for c in curves.values())))
+    if not any(curves.values()):
+        return None
+    named = {"training": curves["train_loss"], "held-out blocks": curves["held_out"]}
+    base = record.get("base_held_out")
+    return {
+        "base": float(base) if isinstance(base, int | float) else None,
+        "kept": str(record.get("kept", "")),
+        "curves": [{"name": n, "x": steps[-len(c) :], "y": c} for n, c in named.items() if c],
+    }
+
+
+def _series(value: Any) -> list[float | None]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [float(v) if isinstance(v, int | float) and math.isfinite(v) else None for v in value]
+
+
+def numbers(values: Floats) -> list[float | None]:
+    """Values with six significant digits; what is not finite becomes None."""
+    return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values, np.float64)]

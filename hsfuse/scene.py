@@ -1,0 +1,184 @@
+"""A pair opened for work: both files on one nested grid, bands matched, observation model built.
+
+`fuse` and `assess` start here, so that what is assessed is what was fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rasterio.windows import Window
+
+from hsfuse.cube import Cube, Spectrum
+from hsfuse.errors import InputError, SettingError, SrfError
+from hsfuse.grid import Alignment, align
+from hsfuse.io import CubeReader, open_cube, usable_bands
+from hsfuse.physics import ObservationModel, Psf, centred_phase, gaussian_psf, sigma_from_mtf
+from hsfuse.srf import BandMatch, SpectralResponse, load_srf, match_bands
+
+#: An MSI band is part of the observation when the HSI covers at least this share of its response.
+MIN_COVERAGE = 0.5
+DEFAULT_MTF = 0.3
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How two files are to be understood: response, MSI bands, PSF (MTF at Nyquist or sigma in MSI pixels), phase."""
+
+    srf: str
+    msi_bands: tuple[str, ...] | None = None
+    mtf: float = DEFAULT_MTF
+    psf_sigma: float | None = None
+    phase: float | None = None
+
+
+@dataclass
+class ScenePair:
+    """LRHSI and MSI files, their common grid, the bands in use, the observation model and what is worth saying."""
+
+    hsi: CubeReader
+    msi: CubeReader
+    alignment: Alignment
+    hsi_bands: list[int]
+    msi_bands: list[int]
+    msi_names: tuple[str, ...]
+    response: SpectralResponse
+    coverage: tuple[float, ...]
+    model: ObservationModel
+    notes: list[str] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    @property
+    def scale(self) -> int:
+        """Ratio of the GSDs."""
+        return self.alignment.scale
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The HSI bands in use."""
+        return self.hsi.spectrum.select(self.hsi_bands)
+
+    @property
+    def lr_shape(self) -> tuple[int, int]:
+        """Rows and columns of the common extent in LR pixels."""
+        return self.alignment.lr_grid.shape
+
+    def read_lr(self, window: Window) -> Cube:
+        """LRHSI (C, h, w) in a window of the common extent, in LR pixels."""
+        return self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+
+    def read_hr(self, window: Window) -> Cube:
+        """MSI (c, H, W) in a window of the common extent, in MSI pixels."""
+        return self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
+
+    def summary(self) -> dict[str, str]:
+        """The decisions, for people, provenance and reports."""
+        return {
+            "HSI": f"{self.hsi.path} ({self.hsi.grid.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
+            "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
+            "grid": self.alignment.note,
+            "SRF": f"{self.response.name} ({self.response.source})",
+            "observation": self.model.describe(),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+
+def _shift(window: Window, into: Window) -> Window:
+    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
+
+
+def open_scene(hsi: str | Path, msi: str | Path, settings: SceneSettings) -> ScenePair:
+    """Open a pair, align it, match bands and build the observation model; InputError tells what doesn't fit."""
+    stack = ExitStack()
+    try:
+        return _open(stack, hsi, msi, settings)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _open(stack: ExitStack, hsi: str | Path, msi: str | Path, settings: SceneSettings) -> ScenePair:
+    response = load_srf(settings.srf)
+    low = stack.enter_context(open_cube(hsi, role="HSI"))
+    high = stack.enter_context(open_cube(msi, role="MSI"))
+    notes = [*low.notes, *high.notes, *response.notes]
+    alignment = align(low.grid, high.grid)
+    hsi_bands = _usable(low, notes)
+    match = match_bands(response, high.spectrum.names or (None,) * high.count, high.count, settings.msi_bands)
+    if match.note:
+        notes.append(match.note)
+    spectrum = low.spectrum.select(hsi_bands)
+    matrix, coverage, kept = _covered(response, match, spectrum, notes)
+    model = ObservationModel(matrix, _psf(settings, alignment.scale), alignment.scale, settings.phase)
+    return ScenePair(
+        low,
+        high,
+        alignment,
+        hsi_bands,
+        [match.indices[i] for i in kept],
+        tuple(match.bands[i] for i in kept),
+        response,
+        coverage,
+        model,
+        notes,
+        stack,
+    )
+
+
+def _usable(reader: CubeReader, notes: list[str]) -> list[int]:
+    """Bands that carry data; said aloud when some don't."""
+    good = usable_bands(reader)
+    if not good.any():
+        raise InputError(f"{reader.path}: no valid pixel in any band")
+    if not good.all():
+        notes.append(f"{int((~good).sum())} of {good.size} HSI bands are marked bad or empty and take no part")
+    return [int(i) for i in np.flatnonzero(good)]
+
+
+def _covered(
+    response: SpectralResponse, match: BandMatch, spectrum: Spectrum, notes: list[str]
+) -> tuple[np.ndarray, tuple[float, ...], list[int]]:
+    """R over the HSI's bands for the MSI bands that the HSI covers; the rest is said aloud."""
+    assert spectrum.wavelengths_nm is not None
+    wavelengths = np.asarray(spectrum.wavelengths_nm)
+    fwhm = None if spectrum.fwhm_nm is None else np.asarray(spectrum.fwhm_nm)
+    matrix, coverage = response.select(match.bands).matrix(wavelengths, fwhm)
+    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
+    if not kept:
+        raise SrfError(
+            f"the HSI covers {wavelengths.min():.0f} to {wavelengths.max():.0f} nm, which holds none of the MSI bands "
+            f"{', '.join(match.bands)} of {response.name}: no spectral overlap"
+        )
+    out = [f"{match.bands[i]} ({coverage[i]:.0%} covered)" for i in range(len(coverage)) if i not in kept]
+    if out:
+        notes.append(f"MSI bands left out, the HSI doesn't cover them: {', '.join(out)}")
+    return matrix[kept], tuple(float(coverage[i]) for i in kept), kept
+
+
+def _psf(settings: SceneSettings, scale: int) -> Psf:
+    sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, scale)
+    phase = centred_phase(scale) if settings.phase is None else settings.phase
+    if not 0 <= phase <= scale - 1:
+        raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
+    return gaussian_psf(sigma, scale, phase)
+
+
+def parse_bands(text: str | None) -> tuple[str, ...] | None:
+    """`B2,B3,B4,B8` as a tuple."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def strips(shape: tuple[int, int], rows: int) -> Sequence[Window]:
+    """Windows of whole rows that cover a shape, top to bottom."""
+    return [Window(0, r, shape[1], min(rows, shape[0] - r)) for r in range(0, shape[0], rows)]

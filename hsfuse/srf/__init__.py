@@ -1,0 +1,10 @@
+"""Spectral responses: the library in `srf/`, a user's own CSV, R for a hyperspectral sensor, which file band is which.
+
+Letters: C hyperspectral bands, c multispectral bands, n samples of a response table. Wavelengths in nm.
+"""
+
+from hsfuse.srf.bands import BandMatch, match_bands
+from hsfuse.srf.library import SrfRecord, list_srfs, load_srf
+from hsfuse.srf.response import SpectralResponse
+
+__all__ = ["BandMatch", "SpectralResponse", "SrfRecord", "list_srfs", "load_srf", "match_bands"]

@@ -1,0 +1,99 @@
+"""Which band of a multispectral file is which band of a response."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hsfuse.errors import SettingError, SrfError
+from hsfuse.srf.names import band_named
+from hsfuse.srf.response import SpectralResponse
+
+
+@dataclass(frozen=True)
+class BandMatch:
+    """Bands `indices` (0-based) of the MSI file are the response's `bands`; `how` says whence, `note` says it aloud."""
+
+    indices: tuple[int, ...]
+    bands: tuple[str, ...]
+    how: str
+    note: str
+
+
+def match_bands(
+    srf: SpectralResponse, descriptions: Sequence[str | None], count: int, requested: Sequence[str] | None = None
+) -> BandMatch:
+    """Which of the `count` bands of an MSI file are which bands of `srf`.
+
+    By `requested` names (one for each file band, '-' or '' leaves a band out), else by band descriptions (B2, B02,
+    Band 2, Blue, 'blue - B02'), else by the sensor's default set for that many bands, else in order if there are as
+    many as the response has. Raises SettingError if `requested` has another length, SrfError if nothing fits.
+    """
+    if requested is not None:
+        return _match_option(srf, count, requested)
+    texts = _without_numbers(descriptions, count)
+    found = _match_descriptions(srf, texts)
+    if found:
+        left = [f"band {i + 1} ({texts[i] or 'no name'})" for i in range(count) if i not in found]
+        note = f"MSI bands by description: {', '.join(found.values())}." + (
+            f" Left out: {', '.join(left)}." if left else ""
+        )
+        return BandMatch(tuple(found), tuple(found.values()), "description", note)
+    bands = srf.defaults.get(count) or (srf.bands if count == len(srf.bands) else None)
+    if bands is None:
+        raise SrfError(_nothing_fits(srf, descriptions, count))
+    note = f"The MSI's {count} bands carry no known names: taken as {', '.join(bands)} of {srf.name}, in this order."
+    return BandMatch(tuple(range(count)), tuple(bands), "default", note)
+
+
+def _match_option(srf: SpectralResponse, count: int, requested: Sequence[str]) -> BandMatch:
+    if len(requested) != count:
+        raise SettingError(
+            f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one, '-' leaves one out."
+        )
+    chosen = {i: srf.bands[srf.index(name)] for i, name in enumerate(requested) if name.strip() not in ("", "-")}
+    twice = sorted({band for band in chosen.values() if list(chosen.values()).count(band) > 1})
+    if twice or not chosen:
+        raise SettingError(
+            f"--msi-bands names {' and '.join(twice) + ' twice' if twice else 'no band'}: wanted each once."
+        )
+    left = [str(i + 1) for i in range(count) if i not in chosen]
+    note = f"MSI bands as given: {', '.join(chosen.values())}." + (
+        f" Left out: band {', '.join(left)}." if left else ""
+    )
+    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", note)
+
+
+def _without_numbers(descriptions: Sequence[str | None], count: int) -> list[str]:
+    """Descriptions less 'Band 1', 'Band 2', ... in file order: software writes that where it knows nothing else."""
+    texts = [(text or "").lower() for text in [*descriptions, *[None] * count][:count]]
+    starts = [
+        re.match(rf"\s*(?:band)?[\s_#-]*0*{i}(?![0-9a-z])[\s:_-]*", text) for i, text in enumerate(texts, start=1)
+    ]
+    return [text[m.end() :] for text, m in zip(texts, starts, strict=True) if m] if all(starts) else texts
+
+
+def _match_descriptions(srf: SpectralResponse, texts: Sequence[str]) -> dict[int, str]:
+    """{file band: response band}; SrfError if two file bands would be the same."""
+    found: dict[int, str] = {}
+    for i, text in enumerate(texts):
+        band = band_named(text, srf.bands, srf.colours)
+        if band is not None and band in found.values():
+            other = next(k for k, name in found.items() if name == band)
+            raise SrfError(
+                f"MSI bands {other + 1} ({texts[other]}) and {i + 1} ({text}) both look like {band} of {srf.name}: "
+                "say which is which with --msi-bands."
+            )
+        if band is not None:
+            found[i] = band
+    return found
+
+
+def _nothing_fits(srf: SpectralResponse, descriptions: Sequence[str | None], count: int) -> str:
+    named = ", ".join(repr(d) for d in descriptions if d) or "no descriptions"
+    usual = ", ".join(str(n) for n in sorted({*srf.defaults, len(srf.bands)}))
+    return (
+        f"The MSI has {count} bands ({named}) and none can be told: {srf.name} has {', '.join(srf.bands)} "
+        f"and usual sets of {usual} bands. Name each band with --msi-bands."
+    )

@@ -1,0 +1,205 @@
+"""Assessment: a perfect cube is perfect, tiles and masked values have no influence, misfits are refused."""
+
+import json
+
+import numpy as np
+import pytest
+from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write, write_cube
+
+from hsfuse.assessment import assess, check, choose_points, comparison, explain, parse_limits, text_table
+from hsfuse.assessment.collect import BlockMeans, point_grid
+from hsfuse.assessment.findings import blind_ranges
+from hsfuse.cube import Spectrum
+from hsfuse.errors import GridError, InputError, SettingError
+from hsfuse.grid import Grid
+from hsfuse.metrics import CATALOGUE, psnr, sam_degrees, uiqi
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return make_scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def flawed(scene):
+    """A cube with errors everywhere, more in some bands and places than in others."""
+    rng = np.random.default_rng(1)
+    return scene.truth * (1 + 0.1 * rng.standard_normal(scene.truth.shape)).astype(np.float32)
+
+
+def figures(a):
+    return {key: value for key, value in a.metrics.items() if value is not None}
+
+
+def test_a_perfect_cube_is_perfect(scene):
+    a = assess(scene.path("truth.tif"), reference=scene.path("truth.tif"), **scene.observed, window=8)
+    assert a.metrics["psnr"] == np.inf
+    assert a.metrics["sam"] == pytest.approx(0, abs=1e-3)
+    assert a.metrics["ergas"] == pytest.approx(0, abs=1e-6)
+    assert a.metrics["hsi_rmse"] == pytest.approx(0, abs=1e-6)
+    assert a.metrics["msi_rmse"] == pytest.approx(0, abs=1e-6)
+    assert a.metrics["d_s"] == pytest.approx(0, abs=1e-4)
+    assert not [w for w in a.warnings if "give the" in w or "radiometry" in w]
+
+
+def test_figures_are_those_of_the_plain_functions(scene, flawed):
+    write_cube(scene.path("flawed.tif"), flawed)
+    a = assess(scene.path("flawed.tif"), reference=scene.path("truth.tif"), window=8)
+    assert a.metrics["psnr"] == pytest.approx(psnr(flawed, scene.truth, 1.0))
+    assert a.metrics["sam"] == pytest.approx(sam_degrees(flawed, scene.truth))
+    assert a.metrics["uiqi"] == pytest.approx(uiqi(flawed, scene.truth, 8))
+    assert a.metrics["ergas"] is None
+    assert any("--scale" in note for note in a.notes)
+    known = assess(scene.path("flawed.tif"), reference=scene.path("truth.tif"), window=8, scale=SCALE)
+    assert known.metrics["ergas"] > 0
+
+
+@pytest.mark.parametrize("tile", [8, 20, 32])
+def test_tiles_do_not_change_the_figures(scene, flawed, tile):
+    write_cube(scene.path("flawed.tif"), flawed)
+    files = dict(reference=scene.path("truth.tif"), **scene.observed, window=8)
+    whole, parts = (assess(scene.path("flawed.tif"), **files, tile=t) for t in (48, tile))
+    assert figures(parts) == pytest.approx(figures(whole), rel=1e-5)
+    for a, b in zip(whole.maps, parts.maps, strict=True):
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-6)
+    for image, values in whole.spectra.values.items():
+        np.testing.assert_array_equal(values, parts.spectra.values[image])
+
+
+def test_masked_values_have_no_influence(scene, flawed):
+    mask = np.ones(GRID.shape, bool)
+    mask[10:13, 30:40] = False
+    found = []
+    for wrong in (0.2, 1e6, np.nan):
+        write_cube(scene.path("holes.tif"), np.where(mask, flawed, wrong), mask)
+        found.append(assess(scene.path("holes.tif"), reference=scene.path("truth.tif"), **scene.observed, window=8))
+    assert figures(found[0]) == figures(found[1]) == figures(found[2])
+    assert found[0].valid_pixels == mask.sum()
+    assert "masked" in found[0].warnings[0]
+    truth = np.where(mask, scene.truth, np.nan)
+    write_cube(scene.path("holes.tif"), truth, mask)
+    a = assess(scene.path("holes.tif"), **scene.observed, window=8)
+    assert a.metrics["hsi_rmse"] < 1e-3
+
+
+def test_a_subset_of_bands_is_assessed_on_them(scene):
+    bands = [i for i, nm in enumerate(WAVELENGTHS_NM) if nm < 760]
+    write(scene.path("subset.tif"), scene.truth[bands], GRID, Spectrum(tuple(WAVELENGTHS_NM[bands])))
+    a = assess(scene.path("subset.tif"), reference=scene.path("truth.tif"), **scene.observed, window=8)
+    assert a.shape[0] == len(bands)
+    assert a.metrics["hsi_rmse"] == pytest.approx(0, abs=1e-6)
+    assert a.metrics["sam"] == pytest.approx(0, abs=1e-3)
+    assert a.response.bands == ("B2", "B3", "B4")
+
+
+def test_another_grid_is_refused(scene):
+    moved = Grid(GRID.shape, GRID.transform.translation(5, 0) @ GRID.transform, GRID.crs)
+    write(scene.path("moved.tif"), scene.truth, moved, Spectrum(tuple(WAVELENGTHS_NM)))
+    with pytest.raises(GridError, match="whole pixels"):
+        assess(scene.path("moved.tif"), reference=scene.path("truth.tif"))
+    with pytest.raises(GridError, match="common extent"):
+        assess(scene.path("moved.tif"), **scene.observed)
+    with pytest.raises(GridError, match="another grid"):
+        assess(scene.path("truth.tif"), reference=scene.path("hsi.tif"))
+
+
+def test_a_larger_reference_is_cut_to_the_cube(scene, flawed):
+    part = flawed[:, 8:40, 4:44]
+    write(scene.path("part.tif"), part, GRID.crop(8, 4, (32, 40)), Spectrum(tuple(WAVELENGTHS_NM)))
+    a = assess(scene.path("part.tif"), reference=scene.path("truth.tif"), window=8)
+    assert a.metrics["psnr"] == pytest.approx(psnr(part, scene.truth[:, 8:40, 4:44], 1.0))
+
+
+def test_other_bands_are_refused(scene):
+    write(scene.path("bands.tif"), scene.truth, GRID, Spectrum(tuple(WAVELENGTHS_NM + 8)))
+    with pytest.raises(InputError, match="other bands"):
+        assess(scene.path("bands.tif"), reference=scene.path("truth.tif"))
+
+
+def test_nothing_to_compare_with_is_refused(scene):
+    with pytest.raises(SettingError, match="nothing to hold"):
+        assess(scene.path("truth.tif"))
+    with pytest.raises(SettingError, match="--msi is missing"):
+        assess(scene.path("truth.tif"), hsi=scene.path("hsi.tif"), srf=scene.path("s.csv"))
+
+
+def test_recorded_settings_are_used_and_told(scene):
+    record = {"srf": scene.path("s.csv"), "psf_sigma": 3.0, "phase": 1.5, "scale": SCALE}
+    write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps(record))
+    files = {"hsi": scene.path("hsi.tif"), "msi": scene.path("msi.tif")}
+    a = assess(scene.path("told.tif"), **files, window=8)
+    assert "sigma 3" in a.settings["observation"]
+    assert any("psf_sigma 3.0" in note for note in a.notes)
+    b = assess(scene.path("told.tif"), **files, mtf=0.3, window=8)
+    assert b.metrics["hsi_rmse"] < 1e-6 < a.metrics["hsi_rmse"]
+
+
+def test_peak_is_the_maximum_where_data_are_not_reflectance(scene):
+    write_cube(scene.path("counts.tif"), scene.truth * 1000)
+    a = assess(scene.path("counts.tif"), reference=scene.path("counts.tif"))
+    assert a.settings["peak"].startswith(f"{scene.truth.max() * 1000:g} (the reference's maximum)")
+
+
+def test_another_gain_of_the_msi_is_told(scene):
+    write_cube(scene.path("bright.tif"), scene.truth * 1.2)
+    a = assess(scene.path("bright.tif"), **scene.observed, window=8)
+    assert any("B2 -17%" in w for w in a.warnings)
+    assert sum("give the" in w for w in a.warnings) == 2
+
+
+def test_a_wrong_phase_shows_as_inconsistency(scene):
+    a = assess(scene.path("truth.tif"), **scene.observed, phase=0.5, window=8)
+    assert a.metrics["hsi_rmse"] > 1e-3
+
+
+def test_dict_is_plain_json(scene):
+    a = assess(scene.path("truth.tif"), reference=scene.path("truth.tif"), **scene.observed, window=8)
+    text = json.dumps(a.to_dict(), allow_nan=False)
+    assert json.loads(text)["metrics"]["psnr"] == "inf"
+    assert len(json.loads(text)["curves"]["rmse"]["values"]) == WAVELENGTHS_NM.size
+
+
+def test_tables_mark_the_best_and_limits_fail(scene: Scene, flawed):
+    write_cube(scene.path("flawed.tif"), flawed)
+    pair = [assess(scene.path(f), reference=scene.path("truth.tif"), window=8) for f in ("flawed.tif", "truth.tif")]
+    assert "inf*" in text_table(pair)
+    assert "**inf**" in comparison(pair, "markdown")
+    header, first = comparison(pair, "csv").splitlines()[:2]
+    assert header == "metric,unit,direction,flawed.tif,truth.tif"
+    assert float(first.split(",")[3]) == pair[0].metrics["psnr"]
+    failures = check(pair, parse_limits("psnr=60,sam=1"))
+    assert [(f.fused, f.info.key) for f in failures] == [(scene.path("flawed.tif"), k) for k in ("psnr", "sam")]
+    assert check(pair[:1], {"qnr": 0.5})[0].value is None
+    with pytest.raises(SettingError, match="psnrr"):
+        parse_limits("psnrr=1")
+    assert all(f"{key}: " in explain() for key in CATALOGUE)
+
+
+def test_block_means_do_not_depend_on_tiles():
+    image, valid = np.random.default_rng(0).random((2, 37, 53)), np.random.default_rng(1).random((37, 53)) > 0.2
+    whole, parts = BlockMeans(2, (37, 53), 10), BlockMeans(2, (37, 53), 10)
+    whole.add(0, 0, image, valid)
+    for row in range(0, 37, 8):
+        for col in range(0, 53, 7):
+            parts.add(row, col, image[:, row : row + 8, col : col + 7], valid[row : row + 8, col : col + 7])
+    np.testing.assert_allclose(whole.mean(), parts.mean(), rtol=1e-6)
+    expected = image[0, :6, :6][valid[:6, :6]].mean()
+    assert whole.step == 6
+    assert whole.mean()[0, 0, 0] == pytest.approx(expected)
+
+
+def test_points_lie_inside_and_represent_all_kinds():
+    rows, cols = point_grid((20, 300), 4, per_side=8)
+    assert rows.max() < 20
+    assert cols.max() < 300
+    assert rows.size == 5 * 8
+    spectra = np.repeat(np.eye(3), [5, 3, 2], axis=0)
+    spectra[0] = np.nan
+    assert {int(np.argmax(spectra[i])) for i in choose_points(spectra, 3)} == {0, 1, 2}
+    assert choose_points(np.full((4, 3), np.nan)) == ()
+
+
+def test_blind_ranges_are_those_without_weight():
+    nm = np.arange(400.0, 1000, 20)
+    srf = np.where((nm > 450) & (nm < 600), 1.0, 0.0)[None]
+    assert blind_ranges(nm, srf) == [(600.0, 980.0)]
