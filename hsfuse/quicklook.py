@@ -18,6 +18,7 @@ PERCENTILES = (1.0, 99.0)
 #: Pictures with more pixels than this are JPEG: PNG keeps single pixels crisp but is several times larger.
 PNG_PIXELS = 200 * 200
 _INVALID = 128
+_NAN_INDEX = 255
 
 
 def stretch_limits(pictures: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -38,15 +39,20 @@ def to_rgb(picture: Floats, limits: tuple[Floats, Floats]) -> Bytes:
     return np.moveaxis(np.where(valid, np.round(np.nan_to_num(scaled)), _INVALID).astype(np.uint8), 0, 2)
 
 
-def colour_mapped(values: Floats, limits: tuple[float, float], name: str) -> Bytes:
-    """Map (h, w) as 8 bits (h, w, 4) through a matplotlib colour map; NaN is transparent."""
+def map_uri(values: Floats, limits: tuple[float, float], name: str) -> str:
+    """Map (h, w) through a matplotlib colour map as a data: address for HTML; NaN is transparent."""
     from matplotlib import colormaps
+    from PIL import Image
 
     low, high = limits
     scaled = (values - low) / (high - low if high > low else 1)
-    colours = colormaps[name](np.nan_to_num(np.clip(scaled, 0, 1)), bytes=True)
-    colours[..., 3] = np.where(np.isfinite(values), 255, 0)
-    return np.asarray(colours, dtype=np.uint8)
+    index = np.round(np.nan_to_num(np.clip(scaled, 0, 1)) * (_NAN_INDEX - 1)).astype(np.uint8)
+    image = Image.fromarray(np.where(np.isfinite(values), index, np.uint8(_NAN_INDEX)))
+    palette = colormaps[name](np.linspace(0, 1, _NAN_INDEX), bytes=True)[:, :3]
+    image.putpalette(np.concatenate([palette, [[0, 0, 0]]]).astype(np.uint8).tobytes())  # makes it a palette image
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True, transparency=_NAN_INDEX)
+    return _uri("image/png", out.getvalue())
 
 
 def colour_stops(name: str, count: int = 16) -> list[str]:
@@ -57,12 +63,12 @@ def colour_stops(name: str, count: int = 16) -> list[str]:
 
 
 def encode(pixels: Bytes) -> tuple[str, bytes]:
-    """Pixels (h, w, 3 or 4) as (media type, bytes): PNG when small or transparent, else JPEG."""
+    """Pixels (h, w, 3) as (media type, bytes): PNG when small, else JPEG."""
     from PIL import Image
 
     out = io.BytesIO()
     image = Image.fromarray(pixels)
-    if pixels.shape[2] == 4 or pixels.shape[0] * pixels.shape[1] <= PNG_PIXELS:
+    if pixels.shape[0] * pixels.shape[1] <= PNG_PIXELS:
         image.save(out, "PNG", optimize=True)
         return "image/png", out.getvalue()
     image.save(out, "JPEG", quality=88)
@@ -70,6 +76,9 @@ def encode(pixels: Bytes) -> tuple[str, bytes]:
 
 
 def data_uri(pixels: Bytes) -> str:
-    """Pixels (h, w, 3 or 4) as a data: address for HTML."""
-    kind, content = encode(pixels)
+    """Pixels (h, w, 3) as a data: address for HTML."""
+    return _uri(*encode(pixels))
+
+
+def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

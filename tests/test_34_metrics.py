@@ -65,11 +65,13 @@ def test_a_perfect_cube_has_perfect_figures():
         assert values[key] == pytest.approx(1, abs=1e-9), key
 
 
+@pytest.mark.parametrize("window", [9, 16])
 @pytest.mark.parametrize("size", [7, 20, 44])
-def test_values_do_not_depend_on_the_tiling(size):
+def test_values_do_not_depend_on_the_tiling(size, window):
     fused, reference = scene()
     mask = ragged_mask()
-    assert_same(accumulate(fused, reference, mask, size), accumulate(fused, reference, mask, 100))
+    found, wanted = (accumulate(fused, reference, mask, tile_size, window) for tile_size in (size, 100))
+    assert_same(found, wanted)
 
 
 def test_strips_are_tiles_too():

@@ -83,8 +83,10 @@ class ResponseCurves:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here). Without wavelengths all
-    `wavelengths_nm` are band numbers."""
+    """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
+
+    Without wavelengths all `wavelengths_nm` are band numbers.
+    """
 
     fused: str
     shape: tuple[int, int, int]

@@ -74,4 +74,6 @@ def recorded(provenance: Mapping[str, Any], name: str) -> Any:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

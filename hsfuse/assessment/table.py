@@ -36,7 +36,7 @@ class Row:
         return "" if self.info.unit in ("1", "data unit") else self.info.unit
 
     def delta(self, index: int) -> str | None:
-        """Difference of one value from the best, signed; None for the best itself and where there is nothing to tell."""
+        """Difference of one value from the best, signed; None for the best itself and undefined ones."""
         value = self.values[index]
         if value is None or not self.best or index in self.best:
             return None
@@ -89,7 +89,7 @@ def number(value: float | None) -> str:
         return "-"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return f"{value:.2f}" if 10 <= abs(value) < 1e4 else f"{value:.4g}"
+    return f"{value:.2f}" if 10 <= abs(value) < 1e4 else f"{value:#.4g}"
 
 
 def text_table(assessments: Sequence[Assessment]) -> str:

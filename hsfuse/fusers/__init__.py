@@ -68,6 +68,7 @@ class Fuser(Protocol):
 METHODS: dict[str, str] = {
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
+    "glp-ens": "hsfuse.fusers.regression:EnsembleGLP",
     "gsa": "hsfuse.fusers.gsa:GSA",
     "sfim": "hsfuse.fusers.sfim:SFIM",
     "glp": "hsfuse.fusers.glp:GLP",

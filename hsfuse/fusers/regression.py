@@ -1,15 +1,19 @@
 """Regression GLP in a spectral subspace: detail of the MSI, carried into the coefficients by a regression on the LR grid.
 
-    a_hr = up(a) + W (Y - up(Y_lr)),    W = argmin |a - W [Y_lr; 1]|^2 + ridge
+    a_hr = up(a) + g(Y) - up(A g(Y)),    g(Y) = W f(Y) + b,    W, b = argmin |a - W (A f(Y)) - b|^2 + ridge
 
-with a = E^T X and Y_lr = the MSI degraded by the observation model. It is the multi-band form of MTF-GLP
-(Aiazzi et al. 2006; "hypersharpening", Selva et al. 2015), done on K coefficients at once. It needs no SRF and is
-immune to gain and offset differences between the sensors. The part of the LRHSI outside the subspace is interpolated,
-shrunk per band to the share of it that is signal.
+with a = E^T X the LRHSI's coefficients, A the observation model's blur and decimation and f features of the MSI. With
+f the bands themselves it is the multi-band form of MTF-GLP (Aiazzi et al. 2006; "hypersharpening", Selva et al. 2015),
+done on K coefficients at once. It needs no SRF and is immune to gain and offset differences between the sensors. The
+part of the LRHSI outside the subspace is interpolated, shrunk per band to the share of it that is signal.
+
+`EnsembleGLP` averages four such regressions, on bands, square roots, products and ratios: their errors differ, so the
+mean of the four is closer to the truth than each (Breiman 1996, "Stacked regressions", with equal weights).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -20,10 +24,35 @@ from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace, fit_subspace
 
 DIMENSION = 16
-RIDGE = 1e-6
+#: Ridge weights, relative to the features' variance, among which cross-validation chooses.
+RIDGES = tuple(10.0 ** (k / 4) for k in range(-32, 9))
 #: Lag-one correlation of neighbouring LR pixels at and above which a band's residual counts as all signal: measured
 #: residuals of noise-free scenes have 0.4 to 0.6, noise has 0.
 SIGNAL_CORRELATION = 0.3
+
+Features = Callable[[Tensor, Tensor], Tensor]
+
+
+def bands(y: Tensor, level: Tensor) -> Tensor:
+    """The MSI itself: (B, c, H, W)."""
+    return y
+
+
+def roots(y: Tensor, level: Tensor) -> Tensor:
+    """Bands and their square roots: (B, 2c, H, W)."""
+    return torch.cat([y, y.clamp_min(1e-3 * level.item()).sqrt()], 1)
+
+
+def products(y: Tensor, level: Tensor) -> Tensor:
+    """Bands and all products of two: (B, c + c (c + 1) / 2, H, W)."""
+    first, second = torch.triu_indices(y.shape[1], y.shape[1], device=y.device)
+    return torch.cat([y, y[:, first] * y[:, second]], 1)
+
+
+def ratios(y: Tensor, level: Tensor) -> Tensor:
+    """Bands, their shares of the total, and bands times share: (B, 3c, H, W)."""
+    share = y / y.sum(1, keepdim=True).clamp_min(1e-3 * level.item())
+    return torch.cat([y, share, y * share], 1)
 
 
 def signal_share(maps: Tensor, mask: Tensor) -> Tensor:
@@ -41,47 +70,62 @@ def signal_share(maps: Tensor, mask: Tensor) -> Tensor:
     return (correlation / SIGNAL_CORRELATION).clamp(0, 1)
 
 
-def with_constant(y: Tensor) -> Tensor:
-    """Append a band of ones: (n, c, H, W) -> (n, c + 1, H, W)."""
-    return torch.cat([y, torch.ones_like(y[:, :1])], 1)
+def ridge_regression(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """W (K, f) and b (K, 1) with W features + b closest to targets; features (f, n), targets (K, n).
 
-
-def ridge_regression(features: Tensor, targets: Tensor) -> Tensor:
-    """W (K, f) with W features (f, n) closest to targets (K, n), in double precision."""
+    The ridge is chosen per target by generalised cross-validation (Golub, Heath, Wahba 1979, eq. 1.4).
+    """
     f, t = features.double(), targets.double()
-    gram = f @ f.T
-    gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram, f @ t.T).T.float()
+    n = f.shape[1]
+    mean, target_mean = f.mean(1, keepdim=True), t.mean(1, keepdim=True)
+    std = f.std(1, keepdim=True).clamp_min(1e-12)
+    u, d, vt = torch.linalg.svd(((f - mean) / std).T, full_matrices=False)  # (n, r), (r,), (r, f)
+    p = u.T @ (t - target_mean).T  # (r, K)
+    shrink = d**2 / (d**2 + n * d.new_tensor(RIDGES)[:, None])  # (ridges, r)
+    rss = ((t - target_mean) ** 2).sum(1) - (2 * shrink - shrink**2) @ p**2  # (ridges, K)
+    score = rss / (n - 1 - shrink.sum(1, keepdim=True)).clamp_min(1e-3) ** 2
+    best = shrink[score.argmin(0)].T  # (r, K)
+    weight = (vt.T @ (best * p / d.clamp_min(1e-12)[:, None])).T / std.T
+    return weight, target_mean - weight @ mean
 
 
 class RegressionGLP:
-    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W), regressed on the MSI's bands."""
 
     name = "glp-reg"
     requirements = Requirements(halo=6)
+    feature_sets: tuple[Features, ...] = (bands,)
     model: ObservationModel
     subspace: SpectralSubspace
-    weight: Tensor
+    weights: list[tuple[Tensor, Tensor]]
     residual_share: Tensor
+    level: Tensor
 
     def __init__(self, dimension: int = DIMENSION) -> None:
         self.dimension = dimension
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
-        """Subspace, regression and residual share from the valid LR pixels of the sample."""
+        """Subspace, regressions and residual share from the valid LR pixels of the sample."""
         self.model = model
         spectra = scene.spectra()
         self.subspace = fit_subspace(spectra, min(self.dimension, spectra.shape[1]))
-        features = with_constant(model.spatial(scene.msi))
-        coefficients = self.subspace.project(scene.lrhsi)
-        pixels = scene.mask.flatten()
-        self.weight = ridge_regression(*(m.transpose(0, 1).flatten(1)[:, pixels] for m in (features, coefficients)))
+        self.level = scene.msi.abs().mean()
+        targets = _pixels(self.subspace.project(scene.lrhsi), scene.mask)
+        self.weights = []
+        for features in self.feature_sets:
+            low = model.spatial(features(scene.msi, self.level))
+            weight, constant = ridge_regression(_pixels(low, scene.mask), targets)
+            self.weights.append((weight.float(), constant.float()))
         self.residual_share = signal_share(self.subspace.residual(scene.lrhsi), scene.mask)
         return self
 
     def regress(self, msi: Tensor) -> Tensor:
-        """The MSI brought into the subspace, W [Y; 1]: (B, c, H, W) -> (B, K, H, W)."""
-        return torch.einsum("kf,bfhw->bkhw", self.weight.to(msi), with_constant(msi))
+        """The MSI brought into the subspace, mean of g(Y) over the feature sets: (B, c, H, W) -> (B, K, H, W)."""
+        total = torch.zeros(())
+        for features, (weight, constant) in zip(self.feature_sets, self.weights, strict=True):
+            part = torch.einsum("kf,bfhw->bkhw", weight.to(msi), features(msi, self.level))
+            total = part + constant.to(msi)[:, :, None] + total.to(msi)
+        return total / len(self.feature_sets)
 
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
@@ -104,3 +148,15 @@ class RegressionGLP:
             "method": self.name,
             "subspace": f"{self.subspace.dimension} dimensions; outside it {share:.0%} of the residual kept on average",
         }
+
+
+class EnsembleGLP(RegressionGLP):
+    """Mean of four regressions, on bands, square roots, products and ratios."""
+
+    name = "glp-ens"
+    feature_sets = (bands, roots, products, ratios)
+
+
+def _pixels(maps: Tensor, mask: Tensor) -> Tensor:
+    """Values of valid pixels: (n, C, h, w), (n, h, w) -> (C, pixels)."""
+    return maps.permute(1, 0, 2, 3)[:, mask]

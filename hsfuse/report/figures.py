@@ -1,4 +1,4 @@
-"""What the report's template and script need: pictures and maps as data addresses, curves and spectra as plain values."""
+"""What the report's template and script need: pictures as data addresses, curves and spectra as values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.assessment import Assessment, MapLayer, Picture, SampledSpectra
-from hsfuse.quicklook import Floats, colour_mapped, colour_stops, data_uri, stretch_limits, to_rgb
+from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
+from hsfuse.quicklook import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
 COLOUR_MAPS = {"rmse": "magma", "sam": "viridis", "hsi_rmse": "cividis", "hsi_sam": "cividis", "msi_rmse": "cividis"}
@@ -19,8 +19,17 @@ COLOUR_MAPS = {"rmse": "magma", "sam": "viridis", "hsi_rmse": "cividis", "hsi_sa
 ABSORPTION_NM = ((1350, 1450), (1800, 1950))
 #: Top of a map's colour bar, as a percentile of the map: single bad pixels shall not darken the rest.
 TOP_PERCENTILE = 99.0
-#: Curves worth a chart, in this order.
-CHARTED = ("psnr", "rmse", "relative_rmse", "uiqi", "ssim", "cc", "hsi_relative_rmse", "hsi_cc")
+#: Curves worth a chart, in this order, with their titles.
+CHARTED = {
+    "psnr": "PSNR",
+    "rmse": "RMSE",
+    "relative_rmse": "Relative RMSE",
+    "uiqi": "UIQI",
+    "ssim": "SSIM",
+    "cc": "Correlation with the reference",
+    "hsi_relative_rmse": "Relative misfit to the LRHSI",
+    "hsi_cc": "Correlation with the LRHSI",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def map_figure(layer: MapLayer, top: float) -> MapFigure:
         layer.name,
         layer.title,
         unit,
-        data_uri(colour_mapped(layer.values, (0.0, top or 1.0), name)),
+        map_uri(layer.values, (0.0, top or 1.0), name),
         width,
         height,
         f"{top:.3g}",
@@ -102,11 +111,7 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
     return {
         "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
         "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
-        "curves": [
-            {"title": curves[n].title, "unit": curves[n].unit, "x": numbers(curves[n].wavelengths_nm), "y": numbers(curves[n].values)}
-            for n in CHARTED
-            if n in curves
-        ],
+        "curves": [_curve(curves[name]) for name in CHARTED if name in curves],
         "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
         "histograms": [
             {"title": h.title, "unit": h.unit, "edges": numbers(h.edges), "counts": [int(c) for c in h.counts]}
@@ -114,6 +119,16 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
         ],
         "response": _response(assessment),
         "training": training(assessment.provenance),
+    }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    return {
+        "title": CHARTED[curve.name],
+        "unit": "" if curve.unit == "data unit" else curve.unit,
+        "zero": "rmse" in curve.name,
+        "x": numbers(curve.wavelengths_nm),
+        "y": numbers(curve.values),
     }
 
 

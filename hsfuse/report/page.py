@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,10 @@ from hsfuse import __version__
 from hsfuse.assessment import SECTIONS, Assessment, Row, number, rows, short_names
 from hsfuse.errors import OutputError
 from hsfuse.metrics import CATALOGUE
-from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures, training
+from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures
+from hsfuse.report.words import cards, flat, in_short, training_words
 
 _FOLDER = Path(__file__).parent
-
-#: Key figures: what each says, in a few words.
-CARDS = {
-    "psnr": ("PSNR", "Strength of the signal over the error. Halving the error adds 6 dB."),
-    "sam": ("Spectral angle", "How far the shape of a spectrum is off, mean over pixels."),
-    "ergas": ("ERGAS", "Relative error of the bands, set against the resolution ratio."),
-    "ssim": ("SSIM", "Likeness of spatial structure; 1 is identical."),
-    "hsi_relative_rmse": ("Misfit to the LRHSI", "Blurred back to the LRHSI, the cube differs from it by this much."),
-    "msi_relative_rmse": ("Misfit to the MSI", "Seen through the MSI's response, the cube differs from it by this much."),
-    "hqnr": ("HQNR", "Quality judged without a reference; 1 is best."),
-    "qnr": ("QNR", "Older relative of HQNR; favours doing nothing. 1 is best."),
-}
-
-
-@dataclass(frozen=True)
-class Card:
-    """One key figure."""
-
-    title: str
-    value: str
-    unit: str
-    direction: str
-    meaning: str
 
 
 def render_report(assessments: Sequence[Assessment], title: str | None = None) -> str:
@@ -74,37 +51,25 @@ def _defined(assessments: Sequence[Assessment]) -> list[Row]:
 
 
 def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[str, Any]:
-    response = assessment.response
+    response, shown = assessment.response, pictures(assessment)
     return {
         "a": assessment,
         "name": name,
-        "cards": _cards(assessment),
-        "pictures": pictures(assessment),
+        "short": in_short(assessment),
+        "cards": cards(assessment),
+        "pictures": shown,
         "maps": [map_figure(m, tops[m.name]) for m in assessment.maps],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
-        "training": _training_words(assessment.provenance),
+        "training": training_words(assessment.provenance),
         "provenance": flat(assessment.provenance),
-        "data": Markup(_json(chart_data(assessment) | {"pictures": pictures(assessment)})),
+        "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),
     }
 
 
 def _json(data: Any) -> str:
     """JSON that can stand inside a script element."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _cards(assessment: Assessment) -> list[Card]:
-    out = []
-    for key, (title, meaning) in CARDS.items():
-        value = assessment.metrics.get(key)
-        if value is None:
-            continue
-        info, percent = CATALOGUE[key], "relative" in key
-        unit = {"degrees": "°", "1": ""}.get(info.unit, info.unit)
-        text = f"{100 * value:.2g}" if percent else number(value)
-        out.append(Card(title, text, "%" if percent else unit, f"{info.direction} is better", meaning))
-    return out
 
 
 def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
@@ -122,42 +87,6 @@ def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _training_words(provenance: Mapping[str, Any]) -> str:
-    """What the adaptation brought, in a sentence; empty without one."""
-    record = training(provenance)
-    if record is None:
-        return ""
-    held = [v for c in record["curves"] if c["name"].startswith("held") for v in c["y"] if v is not None]
-    kept = f" Kept: {record['kept']}." if record["kept"] else ""
-    if not held or not record["base"]:
-        return f"The network was fitted on the scene itself.{kept}"
-    change = min(held) / record["base"] - 1
-    word = "lower" if change < 0 else "higher"
-    return (
-        f"On blocks of the scene that training never saw, the best error was {abs(change):.0%} {word} than that of the "
-        f"training-free base.{kept}"
-    )
-
-
-def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested record as (path, text) lines; long lists are cut."""
-    out: list[tuple[str, str]] = []
-    for key, value in record.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            out += flat(value, f"{name} › ")
-        elif isinstance(value, list):
-            text = ", ".join(_text(v) for v in value[:8])
-            out.append((name, text + (f", … ({len(value)} values)" if len(value) > 8 else "")))
-        else:
-            out.append((name, _text(value)))
-    return out
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:

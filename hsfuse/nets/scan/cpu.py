@@ -52,12 +52,20 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.detach().reshape(-1).numpy()
 
 
-def _pack(a_log: Tensor, dt_weight: Tensor, dt_bias: Tensor) -> Tensor:
-    """Parameters in blocks of lanes, (4, blocks, N + R + 1, LANES); zeros behind the last channel."""
+def _pack(a_log: Tensor, dt_weight: Tensor, dt_bias: Tensor, skip: Tensor) -> Tensor:
+    """Parameters in blocks of lanes, (4, blocks, N + R + 2, LANES); zeros behind the last channel."""
     blocks = -(-a_log.shape[1] // LANES)
-    packed = torch.zeros(4, blocks, a_log.shape[2] + dt_weight.shape[2] + 1, LANES)
-    kernels.pack_parameters(*(x.detach().numpy() for x in (a_log, dt_weight, dt_bias, packed)))
+    packed = torch.zeros(4, blocks, a_log.shape[2] + dt_weight.shape[2] + 2, LANES)
+    kernels.pack_parameters(*(x.detach().numpy() for x in (a_log, dt_weight, dt_bias, skip, packed)))
     return packed
+
+
+def _unpack(grads: Tensor, a_log: Tensor) -> list[Tensor]:
+    """Gradients of a_log, dt_weight, dt_bias and skip from those of the packed parameters, (4, blocks, .., LANES)."""
+    channels, n_state = a_log.shape[1:]
+    rows = grads.transpose(2, 3).flatten(1, 2)[:, :channels]
+    grad_a, weight, bias, skip = rows.split([n_state, rows.shape[2] - n_state - 2, 1, 1], 2)
+    return [-grad_a * a_log.exp(), weight, bias[..., 0], skip[..., 0]]
 
 
 def _groups(images: int, blocks: int, threads: int) -> list[tuple[int, int, int]]:
@@ -76,36 +84,32 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:
         images, height, width, channels = u.shape
         n_state, rank = a_log.shape[2], dt_weight.shape[2]
-        packed = _pack(a_log, dt_weight, dt_bias)
+        packed = _pack(a_log, dt_weight, dt_bias, skip)
         blocks = packed.shape[1]
         chunks = -(-height * width // kernels.STEPS)
         kept = (images, 4, blocks, chunks, n_state, LANES) if any(ctx.needs_input_grad) else (0,)
         states, y = torch.empty(kept), torch.empty_like(u)
-        skips = torch.nn.functional.pad(skip.sum(0), (0, blocks * LANES - channels))
         shape = (height, width, channels, n_state, rank)
-        arrays = tuple(_flat(x) for x in (u, proj, packed, skips, y, states))
+        arrays = tuple(_flat(x) for x in (u, proj, packed, y, states))
         threads = _threads(4 * u.numel() * n_state, torch.get_num_threads())
         _share(forward, ((*arrays, shape, *group) for group in _groups(images, blocks, threads)), threads)
-        ctx.save_for_backward(u, proj, a_log, skip, packed, states)
+        ctx.save_for_backward(u, proj, a_log, packed, states)
         ctx.scan_shape = shape
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
-        u, proj, a_log, skip, packed, states = ctx.saved_tensors
-        images, channels, n_state = u.shape[0], u.shape[-1], a_log.shape[2]
-        grad_y = grad_y.contiguous()
-        grad_u, grad_proj = torch.empty(4, *u.shape), torch.empty_like(proj)
+        u, proj, a_log, packed, states = ctx.saved_tensors
+        images, threads = u.shape[0], _threads(4 * u.numel() * a_log.shape[2], 4 * u.shape[0])
+        parts = 1 if images % threads == 0 else 2 if 2 * images % threads == 0 else 4
+        grad_u, grad_proj = torch.empty(parts, *u.shape), torch.empty_like(proj)
         grad_packed = torch.zeros(images, *packed.shape)
-        arrays = tuple(_flat(x) for x in (u, proj, packed, states, grad_y, grad_u, grad_proj, grad_packed))
-        tasks = [(*arrays, ctx.scan_shape, image, k) for image in range(images) for k in range(4)]
-        _share(backward, tasks, _threads(4 * u.numel() * n_state, len(tasks)))
-        grads = grad_packed.sum(0).transpose(2, 3).flatten(1, 2)[:, :channels]
-        grad_a, grad_weight, grad_bias = grads.split([n_state, grads.shape[2] - n_state - 1, 1], 2)
-        grad_skip = (grad_y * u).sum((0, 1, 2)).expand(4, -1)
-        total = torch.addcmul(grad_u.sum(0), grad_y, skip.sum(0))
-        return total, grad_proj, grad_weight, grad_bias[..., 0], -grad_a * a_log.exp(), grad_skip
+        arrays = [_flat(x) for x in (u, proj, packed, states, grad_y.contiguous(), grad_u, grad_proj, grad_packed)]
+        tasks = [(*arrays, ctx.scan_shape, image, part, parts) for image in range(images) for part in range(parts)]
+        _share(backward, tasks, threads)
+        grad_a, grad_weight, grad_bias, grad_skip = _unpack(grad_packed.sum(0), a_log)
+        return grad_u.sum(0) if parts > 1 else grad_u[0], grad_proj, grad_weight, grad_bias, grad_a, grad_skip
 
 
 def scan2d_cpu(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:

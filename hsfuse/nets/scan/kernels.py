@@ -4,7 +4,7 @@ Letters: D channels in blocks of LANES, N states, R rank of the step size, P = R
 L = H*W steps in chunks of STEPS. Arrays are flat float32 unless said otherwise. A chunk's pixels are gathered to small
 buffers (four directions by index, nothing is flipped or transposed), scanned there, and scattered back.
 
-Packed parameters per direction and block: decay A log2(e) (N vectors), step weight (R vectors), step bias (1 vector).
+Packed parameters, per direction and block N + R + 2 vectors: decay A log2(e) (N), step weight (R), step bias, skip.
 """
 
 # mypy: ignore-errors
@@ -20,6 +20,7 @@ from hsfuse.nets.scan.functions import softplus
 from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, splat_at, store, store_first
 
 STEPS = 32
+CHUNK = STEPS * LANES  # floats of one block of a chunk
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
 _SOURCES = ("kernels", "lanes", "functions", "forward", "backward")
@@ -83,27 +84,40 @@ def gather_rows(proj, image, k, first, steps, shape, rows):
 
 
 @numba.njit
-def gather_lanes(source, image, k, first, steps, block, shape, target):
+def gather_lanes(source, image, k, first, steps, block, shape, target, to):
     """One block of a chunk's pixels of a map (B, H, W, D), zeros behind the last channel."""
     height, width, channels = shape[:3]
     lane = block * LANES
     for t in range(steps):
         pixel = image * height * width + pixel_at(first + t, k, height, width)
-        store(target, t * LANES, load_first(source, pixel * channels + lane, channels - lane))
+        store(target, to + t * LANES, load_first(source, pixel * channels + lane, channels - lane))
 
 
 @numba.njit
-def step_sizes(rows, steps, shape, packed, at, dts):
+def scatter_lanes(source, target, image, k, first, steps, block, shape, add):
+    """Write, or add, a chunk's vectors to one block of a map (B, H, W, D)."""
+    height, width, channels = shape[:3]
+    lane = block * LANES
+    for t in range(steps):
+        pixel = image * height * width + pixel_at(first + t, k, height, width)
+        value, start = load(source, t * LANES), pixel * channels + lane
+        if add:
+            value = value + load_first(target, start, channels - lane)
+        store_first(target, start, channels - lane, value)
+
+
+@numba.njit
+def step_sizes(rows, steps, shape, packed, at, target, to):
     """dt of a chunk and block, (steps, LANES)."""
     n_state, rank = shape[3], shape[4]
     for t in range(steps):
         row = t * (rank + 2 * n_state)
-        store(dts, t * LANES, softplus(step_input(rows, row, rank, packed, at, n_state)))
+        store(target, to + t * LANES, softplus(step_input(rows, row, rank, packed, at, n_state)))
 
 
 @compiled
-def pack_parameters(a_log, dt_weight, dt_bias, packed):
-    """Fill packed (4, blocks, N + R + 1, LANES) from a_log (4, D, N), dt_weight (4, D, R), dt_bias (4, D)."""
+def pack_parameters(a_log, dt_weight, dt_bias, skip, packed):
+    """Fill packed (4, blocks, N + R + 2, LANES) from a_log (4, D, N), dt_weight (4, D, R), dt_bias and skip (4, D)."""
     directions, channels, n_state = a_log.shape
     rank = dt_weight.shape[2]
     for k in range(directions):
@@ -114,3 +128,4 @@ def pack_parameters(a_log, dt_weight, dt_bias, packed):
             for r in range(rank):
                 packed[k, block, n_state + r, lane] = dt_weight[k, d, r]
             packed[k, block, n_state + rank, lane] = dt_bias[k, d]
+            packed[k, block, n_state + rank + 1, lane] = skip[k, d]

@@ -193,11 +193,12 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def store_row_sums(typingctx: Any, target: Any, position: Any, rows: Any, start: Any) -> Any:
-    """Write at `position` the LANES sums of LANES consecutive vectors of `rows`, from `start`."""
+def store_row_sums(typingctx: Any, target: Any, position: Any, stride: Any, rows: Any, start: Any) -> Any:
+    """Sum each of LANES consecutive vectors of `rows` from `start`; write the sums `stride` apart from `position` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[2], args[2], args[3])
+        out, position, stride, rows, start = args
+        pointer = _pointer(context, builder, signature.args[3], rows, start)
         index = [ir.Constant(ir.IntType(32), i) for i in range(LANES)]
         vectors = [builder.load(builder.gep(pointer, [i]), align=4) for i in index]
         even, odd = (ir.Constant(_BITS, list(range(first, 2 * LANES, 2))) for first in (0, 1))
@@ -206,7 +207,10 @@ def store_row_sums(typingctx: Any, target: Any, position: Any, rows: Any, start:
             vectors = [
                 builder.fadd(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd)) for a, b in pairs
             ]
-        builder.store(vectors[0], _pointer(context, builder, signature.args[0], args[0], args[1]), align=4)
+        data = context.make_array(signature.args[0])(context, builder, out).data
+        for i in index:
+            builder.store(builder.extract_element(vectors[0], i), builder.gep(data, [position]))
+            position = builder.add(position, stride)
         return context.get_dummy_value()
 
-    return types.void(target, types.intp, rows, types.intp), codegen
+    return types.void(target, types.intp, types.intp, rows, types.intp), codegen

@@ -1,0 +1,79 @@
+"""Model cards: all that a checkpoint is, kept in the safetensors header; nothing is executed on load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hsfuse import __version__
+from hsfuse.errors import ModelError
+from hsfuse.nets.srlf import SRLFConfig
+
+FORMAT = "hsfuse-srlf-1"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint is and what it was made from; `extra` holds what only people read (scores, terms, notes)."""
+
+    name: str
+    config: SRLFConfig
+    scale: int
+    phase: str = "any"  # "any", or the phase that it was trained for
+    base: str = "glp-ens"
+    kind: str = "any-sensor"  # "any-sensor", "scene" (one scene's subspace) or "bands" (no subspace, fixed bands)
+    psf_sigma: tuple[float, float] = (0.0, 0.0)  # range in HR pixels seen in training, relative to the scale
+    trained_on: str = ""
+    terms: str = ""
+    seed: int = 0
+    steps: int = 0
+    version: str = __version__
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps({"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read back; ModelError when it isn't a card of this format."""
+        try:
+            raw = json.loads(text)
+            if raw.pop("format") != FORMAT:
+                raise ModelError(f"the checkpoint's format is unknown, wanted {FORMAT}")
+            raw["config"] = SRLFConfig(**raw["config"])
+            raw["psf_sigma"] = tuple(raw["psf_sigma"])
+            return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the checkpoint's card can't be read ({error})") from error
+
+
+def save_checkpoint(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:
+    """Write weights and card, complete or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"card": card.to_json()})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Card and tensors; ModelError when the file isn't an hsfuse checkpoint."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as archive:
+            header = archive.metadata() or {}
+            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    if "card" not in header:
+        raise ModelError(f"{path}: no hsfuse card in its header; make checkpoints with --save-model or hsfuse train")
+    return ModelCard.from_json(header["card"]), tensors

@@ -1,0 +1,91 @@
+"""How a scene looks to the network: K normalised coefficients, a training-free base, and the MSI in the same space.
+
+    z = E^T x / unit          what the network works on; unit (K,) is the scene's RMS per coefficient
+    base                      the training-free fusion, in z
+    guide                     the MSI brought into the subspace by the base's regression, in z: always K channels,
+                              so that one set of weights serves every multispectral sensor
+    step (K,)                 the base's RMS error per coefficient at reduced resolution, in z: the size of a correction
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.regression import RegressionGLP
+from hsfuse.nets.srlf import Observation
+from hsfuse.physics import ObservationModel
+from hsfuse.subspace import SpectralSubspace
+
+
+@dataclass(frozen=True)
+class SceneFrame:
+    """A fitted base and what turns reflectance into network inputs and back."""
+
+    base: RegressionGLP
+    model: ObservationModel  # its response is R E: coefficients (B, K, H, W) -> MSI
+    unit: Tensor
+    step: Tensor
+    gain: Tensor  # per MSI band: MSI = gain * (R x) + offset, estimated on the LR grid
+    offset: Tensor
+    base_name: str
+
+    @property
+    def subspace(self) -> SpectralSubspace:
+        """The base's subspace."""
+        return self.base.subspace
+
+    def matched(self, msi: Tensor) -> Tensor:
+        """The MSI in the HSI's radiometry: (B, c, H, W)."""
+        return (msi - self.offset[:, None, None]) / self.gain[:, None, None]
+
+    def observe(self, coefficients: Tensor, msi: Tensor, outside: Tensor | None = None) -> tuple[Tensor, Observation]:
+        """Base z (B, K, H, W) and the network's observation, from coefficients a (B, K, h, w) and MSI (B, c, H, W).
+
+        `outside` (B, C, H, W), the part of the result outside the subspace, is taken off the MSI that the network's
+        pseudo-MSI is compared with.
+        """
+        unit = self.unit[:, None, None]
+        detail = self.base.regress(msi)
+        base = detail + self.model.upsample(coefficients - self.model.spatial(detail))
+        seen = self.matched(msi)
+        if outside is not None:
+            seen = seen - self.base.model.spectral(outside)
+        return base / unit, Observation(coefficients / unit, seen, detail / unit, self.model, self.unit)
+
+
+def reduced(scene: TrainingScene, base: RegressionGLP) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduced-resolution pair of a scene: target coefficients (n, K, h', w'), their LR input, and the MSI input.
+
+    Both images are degraded by the observation model (Wald et al. 1997); sizes are cut to whole multiples of s.
+    """
+    model = base.model
+    s = model.scale
+    h, w = (n // s * s for n in scene.lrhsi.shape[2:])
+    target = base.subspace.project(scene.lrhsi)[..., :h, :w]
+    return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
+
+
+def fit_frame(scene: TrainingScene, base: RegressionGLP) -> SceneFrame:
+    """Frame of a scene whose base is fitted."""
+    subspace = base.subspace
+    model = base.model.with_srf(base.model.srf @ subspace.basis.to(base.model.srf))
+    target, low, msi = reduced(scene, base)
+    detail = base.regress(msi)
+    error = detail + model.upsample(low - model.spatial(detail)) - target
+    step = (error**2).mean((0, 2, 3)).sqrt() / subspace.spread
+    gain, offset = radiometric_match(scene, base.model)
+    return SceneFrame(base, model, subspace.spread, step, gain, offset, base.name)
+
+
+def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:
+    """Gain and offset (c,) of each MSI band against the response applied to the LRHSI, by least squares on LR pixels."""
+    predicted = model.spectral(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask]
+    observed = model.spatial(scene.msi).permute(1, 0, 2, 3)[:, scene.mask]
+    p = predicted - predicted.mean(1, keepdim=True)
+    gain = (p * observed).sum(1) / (p * p).sum(1).clamp_min(1e-20)
+    gain = torch.where(gain > 0.05, gain, torch.ones_like(gain))  # an uncorrelated band is left as it is
+    return gain, observed.mean(1) - gain * predicted.mean(1)

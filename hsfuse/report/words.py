@@ -1,0 +1,109 @@
+"""What the report says: key figures, a summary in sentences, what the fitting brought, provenance as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hsfuse.assessment import Assessment, number
+from hsfuse.metrics import CATALOGUE
+from hsfuse.report.figures import training
+
+#: Key figures: what each says, in a few words.
+CARDS = {
+    "psnr": ("PSNR", "Strength of the signal over the error. Halving the error adds 6 dB."),
+    "sam": ("Spectral angle", "How far the shape of a spectrum is off, mean over pixels."),
+    "ergas": ("ERGAS", "Relative error of the bands, set against the resolution ratio."),
+    "ssim": ("SSIM", "Likeness of spatial structure; 1 is identical."),
+    "hsi_relative_rmse": ("Misfit to the LRHSI", "Blurred back to the LRHSI, the cube differs from it by this much."),
+    "msi_relative_rmse": (
+        "Misfit to the MSI",
+        "Seen by the MSI's response, the cube differs from it by this much.",
+    ),
+    "hqnr": ("HQNR", "Quality judged without a reference; 1 is best."),
+    "qnr": ("QNR", "Older relative of HQNR; favours doing nothing. 1 is best."),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key figure."""
+
+    title: str
+    value: str
+    unit: str
+    direction: str
+    meaning: str
+
+
+def cards(assessment: Assessment) -> list[Card]:
+    """The key figures that there are."""
+    out = []
+    for key, (title, meaning) in CARDS.items():
+        value = assessment.metrics.get(key)
+        if value is None:
+            continue
+        info, percent = CATALOGUE[key], "relative" in key
+        unit = {"degrees": "°", "1": ""}.get(info.unit, info.unit)
+        text = f"{100 * value:.2g}" if percent else number(value)
+        out.append(Card(title, text, "%" if percent else unit, f"{info.direction} is better", meaning))
+    return out
+
+
+def in_short(assessment: Assessment) -> list[str]:
+    """One sentence for each thing the cube was held against."""
+    m, out = assessment.metrics, []
+    sam, low, high = m.get("sam"), m.get("hsi_relative_rmse"), m.get("msi_relative_rmse")
+    if sam is not None:
+        out.append(
+            f"Against the reference, spectra are off by {number(sam)}° on average: half of the pixels by less than "
+            f"{number(m.get('sam_median'))}°, 95% by less than {number(m.get('sam_p95'))}°."
+        )
+    if low is not None and high is not None:
+        out.append(
+            f"Blurred back to the LRHSI, the cube differs from it by {low:.1%}; seen by the MSI's response, it differs "
+            f"from the MSI by {high:.1%}. Differences below the noise of these images say nothing."
+        )
+    if sam is None:
+        out.append(
+            "There was no reference: the figures say whether the cube agrees with its inputs, not whether its fine "
+            "detail is true."
+        )
+    return out
+
+
+def training_words(provenance: Mapping[str, Any]) -> str:
+    """What the adaptation brought, in a sentence; empty without one."""
+    record = training(provenance)
+    if record is None:
+        return ""
+    held = [v for c in record["curves"] if c["name"].startswith("held") for v in c["y"] if v is not None]
+    kept = f" Kept: {record['kept']}." if record["kept"] else ""
+    if not held or not record["base"]:
+        return f"The network was fitted on the scene itself.{kept}"
+    change = min(held) / record["base"] - 1
+    word = "lower" if change < 0 else "higher"
+    return (
+        f"On blocks of the scene that training never saw, the best error was {abs(change):.0%} {word} than that of the "
+        f"training-free base.{kept}"
+    )
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested record as (path, text) lines; long lists are cut."""
+    out: list[tuple[str, str]] = []
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out += flat(value, f"{name} › ")
+        elif isinstance(value, list):
+            ends = value if len(value) <= 6 else [*value[:2], "…", value[-1], f"({len(value)} values)"]
+            out.append((name, ", ".join(map(_text, ends))))
+        else:
+            out.append((name, _text(value)))
+    return out
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

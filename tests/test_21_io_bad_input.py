@@ -1,0 +1,77 @@
+"""Bad input: one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio.windows import Window
+from rasters import integers, write_envi, write_tif
+
+from hsfuse.errors import InputError
+from hsfuse.io import open_cube
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """A file of each kind that can't be read, with what the error must say."""
+    text, empty, tif = (
+        folder / "a.txt",
+        folder / "empty.tif",
+        write_tif(folder / "cut.tif", integers(shape=(3, 400, 400))),
+    )
+    text.write_text("not a raster")
+    empty.touch()
+    tif.write_bytes(tif.read_bytes()[:150])
+    headers = {
+        name: write_envi(folder / f"{name}.dat", integers()) for name in ("short", "long", "alone", "library", "odd")
+    }
+    (folder / "short.dat").write_bytes(b"1" * 119)
+    (folder / "long.dat").write_bytes(b"1" * 121)
+    (folder / "alone.dat").unlink()
+    headers["library"].write_text(headers["library"].read_text().replace("Standard", "Spectral Library"))
+    headers["odd"].write_text(headers["odd"].read_text().replace("= 4\n", "= four\n"))
+    foreign, lacking = folder / "foreign.hdr", folder / "lacking.hdr"
+    foreign.write_text("BYTEORDER I\nLAYOUT BIL\n")
+    lacking.write_text("ENVI\nsamples = 3\n")
+    (folder / "lacking.dat").write_bytes(b"1")
+    complex_ = write_tif(folder / "complex.tif", np.ones((1, 2, 2), np.complex64))
+    return {
+        "missing": (folder / "nope.tif", "doesn't exist"),
+        "folder": (folder, "is a folder"),
+        "text": (text, "isn't a raster"),
+        "empty": (empty, "empty"),
+        "cut": (tif, "can't|isn't"),
+        "short": (headers["short"], "4 x 5 x 3.* make 120 bytes.* has 119"),
+        "long": (folder / "long.dat", "make 120 bytes.* has 121"),
+        "alone": (headers["alone"], "without its data file"),
+        "library": (folder / "library.dat", "spectral library"),
+        "odd": (headers["odd"], "samples = four"),
+        "foreign": (foreign, "isn't an ENVI header"),
+        "lacking": (lacking, "lacks the field 'lines'"),
+        "complex": (complex_, "complex"),
+        "no wavelengths": (write_tif(folder / "plain.tif", integers()), "no wavelengths"),
+    }
+
+
+def test_bad_input_is_told_in_one_line(tmp_path):
+    for path, message in bad_files(tmp_path).values():
+        with pytest.raises(InputError, match=message) as caught:
+            open_cube(path, role="HSI")
+        assert "\n" not in str(caught.value)
+        assert path.stem in str(caught.value)
+
+
+def test_pixels_cut_off_are_told_when_read(tmp_path):
+    path = write_tif(tmp_path / "a.tif", integers(shape=(3, 300, 300)), compress="deflate", tiled=True)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with open_cube(path) as reader, pytest.raises(InputError, match="can't be read"):
+        reader.read()
+
+
+def test_a_window_outside_is_refused(tmp_path):
+    with (
+        open_cube(write_tif(tmp_path / "a.tif", integers())) as reader,
+        pytest.raises(InputError, match="isn't inside"),
+    ):
+        reader.read(Window(0, 4, 4, 2))

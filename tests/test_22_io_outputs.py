@@ -1,0 +1,161 @@
+"""Outputs: names that may not be overwritten, and failing that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.windows import Window
+from rasters import GRID, SPECTRUM, scene, write_cube
+
+from hsfuse.errors import HsfuseError, OutputError, SettingError
+from hsfuse.grid import Grid
+from hsfuse.io import CubeWriter, check_output, driver_of, open_cube, output_files
+
+# Names of outputs
+
+
+def test_format_by_suffix_or_name(tmp_path):
+    assert [driver_of(f"a{s}") for s in (".tif", ".TIFF", ".dat", ".img", ".bsq", ".hdr", ".envi")] == ["GTiff"] * 2 + [
+        "ENVI"
+    ] * 5
+    assert driver_of("a.xyz", "envi") == "ENVI"
+    assert output_files("x/a.hdr") == (Path("x/a.dat"), Path("x/a.hdr"))
+    with pytest.raises(SettingError, match=r"\.tif"):
+        driver_of("a.png")
+    with pytest.raises(SettingError, match="GTiff, ENVI"):
+        driver_of("a.tif", "jpeg")
+
+
+def test_format_overrides_the_suffix(tmp_path):
+    data, mask = scene()
+    write_cube(tmp_path / "a.tif", data, mask, driver="ENVI")
+    with open_cube(tmp_path / "a.tif") as reader:
+        assert reader.driver == "ENVI"
+        np.testing.assert_array_equal(reader.read().data, data * mask)
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    data, mask = scene()
+    write_cube(tmp_path / "in.img", data, mask)
+    write_cube(tmp_path / "in.tif", data, mask)
+    (tmp_path / "soft.tif").symlink_to(tmp_path / "in.tif")
+    os.link(tmp_path / "in.tif", tmp_path / "hard.tif")
+    for output, source in [
+        ("in.tif", "in.tif"), ("soft.tif", "in.tif"), ("hard.tif", "in.tif"), ("in.tif", "soft.tif"),
+        ("in.img", "in.img"), ("in.hdr", "in.img"), ("in.img", "in.hdr"), ("in.dat", "in.img"), ("in.dat", "in.hdr"),
+    ]:  # fmt: skip
+        with pytest.raises(OutputError, match="is the input"):
+            check_output(tmp_path / output, [tmp_path / source], overwrite=True)
+    check_output(tmp_path / "in.dat", [tmp_path / "in.tif"], overwrite=True)  # a TIFF beside an ENVI pair of its name
+    check_output(tmp_path / "out.tif", [tmp_path / "in.img", tmp_path / "in.tif"])
+
+
+def test_existing_outputs_and_folders(tmp_path):
+    (tmp_path / "a.tif").write_text("old")
+    (tmp_path / "b.hdr").write_text("old")
+    (tmp_path / "c.dat.hdr").write_text("old")
+    (tmp_path / "dangling.tif").symlink_to(tmp_path / "nowhere")
+    for name in ("a.tif", "b.dat", "c.dat", "dangling.tif"):
+        with pytest.raises(OutputError, match="exists already"):
+            CubeWriter(tmp_path / name, GRID, SPECTRUM)
+        check_output(tmp_path / name, overwrite=True)
+    with pytest.raises(OutputError, match="doesn't exist"):
+        check_output(tmp_path / "none" / "a.tif")
+    (tmp_path / "d.tif").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check_output(tmp_path / "d.tif", overwrite=True)
+
+
+def test_a_folder_without_write_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may always write
+    with pytest.raises(OutputError, match="can't be written"):
+        check_output(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.dat"])
+def test_overwriting_drops_what_the_old_files_left(tmp_path, name):
+    data, mask = scene()
+    write_cube(tmp_path / name, data, mask)
+    for suffix in (".aux.xml", ".ovr", ".msk") + ((".hdr",) if name == "a.dat" else ()):
+        Path(f"{tmp_path / name}{suffix}").write_text("stale")
+    write_cube(tmp_path / name, 1 - data, mask, overwrite=True)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in output_files(tmp_path / name)}
+    with open_cube(tmp_path / name) as reader:
+        np.testing.assert_array_equal(reader.read().data, (1 - data) * mask)
+
+
+# Failing leaves nothing
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.dat"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("old", [False, True])
+def test_interrupted_writing_leaves_what_was_there(tmp_path, name, error, old):
+    data, mask = scene()
+    if old:
+        write_cube(tmp_path / name, data, mask)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def interrupted() -> None:
+        with CubeWriter(tmp_path / name, GRID, SPECTRUM, overwrite=True) as writer:
+            writer.write(Window(0, 0, 256, 256), data[:, :256, :256], mask[:256, :256])
+            assert any(".part" in p.name and p.name.startswith(".") for p in tmp_path.iterdir())
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.dat"])
+def test_a_cube_written_in_part_is_no_result(tmp_path, name):
+    data, mask = scene()
+    with (
+        pytest.raises(OutputError, match="65536 of 81000 pixels"),
+        CubeWriter(tmp_path / name, GRID, SPECTRUM) as writer,
+    ):
+        writer.write(Window(0, 0, 256, 256), data[:, :256, :256], mask[:256, :256])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def file_size_limit():
+    """Files can't grow past 300 kB, which for a writer is a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.dat"])
+@pytest.mark.parametrize("step", [256, 90])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, file_size_limit, name, step):
+    data, mask = scene()
+    with pytest.raises(OutputError, match="couldn't be written") as caught:
+        write_cube(tmp_path / name, data, mask, step=step)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nearly_full_disk_stops_geotiff_before_gdal_meets_it(tmp_path, monkeypatch, capfd):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="No space left"):
+        write_cube(tmp_path / "a.tif", *scene())
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_a_sheared_grid_is_refused_for_envi(tmp_path):
+    grid = Grid((4, 4), Affine(10, 3, 0, 0, -10, 0), GRID.crs)
+    with pytest.raises(HsfuseError, match="GeoTIFF"), CubeWriter(tmp_path / "a.dat", grid, SPECTRUM):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,184 @@
+"""The report: one file that needs nothing else, and what it shows is what was measured."""
+
+import base64
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from assessed_scene import SCALE, make_scene, write_cube
+
+from hsfuse.assessment import assess
+from hsfuse.errors import OutputError
+from hsfuse.quicklook import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.report import render_report, write_report
+from hsfuse.report.figures import spectra_data, training
+from hsfuse.report.words import flat
+
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, text, and elements left open."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.open, self.text, self.data = [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.data if self.open and self.open[-1] in ("script", "style") else self.text).append(data)
+
+
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory):
+    scene = make_scene(tmp_path_factory.mktemp("scene"))
+    curve = [0.03, 0.02, 0.01]
+    record = {
+        "scale": SCALE,
+        "command": "hsfuse fuse <script>",
+        "adaptation": {
+            "steps": [0, 50, 100],
+            "train_loss": curve,
+            "held_out": curve,
+            "base_held_out": 0.02,
+            "kept": "x",
+        },
+    }
+    flawed = scene.truth * np.linspace(0.9, 1.1, scene.truth.shape[2], dtype=np.float32)
+    write_cube(scene.path("flawed.tif"), flawed, provenance=json.dumps(record))
+    files = dict(reference=scene.path("truth.tif"), **scene.observed, window=8)
+    return [assess(scene.path(f), **files) for f in ("flawed.tif", "truth.tif")]
+
+
+def test_page_is_whole_and_needs_no_network(assessed):
+    page = Outline(render_report(assessed))
+    assert page.open == []
+    for _, attrs in page.tags:
+        assert not attrs.get("src", "data:").startswith(("http", "//", "/"))
+        assert not attrs.get("href", "#").startswith(("http", "//", "/"))
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp", "".join(page.data))
+
+
+def test_pictures_have_words_and_controls_have_names(assessed):
+    page = Outline(render_report(assessed))
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert images
+    assert all(attrs.get("alt") for attrs in images)
+    assert all(attrs.get("aria-label") for tag, attrs in page.tags if tag == "input")
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert all(attrs["aria-labelledby"] in ids for _, attrs in page.tags if "aria-labelledby" in attrs)
+
+
+def test_text_from_files_is_escaped(assessed):
+    page = Outline(render_report(assessed[:1]))
+    assert "hsfuse fuse <script>" in "".join(page.text)
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
+
+
+def test_data_for_the_script_is_json_with_the_measured_values(assessed):
+    page = Outline(render_report(assessed[:1]))
+    data = json.loads(next(text for text in page.data if text.startswith("{")))
+    psnr = next(c for c in assessed[0].curves if c.name == "psnr")
+    drawn = next(c for c in data["curves"] if c["title"] == "PSNR")
+    np.testing.assert_allclose(drawn["y"], psnr.values, rtol=1e-5)
+    assert data["training"]["base"] == 0.02
+
+
+def test_embedded_spectra_decode_to_the_sampled_ones(assessed):
+    spectra = assessed[0].spectra
+    coded = spectra_data(spectra, (48, 48))
+    for image, values in spectra.values.items():
+        entry = coded["images"][image]
+        whole = np.frombuffer(base64.b64decode(entry["data"]), "<i2").reshape(values.shape)
+        np.testing.assert_allclose(whole * entry["step"], values, atol=entry["step"])
+
+
+def test_a_single_file_has_no_comparison(assessed):
+    assert "Comparison" not in render_report(assessed[:1])
+    assert "Comparison" in render_report(assessed)
+
+
+def test_a_bare_assessment_has_a_page(tmp_path):
+    rng = np.random.default_rng(0)
+    write_cube(tmp_path / "a.tif", rng.random((24, 48, 48)))
+    page = Outline(render_report([assess(tmp_path / "a.tif", reference=tmp_path / "a.tif")]))
+    assert page.open == []
+    assert "NaN" not in "".join(page.text)
+
+
+def test_report_is_not_overwritten_unasked(assessed, tmp_path):
+    path = tmp_path / "r.html"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"):
+        write_report(assessed, path)
+    assert path.read_text() == "mine"
+    write_report(assessed, path, overwrite=True)
+    assert path.read_text().startswith("<!doctype html>")
+    assert os.listdir(tmp_path) == ["r.html"]
+
+
+def test_report_into_no_folder_is_refused(assessed, tmp_path):
+    with pytest.raises(OutputError, match="doesn't exist"):
+        write_report(assessed, tmp_path / "no" / "r.html")
+    with pytest.raises(OutputError, match="is a folder"):
+        write_report(assessed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"adaptation": "none"}, {"adaptation": {"kept": "base"}}, {"adaptation": {"held_out": "?"}}]
+)
+def test_records_without_curves_draw_none(record):
+    assert training(record) is None
+
+
+def test_training_curves_may_lack_parts():
+    drawn = training({"adaptation": {"train_loss": [2, float("nan"), 1], "base_held_out": None}})
+    assert drawn["curves"] == [{"name": "training", "x": [0, 1, 2], "y": [2.0, None, 1.0]}]
+    assert drawn["base"] is None
+
+
+def test_provenance_lines_are_flat():
+    lines = flat({"a": {"b": 0.123456789}, "steps": list(range(100))})
+    assert lines == [("a › b", "0.123457"), ("steps", "0, 1, …, 99, (100 values)")]
+
+
+def test_stretch_and_invalid_pixels():
+    picture = np.tile(np.linspace(0, 1, 101), (3, 10, 1))
+    picture[:, 0, 0] = np.nan
+    low, high = stretch_limits([picture])
+    rgb = to_rgb(picture, (low, high))
+    assert (rgb[0, 0] == 128).all()
+    assert (rgb[1, 0] == 0).all()
+    assert (rgb[1, -1] == 255).all()
+    assert rgb[1, 50, 0] == pytest.approx(127, abs=3)
+
+
+def test_encoding_by_size():
+    assert encode(np.zeros((10, 10, 3), np.uint8))[1].startswith(b"\x89PNG")
+    assert encode(np.zeros((300, 300, 3), np.uint8))[1].startswith(b"\xff\xd8")
+
+
+def test_map_colours_and_transparency():
+    from io import BytesIO
+
+    from matplotlib import colormaps
+    from PIL import Image
+
+    uri = map_uri(np.array([[0.0, 1.0, 5.0, np.nan]]), (0, 1), "viridis")
+    image = Image.open(BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGBA")
+    pixels = [image.getpixel((x, 0)) for x in range(4)]
+    assert pixels[0][:3] == tuple(int(v) for v in colormaps["viridis"](0.0, bytes=True)[:3])
+    assert pixels[1] == pixels[2]
+    assert pixels[3][3] == 0

@@ -1,0 +1,93 @@
+"""`hsfuse assess` as a command: figures on stdout, words on stderr, exit codes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from assessed_scene import make_scene, write_cube
+from click.testing import CliRunner
+
+from hsfuse.cli.assess import assess
+from hsfuse.errors import OutputError, SettingError
+from hsfuse.metrics import CATALOGUE
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    made = make_scene(tmp_path_factory.mktemp("scene"))
+    write_cube(made.path("flawed.tif"), made.truth * np.float32(0.9))
+    return made
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(assess, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def observed(scene):
+    return [f"--{name}={path}" for name, path in scene.observed.items()]
+
+
+def test_table_and_words_go_their_ways(scene):
+    result = run(scene.path("flawed.tif"), f"--reference={scene.path('truth.tif')}", *observed(scene), "--window=8")
+    assert "psnr" in result.stdout
+    assert "hqnr" in result.stdout
+    assert "warning: The MSI's radiometry differs" in result.stderr
+    assert "warning" not in result.stdout
+    quiet = run(scene.path("flawed.tif"), *observed(scene), "--window=8", "-qq")
+    assert quiet.stderr == ""
+
+
+def test_json_holds_one_object_or_a_list(scene):
+    truth = f"--reference={scene.path('truth.tif')}"
+    one = json.loads(run(scene.path("flawed.tif"), truth, "--json").stdout)
+    assert one["metrics"]["sam"] == pytest.approx(0, abs=1e-3)
+    two = json.loads(run(scene.path("flawed.tif"), scene.path("truth.tif"), truth, "--json").stdout)
+    assert [a["fused"] for a in two] == [scene.path("flawed.tif"), scene.path("truth.tif")]
+
+
+def test_csv_and_markdown(scene):
+    files = [scene.path("flawed.tif"), scene.path("truth.tif"), f"--reference={scene.path('truth.tif')}"]
+    lines = list(csv.DictReader(run(*files, "--csv").stdout.splitlines()))
+    assert float(next(line for line in lines if line["metric"] == "rmse")["truth.tif"]) == 0
+    assert "| **0.000** |" in run(*files, "--markdown").stdout
+
+
+def test_limits_set_the_exit_code(scene):
+    files = [scene.path("flawed.tif"), f"--reference={scene.path('truth.tif')}"]
+    run(*files, "--fail-under", "sam=1")
+    missed = run(*files, "--fail-under", "psnr=90,sam=1", code=3)
+    assert "psnr is" in missed.stderr
+    with pytest.raises(SettingError, match="isn't METRIC=NUMBER"):
+        run(*files, "--fail-under", "psnr")
+
+
+def test_report_is_written_and_kept(scene, tmp_path):
+    files = [scene.path("flawed.tif"), f"--reference={scene.path('truth.tif')}", "--report", tmp_path / "r.html"]
+    assert f"report: {tmp_path / 'r.html'}" in run(*files).stdout
+    with pytest.raises(OutputError, match="exists"):
+        run(*files)
+    assert json.loads(run(*files, "--overwrite", "--json").stdout)
+    with pytest.raises(OutputError, match="replace an input"):
+        run(*files[:2], "--report", scene.path("truth.tif"), "--overwrite")
+
+
+def test_explain_tells_every_metric():
+    out = run("--explain").stdout
+    assert all(f"{key}: {info.title}" in out for key, info in CATALOGUE.items())
+
+
+def test_no_file_is_a_usage_error():
+    assert "FUSED" in run("--json", code=2).stderr
+
+
+def test_help_needs_no_torch():
+    import subprocess
+    import sys
+
+    script = "import sys, hsfuse.cli.assess as m; m.assess(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
