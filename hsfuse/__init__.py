@@ -1,3 +1,43 @@
-"""hsfuse: hyperspectral and multispectral image fusion with SRLF-Net."""
+"""hsfuse: fuse a low-resolution hyperspectral and a high-resolution multispectral image with SRLF-Net.
+
+    import hsfuse
+    hsfuse.fuse("scene.hdr", "s2.tif", "sentinel2", "fused.tif")
+    hsfuse.assess("fused.tif", hsi="scene.hdr", msi="s2.tif", srf="sentinel2")
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Waiting OpenMP threads that spin take the cores from the scan's own threads: a small map then costs ten times as much.
+# Read by the OpenMP runtime when torch loads it, so it has to be said before.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+#: Public name -> module; imported when first used, so that `import hsfuse` doesn't wait for torch.
+_PUBLIC = {
+    "fuse": "hsfuse.fusion",
+    "assess": "hsfuse.assessment",
+    "simulate": "hsfuse.simulation",
+    "open_cube": "hsfuse.io",
+    "load_srf": "hsfuse.srf",
+    "HsfuseError": "hsfuse.errors",
+}
+__all__ = ["HsfuseError", "assess", "fuse", "load_srf", "open_cube", "simulate"]
+
+if TYPE_CHECKING:
+    from hsfuse.assessment import assess
+    from hsfuse.errors import HsfuseError
+    from hsfuse.fusion import fuse
+    from hsfuse.io import open_cube
+    from hsfuse.simulation import simulate
+    from hsfuse.srf import load_srf
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hsfuse' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -168,4 +168,6 @@ def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:
             f"neither image is georeferenced and their sizes {hsi.shape} and {msi.shape} have no whole ratio of at least 2"
         )
     whole = Window(0, 0, hsi.shape[1], hsi.shape[0]), Window(0, 0, msi.shape[1], msi.shape[0])
-    return Alignment(scale, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {scale}")
+    return Alignment(
+        scale, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {scale}"
+    )

@@ -47,7 +47,7 @@ def sigma_from_mtf(mtf: float, s: int) -> float:
 
 @dataclass(frozen=True)
 class Psf:
-    """A point spread function: `kernel` (k, k) on HR pixels, non-negative sum 1, its centre on the LR pixel's centre."""
+    """A point spread function: `kernel` (k, k) on HR pixels, sum 1, its centre on the LR pixel's centre."""
 
     kernel: NDArray[np.float64]
     label: str = "free kernel"

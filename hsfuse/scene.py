@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +111,7 @@ def _open(stack: ExitStack, hsi: str | Path, msi: str | Path, settings: SceneSet
     response = load_srf(settings.srf)
     low = stack.enter_context(open_cube(hsi, role="HSI"))
     high = stack.enter_context(open_cube(msi, role="MSI"))
-    notes = [*low.notes, *high.notes, *response.notes]
+    notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
     alignment = align(low.grid, high.grid)
     hsi_bands = _usable(low, notes)
     match = match_bands(response, high.spectrum.names or (None,) * high.count, high.count, settings.msi_bands)
@@ -172,13 +171,3 @@ def _psf(settings: SceneSettings, scale: int) -> Psf:
     if not 0 <= phase <= scale - 1:
         raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
     return gaussian_psf(sigma, scale, phase)
-
-
-def parse_bands(text: str | None) -> tuple[str, ...] | None:
-    """`B2,B3,B4,B8` as a tuple."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
-
-
-def strips(shape: tuple[int, int], rows: int) -> Sequence[Window]:
-    """Windows of whole rows that cover a shape, top to bottom."""
-    return [Window(0, r, shape[1], min(rows, shape[0] - r)) for r in range(0, shape[0], rows)]

@@ -1,10 +1,13 @@
 """Laws of the four-direction selective scan: its definition on a map done by hand, and backends that agree."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+import hsfuse.nets.scan as scan_package
 from hsfuse.errors import SettingError
 from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, backend_name, choose_backend, scan2d
 from hsfuse.nets.scan.reference import scan2d_reference, scan_orders
@@ -113,6 +116,52 @@ def test_noncontiguous_inputs(name):
     torch.testing.assert_close(BACKENDS[name].scan(turned, proj, *parameters), wanted)
 
 
+@pytest.mark.skipif("cpu" not in CPU_BACKENDS, reason="Numba is not installed")
+def test_any_number_of_threads_gives_the_same_bits():
+    from hsfuse.nets.scan.cpu import scan2d_cpu
+
+    arguments = inputs(3, 16, 17, 24)
+    weight = torch.ones(arguments[0].shape)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(value_and_gradients(scan2d_cpu, arguments, weight, torch.float32))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert torch.equal(result[0], results[0][0])
+        for a, b in zip(result[1:], results[0][1:], strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.skipif("cpu" not in CPU_BACKENDS, reason="Numba is not installed")
+def test_scans_from_several_threads_at_once():
+    from hsfuse.nets.scan.cpu import scan2d_cpu
+
+    arguments = [x.float() for x in inputs(2, 16, 17, 24)]
+    wanted = scan2d_cpu(*arguments)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: scan2d_cpu(*arguments), range(12)):
+            assert torch.equal(result, wanted)
+
+
+@pytest.mark.skipif("cpu" not in CPU_BACKENDS, reason="Numba is not installed")
+def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
+    import numba
+
+    from hsfuse.nets.scan.kernels import compiled
+
+    njit = numba.njit
+
+    def refusing(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(function, **options)
+
+    monkeypatch.setattr(numba, "njit", refusing)
+    assert compiled(lambda x: x + 1)(2) == 3
+
+
 def test_chunked_gradcheck():
     arguments = [x.requires_grad_() for x in inputs(1, 2, 3, 2)]
     assert torch.autograd.gradcheck(BACKENDS["chunked"].scan, arguments)
@@ -154,8 +203,12 @@ def test_best_available_is_chosen(monkeypatch):
 
 def test_without_numba_chunked_takes_over(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr("hsfuse.nets.scan.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in ("cpu", "kernels", "lanes", "functions", "forward", "backward"):
+        monkeypatch.delitem(sys.modules, f"hsfuse.nets.scan.{name}", raising=False)
+    scan_package._numba_works.cache_clear()
     assert choose_backend("cpu") == "chunked"
+    scan_package._numba_works.cache_clear()
 
 
 def test_unknown_backend_is_refused_with_the_names(monkeypatch):

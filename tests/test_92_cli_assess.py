@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,8 +88,9 @@ def test_no_file_is_a_usage_error():
 
 
 def test_help_needs_no_torch():
-    import subprocess
-    import sys
-
-    script = "import sys, hsfuse.cli.assess as m; m.assess(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+    lines = (
+        "import sys, hsfuse.cli.assess as m",
+        "m.assess(['--help'], standalone_mode=False)",
+        "assert 'torch' not in sys.modules",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, stdout=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hsfuse.assessment.collect import choose_points, point_grid
 from hsfuse.assessment.composites import composites
-from hsfuse.assessment.findings import warn
+from hsfuse.assessment.findings import shift_words, warn
 from hsfuse.assessment.inputs import Inputs, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
 from hsfuse.assessment.result import Assessment, Curve, MapLayer, Picture, ResponseCurves, SampledSpectra
@@ -94,6 +94,7 @@ class _Work:
         results = self._results(truth, without)
         for result in results:
             self.notes += result.notes
+        shift = self._shift()
         return Assessment(
             fused=files["fused"],
             shape=self.shape,
@@ -106,10 +107,12 @@ class _Work:
             pictures=self._pictures(),
             spectra=self._spectra(),
             histograms=(self.into.angles.result(),) if truth is not None else (),
+            indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
+            shift_px=shift,
             response=self._response(),
             provenance=self.provenance,
             notes=tuple(dict.fromkeys(self.notes)),
-            warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None)),
+            warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None, shift)),
             valid_pixels=valid,
             seconds=time.perf_counter() - started,
         )
@@ -183,6 +186,14 @@ class _Work:
         values = {image: sampler.values for image, sampler in self.into.points.items()}
         nm = {image: self._wavelengths(image) for image in values}
         return SampledSpectra(*self.points, nm, values, choose_points(values.get("reference", values["fused"])))
+
+    def _shift(self) -> tuple[float, float] | None:
+        found = self.into.shift.shift() if self.into.shift is not None else None
+        if found is None or self.scale is None:
+            return None
+        shift = (found[0] * self.scale, found[1] * self.scale)
+        self.told["co-registration"] = f"MSI against LRHSI, estimated: {shift_words(shift)}"
+        return shift
 
     def _response(self) -> ResponseCurves | None:
         observed = self.inputs.observed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import hypot
+
 import numpy as np
 
 from hsfuse.assessment.inputs import Inputs, Observed
@@ -12,6 +14,8 @@ from hsfuse.metrics import MetricResult, NoReferenceMetrics
 GAIN_TOLERANCE = 0.05
 #: A fused cube that gives an input back with a larger relative error than this is inconsistent with it.
 CONSISTENCY_LIMIT = 0.1
+#: A shift between MSI and LRHSI from half an MSI pixel on costs quality; the estimate comes out about a fifth short.
+SHIFT_LIMIT_PX = 0.4
 #: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
 BLIND_RANGE_NM = 100.0
 #: Share of the largest weight in R from which on an MSI band sees an HSI band.
@@ -19,7 +23,11 @@ SEEN_WEIGHT = 0.01
 
 
 def warn(
-    inputs: Inputs, valid_pixels: int, without: NoReferenceMetrics | None, result: MetricResult | None
+    inputs: Inputs,
+    valid_pixels: int,
+    without: NoReferenceMetrics | None,
+    result: MetricResult | None,
+    shift: tuple[float, float] | None,
 ) -> list[str]:
     """All warnings, most general first."""
     out = []
@@ -28,7 +36,7 @@ def warn(
         out.append(f"{1 - share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.")
     if inputs.observed is None or without is None or result is None:
         return out
-    return out + _inconsistent(result) + _gains(inputs.observed, without) + _blind(inputs)
+    return out + _inconsistent(result) + _misplaced(shift) + _gains(inputs.observed, without) + _blind(inputs)
 
 
 def _inconsistent(result: MetricResult) -> list[str]:
@@ -41,6 +49,22 @@ def _inconsistent(result: MetricResult) -> list[str]:
                 "these are its inputs, in the same units, and that PSF and response fit the sensors."
             )
     return out
+
+
+def _misplaced(shift: tuple[float, float] | None) -> list[str]:
+    if shift is None or hypot(*shift) < SHIFT_LIMIT_PX:
+        return []
+    return [
+        f"The MSI seems shifted against the LRHSI by about {shift_words(shift)}: edges in some bands are misplaced. "
+        "Register the two images, or set the phase, and fuse again."
+    ]
+
+
+def shift_words(shift: tuple[float, float]) -> str:
+    """A shift (down, right) in MSI pixels, in words."""
+    down, right = shift
+    vertical, horizontal = ("down" if down >= 0 else "up"), ("right" if right >= 0 else "left")
+    return f"{abs(down):.2f} MSI pixels {vertical} and {abs(right):.2f} {horizontal}"
 
 
 def _gains(observed: Observed, without: NoReferenceMetrics) -> list[str]:

@@ -10,8 +10,10 @@ import torch
 from rasterio.windows import Window
 
 from hsfuse.assessment.collect import BlockMeans, HistogramCounter, PointSampler
+from hsfuse.assessment.indices import IndexSums
 from hsfuse.assessment.inputs import Inputs, Observed, Source
 from hsfuse.assessment.result import Floats
+from hsfuse.assessment.shift import ShiftSums
 from hsfuse.cube import Cube
 from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map, sam_map, tiles
 
@@ -43,6 +45,9 @@ class Collectors:
         if inputs.observed:
             self.points["LRHSI"] = PointSampler(len(inputs.fused.bands), rows // scale, cols // scale)
             self.points["MSI"] = PointSampler(len(inputs.observed.msi_names), rows, cols)
+        nm = inputs.wavelengths_nm if inputs.has_wavelengths else np.array([np.inf])
+        self.indices = {image: IndexSums(nm, image) for image in ("reference", "LRHSI") if image in self.points}
+        self.shift = ShiftSums(len(inputs.observed.msi_names)) if inputs.observed else None
         self.angles = HistogramCounter("sam", "Spectral angle between fused and reference", "degrees", 90, 360)
 
     def image(self, name: str, row: int, col: int, cube: Floats, valid: np.ndarray) -> None:
@@ -109,6 +114,7 @@ def _with_reference(tile: Tile, fused: Cube, truth: Cube, metrics: ReferenceMetr
     metrics.update(fused.data, truth.data, mask, tile)
     x, y, valid = fused.data[:, *core], truth.data[:, *core], mask[core]
     into.image("reference", tile.row, tile.col, y, truth.mask[core])
+    into.indices["reference"].add(x, y, valid)
     angles = sam_map(x, y, valid)
     into.angles.add(angles.ravel())
     into.map("sam", tile.row, tile.col, angles)
@@ -128,6 +134,7 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
     """Feed the degraded fused cube with the LRHSI, and the degraded MSI, to the accumulators."""
     observed = inputs.observed
     assert observed is not None
+    assert into.shift is not None
     s = observed.scale
     shape = (inputs.shape[0] // s, inputs.shape[1] // s)
     for tile in tiles(*shape, max(1, side // s) if side else 64, metrics.halo):
@@ -136,8 +143,11 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
         degraded, valid = _degraded(observed, inputs.fused, window, shape)
         msi, msi_valid = _degraded(observed, observed.high, window, shape)
         mask, core = lrhsi.mask & valid & msi_valid, (slice(0, tile.rows), slice(0, tile.cols))
-        metrics.update_low(degraded, lrhsi.data, _spectral(observed, lrhsi.data), msi, mask, tile)
+        synthesised = _spectral(observed, lrhsi.data)
+        metrics.update_low(degraded, lrhsi.data, synthesised, msi, mask, tile)
+        into.shift.add(synthesised, msi, lrhsi.mask & msi_valid, tile.rows, tile.cols)
         x, y = degraded[:, *core], lrhsi.data[:, *core]
+        into.indices["LRHSI"].add(x, y, mask[core])
         into.image("LRHSI", tile.row, tile.col, y, lrhsi.mask[core])
         into.map("hsi_rmse", tile.row, tile.col, rmse_map(x, y, mask[core]))
         into.map("hsi_sam", tile.row, tile.col, sam_map(x, y, mask[core]))

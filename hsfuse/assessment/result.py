@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,18 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class IndexCheck:
+    """A spectral index in the cube `against` (its mean), and how far the fused cube's is off: bias and RMSE."""
+
+    name: str
+    formula: str
+    against: str
+    mean: float
+    bias: float
+    rmse: float
+
+
+@dataclass(frozen=True)
 class ResponseCurves:
     """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each MSI band that the HSI covers."""
 
@@ -85,7 +97,8 @@ class ResponseCurves:
 class Assessment:
     """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
 
-    Without wavelengths all `wavelengths_nm` are band numbers.
+    Without wavelengths all `wavelengths_nm` are band numbers. `shift_px`: by how many of its pixels the MSI lies (down,
+    right) of where the LRHSI has it, None where that can't be told.
     """
 
     fused: str
@@ -99,6 +112,8 @@ class Assessment:
     pictures: tuple[Picture, ...] = ()
     spectra: SampledSpectra | None = None
     histograms: tuple[Histogram, ...] = ()
+    indices: tuple[IndexCheck, ...] = ()
+    shift_px: tuple[float, float] | None = None
     response: ResponseCurves | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -118,6 +133,8 @@ class Assessment:
             "settings": self.settings,
             "metrics": {name: None if value is None else _plain(value) for name, value in self.metrics.items()},
             "curves": {curve.name: _curve(curve) for curve in self.curves},
+            "indices": [asdict(check) for check in self.indices],
+            "shift_px": None if self.shift_px is None else list(self.shift_px),
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "provenance": self.provenance,

@@ -101,7 +101,17 @@ def text_table(assessments: Sequence[Assessment]) -> str:
         if found:
             lines += [] if not lines else [""]
             lines += _aligned([[section, "", *names], *[_cells(row) for row in found]])
-    return "\n".join(lines)
+    return "\n".join(lines + _index_lines(assessments, names))
+
+
+def _index_lines(assessments: Sequence[Assessment], names: Sequence[str]) -> list[str]:
+    """RMSE of the spectral indices, a column a file."""
+    keys = dict.fromkeys((c.name, c.against) for a in assessments for c in a.indices)
+    if not keys:
+        return []
+    known = [{(c.name, c.against): c.rmse for c in a.indices} for a in assessments]
+    body = [[f"  {key[0]}", f"vs {key[1]}", *(number(k.get(key)) + " " for k in known)] for key in keys]
+    return ["", *_aligned([["RMSE of spectral indices", "", *names], *body])]
 
 
 def _cells(row: Row) -> list[str]:

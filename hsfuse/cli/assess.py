@@ -2,100 +2,94 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+_log = logging.getLogger("hsfuse.assess")
+
 
 @click.command(no_args_is_help=True)
-@click.argument("fused", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="The truth, on the fused cube's grid.")
-@click.option("--hsi", type=click.Path(path_type=Path), help="LRHSI that went into the fusion.")
-@click.option("--msi", type=click.Path(path_type=Path), help="MSI that went into the fusion.")
+@click.argument("fused", nargs=-1, type=options.PATH)
+@click.option("--reference", type=options.PATH, help="The truth, on the fused cube's grid.")
+@click.option("--hsi", type=options.PATH, help="LRHSI that went into the fusion.")
+@click.option("--msi", type=options.PATH, help="MSI that went into the fusion.")
 @click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file records.")
-@click.option("--msi-bands", help="Bands of the MSI file, such as B2,B3,B4,B8.")
-@click.option("--mtf", type=float, help="MTF at Nyquist of the LRHSI; default: as recorded, else 0.3.")
-@click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
+@options.msi_bands
+@click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")
+@options.psf_sigma
 @click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: as recorded, else centred.")
-@click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default 1 for reflectance.")
+@click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
 @click.option("--scale", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write one self-contained HTML file.")
-@click.option("--json", "style", flag_value="json", help="Everything but the maps, as JSON.")
-@click.option("--csv", "style", flag_value="csv", help="All metrics as CSV.")
-@click.option("--markdown", "style", flag_value="markdown", help="All metrics as a Markdown table, best in bold.")
-@click.option("--fail-under", metavar="LIMITS", help="Exit code 3 when missed, such as psnr=40,sam=3.")
+@click.option("--report", type=options.PATH, help="Write one self-contained HTML file.")
+@options.json_output
+@click.option("--csv", "style", flag_value="csv", help="Print all metrics as CSV.")
+@click.option("--markdown", "style", flag_value="markdown", help="Print all metrics as Markdown, best in bold.")
+@click.option("--fail-under", metavar="LIMITS", help="Exit code 3 when a limit is missed, such as psnr=40,sam=3.")
 @click.option("--explain", is_flag=True, help="Print what each metric is, and stop.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
-@click.option("-q", "--quiet", count=True, help="No notes; twice: no warnings either.")
-@click.option("-v", "--verbose", count=True, help="Also the settings in use.")
+@options.overwrite
+@options.verbosity
 @click.pass_context
-def assess(
-    context: click.Context,
-    fused: tuple[Path, ...],
-    reference: Path | None,
-    hsi: Path | None,
-    msi: Path | None,
-    msi_bands: str | None,
-    report: Path | None,
-    style: str | None,
-    fail_under: str | None,
-    explain: bool,
-    overwrite: bool,
-    quiet: int,
-    verbose: int,
-    **settings: float | str | None,
-) -> None:
-    """How good FUSED cubes are: against a reference, against the LRHSI and MSI they were made from, or both.
+def assess(context: click.Context, fused: tuple[Path, ...], explain: bool, **values: Any) -> None:
+    """Say how good FUSED cubes are: against a reference, against the LRHSI and MSI they were made from, or both.
 
-    Several files are put side by side. Figures go to stdout, notes and warnings to stderr.
+    Several files are put side by side, the best marked.
     """
-    from hsfuse import assessment as work
-    from hsfuse.scene import parse_bands
+    from hsfuse import assessment
 
     if explain:
-        click.echo(work.explain())
-        return
-    if not fused:
-        raise click.UsageError("Missing argument 'FUSED...'.")
-    limits = work.parse_limits(fail_under) if fail_under else {}
-    if report is not None:
-        from hsfuse.report import check_report_path
+        click.echo(assessment.explain())
+    elif fused:
+        context.exit(_assess(fused, **values))
+    else:
+        raise click.UsageError("Missing argument 'FUSED...'.", context)
 
-        inputs = [path for path in (*fused, reference, hsi, msi) if path is not None]
-        check_report_path(report, overwrite, inputs)
-    results = [
-        work.assess(path, reference=reference, hsi=hsi, msi=msi, msi_bands=parse_bands(msi_bands), **settings)
-        for path in fused
-    ]
-    _tell(results, quiet, verbose)
-    click.echo(_shown(results, style))
-    if report is not None:
-        from hsfuse.report import write_report
 
-        click.echo(f"report: {write_report(results, report, overwrite=overwrite)}", err=style is not None)
-    failures = work.check(results, limits)
+def _assess(
+    fused: tuple[Path, ...],
+    report: Path | None,
+    as_json: bool,
+    style: str | None,
+    fail_under: str | None,
+    overwrite: bool,
+    **settings: Any,
+) -> int:
+    """Assess, print, write the report; returns the exit code."""
+    from hsfuse import assessment
+    from hsfuse.report import check_report_path, write_report
+
+    limits = assessment.parse_limits(fail_under) if fail_under else {}
+    if report is not None:
+        inputs = (*fused, settings["reference"], settings["hsi"], settings["msi"])
+        check_report_path(report, overwrite, [path for path in inputs if path is not None])
+    results = [assessment.assess(path, **settings) for path in fused]
+    _say(results)
+    if as_json:
+        print_json(results[0].to_dict() if len(results) == 1 else [a.to_dict() for a in results])
+    else:
+        click.echo(assessment.comparison(results, style) if style else assessment.text_table(results))
+    if report is not None:
+        written = write_report(results, report, overwrite=overwrite)
+        click.echo(f"report: {written}", err=as_json or style is not None)
+    failures = assessment.check(results, limits)
     for failure in failures:
-        click.echo(f"limit missed: {failure}", err=True)
-    context.exit(3 if failures else 0)
+        click.echo(f"hsfuse: limit missed: {failure}", err=True)
+    return 3 if failures else 0
 
 
-def _tell(results: list, quiet: int, verbose: int) -> None:
-    """Notes, warnings and settings of all files on stderr, each line once."""
-    lines: list[str] = []
+def _say(results: list[Any]) -> None:
+    """Settings, notes and warnings of all files on stderr, each line once."""
+    told: set[str] = set()
     for a in results:
-        lines += [f"{key}: {value}" for key, value in {**a.inputs, **a.settings}.items()] if verbose else []
-        lines += [f"note: {text}" for text in a.notes] if quiet < 1 else []
-        lines += [f"warning: {text}" for text in a.warnings] if quiet < 2 else []
-    for line in dict.fromkeys(lines):
-        click.echo(line, err=True)
-
-
-def _shown(results: list, style: str | None) -> str:
-    from hsfuse.assessment import comparison, text_table
-
-    if style == "json":
-        values = [a.to_dict() for a in results]
-        return json.dumps(values[0] if len(values) == 1 else values, allow_nan=False, indent=2)
-    return text_table(results) if style is None else comparison(results, style)
+        settings = [f"{key}: {value}" for key, value in {**a.inputs, **a.settings}.items()]
+        for level, lines in ((logging.DEBUG, settings), (logging.INFO, a.notes), (logging.WARNING, a.warnings)):
+            for line in lines:
+                if line not in told:
+                    _log.log(level, "%s", line)
+                told.add(line)

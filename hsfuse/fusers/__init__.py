@@ -66,6 +66,7 @@ class Fuser(Protocol):
 
 #: name -> "module:class"; modules are imported when asked for.
 METHODS: dict[str, str] = {
+    "srlf": "hsfuse.fusers.network:SRLFFuser",
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
     "glp-ens": "hsfuse.fusers.regression:EnsembleGLP",

@@ -1,10 +1,10 @@
 """How a scene looks to the network: K normalised coefficients, a training-free base, and the MSI in the same space.
 
-    z = E^T x / unit          what the network works on; unit (K,) is the scene's RMS per coefficient
-    base                      the training-free fusion, in z
-    guide                     the MSI brought into the subspace by the base's regression, in z: always K channels,
-                              so that one set of weights serves every multispectral sensor
-    step (K,)                 the base's RMS error per coefficient at reduced resolution, in z: the size of a correction
+z = E^T x / unit          what the network works on; unit (K,) is the scene's RMS per coefficient
+base                      the training-free fusion, in z
+guide                     the MSI brought into the subspace by the base's regression, in z: always K channels,
+                          so that one set of weights serves every multispectral sensor
+step (K,)                 the base's RMS error per coefficient at reduced resolution, in z: the size of a correction
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class SceneFrame:
     step: Tensor
     gain: Tensor  # per MSI band: MSI = gain * (R x) + offset, estimated on the LR grid
     offset: Tensor
-    base_name: str
 
     @property
     def subspace(self) -> SpectralSubspace:
@@ -50,7 +49,7 @@ class SceneFrame:
         """
         unit = self.unit[:, None, None]
         detail = self.base.regress(msi)
-        base = detail + self.model.upsample(coefficients - self.model.spatial(detail))
+        base = self.base.inject(coefficients, detail)
         seen = self.matched(msi)
         if outside is not None:
             seen = seen - self.base.model.spectral(outside)
@@ -74,11 +73,10 @@ def fit_frame(scene: TrainingScene, base: RegressionGLP) -> SceneFrame:
     subspace = base.subspace
     model = base.model.with_srf(base.model.srf @ subspace.basis.to(base.model.srf))
     target, low, msi = reduced(scene, base)
-    detail = base.regress(msi)
-    error = detail + model.upsample(low - model.spatial(detail)) - target
+    error = base.inject(low, base.regress(msi)) - target
     step = (error**2).mean((0, 2, 3)).sqrt() / subspace.spread
     gain, offset = radiometric_match(scene, base.model)
-    return SceneFrame(base, model, subspace.spread, step, gain, offset, base.name)
+    return SceneFrame(base, model, subspace.spread, step, gain, offset)
 
 
 def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,7 @@ class RegressionGLP:
         targets = _pixels(self.subspace.project(scene.lrhsi), scene.mask)
         self.weights = []
         for features in self.feature_sets:
-            low = model.spatial(features(scene.msi, self.level))
+            low = torch.cat([model.spatial(features(block, self.level)) for block in scene.msi.split(1)])
             weight, constant = ridge_regression(_pixels(low, scene.mask), targets)
             self.weights.append((weight.float(), constant.float()))
         self.residual_share = signal_share(self.subspace.residual(scene.lrhsi), scene.mask)
@@ -129,8 +129,11 @@ class RegressionGLP:
 
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        detail = self.regress(msi)
-        return detail + self.model.upsample(self.subspace.project(lrhsi) - self.model.spatial(detail))
+        return self.inject(self.subspace.project(lrhsi), self.regress(msi))
+
+    def inject(self, coefficients: Tensor, detail: Tensor) -> Tensor:
+        """LRHSI coefficients (B, K, h, w) and the regressed MSI (B, K, H, W) to fused coefficients (B, K, H, W)."""
+        return detail + self.model.upsample(coefficients - self.model.spatial(detail))
 
     def outside(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace (B, C, H, W)."""
@@ -155,6 +158,16 @@ class EnsembleGLP(RegressionGLP):
 
     name = "glp-ens"
     feature_sets = (bands, roots, products, ratios)
+
+
+class BicubicSubspace(RegressionGLP):
+    """The paper's base: interpolated coefficients; the regression only brings the MSI into the subspace."""
+
+    name = "bicubic"
+
+    def inject(self, coefficients: Tensor, detail: Tensor) -> Tensor:
+        """Interpolate; the MSI's detail is left to the network."""
+        return self.model.upsample(coefficients)
 
 
 def _pixels(maps: Tensor, mask: Tensor) -> Tensor:

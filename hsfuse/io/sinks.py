@@ -39,6 +39,7 @@ class Product:
     bands: int
     encoding: Encoding
     tags: Mapping[str, str]
+    block: int = TILE
 
     def profile(self) -> dict[str, object]:
         """What rasterio needs to create either format."""
@@ -66,7 +67,13 @@ class GeoTiffSink:
     def __init__(self, product: Product) -> None:
         self._path = product.files[0]
         predictor = 3 if np.dtype(product.encoding.dtype).kind == "f" else 2
-        tiles = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "band", "bigtiff": "if_safer"}
+        tiles = {
+            "tiled": True,
+            "blockxsize": product.block,
+            "blockysize": product.block,
+            "interleave": "band",
+            "bigtiff": "if_safer",
+        }
         packing = {"compress": "deflate", "predictor": predictor, "zlevel": 1}
         # Four bands of uint8 would be taken for red, green, blue and alpha otherwise.
         colours = {"photometric": "minisblack", "alpha": "unspecified"}

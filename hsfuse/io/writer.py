@@ -25,13 +25,11 @@ class CubeWriter:
 
     Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
     to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it.
-    `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. Leaving the block
+    `tags` become HSFUSE_* tags. GeoTIFF tiles have `block` pixels a side (a multiple of 16); windows with borders at
+    multiples of it are written once, a tile written in parts is compressed once for each. `bands` is needed only when the spectrum says nothing at all. Leaving the block
     normally moves the finished files into place; leaving it by an exception, KeyboardInterrupt included, removes them.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
-
-    #: Windows with borders at multiples of this are written once; a GeoTIFF tile in parts is compressed once for each.
-    block = TILE
 
     def __init__(
         self,
@@ -46,6 +44,7 @@ class CubeWriter:
         nodata: float | None = None,
         driver: str = "auto",
         tags: Mapping[str, str] | None = None,
+        block: int = TILE,
         overwrite: bool = False,
     ) -> None:
         self.files = check_output(path, overwrite=overwrite, driver=driver)
@@ -53,7 +52,7 @@ class CubeWriter:
         encoding = Encoding(dtype, scale, offset, default_nodata(dtype) if nodata is None else nodata)
         named = {_tag_name(key): str(value) for key, value in (tags or {}).items()}
         count = _band_count(spectrum, bands)
-        self._product = Product(temporary_files(self.files), grid, spectrum, count, encoding, named)
+        self._product = Product(temporary_files(self.files), grid, spectrum, count, encoding, named, block)
         self._pixels_written = 0
 
     def __enter__(self) -> CubeWriter:

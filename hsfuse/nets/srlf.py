@@ -23,7 +23,7 @@ from hsfuse.physics import ObservationModel
 
 @dataclass(frozen=True)
 class SRLFConfig:
-    """Sizes of the network: feature `channels` C, `guide` bands beside the base, `scale` s, and the paper's settings."""
+    """Sizes of the network: feature `channels` C, `guide` bands beside the base, `scale` s, and published settings."""
 
     channels: int
     guide: int

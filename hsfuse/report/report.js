@@ -42,13 +42,22 @@
     return d;
   };
 
+  // What sets the scale: values outside the shaded ranges, where there are any. Noise in absorption must not flatten the rest.
+  const heights = (spec) => {
+    const seen = (x) => !(spec.shade || []).some(([a, b]) => x >= a && x <= b);
+    const known = spec.series.flatMap((s) => s.x.map((x, k) => [x, s.y[k]]).filter(([, y]) => y !== null));
+    const clear = known.filter(([x]) => seen(x));
+    return (clear.length ? clear : known).map(([, y]) => y);
+  };
+  let charts = 0;
+
   // spec: title, x, y (axis labels), series [{name, x, y, colour, dash, marks, flat}], shade [[from, to]], zero, range
   function chart(host, spec) {
     host.replaceChildren();
     const W = Math.max(260, host.clientWidth || 640), H = spec.height || 300, L = 62, R = 12, T = 10, B = 42;
     if (spec.title) html("h4", "", host, spec.title);
     if (spec.series.length > 1) legend(host, spec.series);
-    const xs = spec.series.flatMap((s) => s.x), ys = spec.series.flatMap((s) => s.y.filter((v) => v !== null));
+    const xs = spec.series.flatMap((s) => s.x), ys = heights(spec);
     if (!ys.length) { html("p", "readout", host, "no value is defined"); return; }
     let [x0, x1] = spec.xrange || [Math.min(...xs), Math.max(...xs)];
     let [y0, y1] = spec.range || [Math.min(...ys), Math.max(...ys)];
@@ -75,7 +84,10 @@
     svg("line", { class: "axis", x1: L, x2: W - R, y1: H - B, y2: H - B }, root);
     svg("text", { x: (L + W - R) / 2, y: H - 4, "text-anchor": "middle" }, root, spec.x);
     if (spec.y) svg("text", { x: 0, y: 0, transform: `translate(13 ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, root, spec.y);
-    for (const s of spec.series) draw(root, s, sx, sy);
+    const clip = `plot${++charts}`;
+    svg("rect", { x: L, y: T - 5, width: W - L - R + 5, height: H - B - T + 5 }, svg("clipPath", { id: clip }, root));
+    const plot = svg("g", { "clip-path": `url(#${clip})` }, root);
+    for (const s of spec.series) draw(plot, s, sx, sy);
     readout(host, root, spec, sx, { W, H, T, B, x0, x1, L, R });
   }
 
@@ -204,10 +216,12 @@
     file.querySelectorAll(".histogram").forEach((host) => {
       const h = data.histograms[+host.dataset.index], total = h.counts.reduce((a, b) => a + b, 0) || 1;
       const x = h.edges.flatMap((e) => [e, e]), y = [0, ...h.counts.flatMap((n) => [(100 * n) / total, (100 * n) / total]), 0];
-      chart(host, { x: h.unit, y: "%", series: [{ name: "", x, y, colour: "fused" }], zero: true, height: 420 });
+      let sum = 0;
+      const end = h.counts.findIndex((n) => (sum += n) >= 0.998 * total) + 1;
+      chart(host, { x: h.unit, y: "%", series: [{ name: "", x, y, colour: "fused" }], xrange: [0, h.edges[end]], zero: true, height: 290 });
     });
     const response = file.querySelector(".response");
-    if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length] })), shade: data.absorption, zero: true, height: 260 });
+    if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length], dash: ["none", "6 3", "2 3"][Math.floor(i / SPARE.length) % 3] })), shade: data.absorption, zero: true, height: 260 });
     const training = file.querySelector(".training");
     if (training) {
       const t = data.training, series = t.curves.map((c, i) => ({ ...c, colour: ["LRHSI", "fused"][i] }));

@@ -7,7 +7,8 @@ algorithm 2; the four directions are those of Liu et al., "VMamba", 2024.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -35,8 +36,18 @@ class Backend:
     scan: ScanFunction
 
 
+@cache
+def _numba_works() -> bool:
+    """Whether Numba is installed and accepts the NumPy beside it."""
+    try:
+        import_module("hsfuse.nets.scan.cpu")
+    except ImportError:
+        return False
+    return True
+
+
 def _cpu_available(device: torch.device) -> bool:
-    return device.type == "cpu" and find_spec("numba") is not None
+    return device.type == "cpu" and _numba_works()
 
 
 # Best first: the first that is available is chosen.

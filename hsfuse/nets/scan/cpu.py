@@ -5,10 +5,11 @@ torch's OpenMP pool or abort as Numba's own layers can. Their number follows `to
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hsfuse.nets.scan.backward import backward
 from hsfuse.nets.scan.forward import forward
 from hsfuse.nets.scan.lanes import LANES
 
-SMALL = 200_000  # state updates under which threads cost more than they save
+SMALL = 400_000  # state updates under which threads cost more than they save
 
 
 @cache
@@ -30,9 +31,9 @@ def _pool(process: int, workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="hsfuse-scan")
 
 
-def _share(kernel: Callable[..., None], tasks: Iterable[tuple[Any, ...]], threads: int) -> None:
+def _share(kernel: Callable[..., None], tasks: Sequence[tuple[Any, ...]], threads: int) -> None:
     """Call the kernel for each task, the calling thread being one of `threads`."""
-    queue = iter(list(tasks))
+    queue = iter(tasks)
 
     def drain() -> None:
         for task in queue:
@@ -55,7 +56,7 @@ def _flat(x: Tensor) -> np.ndarray:
 def _pack(a_log: Tensor, dt_weight: Tensor, dt_bias: Tensor, skip: Tensor) -> Tensor:
     """Parameters in blocks of lanes, (4, blocks, N + R + 2, LANES); zeros behind the last channel."""
     blocks = -(-a_log.shape[1] // LANES)
-    packed = torch.zeros(4, blocks, a_log.shape[2] + dt_weight.shape[2] + 2, LANES)
+    packed = a_log.new_zeros(4, blocks, a_log.shape[2] + dt_weight.shape[2] + 2, LANES)
     kernels.pack_parameters(*(x.detach().numpy() for x in (a_log, dt_weight, dt_bias, skip, packed)))
     return packed
 
@@ -69,32 +70,36 @@ def _unpack(grads: Tensor, a_log: Tensor) -> list[Tensor]:
 
 
 def _groups(images: int, blocks: int, threads: int) -> list[tuple[int, int, int]]:
-    """(image, first block, end block) of each task: whole images if there are enough, else parts of their blocks."""
-    parts = min(blocks, -(-threads // images))
+    """(image, first block, end block) of each task: whole images, or parts of them where that fills the threads."""
+    parts = min(blocks, threads // gcd(images, threads))
     edges = [blocks * i // parts for i in range(parts + 1)]
     return [(image, a, b) for image in range(images) for a, b in pairwise(edges)]
+
+
+def _forward(arguments: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, packed parameters, and, if `keep`, the states at the start of each chunk."""
+    u, proj, dt_weight, dt_bias, a_log, skip = arguments
+    images, height, width, channels = u.shape
+    n_state, rank = a_log.shape[2], dt_weight.shape[2]
+    packed = _pack(a_log, dt_weight, dt_bias, skip)
+    blocks, chunks = packed.shape[1], -(-height * width // kernels.STEPS)
+    states = u.new_empty((images, 4, blocks, chunks, n_state, LANES) if keep else 0)
+    y = torch.empty_like(u)
+    threads = _threads(4 * u.numel() * n_state, images * blocks)
+    arrays = (*(_flat(x) for x in (u, proj, packed, y, states)), (height, width, channels, n_state, rank))
+    _share(forward, [(*arrays, *group) for group in _groups(images, blocks, threads)], threads)
+    return y, packed, states
 
 
 class _Scan(torch.autograd.Function):
     """All arguments contiguous float32, as in `hsfuse.nets.scan.scan2d`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor
-    ) -> Tensor:
-        images, height, width, channels = u.shape
-        n_state, rank = a_log.shape[2], dt_weight.shape[2]
-        packed = _pack(a_log, dt_weight, dt_bias, skip)
-        blocks = packed.shape[1]
-        chunks = -(-height * width // kernels.STEPS)
-        kept = (images, 4, blocks, chunks, n_state, LANES) if any(ctx.needs_input_grad) else (0,)
-        states, y = torch.empty(kept), torch.empty_like(u)
-        shape = (height, width, channels, n_state, rank)
-        arrays = tuple(_flat(x) for x in (u, proj, packed, y, states))
-        threads = _threads(4 * u.numel() * n_state, torch.get_num_threads())
-        _share(forward, ((*arrays, shape, *group) for group in _groups(images, blocks, threads)), threads)
+    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+        y, packed, states = _forward(arguments, keep=True)
+        u, proj, dt_weight, _, a_log, _ = arguments
         ctx.save_for_backward(u, proj, a_log, packed, states)
-        ctx.scan_shape = shape
+        ctx.scan_shape = (*u.shape[1:], a_log.shape[2], dt_weight.shape[2])
         return y
 
     @staticmethod
@@ -102,9 +107,9 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
         u, proj, a_log, packed, states = ctx.saved_tensors
         images, threads = u.shape[0], _threads(4 * u.numel() * a_log.shape[2], 4 * u.shape[0])
-        parts = 1 if images % threads == 0 else 2 if 2 * images % threads == 0 else 4
-        grad_u, grad_proj = torch.empty(parts, *u.shape), torch.empty_like(proj)
-        grad_packed = torch.zeros(images, *packed.shape)
+        parts = next((n for n in (1, 2) if n * images % threads == 0), 4)
+        grad_u, grad_proj = u.new_empty(parts, *u.shape), torch.empty_like(proj)
+        grad_packed = u.new_zeros(images, *packed.shape)
         arrays = [_flat(x) for x in (u, proj, packed, states, grad_y.contiguous(), grad_u, grad_proj, grad_packed)]
         tasks = [(*arrays, ctx.scan_shape, image, part, parts) for image in range(images) for part in range(parts)]
         _share(backward, tasks, threads)
@@ -114,5 +119,7 @@ class _Scan(torch.autograd.Function):
 
 def scan2d_cpu(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:
     """Four-direction selective scan on the CPU in float32, arguments and result as in `hsfuse.nets.scan.scan2d`."""
-    arguments = (u, proj, dt_weight, dt_bias, a_log, skip)
-    return _Scan.apply(*(x.float().contiguous() for x in arguments)).to(u.dtype)
+    arguments = [x.float().contiguous() for x in (u, proj, dt_weight, dt_bias, a_log, skip)]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in arguments):
+        return _Scan.apply(*arguments).to(u.dtype)
+    return _forward(arguments, keep=False)[0].to(u.dtype)

@@ -5,7 +5,17 @@
 import numba
 
 from hsfuse.nets.scan.functions import exp2
-from hsfuse.nets.scan.kernels import STEPS, buffer, compiled, copy, gather_lanes, gather_rows, scatter_lanes, step_sizes
+from hsfuse.nets.scan.kernels import (
+    STEPS,
+    buffer,
+    compiled,
+    copy,
+    fetch_ahead,
+    gather_lanes,
+    gather_rows,
+    scatter_lanes,
+    step_sizes,
+)
 from hsfuse.nets.scan.lanes import LANES, fma, load, splat_at, store
 
 
@@ -34,8 +44,8 @@ def forward(u, proj, packed, y, states, shape, image, first_block, end_block):
     """
     height, width, channels, n_state, rank = shape
     length, blocks, size = height * width, (channels + LANES - 1) // LANES, n_state * LANES
-    chunks = (length + STEPS - 1) // STEPS
-    rows, state = buffer(STEPS * (rank + 2 * n_state)), buffer(blocks * size)
+    chunks, count = (length + STEPS - 1) // STEPS, rank + 2 * n_state
+    rows, state = buffer(STEPS * count), buffer(blocks * size)
     us, dts, out = buffer(STEPS * LANES), buffer(STEPS * LANES), buffer(STEPS * LANES)
     for k in range(4):
         state[:] = 0
@@ -43,6 +53,12 @@ def forward(u, proj, packed, y, states, shape, image, first_block, end_block):
             first = chunk * STEPS
             steps = min(STEPS, length - first)
             gather_rows(proj, image, k, first, steps, shape, rows)
+            if k % 2 == 1:
+                ahead, lane = first + STEPS, first_block * LANES
+                rest = min(end_block * LANES, channels) - lane
+                fetch_ahead(proj, 4 * count, k * count, count, image, k, ahead, shape)
+                fetch_ahead(u, channels, lane, rest, image, k, ahead, shape)
+                fetch_ahead(y, channels, lane, rest, image, k, ahead, shape)
             for block in range(first_block, end_block):
                 at = (k * blocks + block) * (n_state + rank + 2) * LANES
                 if states.size > 0:

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from hsfuse.nets.scan.functions import softplus
-from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, splat_at, store, store_first
+from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, prefetch, splat_at, store, store_first
 
 STEPS = 32
 CHUNK = STEPS * LANES  # floats of one block of a chunk
@@ -71,6 +71,20 @@ def buffer(size):
     raw = np.empty(size + LANES, np.float32)
     start = (-raw.ctypes.data % 64) // 4
     return raw[start : start + size]
+
+
+@numba.njit
+def fetch_ahead(source, stride, start, count, image, k, first, shape):
+    """Prefetch `count` floats of each pixel of the chunk that begins at step `first`, from `start` of its `stride`.
+
+    A column's pixels are far apart in memory: no hardware prefetcher follows them.
+    """
+    height, width = shape[:2]
+    length = height * width
+    for t in range(first, min(first + STEPS, length)):
+        at = (image * length + pixel_at(t, k, height, width)) * stride + start
+        for i in range(at, at + count, 16):
+            prefetch(source, i)
 
 
 @numba.njit

@@ -193,8 +193,21 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line at position `index`, into the second-level cache."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        read_second_level_data = [ir.Constant(ir.IntType(32), value) for value in (0, 2, 1)]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *read_second_level_data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@intrinsic
 def store_row_sums(typingctx: Any, target: Any, position: Any, stride: Any, rows: Any, start: Any) -> Any:
-    """Sum each of LANES consecutive vectors of `rows` from `start`; write the sums `stride` apart from `position` on."""
+    """Sum each of LANES consecutive vectors of `rows`, from `start`; write the sums `stride` apart from `position`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         out, position, stride, rows, start = args

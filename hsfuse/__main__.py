@@ -1,0 +1,5 @@
+"""`python -m hsfuse`."""
+
+from hsfuse.cli import main
+
+main(prog_name="hsfuse")

@@ -1,0 +1,81 @@
+"""Whether spectral indices survive the fusion: vegetation, water, moisture and absorption depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsfuse.assessment.composites import NEAR_NM
+from hsfuse.assessment.result import Floats, IndexCheck
+
+
+@dataclass(frozen=True)
+class SpectralIndex:
+    """An index of a few bands: `value` takes their planes in the order of `wavelengths_nm`."""
+
+    name: str
+    formula: str
+    wavelengths_nm: tuple[float, ...]
+    value: Callable[[Sequence[Floats]], Floats]
+
+
+def _normalised(planes: Sequence[Floats]) -> Floats:
+    total = planes[0] + planes[1]
+    return np.divide(planes[0] - planes[1], total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Floats]], Floats]:
+    """1 - value in the feature / straight line between its shoulders (Clark and Roush 1984)."""
+    left, middle, right = wavelengths_nm
+    share = (middle - left) / (right - left)
+
+    def value(planes: Sequence[Floats]) -> Floats:
+        line = (1 - share) * planes[0] + share * planes[2]
+        return np.asarray(1 - np.divide(planes[1], line, out=np.full(line.shape, np.nan), where=line > 0))
+
+    return value
+
+
+_CHLOROPHYLL = (560.0, 670.0, 750.0)
+_CLAY = (2120.0, 2200.0, 2250.0)
+INDICES = (
+    SpectralIndex("NDVI", "(R842 - R665) / (R842 + R665), vegetation", (842, 665), _normalised),
+    SpectralIndex("NDRE", "(R790 - R715) / (R790 + R715), red edge", (790, 715), _normalised),
+    SpectralIndex("NDWI", "(R560 - R842) / (R560 + R842), open water", (560, 842), _normalised),
+    SpectralIndex("NDMI", "(R842 - R1610) / (R842 + R1610), moisture", (842, 1610), _normalised),
+    SpectralIndex("depth, 670 nm", "chlorophyll absorption between 560 and 750 nm", _CHLOROPHYLL, _depth(_CHLOROPHYLL)),
+    SpectralIndex("depth, 2200 nm", "clay absorption between 2120 and 2250 nm", _CLAY, _depth(_CLAY)),
+)
+
+
+class IndexSums:
+    """Mean, bias and RMSE of every index that the wavelengths (C,) allow, between two cubes."""
+
+    def __init__(self, wavelengths_nm: Floats, against: str) -> None:
+        self._against = against
+        self._bands = {}
+        for index in INDICES:
+            gaps = np.abs(wavelengths_nm[None] - np.array(index.wavelengths_nm)[:, None])
+            if (gaps.min(axis=1) <= NEAR_NM / 2).all():
+                self._bands[index] = gaps.argmin(axis=1)
+        self._sums = {index: np.zeros(4) for index in self._bands}
+
+    def add(self, fused: Floats, truth: Floats, valid: NDArray[np.bool_]) -> None:
+        """Add a tile (C, h, w) of both; pixels where an index isn't defined in both don't count for it."""
+        for index, bands in self._bands.items():
+            x, y = (index.value([cube[b][valid].astype(np.float64) for b in bands]) for cube in (fused, truth))
+            known = np.isfinite(x) & np.isfinite(y)
+            error = (x - y)[known]
+            self._sums[index] += (known.sum(), y[known].sum(), error.sum(), error @ error)
+
+    def result(self) -> tuple[IndexCheck, ...]:
+        """What became of each index."""
+        out = []
+        for index, (count, total, error, squared) in self._sums.items():
+            if count:
+                figures = (total / count, error / count, np.sqrt(squared / count))
+                out.append(IndexCheck(index.name, index.formula, self._against, *map(float, figures)))
+        return tuple(out)

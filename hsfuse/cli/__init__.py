@@ -1,0 +1,61 @@
+"""The command line: one group whose commands are imported only when they run.
+
+`hsfuse --help` and `hsfuse srf list` so never wait for torch. Errors become one line and an exit code in `console`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from hsfuse import __version__
+from hsfuse.cli.console import start_logging, told_errors
+
+#: name -> (module, attribute, one-line help); the order is that of `hsfuse --help`.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "fuse": ("hsfuse.cli.fuse", "fuse", "Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid."),
+    "assess": ("hsfuse.cli.assess", "assess", "Say how good fused cubes are, with or without a reference."),
+    "simulate": ("hsfuse.cli.simulate", "simulate", "Make an LRHSI and an MSI from a reference cube."),
+    "train": ("hsfuse.cli.train", "train", "Train SRLF-Net on reference cubes and save a model."),
+    "benchmark": ("hsfuse.cli.benchmark", "benchmark", "Compare methods on reference cubes."),
+    "models": ("hsfuse.cli.models", "models", "List and describe trained models."),
+    "srf": ("hsfuse.cli.srf", "srf", "List, show and check spectral response functions."),
+    "info": ("hsfuse.cli.info", "info", "Say what raster files hold: grid, bands, wavelengths, provenance."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        return getattr(import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from the literals above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what goes wrong becomes one line and an exit code."""
+        with told_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hsfuse")
+def main() -> None:
+    """Fuse hyperspectral and multispectral images into a georeferenced high-resolution hyperspectral image.
+
+    Results go to stdout; notes, progress and errors go to stderr.
+    Exit codes: 0 done, 1 an input or output that can't be used, 2 usage, 130 interrupted, 70 a bug.
+    """
+    start_logging()

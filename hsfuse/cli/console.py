@@ -1,0 +1,136 @@
+"""What the command line says and where: notes to stderr, results to stdout, errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+
+from hsfuse.errors import HsfuseError
+
+#: Exit codes; usage errors are click's 2, a bug is sysexits' EX_SOFTWARE, an interruption the shell's 128 + SIGINT.
+CANT, BUG, INTERRUPTED = 1, 70, 130
+
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
+class Failure(click.ClickException):
+    """The end of a run because of an input, output or setting: one line on stderr and an exit code."""
+
+    exit_code = CANT
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"hsfuse: {self.message}", file=file, err=file is None)
+
+
+class Interruption(Failure):
+    """The end of a run by Ctrl-C or SIGTERM."""
+
+    exit_code = INTERRUPTED
+
+
+class Bug(Failure):
+    """The end of a run that should not have been."""
+
+    exit_code = BUG
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Turn exceptions of a command into `Failure`; SIGTERM counts as an interruption, so that files are cleaned up.
+
+    Click's own exceptions and a closed pipe pass through to click, which knows what to do with them.
+    """
+    try:
+        with _sigterm_interrupts():
+            yield
+    except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+        raise
+    except HsfuseError as error:
+        raise Failure(f"error: {error}") from error
+    except KeyboardInterrupt as error:
+        raise Interruption("interrupted") from error
+    except Exception as error:
+        if _out_of_memory(error):
+            raise Failure(f"error: out of memory ({_short(error)}); free some or use smaller tiles") from error
+        if isinstance(error, OSError) and error.errno in errno.errorcode:
+            raise Failure(f"error: {_os_reason(error)}") from error
+        traceback.print_exc()
+        raise Bug("this is a bug in hsfuse; please report it with the lines above") from error
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's, numpy's and torch's ways to say so, told by name and text because torch may not be imported."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _os_reason(error: OSError) -> str:
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class _StderrHandler(logging.Handler):
+    """Lines on stderr as it is now, above a progress bar when there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        prefix = "hsfuse: warning: " if record.levelno >= logging.WARNING else "hsfuse: "
+        tqdm = sys.modules.get("tqdm")
+        write: Callable[..., Any] = tqdm.tqdm.write if tqdm else print
+        write(prefix + self.format(record), file=sys.stderr)
+
+
+def start_logging(verbosity: int = 0) -> None:
+    """Send the package's log to stderr: notes (INFO) by default, one level less or more for each step of verbosity."""
+    log = logging.getLogger("hsfuse")
+    log.handlers = [_StderrHandler()]
+    log.setLevel(_LEVELS[min(max(1 - verbosity, 0), len(_LEVELS) - 1)])
+    for noisy, level in (("rasterio", logging.CRITICAL), ("numba", logging.WARNING)):
+        logging.getLogger(noisy).setLevel(level)
+
+
+def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    """Print valid JSON on stdout: NaN and infinities become null, what JSON doesn't know becomes text."""
+    click.echo(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers
+        return _finite(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,76 @@
+"""`hsfuse fuse`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+
+@click.command(no_args_is_help=True)
+@options.hsi
+@options.msi
+@options.srf
+@click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, or .dat/.img/.bsq for ENVI.")
+@options.msi_bands
+@click.option("--method", default="srlf", show_default=True, help="srlf, or a training-free method such as glp-ens.")
+@click.option(
+    "--model", type=options.PATH, help="Checkpoint to start from; default: the library's for the ratio, if any."
+)
+@click.option(
+    "--base", default="glp-ens", show_default=True, help="What SRLF-Net corrects: glp-ens, glp-reg or bicubic."
+)
+@options.mtf
+@options.psf_sigma
+@options.phase
+@click.option("--adapt-steps", type=click.IntRange(0), default=300, show_default=True, help="Training steps at most.")
+@click.option(
+    "--adapt-minutes", type=click.FloatRange(0), default=3.0, show_default=True, help="Training time at most."
+)
+@click.option("--save-model", type=options.PATH, help="Keep the fitted weights in this .safetensors file.")
+@click.option("--tile", type=int, default=256, show_default=True, help="Side of a tile in MSI pixels.")
+@click.option("--overlap", type=int, default=16, show_default=True, help="MSI pixels over which tiles blend.")
+@options.device
+@click.option("--dtype", type=click.Choice(["float32", "int16", "uint16"]), help="Type on disk; default: the HSI's.")
+@click.option(
+    "--format", "driver", type=click.Choice(["auto", "GTiff", "ENVI"]), default="auto", help="Default: by suffix."
+)
+@click.option("--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
+@options.seed
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@options.overwrite
+@options.json_output
+@options.verbosity
+def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
+    """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
+
+    Without weights for the scene's ratio SRLF-Net is trained on the scene itself.
+    """
+    from hsfuse import fusion
+
+    settings = _settings(values)
+    result = fusion.fuse_and_report(values["hsi"], values["msi"], values["output"], settings, report)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(result.text())
+
+
+def _settings(values: dict[str, Any]) -> Any:
+    from hsfuse.fusers.adaptation import AdaptSettings
+    from hsfuse.fusion import FuseSettings
+    from hsfuse.scene import SceneSettings
+
+    v = values
+    return FuseSettings(
+        scene=SceneSettings(v["srf"], v["msi_bands"], v["mtf"], v["psf_sigma"], v["phase"]),
+        adapt=AdaptSettings(steps=v["adapt_steps"], minutes=v["adapt_minutes"], seed=v["seed"]),
+        format=v["driver"],
+        command=" ".join(["hsfuse", *sys.argv[1:]]),
+        **{k: v[k] for k in "method model base save_model tile overlap device dtype overwrite dry_run".split()},
+    )

@@ -1,0 +1,100 @@
+"""`hsfuse info`: what raster files hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+if TYPE_CHECKING:
+    from hsfuse.grid import Grid
+
+
+@click.command(no_args_is_help=True)
+@click.argument("files", nargs=-1, required=True, type=options.PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; a list of them for several files.")
+@options.verbosity
+def info(files: tuple[Path, ...], as_json: bool) -> None:
+    """Say what raster FILES hold, as hsfuse reads them: grid, bands, wavelengths, scale, nodata, provenance."""
+    facts = [_facts(path) for path in files]
+    if as_json:
+        print_json(facts[0] if len(facts) == 1 else facts)
+    else:
+        click.echo("\n\n".join(_shown(one) for one in facts))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    from hsfuse.io import open_cube
+
+    with open_cube(path) as reader:
+        spectrum, grid = reader.spectrum, reader.grid
+        return {
+            "file": str(path),
+            "driver": reader.driver,
+            "bands": reader.count,
+            "size": list(grid.shape),
+            "crs": None if grid.crs is None else grid.crs.to_string(),
+            "gsd": list(grid.gsd) if grid.georeferenced else None,
+            "bounds": _bounds(grid) if grid.georeferenced else None,
+            "dtype": reader.dtype,
+            "scale": reader.scale,
+            "offset": reader.offset,
+            "nodata": reader.nodata,
+            "names": spectrum.names,
+            "wavelengths_nm": spectrum.wavelengths_nm,
+            "fwhm_nm": spectrum.fwhm_nm,
+            "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
+            "notes": reader.notes,
+            "provenance": reader.tags,
+        }
+
+
+def _bounds(grid: Grid) -> list[float]:
+    """Lowest x and y, highest x and y."""
+    corners = [grid.transform @ (col, row) for col in (0, grid.shape[1]) for row in (0, grid.shape[0])]
+    xs, ys = zip(*corners, strict=True)
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    """A block of lines for people."""
+    rows, cols = facts["size"]
+    lines = {
+        "driver": facts["driver"],
+        "size": f"{rows} rows x {cols} columns x {facts['bands']} bands",
+        "CRS": facts["crs"] or "none",
+        "GSD": _numbers(facts["gsd"], " x "),
+        "bounds": _numbers(facts["bounds"], ", "),
+        "numbers": f"{facts['dtype']}, scale {facts['scale']:g}, offset {facts['offset']:g}, nodata {_nodata(facts['nodata'])}",
+        "names": _few(facts["names"]),
+        "wavelengths": _range(facts["wavelengths_nm"], "unknown"),
+        "FWHM": _range(facts["fwhm_nm"], "unknown"),
+        "bad bands": _few(facts["bad_bands"]),
+        **{key.removeprefix("HSFUSE_").lower(): value for key, value in facts["provenance"].items()},
+    }
+    notes = [f"  note: {note}" for note in facts["notes"]]
+    return "\n".join([facts["file"], *(f"  {key + ': ':<14}{value}" for key, value in lines.items()), *notes])
+
+
+def _numbers(values: list[float] | None, separator: str) -> str:
+    return "not georeferenced" if values is None else separator.join(f"{value:.10g}" for value in values)
+
+
+def _nodata(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _few(values: Any, most: int = 16) -> str:
+    """All values when they are few, else the first and the last ones."""
+    texts = [str(value) for value in values or ()]
+    if len(texts) > most:
+        texts = [*texts[:3], "...", texts[-1]]
+    return ", ".join(texts) if any(texts) else "none"
+
+
+def _range(values: tuple[float, ...] | None, unknown: str) -> str:
+    return unknown if values is None else f"{min(values):g} to {max(values):g} nm"

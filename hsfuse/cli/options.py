@@ -1,0 +1,58 @@
+"""Options that several commands share, each spelled once.
+
+A command takes them as decorators; the parameter's name is the one in the comment's place below, `json_output` gives
+`as_json`, and `verbosity` (-q, -v) gives nothing because it sets the log level itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hsfuse.cli.console import start_logging
+
+PATH = click.Path(path_type=Path)
+
+
+def parse_bands(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """`B2,B3,B4,B8` as a tuple."""
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
+def _log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
+    """Count -q down and -v up, whichever comes first on the line."""
+    meta = context.meta
+    meta["hsfuse.verbosity"] = meta.get("hsfuse.verbosity", 0) + (value if parameter.name == "verbose" else -value)
+    start_logging(meta["hsfuse.verbosity"])
+
+
+hsi = click.option("--hsi", type=PATH, required=True, help="LRHSI with wavelengths: ENVI, GeoTIFF or other raster.")
+msi = click.option("--msi", type=PATH, required=True, help="MSI that covers the same ground.")
+srf = click.option("--srf", required=True, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
+msi_bands = click.option(
+    "--msi-bands", callback=parse_bands, metavar="NAMES", help="Bands of the MSI, such as B2,B3,B4,B8."
+)
+mtf = click.option(
+    "--mtf", type=float, default=0.3, show_default=True, help="MTF of the LRHSI at its Nyquist frequency."
+)
+psf_sigma = click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
+phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+_quiet = click.option(
+    "-q", "--quiet", count=True, expose_value=False, callback=_log_level, help="No notes; twice: no warnings either."
+)
+_verbose = click.option(
+    "-v", "--verbose", count=True, expose_value=False, callback=_log_level, help="Also say the details."
+)
+
+
+def verbosity(command: Any) -> Any:
+    """-q and -v, counted."""
+    return _quiet(_verbose(command))

@@ -1,0 +1,49 @@
+"""`hsfuse simulate`: an LRHSI and an MSI from a reference cube."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+_FORMATS = click.Choice(["envi", "gtiff"])
+
+
+@click.command(no_args_is_help=True)
+@click.argument("reference", type=options.PATH)
+@click.argument("outdir", type=options.PATH)
+@options.srf
+@click.option("--scale", type=click.IntRange(min=2), required=True, help="Ratio of the GSDs of LRHSI and MSI.")
+@click.option(
+    "--msi-bands",
+    callback=options.parse_bands,
+    metavar="NAMES",
+    help="Bands of the MSI to make, such as B2,B3,B4,B8; default: all that the reference covers.",
+)
+@options.mtf
+@options.psf_sigma
+@options.phase
+@click.option("--snr-hsi", type=float, help="Signal-to-noise ratio of the LRHSI in dB; default: no noise.")
+@click.option("--snr-msi", type=float, help="Signal-to-noise ratio of the MSI in dB; default: no noise.")
+@options.seed
+@click.option("--hsi-format", type=_FORMATS, default="envi", show_default=True, help="Format of the LRHSI.")
+@click.option("--msi-format", type=_FORMATS, default="gtiff", show_default=True, help="Format of the MSI.")
+@options.overwrite
+@options.json_output
+@options.verbosity
+def simulate(reference: Path, outdir: Path, as_json: bool, **settings: Any) -> None:
+    """Make an LRHSI and an MSI that belong together from a REFERENCE cube, for tests with a known truth.
+
+    OUTDIR receives lrhsi.dat and .hdr, msi.tif, and reference.tif: the reference cropped to whole LR pixels.
+    """
+    from hsfuse.simulation import simulate as run
+
+    pair = run(reference, outdir, **settings)
+    if as_json:
+        print_json(pair.to_dict())
+    else:
+        click.echo(pair.summary())

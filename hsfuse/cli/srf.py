@@ -1,0 +1,163 @@
+"""`hsfuse srf`: the library of spectral response functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+if TYPE_CHECKING:
+    from hsfuse.srf import SpectralResponse, SrfRecord
+
+#: A band of which less than this share is inside the HSI's range is called covered in part.
+_WHOLE = 0.98
+#: HSI bands whose weight is at least this share of the largest count as part of an MSI band's range.
+_WEIGHT = 0.01
+
+
+@click.group(no_args_is_help=True)
+def srf() -> None:
+    """List, show and check spectral response functions."""
+
+
+@srf.command("list")
+@options.json_output
+def list_command(as_json: bool) -> None:
+    """All sensors of the library."""
+    from hsfuse.srf import list_srfs
+
+    records = [_record(record) for record in list_srfs()]
+    if as_json:
+        print_json(records)
+        return
+    rows = [[r["name"], str(len(r["bands"])), r["kind"], r["sensor"], _clipped(r["source"])] for r in records]
+    click.echo(_table(["name", "bands", "kind", "sensor", "source"], rows))
+
+
+@srf.command()
+@click.argument("name")
+@options.json_output
+def show(name: str, as_json: bool) -> None:
+    """The bands of a sensor, NAME of the library or a CSV: centres, FWHM, source and terms."""
+    from hsfuse.srf import load_srf
+
+    response = load_srf(name)
+    facts = _response(response)
+    if as_json:
+        print_json(facts)
+        return
+    heads = {key: facts[key] for key in ("sensor", "kind", "source", "terms", "note") if facts[key]}
+    click.echo("\n".join([_ascii(response.name), *(f"  {key}: {_ascii(value)}" for key, value in heads.items())]))
+    click.echo(_table(["band", "centre nm", "FWHM nm"], [_cells(band) for band in facts["bands"]]))
+
+
+@srf.command()
+@click.argument("hsi", type=options.PATH)
+@click.argument("name")
+@options.json_output
+@options.verbosity
+def check(hsi: Path, name: str, as_json: bool) -> None:
+    """How much of each band of the sensor NAME the wavelengths of an HSI cover, and from which HSI bands it is made."""
+    import logging
+
+    from hsfuse.io import open_cube
+    from hsfuse.scene import MIN_COVERAGE
+    from hsfuse.srf import load_srf
+
+    response = load_srf(name)
+    with open_cube(hsi, role="HSI") as reader:
+        spectrum = reader.spectrum
+    nm = spectrum.wavelengths_nm or ()
+    matrix, coverage = response.matrix(nm, spectrum.fwhm_nm)
+    bands = [
+        _covered(band, float(share), row, nm) | {"used": bool(share >= MIN_COVERAGE)}
+        for band, share, row in zip(response.bands, coverage, matrix, strict=True)
+    ]
+    log = logging.getLogger(__name__)
+    for band in bands:
+        if band["coverage"] < _WHOLE:
+            log.warning("the HSI covers %.0f%% of %s: %s", 100 * band["coverage"], band["band"], _verdict(band))
+    if as_json:
+        print_json({"hsi": str(hsi), "srf": response.name, "bands": bands})
+    else:
+        click.echo(_table(["band", "coverage", "HSI bands", "nm", "in fusion"], [_check_cells(band) for band in bands]))
+
+
+def _record(record: SrfRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "sensor": record.sensor,
+        "bands": record.bands,
+        "kind": _kind(record.approximate),
+        "also_called": [*record.aliases, *record.presumed_for],
+        "source": record.source,
+        "terms": record.terms,
+    }
+
+
+def _response(response: SpectralResponse) -> dict[str, Any]:
+    centres, widths = response.centres_nm.tolist(), response.fwhm_nm.tolist()
+    return {
+        "name": response.name,
+        "sensor": response.sensor,
+        "kind": _kind(response.approximate),
+        "source": response.source,
+        "terms": response.terms,
+        "note": response.note,
+        "sha256": response.sha256,
+        "bands": [
+            {"band": band, "centre_nm": centre, "fwhm_nm": width}
+            for band, centre, width in zip(response.bands, centres, widths, strict=True)
+        ],
+    }
+
+
+def _kind(approximate: bool) -> str:
+    return "approximate" if approximate else "measured"
+
+
+def _covered(band: str, share: float, weights: Any, wavelengths_nm: Sequence[float]) -> dict[str, Any]:
+    """Coverage of one MSI band and the HSI bands (1-based) that make it."""
+    used = [i for i, weight in enumerate(weights) if weight > 0 and weight >= _WEIGHT * weights.max()]
+    nm = [wavelengths_nm[i] for i in used]
+    return {
+        "band": band,
+        "coverage": share,
+        "hsi_bands": [used[0] + 1, used[-1] + 1] if used else None,
+        "range_nm": [min(nm), max(nm)] if used else None,
+    }
+
+
+def _verdict(band: dict[str, Any]) -> str:
+    return "left out" if not band["used"] else "used" if band["coverage"] >= _WHOLE else "used, covered in part"
+
+
+def _cells(band: dict[str, Any]) -> list[str]:
+    return [band["band"], f"{band['centre_nm']:.1f}", f"{band['fwhm_nm']:.1f}"]
+
+
+def _check_cells(band: dict[str, Any]) -> list[str]:
+    spans = [f"{pair[0]:g}-{pair[1]:g}" if pair else "-" for pair in (band["hsi_bands"], band["range_nm"])]
+    return [band["band"], f"{band['coverage']:.1%}", *spans, _verdict(band)]
+
+
+def _clipped(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 3].rstrip() + "..."
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    """Columns padded to their widest cell, ASCII only."""
+    lines = [[_ascii(cell) for cell in line] for line in [heads, *rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

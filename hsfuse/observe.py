@@ -1,0 +1,204 @@
+"""A reference cube seen by both sensors, strip by strip: what `simulate` writes, before and after noise.
+
+The reference is read by strips of whole rows with a halo, so memory doesn't grow with the number of rows, and neither
+the strips' height nor a pixel's place in a strip shows in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window
+from torch import Tensor
+
+from hsfuse.cube import BoolArray, FloatArray
+from hsfuse.grid import Grid
+from hsfuse.io import CubeReader, CubeWriter
+from hsfuse.physics import ObservationModel, centred_phase
+
+FloatArray64 = NDArray[np.float64]
+
+#: Reference values (pixels x bands) held at a time: 128 MB of float32.
+VALUES_AT_ONCE = 2**25
+#: Bands and LR columns blurred at a time, in float64 so that the pieces' borders leave no trace.
+BANDS_AT_ONCE, COLUMNS_AT_ONCE = 16, 128
+#: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
+MIN_PSF_WEIGHT = 0.99
+
+
+def lr_grid(grid: Grid, s: int, phase: float) -> Grid:
+    """Grid of the LRHSI (h, w): pixels s times as large, the first one centred at HR coordinate `phase`.
+
+    A centred phase gives the coarsened grid. An image without georeference stays without: its corner is its place.
+    """
+    if not grid.georeferenced:
+        return Grid((grid.shape[0] // s, grid.shape[1] // s))
+    coarse, shift = grid.coarsen(s), (phase - centred_phase(s)) / s
+    return Grid(coarse.shape, coarse.transform @ Affine.translation(shift, shift), grid.crs)
+
+
+@dataclass(frozen=True)
+class Span:
+    """LR pixels along one axis: `count` from `start` are made, out of those from `low` to `high`, the halo included."""
+
+    start: int
+    count: int
+    low: int
+    high: int
+
+    def inner(self, s: int = 1) -> slice:
+        """The pixels that are made, counted from `low`, in units of 1/s LR pixel."""
+        first = self.start - self.low
+        return slice(first * s, (first + self.count) * s)
+
+    def outer(self, s: int = 1) -> slice:
+        """The pixels with halo, counted from 0, in units of 1/s LR pixel."""
+        return slice(self.low * s, self.high * s)
+
+
+def spans(n: int, size: int, halo: int) -> list[Span]:
+    """Spans of at most `size` that cover n LR pixels."""
+    return [Span(i, min(size, n - i), max(0, i - halo), min(n, min(i + size, n) + halo)) for i in range(0, n, size)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One strip without noise: truth (C, H, W), MSI (c, H, W), LRHSI (C, h, w), their masks, the first LR row."""
+
+    row: int
+    truth: FloatArray
+    msi: FloatArray
+    mask: BoolArray
+    lrhsi: FloatArray
+    lr_mask: BoolArray
+
+    @property
+    def hr_window(self) -> Window:
+        """Place of the truth and the MSI."""
+        rows, cols = self.mask.shape
+        return Window(0, self.row * rows // self.lr_mask.shape[0], cols, rows)
+
+    @property
+    def lr_window(self) -> Window:
+        """Place of the LRHSI."""
+        rows, cols = self.lr_mask.shape
+        return Window(0, self.row, cols, rows)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """An open reference, the bands in use, its grid (whole LR pixels), the model, the strips' height in HR pixels."""
+
+    reader: CubeReader
+    bands: list[int]
+    grid: Grid
+    model: ObservationModel
+    strip_rows: int | None = None
+
+    @property
+    def lr_grid(self) -> Grid:
+        """Grid of the LRHSI."""
+        return lr_grid(self.grid, self.model.scale, self.model.phase)
+
+    def pieces(self) -> Iterator[Piece]:
+        """All strips, top to bottom."""
+        s, halo = self.model.scale, halo_of(self.model)
+        rows, cols = self.grid.shape
+        for span in spans(rows // s, max(1, (self.strip_rows or self._fitting_rows()) // s), halo):
+            outer = span.outer(s)
+            cube = self.reader.read(Window(0, outer.start, cols, outer.stop - outer.start), self.bands)
+            lrhsi, lr_mask = degrade(self.model, cube.data, cube.mask)
+            truth, mask = cube.data[:, span.inner(s)], cube.mask[span.inner(s)]
+            msi = self.model.spectral(torch.from_numpy(truth)[None])[0].numpy()
+            yield Piece(span.start, truth, msi, mask, lrhsi[:, span.inner()], lr_mask[span.inner()])
+
+    def _fitting_rows(self) -> int:
+        """Rows that fit the budget beside the halo; whole blocks of the outputs where they do."""
+        halo = 2 * halo_of(self.model) * self.model.scale
+        rows = VALUES_AT_ONCE // (len(self.bands) * self.grid.shape[1]) - halo
+        return max(rows // CubeWriter.block * CubeWriter.block or rows, self.model.scale)
+
+
+def halo_of(model: ObservationModel) -> int:
+    """LR pixels on each side that an LR pixel's PSF reaches."""
+    return ceil(model.psf.size / (2 * model.scale))
+
+
+def degrade(model: ObservationModel, data: FloatArray, mask: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """LRHSI (C, h, w) and its mask (h, w) of a cube (C, H, W); invalid pixels take no part in the PSF's mean."""
+    if mask.all():
+        return _blurred(model, data, None), np.ones((mask.shape[0] // model.scale, mask.shape[1] // model.scale), bool)
+    weight = _blurred(model, mask[None].astype(np.float32), None)[0]
+    return _blurred(model, data * mask, weight), weight >= MIN_PSF_WEIGHT
+
+
+def _blurred(model: ObservationModel, data: FloatArray, weight: FloatArray | None) -> FloatArray:
+    """Blurred and decimated (C, h, w), some bands and columns at a time; divided by `weight` (h, w) where given."""
+    s = model.scale
+    rows, cols = data.shape[1] // s, data.shape[2] // s
+    out = np.empty((len(data), rows, cols), np.float32)
+    for band in range(0, len(data), BANDS_AT_ONCE):
+        part = np.s_[band : band + BANDS_AT_ONCE]
+        for span in spans(cols, COLUMNS_AT_ONCE, halo_of(model)):
+            x: Tensor = torch.from_numpy(data[part, :, span.outer(s)]).double()
+            out[part, :, span.start : span.start + span.count] = model.spatial(x[None])[0][..., span.inner()].numpy()
+    if weight is not None:
+        np.divide(out, weight, out=out, where=weight > 0)
+    return out
+
+
+def mean_squares(observer: Observer) -> tuple[FloatArray64, FloatArray64]:
+    """Mean square of each LRHSI band (C,) and each MSI band (c,) over the valid pixels."""
+    lrhsi, msi = np.zeros(len(observer.bands)), np.zeros(observer.model.srf.shape[0])
+    lr_count = hr_count = 0
+    for piece in observer.pieces():
+        lrhsi += np.square(piece.lrhsi[:, piece.lr_mask], dtype=np.float64).sum(axis=1)
+        msi += np.square(piece.msi[:, piece.mask], dtype=np.float64).sum(axis=1)
+        lr_count, hr_count = lr_count + int(piece.lr_mask.sum()), hr_count + int(piece.mask.sum())
+    return lrhsi / max(1, lr_count), msi / max(1, hr_count)
+
+
+def _below(power: FloatArray64, snr: float | None) -> FloatArray64 | None:
+    """Standard deviation of noise `snr` dB below a power."""
+    return None if snr is None else np.sqrt(power * 10 ** (-snr / 10))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of the LRHSI's (C,) and the MSI's (c,) bands, None for no noise, and the seed."""
+
+    hsi_sd: FloatArray64 | None
+    msi_sd: FloatArray64 | None
+    seed: int
+
+    @classmethod
+    def of(cls, observer: Observer, snr_hsi: float | None, snr_msi: float | None, seed: int) -> Noise:
+        """Noise `snr` dB below each band's mean square over the valid pixels, which takes a pass over the reference."""
+        if snr_hsi is None and snr_msi is None:
+            return cls(None, None, seed)
+        hsi_power, msi_power = mean_squares(observer)
+        return cls(_below(hsi_power, snr_hsi), _below(msi_power, snr_msi), seed)
+
+    def on_lrhsi(self, piece: Piece) -> tuple[Window, FloatArray, BoolArray]:
+        """The LRHSI of a piece with noise: window, data (C, h, w), mask."""
+        return piece.lr_window, self._added(piece.lrhsi, self.hsi_sd, 0, piece.row), piece.lr_mask
+
+    def on_msi(self, piece: Piece) -> tuple[Window, FloatArray, BoolArray]:
+        """The MSI of a piece with noise: window, data (c, H, W), mask."""
+        return piece.hr_window, self._added(piece.msi, self.msi_sd, 1, int(piece.hr_window.row_off)), piece.mask
+
+    def _added(self, data: FloatArray, sd: FloatArray64 | None, sensor: int, row: int) -> FloatArray:
+        """Each row has a generator of its own, so that strips don't matter."""
+        if sd is None:
+            return data
+        out = data.copy()
+        for i in range(data.shape[1]):
+            draw = np.random.default_rng([self.seed, sensor, row + i]).standard_normal(data[:, i].shape)
+            out[:, i] += (draw * sd[:, None]).astype(np.float32)
+        return out

@@ -1,0 +1,64 @@
+"""What a method learns from: blocks of the scene, bounded in number, with invalid pixels filled."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+from scipy.ndimage import distance_transform_edt
+
+from hsfuse.cube import BoolArray, FloatArray
+from hsfuse.errors import InputError
+from hsfuse.fusers import TrainingScene
+from hsfuse.scene import ScenePair
+
+#: MSI pixels in the sample at most; a scene with fewer is taken whole.
+MAX_PIXELS = 512 * 512
+#: Side of a block in LR pixels where the scene isn't taken whole.
+BLOCK = 48
+
+
+def fill_invalid(data: FloatArray, mask: BoolArray) -> FloatArray:
+    """Invalid pixels take the nearest valid pixel's spectrum: (C, H, W), (H, W) -> (C, H, W); all invalid: zeros."""
+    if mask.all() or not mask.any():
+        return data
+    nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    return np.ascontiguousarray(data[:, nearest[0], nearest[1]])
+
+
+def block_windows(shape: tuple[int, int], s: int, max_pixels: int = MAX_PIXELS) -> list[Window]:
+    """Equal LR windows spread over a scene of `shape` LR pixels; the whole scene as one if it is small."""
+    height, width = shape
+    if height * width * s * s <= max_pixels:
+        return [Window(0, 0, width, height)]
+    side_y, side_x = min(BLOCK, height), min(BLOCK, width)
+    count = max(2, max_pixels // (side_y * side_x * s * s))
+    aspect = (height / side_y) / (width / side_x)
+    rows = int(np.clip(round((count * aspect) ** 0.5), 1, height // side_y))
+    cols = int(np.clip(count // rows, 1, width // side_x))
+    tops = np.linspace(0, height - side_y, rows).round().astype(int)
+    lefts = np.linspace(0, width - side_x, cols).round().astype(int)
+    return [Window(int(left), int(top), side_x, side_y) for top in tops for left in lefts]
+
+
+def read_block(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """LRHSI (C, h, w), MSI (c, H, W), both filled, and the LR mask (h, w): valid with all MSI pixels under it."""
+    s = pair.scale
+    low = pair.read_lr(window)
+    high = pair.read_hr(Window(window.col_off * s, window.row_off * s, window.width * s, window.height * s))
+    h, w = low.mask.shape
+    mask = low.mask & high.mask.reshape(h, s, w, s).all((1, 3))
+    return fill_invalid(low.data, low.mask), fill_invalid(high.data, high.mask), mask
+
+
+def sample_scene(pair: ScenePair) -> TrainingScene:
+    """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from."""
+    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.scale)]
+    blocks = [block for block in blocks if block[2].mean() > 0.1] or blocks
+    valid = sum(int(block[2].sum()) for block in blocks)
+    if valid < 16:
+        raise InputError(
+            f"only {valid} pixels are valid in both {pair.hsi.path} and {pair.msi.path}, wanted at least 16"
+        )
+    lrhsi, msi, mask = (torch.from_numpy(np.stack(parts)) for parts in zip(*blocks, strict=True))
+    return TrainingScene(lrhsi, msi, mask)

@@ -1,0 +1,214 @@
+"""An LRHSI and an MSI made from a reference cube by the observation model, with the truth that belongs to them.
+
+`observe` does the work on the pixels; here is what to make of which bands, where it goes and what is said of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsfuse import __version__
+from hsfuse.cube import Spectrum
+from hsfuse.errors import InputError, OutputError, SettingError, SrfError
+from hsfuse.grid import Grid
+from hsfuse.io import CubeReader, CubeWriter, check_output, check_valid, open_cube, usable_bands
+from hsfuse.observe import Noise, Observer
+from hsfuse.physics import ObservationModel, centred_phase, gaussian_psf, sigma_from_mtf
+from hsfuse.scene import DEFAULT_MTF, MIN_COVERAGE
+from hsfuse.srf import SpectralResponse, load_srf
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {"envi": ".dat", "gtiff": ".tif"}
+
+
+@dataclass(frozen=True)
+class SimulatedPair:
+    """What `simulate` made: three files, their sizes, the bands of the MSI, the settings in use and what to say."""
+
+    lrhsi: Path
+    msi: Path
+    reference: Path
+    lr_shape: tuple[int, int]
+    hr_shape: tuple[int, int]
+    hsi_bands: int
+    msi_bands: tuple[str, ...]
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, with paths as text."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    def summary(self) -> str:
+        """Three lines for people."""
+        low, high = (" x ".join(map(str, shape)) for shape in (self.lr_shape, self.hr_shape))
+        return (
+            f"LRHSI      {self.lrhsi} ({low} pixels, {self.hsi_bands} bands)\n"
+            f"MSI        {self.msi} ({high} pixels, bands {', '.join(self.msi_bands)})\n"
+            f"reference  {self.reference} ({high} pixels, {self.hsi_bands} bands)"
+        )
+
+
+def simulate(
+    reference: str | Path,
+    outdir: str | Path,
+    *,
+    srf: str,
+    scale: int,
+    msi_bands: Sequence[str] | None = None,
+    mtf: float = DEFAULT_MTF,
+    psf_sigma: float | None = None,
+    phase: float | None = None,
+    snr_hsi: float | None = None,
+    snr_msi: float | None = None,
+    seed: int = 0,
+    hsi_format: str = "envi",
+    msi_format: str = "gtiff",
+    overwrite: bool = False,
+    strip_rows: int | None = None,
+) -> SimulatedPair:
+    """Write LRHSI (C, h, w), MSI (c, H, W) and the cropped truth (C, H, W) to `outdir` from a reference cube.
+
+    The PSF is a Gaussian with `mtf` at the LR Nyquist frequency, or of width `psf_sigma` HR pixels; `phase` is the HR
+    coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows. Noise is Gaussian,
+    independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are bands of
+    the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips in HR
+    pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving no output.
+    """
+    if seed < 0:
+        raise SettingError(f"the seed is {seed}, wanted 0 or more")
+    psf = gaussian_psf(sigma_from_mtf(mtf, scale) if psf_sigma is None else psf_sigma, scale, _checked(phase, scale))
+    notes: list[str] = []
+    with open_cube(reference, role="HSI") as reader, _folder(Path(outdir)) as folder:
+        files = (folder / f"lrhsi{_suffix(hsi_format)}", folder / f"msi{_suffix(msi_format)}", folder / "reference.tif")
+        for file in files:
+            check_output(file, [reference], overwrite=overwrite)
+        response = load_srf(srf)
+        notes += [*reader.notes, *filter(None, [response.note])]
+        bands = _usable(reader, notes)
+        response, matrix = _covered(response, msi_bands, reader.spectrum.select(bands), notes)
+        model = ObservationModel(matrix, psf, scale, phase)
+        observer = Observer(reader, bands, _cropped(reader.grid, scale, notes), model, strip_rows)
+        for note in notes:
+            log.info("%s", note)
+        settings = {
+            "srf": response.name, "scale": scale, "msi_bands": list(response.bands), "phase": model.phase,
+            "mtf": mtf if psf_sigma is None else None, "psf_sigma": psf_sigma,
+            "snr_hsi": snr_hsi, "snr_msi": snr_msi, "seed": seed,
+        }  # fmt: skip
+        _write(observer, response, files, settings, overwrite)
+    return SimulatedPair(
+        *files, observer.lr_grid.shape, observer.grid.shape, len(bands), response.bands, settings, tuple(notes)
+    )
+
+
+def _checked(phase: float | None, scale: int) -> float | None:
+    if phase is not None and not 0 <= phase <= scale - 1:
+        raise SettingError(
+            f"the phase is {phase:g}, wanted 0 to {scale - 1} HR pixels (centred: {centred_phase(scale):g})"
+        )
+    return phase
+
+
+def _suffix(name: str) -> str:
+    if name not in _SUFFIXES:
+        raise SettingError(f"unknown format {name!r}; known: {', '.join(_SUFFIXES)}")
+    return _SUFFIXES[name]
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """The output folder, made when it isn't there, and gone again when the work fails."""
+    made = not path.exists()
+    try:
+        path.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise OutputError(f"the folder {path.parent} doesn't exist; make it first") from None
+    except FileExistsError:
+        raise OutputError(f"{path} is a file; name a folder for the outputs") from None
+    try:
+        yield path
+    except BaseException:
+        if made:
+            path.rmdir()
+        raise
+
+
+def _usable(reader: CubeReader, notes: list[str]) -> list[int]:
+    """Bands that carry data; said aloud when some don't."""
+    good = usable_bands(reader)
+    bands = [int(i) for i in np.flatnonzero(good)]
+    check_valid(reader, bands)
+    if len(bands) < good.size:
+        notes.append(f"{good.size - len(bands)} of {good.size} bands are marked bad or empty and are left out")
+    return bands
+
+
+def _covered(
+    response: SpectralResponse, wanted: Sequence[str] | None, spectrum: Spectrum, notes: list[str]
+) -> tuple[SpectralResponse, NDArray[np.float64]]:
+    """The response's bands that the reference covers, and R (c, C) for them; the rest is said aloud."""
+    asked = response if wanted is None else response.select(wanted)
+    assert spectrum.wavelengths_nm is not None
+    matrix, coverage = asked.matrix(spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
+    low, high = min(spectrum.wavelengths_nm), max(spectrum.wavelengths_nm)
+    if not kept:
+        raise SrfError(
+            f"the reference covers {low:.0f} to {high:.0f} nm, which holds none of the bands "
+            f"{', '.join(asked.bands)} of {asked.name}: no spectral overlap"
+        )
+    out = [
+        f"{band} ({share:.0%} covered)"
+        for band, share in zip(asked.bands, coverage, strict=True)
+        if share < MIN_COVERAGE
+    ]
+    if out:
+        notes.append(f"MSI bands left out, the reference doesn't cover them: {', '.join(out)}")
+    return asked.select([asked.bands[i] for i in kept]), matrix[kept]
+
+
+def _cropped(grid: Grid, s: int, notes: list[str]) -> Grid:
+    """The grid cut to whole LR pixels, keeping its top left corner."""
+    rows, cols = grid.shape[0] // s * s, grid.shape[1] // s * s
+    if not rows or not cols:
+        raise InputError(f"the reference has {grid.shape[0]} x {grid.shape[1]} pixels, too few for the scale {s}")
+    if (rows, cols) != grid.shape:
+        notes.append(f"cropped from {grid.shape[0]} x {grid.shape[1]} to {rows} x {cols} pixels, multiples of {s}")
+    return grid.crop(0, 0, (rows, cols))
+
+
+def _write(
+    observer: Observer, response: SpectralResponse, files: Sequence[Path], settings: dict[str, Any], overwrite: bool
+) -> None:
+    """The three files, all or none of them."""
+    noise = Noise.of(observer, settings["snr_hsi"], settings["snr_msi"], settings["seed"])
+    spectrum = observer.reader.spectrum.select(observer.bands)
+    msi = Spectrum(tuple(response.centres_nm.tolist()), tuple(response.fwhm_nm.tolist()), response.bands)
+    parts = ((observer.lr_grid, spectrum), (observer.grid, msi), (observer.grid, spectrum))
+    record = {
+        "made by": "hsfuse simulate", "version": __version__, "reference": observer.reader.path.name,
+        "reference_tags": observer.reader.tags, "settings": settings, "psf": observer.model.psf.label, "srf_sha256": response.sha256,
+    }  # fmt: skip
+    tags = {"provenance": json.dumps(record)}
+    with ExitStack() as stack:
+        lrhsi, msi_file, truth = (
+            stack.enter_context(CubeWriter(file, grid, bands, tags=tags, overwrite=overwrite))
+            for file, (grid, bands) in zip(files, parts, strict=True)
+        )
+        for piece in observer.pieces():
+            lrhsi.write(*noise.on_lrhsi(piece))
+            msi_file.write(*noise.on_msi(piece))
+            truth.write(piece.hr_window, piece.truth, piece.mask)
+    if observer.reader.nonfinite:
+        log.info("the reference holds NaN or Inf; those pixels are nodata in all three files")
