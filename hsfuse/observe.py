@@ -19,13 +19,15 @@ from torch import Tensor
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.grid import Grid
-from hsfuse.io import CubeReader, CubeWriter
+from hsfuse.io import TILE, CubeReader
 from hsfuse.physics import ObservationModel, centred_phase
 
 FloatArray64 = NDArray[np.float64]
 
 #: Reference values (pixels x bands) held at a time: 128 MB of float32.
 VALUES_AT_ONCE = 2**25
+#: Tiles of the outputs, of which a strip should have whole ones.
+TILES = (TILE, TILE // 2, TILE // 4)
 #: Bands and LR columns blurred at a time, in float64 so that the pieces' borders leave no trace.
 BANDS_AT_ONCE, COLUMNS_AT_ONCE = 16, 128
 #: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
@@ -106,23 +108,29 @@ class Observer:
         """Grid of the LRHSI."""
         return lr_grid(self.grid, self.model.scale, self.model.phase)
 
+    @property
+    def rows(self) -> int:
+        """HR rows of a strip: as asked, else what fits the budget beside the halo, in whole tiles where it can be."""
+        s = self.model.scale
+        fitting = VALUES_AT_ONCE // (len(self.bands) * self.grid.shape[1]) - 2 * halo_of(self.model) * s
+        tile = next((tile for tile in TILES if tile <= fitting), 1)
+        return max((self.strip_rows or fitting // tile * tile) // s, 1) * s
+
+    @property
+    def tile(self) -> int:
+        """Side of GeoTIFF tiles that strips end with, so that few are compressed twice."""
+        return next((tile for tile in TILES if self.rows % tile == 0), TILE)
+
     def pieces(self) -> Iterator[Piece]:
         """All strips, top to bottom."""
-        s, halo = self.model.scale, halo_of(self.model)
-        rows, cols = self.grid.shape
-        for span in spans(rows // s, max(1, (self.strip_rows or self._fitting_rows()) // s), halo):
+        s, cols = self.model.scale, self.grid.shape[1]
+        for span in spans(self.grid.shape[0] // s, self.rows // s, halo_of(self.model)):
             outer = span.outer(s)
             cube = self.reader.read(Window(0, outer.start, cols, outer.stop - outer.start), self.bands)
             lrhsi, lr_mask = degrade(self.model, cube.data, cube.mask)
             truth, mask = cube.data[:, span.inner(s)], cube.mask[span.inner(s)]
             msi = self.model.spectral(torch.from_numpy(truth)[None])[0].numpy()
             yield Piece(span.start, truth, msi, mask, lrhsi[:, span.inner()], lr_mask[span.inner()])
-
-    def _fitting_rows(self) -> int:
-        """Rows that fit the budget beside the halo; whole blocks of the outputs where they do."""
-        halo = 2 * halo_of(self.model) * self.model.scale
-        rows = VALUES_AT_ONCE // (len(self.bands) * self.grid.shape[1]) - halo
-        return max(rows // CubeWriter.block * CubeWriter.block or rows, self.model.scale)
 
 
 def halo_of(model: ObservationModel) -> int:

@@ -80,7 +80,8 @@ def simulate(
     """Write LRHSI (C, h, w), MSI (c, H, W) and the cropped truth (C, H, W) to `outdir` from a reference cube.
 
     The PSF is a Gaussian with `mtf` at the LR Nyquist frequency, or of width `psf_sigma` HR pixels; `phase` is the HR
-    coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows. Noise is Gaussian,
+    coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows: what opens a
+    georeferenced pair finds the pixels where they are and must not be told the phase again. Noise is Gaussian,
     independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are bands of
     the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips in HR
     pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving no output.
@@ -198,12 +199,13 @@ def _write(
     parts = ((observer.lr_grid, spectrum), (observer.grid, msi), (observer.grid, spectrum))
     record = {
         "made by": "hsfuse simulate", "version": __version__, "reference": observer.reader.path.name,
-        "reference_tags": observer.reader.tags, "settings": settings, "psf": observer.model.psf.label, "srf_sha256": response.sha256,
+        "reference_tags": observer.reader.tags, "settings": settings,
+        "psf": observer.model.psf.label, "srf_sha256": response.sha256,
     }  # fmt: skip
     tags = {"provenance": json.dumps(record)}
     with ExitStack() as stack:
         lrhsi, msi_file, truth = (
-            stack.enter_context(CubeWriter(file, grid, bands, tags=tags, overwrite=overwrite))
+            stack.enter_context(CubeWriter(file, grid, bands, tags=tags, overwrite=overwrite, block=observer.tile))
             for file, (grid, bands) in zip(files, parts, strict=True)
         )
         for piece in observer.pieces():

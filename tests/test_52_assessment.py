@@ -117,6 +117,27 @@ def test_other_bands_are_refused(scene):
         assess(scene.path("bands.tif"), reference=scene.path("truth.tif"))
 
 
+def test_files_without_wavelengths_go_by_band_order(scene):
+    write(scene.path("plain.tif"), scene.truth, GRID, Spectrum(None, None, tuple(f"b{i}" for i in range(24))))
+    a = assess(scene.path("plain.tif"), reference=scene.path("plain.tif"))
+    assert not a.has_wavelengths
+    assert a.curves[0].wavelengths_nm[-1] == 24
+    b = assess(scene.path("plain.tif"), **scene.observed, window=8)
+    assert b.has_wavelengths
+    assert b.metrics["hsi_rmse"] < 1e-6
+    with pytest.raises(InputError, match="not both have wavelengths"):
+        assess(scene.path("plain.tif"), reference=scene.path("msi.tif"))
+
+
+def test_an_empty_band_is_told(scene):
+    empty = scene.truth.copy()
+    empty[3] = 0
+    write_cube(scene.path("empty.tif"), empty)
+    a = assess(scene.path("empty.tif"), reference=scene.path("truth.tif"))
+    assert a.shape[0] == WAVELENGTHS_NM.size - 1
+    assert "1 bands of the fused cube" in a.warnings[0]
+
+
 def test_nothing_to_compare_with_is_refused(scene):
     with pytest.raises(SettingError, match="nothing to hold"):
         assess(scene.path("truth.tif"))
@@ -125,12 +146,14 @@ def test_nothing_to_compare_with_is_refused(scene):
 
 
 def test_recorded_settings_are_used_and_told(scene):
-    record = {"srf": scene.path("s.csv"), "psf_sigma": 3.0, "phase": 1.5, "scale": SCALE}
+    used = {"srf": scene.path("s.csv"), "psf_sigma": 3.0, "phase": 1.5}
+    record = {"settings": used, "srf": {"name": "s"}, "scale": SCALE, "adaptation": {"train_loss": [float("nan")]}}
     write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps(record))
     files = {"hsi": scene.path("hsi.tif"), "msi": scene.path("msi.tif")}
     a = assess(scene.path("told.tif"), **files, window=8)
     assert "sigma 3" in a.settings["observation"]
     assert any("psf_sigma 3," in note for note in a.notes)
+    assert json.dumps(a.to_dict(), allow_nan=False)
     b = assess(scene.path("told.tif"), **files, mtf=0.3, window=8)
     assert b.metrics["hsi_rmse"] < 1e-6 < a.metrics["hsi_rmse"]
 
@@ -180,11 +203,15 @@ def test_indices_are_compared(scene):
     red = np.abs(WAVELENGTHS_NM - 665).argmin()
     flawed = scene.truth.copy()
     flawed[red] *= 0.5
+    nir = np.abs(WAVELENGTHS_NM - 842).argmin()
+    flawed[nir, 0, 0] = -0.9 * flawed[red, 0, 0]  # would give an NDVI of -19
     write_cube(scene.path("flawed.tif"), flawed)
     a = assess(scene.path("flawed.tif"), reference=scene.path("truth.tif"))
     found = {c.name: c for c in a.indices}
-    nir = scene.truth[np.abs(WAVELENGTHS_NM - 842).argmin()].astype(float)
-    ndvi = [(nir - r) / (nir + r) for r in (flawed[red].astype(float), scene.truth[red].astype(float))]
+    known = np.arange(GRID.shape[0] * GRID.shape[1]) > 0
+    pairs = ((scene.truth, nir), (scene.truth, red), (flawed, red))
+    n, r, wrong = (cube[b].ravel()[known].astype(float) for cube, b in pairs)
+    ndvi = [(n - wrong) / (n + wrong), (n - r) / (n + r)]
     assert found["NDVI"].bias == pytest.approx((ndvi[0] - ndvi[1]).mean())
     assert found["NDVI"].rmse == pytest.approx(np.sqrt(((ndvi[0] - ndvi[1]) ** 2).mean()))
     assert found["NDRE"].rmse == 0

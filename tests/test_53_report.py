@@ -17,7 +17,7 @@ from hsfuse.errors import OutputError
 from hsfuse.quicklook import encode, map_uri, stretch_limits, to_rgb
 from hsfuse.report import render_report, write_report
 from hsfuse.report.figures import spectra_data, training
-from hsfuse.report.words import flat
+from hsfuse.report.words import flat, method_words, training_words
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -147,8 +147,19 @@ def test_records_without_curves_draw_none(record):
 
 def test_training_curves_may_lack_parts():
     drawn = training({"adaptation": {"train_loss": [2, float("nan"), 1], "base_held_out": None}})
-    assert drawn["curves"] == [{"name": "training", "x": [0, 1, 2], "y": [2.0, None, 1.0]}]
+    assert drawn["curves"] == [{"name": "training loss", "x": [0, 1, 2], "y": [2.0, None, 1.0]}]
     assert drawn["base"] is None
+
+
+def test_what_the_fitting_brought_is_told():
+    record = {"steps": [0, 20], "held_out": [1.0, 0.75]}
+    assert "25% lower" in training_words({"adaptation": {**record, "base_held_out": 1.0}})
+    assert "25% lower" in training_words({"adaptation": {**record, "gain": 0.25, "verdict": ""}})
+    told = training_words({"adaptation": {**record, "gain": 0.0, "verdict": "the base is the result"}})
+    assert told.endswith("the base is the result.")
+    assert training_words({}) == ""
+    assert method_words({"method": {"method": "srlf", "base": "glp"}}) == "srlf; base glp"
+    assert method_words({"method": "gsa"}) == "gsa"
 
 
 def test_provenance_lines_are_flat():

@@ -34,6 +34,8 @@ def warn(
     share = valid_pixels / (inputs.shape[0] * inputs.shape[1])
     if share < 0.999:
         out.append(f"{1 - share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.")
+    if inputs.left_out:
+        out.append(f"{inputs.left_out} bands of the fused cube are marked bad or empty and are not assessed.")
     if inputs.observed is None or without is None or result is None:
         return out
     return out + _inconsistent(result) + _misplaced(shift) + _gains(inputs.observed, without) + _blind(inputs)

@@ -23,8 +23,9 @@ class SpectralIndex:
 
 
 def _normalised(planes: Sequence[Floats]) -> Floats:
-    total = planes[0] + planes[1]
-    return np.divide(planes[0] - planes[1], total, out=np.full(total.shape, np.nan), where=total > 0)
+    """(a - b) / (a + b); undefined where a reflectance isn't positive: over dark water it could be anything."""
+    total, positive = planes[0] + planes[1], (planes[0] > 0) & (planes[1] > 0)
+    return np.divide(planes[0] - planes[1], total, out=np.full(total.shape, np.nan), where=positive)
 
 
 def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Floats]], Floats]:

@@ -59,12 +59,14 @@ class Inputs:
     """All that is assessed: the fused cube on `shape` (H, W) and what there is to hold it against.
 
     Where no file knows wavelengths, `wavelengths_nm` are band numbers from 1 and `has_wavelengths` is False.
+    `left_out` counts bands of the fused cube that are bad or empty.
     """
 
     fused: Source
     shape: tuple[int, int]
     wavelengths_nm: np.ndarray
     has_wavelengths: bool
+    left_out: int
     reference: Source | None
     observed: Observed | None
 
@@ -82,8 +84,6 @@ def open_inputs(
     chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
     if not chosen:
         raise InputError(f"{fused.path}: no valid pixel in any band")
-    if len(chosen) < fused.count:
-        notes.append(f"{fused.count - len(chosen)} of {fused.count} bands are marked bad or empty and take no part")
     source = Source(fused, chosen)
     observed = _observed(stack, source, hsi, msi, settings, notes)
     truth = None if reference is None else _reference(stack, source, reference, notes)
@@ -93,7 +93,7 @@ def open_inputs(
     if centres is None:
         notes.append("no file has wavelengths: bands are numbered in the curves")
         centres = np.arange(1.0, len(chosen) + 1)
-    return Inputs(source, fused.grid.shape, centres, has_wavelengths, truth, observed)
+    return Inputs(source, fused.grid.shape, centres, has_wavelengths, fused.count - len(chosen), truth, observed)
 
 
 def _centres(source: Source) -> np.ndarray | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, isqrt
 
 import numpy as np
 import torch
 from rasterio.windows import Window
+from tqdm import tqdm
 
 from hsfuse.assessment.collect import BlockMeans, HistogramCounter, PointSampler
 from hsfuse.assessment.indices import IndexSums
@@ -19,6 +20,8 @@ from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map,
 
 #: Values (pixels x bands) of one cube held at a time: 64 MB of float32.
 VALUES_AT_ONCE = 2**24
+#: Side of the blocks in which GeoTIFFs are usually stored.
+BLOCK = 256
 #: A degraded pixel counts when at least this share of its PSF's weight lies on valid pixels.
 MIN_PSF_WEIGHT = 0.99
 
@@ -78,9 +81,14 @@ def largest_value(source: Source, shape: tuple[int, int], side: int | None) -> f
     return highest
 
 
+def _bar(pieces: Iterable[Tile]) -> Iterable[Tile]:
+    """The tiles, with a progress bar on a terminal."""
+    return tqdm(list(pieces), desc="assessing", unit="tile", disable=None, leave=False)
+
+
 def _side(bands: int, halo: int) -> int:
-    """Side of a tile that with its halo fits the budget, at least as large as the halo."""
-    return max(64, halo, isqrt(VALUES_AT_ONCE // max(1, bands)) - halo)
+    """Side of a tile that with its halo about fits the budget, in whole blocks so that files aren't decoded again."""
+    return max(1, (isqrt(VALUES_AT_ONCE // max(1, bands)) - halo) // BLOCK) * BLOCK
 
 
 def _window(tile: Tile) -> Window:
@@ -97,7 +105,7 @@ def high_pass(
     """Feed the fused cube with reference and MSI to the accumulators; returns the count of valid fused pixels."""
     halo = max([m.halo for m in (reference, without) if m is not None])
     count = 0
-    for tile in tiles(*inputs.shape, side or _side(len(inputs.fused.bands), halo), halo):
+    for tile in _bar(tiles(*inputs.shape, side or _side(len(inputs.fused.bands), halo), halo)):
         fused = inputs.fused.read(_window(tile))
         core = slice(0, tile.rows), slice(0, tile.cols)
         into.image("fused", tile.row, tile.col, fused.data[:, *core], fused.mask[core])
@@ -137,7 +145,7 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
     assert into.shift is not None
     s = observed.scale
     shape = (inputs.shape[0] // s, inputs.shape[1] // s)
-    for tile in tiles(*shape, max(1, side // s) if side else 64, metrics.halo):
+    for tile in _bar(tiles(*shape, max(1, side // s) if side else 64, metrics.halo)):
         window = _window(tile)
         lrhsi = observed.low.read(window)
         degraded, valid = _degraded(observed, inputs.fused, window, shape)

@@ -137,7 +137,7 @@ class Assessment:
             "shift_px": None if self.shift_px is None else list(self.shift_px),
             "notes": list(self.notes),
             "warnings": list(self.warnings),
-            "provenance": self.provenance,
+            "provenance": _plain_all(self.provenance),
             "seconds": round(self.seconds, 3),
         }
 
@@ -150,6 +150,15 @@ def _curve(curve: Curve) -> dict[str, Any]:
         "values": [_plain(float(v)) for v in curve.values],
     }
     return out if curve.band_names is None else {**out, "bands": list(curve.band_names)}
+
+
+def _plain_all(value: Any) -> Any:
+    """The same with every number of it as JSON has it."""
+    if isinstance(value, dict):
+        return {str(key): _plain_all(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_all(item) for item in value]
+    return _plain(value) if isinstance(value, float) else value
 
 
 def _plain(value: float) -> float | str | None:

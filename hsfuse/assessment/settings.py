@@ -68,9 +68,10 @@ def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:
-    """A value of the provenance by name, at its top or in one of its sections; None when it isn't there."""
-    places = [provenance, *(provenance[s] for s in _SECTIONS if isinstance(provenance.get(s), Mapping))]
-    return next((place[name] for place in places if place.get(name) is not None), None)
+    """A value of the provenance by name, in one of its sections or at its top; None when it isn't there."""
+    places = [*(provenance[s] for s in _SECTIONS if isinstance(provenance.get(s), Mapping)), provenance]
+    found = (place.get(name) for place in places)
+    return next((value for value in found if value is not None and not isinstance(value, Mapping)), None)
 
 
 def _words(value: Any) -> str:

@@ -39,6 +39,7 @@ def simulate(reference: Path, outdir: Path, as_json: bool, **settings: Any) -> N
     """Make an LRHSI and an MSI that belong together from a REFERENCE cube, for tests with a known truth.
 
     OUTDIR receives lrhsi.dat and .hdr, msi.tif, and reference.tif: the reference cropped to whole LR pixels.
+    The LRHSI's georeference follows --phase, so a georeferenced pair is fused without --phase.
     """
     from hsfuse.simulation import simulate as run
 

@@ -76,6 +76,7 @@ METHODS: dict[str, str] = {
     "cnmf": "hsfuse.fusers.cnmf:CNMF",
     "hysure": "hsfuse.fusers.hysure:HySure",
     "fuse": "hsfuse.fusers.sylvester:Sylvester",
+    "conic": "hsfuse.fusers.conic:Conic",
 }
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.frame import SceneFrame, reduced
-from hsfuse.nets.srlf import Observation, SRLFNet
+from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 
 #: Share of the reduced-resolution target that judges and is not trained on.
 HELD_OUT = 0.25
@@ -80,12 +80,6 @@ class Pair:
         return Pair(hr(self.base), obs, hr(self.target), hr(self.mask))
 
 
-def dihedral(t: Tensor, turn: int) -> Tensor:
-    """One of the eight symmetries of the square, on the last two axes."""
-    t = torch.rot90(t, turn % 4, (-2, -1))
-    return t.flip(-1) if turn >= 4 else t
-
-
 def held_out_cells(shape: tuple[int, ...], s: int, seed: int) -> Tensor:
     """Boolean (n, 1, h, w): cells of at least s pixels a side, a share HELD_OUT of them, spread pseudo-randomly."""
     n, h, w = shape
@@ -126,9 +120,10 @@ class Adaptation:
         base, obs = self.frame.observe(coefficients, scene.msi, self.frame.base.outside(scene.lrhsi))
         return Pair(base, obs, coefficients, scene.mask[:, None])
 
-    def fused(self, net: SRLFNet, pair: Pair) -> Tensor:
+    def fused(self, net: SRLFNet, pair: Pair, turns: int = 1) -> Tensor:
         """Fused coefficients a of a pair."""
-        z: Tensor = net(pair.base, pair.obs, self.frame.step[:, None, None])
+        step = self.frame.step[:, None, None]
+        z: Tensor = net(pair.base, pair.obs, step) if turns == 1 else net.ensemble(pair.base, pair.obs, step, turns)
         return z * self.frame.unit[:, None, None]
 
     def supervised(self, net: SRLFNet, pair: Pair) -> Tensor:
@@ -218,11 +213,11 @@ class Adaptation:
         return float(((correction - needed) ** 2).sum().sqrt() / (needed**2).sum().sqrt().clamp_min(1e-30))
 
     @torch.no_grad()
-    def _held_out_corrections(self, net: SRLFNet) -> tuple[Tensor, Tensor]:
+    def _held_out_corrections(self, net: SRLFNet, turns: int = 1) -> tuple[Tensor, Tensor]:
         """What the network adds to the base on held-out pixels, and what it should: each (pixels, K)."""
         net.eval()
         base = self.low.base * self.frame.unit[:, None, None]
-        fused = torch.cat([self.fused(net, self._whole(b)) for b in range(len(base))])
+        fused = torch.cat([self.fused(net, self._whole(b), turns) for b in range(len(base))])
         held = self.held[:, 0]
         return (fused - base).permute(0, 2, 3, 1)[held], (self.low.target - base).permute(0, 2, 3, 1)[held]
 
@@ -230,14 +225,14 @@ class Adaptation:
         height, width = self.low.base.shape[2:]
         return self.low.window(block, 0, 0, (height, width), 0)
 
-    def trust(self, net: SRLFNet) -> tuple[Tensor, float]:
+    def trust(self, net: SRLFNet, turns: int = 1) -> tuple[Tensor, float]:
         """Share (K,) of each coefficient's correction that the held-out cells bear out, and the relative error with it.
 
         The least-squares factor between the correction and what it should be, less its standard error, cut to 0..1:
         where the network doesn't help for sure, the base remains. Neighbouring pixels' errors go together, so only one
         pixel in CORRELATED counts as independent.
         """
-        correction, needed = self._held_out_corrections(net)
+        correction, needed = self._held_out_corrections(net, turns)
         power = (correction**2).sum(0).clamp_min(1e-30)
         factor = (correction * needed).sum(0) / power
         deviation = (((factor * correction - needed) ** 2).mean(0) * CORRELATED / power).sqrt()

@@ -123,3 +123,15 @@ def pure_pixels(spectra: Tensor, count: int) -> Tensor:
         axis = left[:, best] / left[:, best].norm().clamp_min(1e-12)
         left = left - axis[:, None] * (axis @ left)
     return torch.stack(chosen)
+
+
+def factorise(spectra: Tensor, count: int, updates: int = 100) -> Tensor:
+    """Non-negative factor M (C, P) of non-negative spectra (C, n), P up to `count`, started at pure pixels."""
+    m = spectra[:, pure_pixels(spectra, count)].clamp_min(TINY)
+    a = torch.full((m.shape[1], spectra.shape[1]), 1 / m.shape[1], dtype=m.dtype, device=m.device)
+    for i in range(2 * updates):
+        if i >= updates:
+            m = _factor_step(m, spectra, a)
+        for _ in range(3 if i >= updates else 1):
+            a = a * (m.T @ spectra) / (m.T @ m @ a + TINY)
+    return m

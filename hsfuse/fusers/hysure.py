@@ -66,7 +66,8 @@ class HySure:
     def solve(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The coefficients (B, K, H, W)."""
         a = regression_mean(self.problem, self.regression, lrhsi, msi)
-        rhs, data, mu = self.problem.gradient_at_zero(lrhsi, msi), self.problem.hessian(), self.penalty
+        data, mu = self.problem.hessian(), self.penalty
+        rhs = self.problem.descent(torch.zeros_like(a), lrhsi, msi)
         d = differences(a)
         u = torch.zeros_like(d)
         for _ in range(self.iterations):

@@ -41,10 +41,11 @@ class SRLFFuser:
         weights: Path | None = None,
         adapt: AdaptSettings | None = None,
         config: SRLFConfig | None = None,
+        turns: int = 8,
     ) -> None:
         if base not in BASES:
             raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {', '.join(BASES)}")
-        self.base_name, self.weights, self.config = base, weights, config
+        self.base_name, self.weights, self.config, self.turns = base, weights, config, turns
         self.settings = adapt or AdaptSettings()
         self.adaptation = AdaptationLog()
         self.card: ModelCard | None = None
@@ -85,7 +86,7 @@ class SRLFFuser:
         else:
             if self.settings.steps > 0 and self.settings.minutes > 0:
                 self.net = run.run(self.net)
-            self.share, error = run.trust(self.net)
+            self.share, error = run.trust(self.net, self.turns)
             run.log.gain = 1 - error
             self._judge(run, error)
         self.net.eval()
@@ -107,7 +108,7 @@ class SRLFFuser:
         coefficients, outside = base.subspace.project(lrhsi), base.outside(lrhsi)
         z, obs = self.frame.observe(coefficients, msi, outside)
         if self.share.any():
-            z = self.net(z, obs, (self.frame.step * self.share)[:, None, None])
+            z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
         return base.subspace.unproject(z * self.frame.unit[:, None, None]) + outside
 
     def describe(self) -> dict[str, str]:

@@ -50,12 +50,16 @@ class FusionProblem:
         """Q^T Q / noise_y: (K, K)."""
         return self.response.T @ (self.response / self.noise_y[:, None])
 
-    def gradient_at_zero(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        """-J'(0): LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
-        e = self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]
-        from_x = self.model.spatial_adjoint(mix(e.T, lrhsi))
-        centred = msi - self.offset.to(msi)[:, None, None]
-        return from_x + mix((self.response / self.noise_y[:, None]).T, centred)
+    def descent(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """-J'(a) for a (B, K, H, W), LRHSI (B, C, h, w), MSI (B, c, H, W); from misfits, so exact in float32 too."""
+        misfit_x, misfit_y = self._misfits(a, lrhsi, msi)
+        weighted_basis = self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]
+        from_x = self.model.spatial_adjoint(mix(weighted_basis.T, misfit_x))
+        return from_x + mix((self.response / self.noise_y[:, None]).T, misfit_y)
+
+    def _misfits(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        misfit_x = lrhsi - self.subspace.unproject(self.model.spatial(a))
+        return misfit_x, msi - self.offset.to(msi)[:, None, None] - mix(self.response, a)
 
     def hessian(self) -> Callable[[Tensor], Tensor]:
         """J'' as a function on (B, K, H, W)."""
@@ -68,8 +72,7 @@ class FusionProblem:
 
     def value(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
         """J(a)."""
-        misfit_x = lrhsi - self.model.spatial(self.subspace.unproject(a))
-        misfit_y = msi - mix(self.response, a) - self.offset.to(msi)[:, None, None]
+        misfit_x, misfit_y = self._misfits(a, lrhsi, msi)
         weighted = (misfit_x.square() / self.noise_x.to(a)[:, None, None]).sum()
         return float(weighted + (misfit_y.square() / self.noise_y.to(a)[:, None, None]).sum()) / 2
 

@@ -57,8 +57,8 @@ class Sylvester:
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Prior mean, then the closed form."""
         mean = regression_mean(self.problem, self.regression, lrhsi, msi)
-        rhs = self.problem.gradient_at_zero(lrhsi, msi) + mix(self.precision, mean)
-        return self.problem.subspace.unproject(self.solver.solve(rhs)).float()
+        a = mean + self.solver.solve(self.problem.descent(mean, lrhsi, msi))
+        return self.problem.subspace.unproject(a).float()
 
     def describe(self) -> dict[str, str]:
         """Subspace and noise."""

@@ -3,9 +3,11 @@
 from hsfuse.io.checks import check_valid, usable_bands
 from hsfuse.io.outputs import check_output, driver_of, output_files
 from hsfuse.io.raster import CubeReader, open_cube
+from hsfuse.io.sinks import TILE
 from hsfuse.io.writer import CubeWriter
 
 __all__ = [
+    "TILE",
     "CubeReader",
     "CubeWriter",
     "check_output",

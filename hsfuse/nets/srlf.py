@@ -11,6 +11,7 @@ them. The observation model is given with each call: weights aren't tied to a se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,22 @@ class Observation:
     guide: Tensor
     model: ObservationModel
     unit: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Observation:
+        """The same observation with its images changed, e.g. turned."""
+        return Observation(change(self.x), change(self.y), change(self.guide), self.model, self.unit)
+
+
+def dihedral(t: Tensor, turn: int) -> Tensor:
+    """One of the eight symmetries of the square, on the last two axes."""
+    t = torch.rot90(t, turn % 4, (-2, -1))
+    return t.flip(-1) if turn >= 4 else t
+
+
+def undo_dihedral(t: Tensor, turn: int) -> Tensor:
+    """Inverse of `dihedral`."""
+    t = t.flip(-1) if turn >= 4 else t
+    return torch.rot90(t, -(turn % 4), (-2, -1))
 
 
 def conv1x1(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
@@ -164,6 +181,14 @@ class SRLFNet(nn.Module):
         self.apply(_xavier)
         if identity:
             nn.init.zeros_(self.refine.weight)
+
+    def ensemble(self, base: Tensor, obs: Observation, step: Tensor | float = 1.0, turns: int = 8) -> Tensor:
+        """Mean of `forward` over the first `turns` of the eight symmetries of the square (self-ensemble)."""
+        total = torch.zeros_like(base)
+        for turn in range(turns):
+            fused = self(dihedral(base, turn), obs.map(lambda t, k=turn: dihedral(t, k)), step)
+            total += undo_dihedral(fused, turn)
+        return total / turns
 
     def forward(self, base: Tensor, obs: Observation, step: Tensor | float = 1.0) -> Tensor:
         """base (B, C, H, W) in feature units -> fused (B, C, H, W); `step` scales the correction per channel."""

@@ -174,11 +174,13 @@ def training(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     steps = _series(record.get("steps")) or list(range(max(len(c) for c in curves.values())))
     if not any(curves.values()):
         return None
-    named = {"training": curves["train_loss"], "held-out blocks": curves["held_out"]}
-    base = record.get("base_held_out")
+    named = {"training loss": curves["train_loss"], "error on held-out blocks": curves["held_out"]}
+    base, kept = record.get("base_held_out"), record.get("kept_step")
+    if base is None and "gain" in record:
+        base = 1.0  # hsfuse's own record: errors relative to the base
     return {
         "base": float(base) if isinstance(base, int | float) else None,
-        "kept": str(record.get("kept", "")),
+        "kept": float(kept) if isinstance(kept, int | float) else None,
         "curves": [{"name": n, "x": steps[-len(c) :], "y": c} for n, c in named.items() if c],
     }
 

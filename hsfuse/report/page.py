@@ -17,7 +17,7 @@ from hsfuse.assessment import SECTIONS, Assessment, Row, number, rows, short_nam
 from hsfuse.errors import OutputError
 from hsfuse.metrics import CATALOGUE
 from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures
-from hsfuse.report.words import cards, flat, in_short, training_words
+from hsfuse.report.words import cards, flat, in_short, method_words, training_words
 
 _FOLDER = Path(__file__).parent
 
@@ -61,6 +61,7 @@ def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[
         "maps": [map_figure(m, tops[m.name]) for m in assessment.maps],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
+        "method": method_words(assessment.provenance),
         "training": training_words(assessment.provenance),
         "provenance": flat(assessment.provenance),
         "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),

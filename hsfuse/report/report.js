@@ -88,6 +88,10 @@
     svg("rect", { x: L, y: T - 5, width: W - L - R + 5, height: H - B - T + 5 }, svg("clipPath", { id: clip }, root));
     const plot = svg("g", { "clip-path": `url(#${clip})` }, root);
     for (const s of spec.series) draw(plot, s, sx, sy);
+    if (spec.at !== undefined && spec.at !== null) {
+      svg("line", { class: "axis", x1: sx(spec.at), x2: sx(spec.at), y1: T, y2: H - B }, root);
+      svg("text", { x: sx(spec.at) + (sx(spec.at) > W - 60 ? -6 : 6), y: H - B - 8, "text-anchor": sx(spec.at) > W - 60 ? "end" : "start" }, root, "kept");
+    }
     readout(host, root, spec, sx, { W, H, T, B, x0, x1, L, R });
   }
 
@@ -225,8 +229,8 @@
     const training = file.querySelector(".training");
     if (training) {
       const t = data.training, series = t.curves.map((c, i) => ({ ...c, colour: ["LRHSI", "fused"][i] }));
-      if (t.base !== null) series.push({ name: "training-free base on held-out blocks", x: [Math.min(...t.curves[0].x), Math.max(...t.curves[0].x)], y: [t.base, t.base], flat: t.base, colour: "reference", dash: "7 4" });
-      chart(training, { x: "step", y: "loss", series, zero: true, height: 280 });
+      if (t.base !== null) series.push({ name: "training-free base on the same blocks", x: [Math.min(...t.curves[0].x), Math.max(...t.curves[0].x)], y: [t.base, t.base], flat: t.base, colour: "reference", dash: "7 4" });
+      chart(training, { x: "step", y: "loss, relative error", series, zero: true, height: 280, at: t.kept });
     }
   }
 })();

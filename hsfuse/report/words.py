@@ -75,19 +75,28 @@ def in_short(assessment: Assessment) -> list[str]:
 
 def training_words(provenance: Mapping[str, Any]) -> str:
     """What the adaptation brought, in a sentence; empty without one."""
-    record = training(provenance)
-    if record is None:
+    record, drawn = provenance.get("adaptation"), training(provenance)
+    if drawn is None or not isinstance(record, Mapping):
         return ""
-    held = [v for c in record["curves"] if c["name"].startswith("held") for v in c["y"] if v is not None]
-    kept = f" Kept: {record['kept']}." if record["kept"] else ""
-    if not held or not record["base"]:
-        return f"The network was fitted on the scene itself.{kept}"
-    change = min(held) / record["base"] - 1
+    held = [v for c in drawn["curves"] if "held-out" in c["name"] for v in c["y"] if v is not None]
+    told = " ".join(f"{str(record[name]).rstrip('.')}." for name in ("verdict", "kept") if record.get(name))
+    if told or not held or not drawn["base"]:
+        return f"The network was fitted on the scene itself: {told}" if told else "It was fitted on the scene itself."
+    change = min(held) / drawn["base"] - 1
     word = "lower" if change < 0 else "higher"
     return (
         f"On blocks of the scene that training never saw, the best error was {abs(change):.0%} {word} than that of the "
-        f"training-free base.{kept}"
+        "training-free base."
     )
+
+
+def method_words(provenance: Mapping[str, Any]) -> str:
+    """How the cube was fused, in a line; empty when the file doesn't say."""
+    method = provenance.get("method")
+    if isinstance(method, Mapping):
+        told = [f"{key} {value}" for key, value in method.items() if value and key not in ("method", "adaptation")]
+        return "; ".join([str(method.get("method", "")), *told]).strip("; ")
+    return "" if method is None else str(method)
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up all they need in .venv; both work in a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo-output
+DATA   := examples/data
+
+.PHONY: demo test lint types unit format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	mkdir -p $(OUT)
+	$(BIN)/hsfuse fuse --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 -o $(OUT)/fused.tif --overwrite
+	$(BIN)/hsfuse assess $(OUT)/fused.tif --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 \
+	  --reference $(DATA)/indian_pines_reference.tif --report $(OUT)/report.html --overwrite -q
+	@echo
+	@echo "fused cube:  $(OUT)/fused.tif"
+	@echo "HTML report: $(OUT)/report.html (open it in a browser)"
+
+test: lint types unit
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+unit: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,138 @@
+"""Subspace MAP whose spectra lean towards the cone of a learned non-negative dictionary: the strongest classical method.
+
+Spectra of mixed pixels are non-negative combinations of the scene's materials (the idea of NSSR: Dong et al. 2016,
+"Hyperspectral image super-resolution via non-negative structured sparse representation", IEEE TIP 25(5); of coupled
+unmixing: Yokoya et al. 2012, and of its closed-form steps: Wei et al. 2016, "Multiband image fusion based on spectral
+unmixing", IEEE TGRS 54(12)). Here the dictionary is a prior, not a constraint, so that a spectrum it lacks isn't lost:
+
+    min over a, B >= 0   J(a) + 1/2 |a - m|^2_Z + k/2 |a - D B|^2_T
+
+J is the data term, m the image of an adaptive regression on the denoised MSI, Z the covariance of that regression's
+residual, D = E^T M the dictionary in the subspace, and T the covariance Z, its weak directions widened, plus that of what
+the dictionary leaves of the LRHSI's own spectra: it counts only as far as it fits. The problem is convex.
+Alternating: B by a few steps of ADMM per pixel (small matrices), a in closed form by the Sylvester equation.
+M comes from a non-negative factorisation of the regression's high-resolution spectra and the LRHSI's together: LR pixels
+alone are too mixed to span the scene's spectra.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers.adaptive import AdaptiveRegression
+from hsfuse.fusers.cnmf import factorise
+from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.problem import fit_problem, mix, msi_noise
+from hsfuse.fusers.regression import signal_share
+from hsfuse.fusers.samples import lr_pairs
+from hsfuse.fusers.sylvester import SylvesterSolver, detail_ratio, prior_covariance
+from hsfuse.physics import ObservationModel
+
+#: High-resolution spectra that the dictionary is learned from.
+SPECTRA = 2000
+#: Least variance of T, relative to the largest.
+LEAST_CONE_VARIANCE = 1e-2
+#: ADMM penalty of the per-pixel coding relative to its quadratic term, and steps per alternation.
+CODING_PENALTY = 0.05
+CODING_STEPS = 8
+#: The first alternation takes this many times the steps.
+FIRST_STEPS = 4
+
+
+class Conic:
+    """HRHSI (B, C, H, W) from a convex problem in the subspace; per tile, after the scene's statistics are fitted."""
+
+    name = "conic"
+    requirements = Requirements(halo=12)
+    model: ObservationModel
+
+    def __init__(self, dimension: int = 16, atoms: int = 40, strength: float = 3.0, alternations: int = 8) -> None:
+        self.dimension, self.atoms, self.strength, self.alternations = dimension, atoms, strength, alternations
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Estimate noise, subspace, regression, prior covariances and dictionary."""
+        self.model, self.noise = model, msi_noise(scene)
+        clean = TrainingScene(scene.lrhsi, denoise(scene.msi, self.noise), scene.mask)
+        self.problem = fit_problem(scene, model, self.dimension)
+        pairs = lr_pairs(clean, model)
+        self.regression = AdaptiveRegression(pairs, self.problem.subspace.basis.to(pairs.lrhsi).T @ pairs.lrhsi)
+        self.share = signal_share(self.problem.subspace.residual(scene.lrhsi), scene.mask)
+        self._fit_priors(prior_covariance(self.regression.residual, detail_ratio(clean, model)))
+        self._fit_dictionary(clean)
+        return self
+
+    def _fit_priors(self, covariance: Tensor) -> None:
+        eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        self.precision = torch.linalg.inv(covariance)
+        self.first_solver = SylvesterSolver(self.problem, self.precision)
+        self.cone_covariance = covariance + LEAST_CONE_VARIANCE * covariance.diagonal().max() * eye
+
+    def _fit_dictionary(self, clean: TrainingScene) -> None:
+        """D from a sample of spectra; T from what D, coded with as many steps as a tile, leaves of the LR spectra."""
+        basis = self.problem.subspace.basis.double()
+        self.dictionary = basis.T @ factorise(self._spectra(clean), self.atoms)
+        self._set_cone_covariance(self.cone_covariance)
+        low = (basis.T @ clean.spectra().double())[None, :, :, None]
+        zero = torch.zeros((), dtype=low.dtype, device=low.device)
+        code, _ = self._code(low, zero, zero, CODING_STEPS * (self.alternations + FIRST_STEPS - 1))
+        left = (low - mix(self.dictionary, code))[0, :, :, 0]
+        self._set_cone_covariance(self.cone_covariance + left @ left.T / left.shape[1])
+
+    def _spectra(self, clean: TrainingScene) -> Tensor:
+        """The LRHSI's spectra and a repeatable sample of the regression's, non-negative: (C, n)."""
+        images = self.problem.subspace.unproject(self._mean(clean.lrhsi, clean.msi)).transpose(0, 1)
+        s = self.model.scale
+        sharp = images[:, clean.mask.repeat_interleave(s, 1).repeat_interleave(s, 2)]
+        order = torch.randperm(sharp.shape[1], generator=torch.Generator().manual_seed(0))[:SPECTRA].to(sharp.device)
+        low = clean.spectra()
+        low = low[:, :: max(1, low.shape[1] // SPECTRA)]
+        return torch.cat([sharp[:, order], low], 1).clamp_min(0).double()
+
+    def _set_cone_covariance(self, covariance: Tensor) -> None:
+        """Precision, solver and coding matrices that follow from T's covariance."""
+        self.cone_precision = self.strength * torch.linalg.inv(covariance)
+        self.solver = SylvesterSolver(self.problem, self.precision + self.cone_precision)
+        gram = self.dictionary.T @ self.cone_precision @ self.dictionary
+        self.penalty = CODING_PENALTY * float(gram.diagonal().mean())
+        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        self.coder = torch.linalg.inv(gram + self.penalty * eye)
+
+    def _mean(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        return self.regression.mean(self.problem.subspace.project(lrhsi), msi, self.model)
+
+    @torch.no_grad()
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Solve the tile; what the LRHSI has outside the subspace is interpolated, as far as it is signal."""
+        a = self.solve(lrhsi, denoise(msi, self.noise))
+        outside = self.share.to(a)[:, None, None] * self.problem.subspace.residual(lrhsi)
+        return (self.problem.subspace.unproject(a) + self.model.upsample(outside)).float()
+
+    def solve(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """The coefficients (B, K, H, W) for a denoised MSI."""
+        mean = self._mean(lrhsi, msi)
+        a = mean + self.first_solver.solve(self.problem.descent(mean, lrhsi, msi))
+        code = dual = torch.zeros(()).to(a)
+        for i in range(self.alternations):
+            code, dual = self._code(a, code, dual, CODING_STEPS * (1 if i else FIRST_STEPS))
+            priors = mix(self.precision, mean - a) + mix(self.cone_precision, mix(self.dictionary, code) - a)
+            a = a + self.solver.solve(self.problem.descent(a, lrhsi, msi) + priors)
+        return a
+
+    def _code(self, a: Tensor, code: Tensor, dual: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Steps of ADMM towards the non-negative codes closest to a: codes and scaled multipliers (B, P, H, W)."""
+        target = mix(self.dictionary.T @ self.cone_precision, a)
+        for _ in range(steps):
+            free = mix(self.coder, target + self.penalty * (code - dual))
+            code = (free + dual).clamp_min(0)
+            dual = dual + free - code
+        return code, dual
+
+    def describe(self) -> dict[str, str]:
+        """Settings and estimates."""
+        atoms = str(self.dictionary.shape[1])
+        return {"method": self.name, **self.problem.describe(), "dictionary": atoms, "strength": f"{self.strength:g}"}

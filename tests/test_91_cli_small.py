@@ -1,0 +1,124 @@
+"""`hsfuse simulate`, `hsfuse srf` and `hsfuse info` as commands."""
+
+import json
+
+import numpy as np
+import pytest
+from affine import Affine
+from click.testing import CliRunner
+from rasterio.crs import CRS
+from rasters import nm, write_cube, write_envi
+
+from hsfuse.cli import main
+from hsfuse.cube import Spectrum
+from hsfuse.grid import Grid
+from hsfuse.srf import list_srfs
+
+GRID = Grid((16, 24), Affine(10, 0, 600000, 0, -10, 5000000), CRS.from_epsg(32633))
+SPECTRUM = Spectrum(tuple(np.arange(420.0, 960.0, 20.0)), tuple(np.full(27, 20.0)), good=(*[True] * 26, False))
+
+
+@pytest.fixture
+def cube(tmp_path):
+    data = np.random.default_rng(0).random((27, *GRID.shape), dtype=np.float32)
+    write_cube(tmp_path / "cube.tif", data, np.ones(GRID.shape, bool), GRID, SPECTRUM, dtype="int16", scale=1e-4)
+    return tmp_path / "cube.tif"
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def test_simulate_says_what_it_made(cube, tmp_path):
+    out = tmp_path / "out"
+    result = run("simulate", cube, out, "--srf", "sentinel2", "--scale", 4, "--snr-hsi", 30, "--seed", 1)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["LRHSI", "MSI", "reference"]
+    assert "hsfuse: sentinel2 means Sentinel-2A MSI" in result.stderr
+    assert "1 of 27 bands" in result.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["lrhsi.dat", "lrhsi.hdr", "msi.tif", "reference.tif"]
+    assert "exists" in run("simulate", cube, out, "--srf", "sentinel2", "--scale", 4, code=1).stderr
+
+
+def test_simulate_json(cube, tmp_path):
+    options = ["--scale", 4, "--msi-bands", "B2,b03", "--psf-sigma", 1.5, "--phase", 0.5, "--json", "-q"]
+    result = run("simulate", cube, tmp_path / "out", "--srf", "sentinel2", *options)
+    found = json.loads(result.stdout)
+    assert found["msi_bands"] == ["B2", "B3"]
+    assert found["settings"]["psf_sigma"] == 1.5
+    assert found["settings"]["phase"] == 0.5
+    assert result.stderr == ""
+
+
+def test_simulate_from_a_reference_that_is_none(tmp_path):
+    missing = run("simulate", tmp_path / "no.tif", tmp_path / "out", "--srf", "sentinel2", "--scale", 4, code=1)
+    assert missing.stderr.startswith("hsfuse: error: ")
+    assert not (tmp_path / "out").exists()
+    run("simulate", tmp_path / "no.tif", tmp_path / "out", "--srf", "sentinel2", code=2)
+    run("simulate", tmp_path / "no.tif", tmp_path / "out", "--srf", "sentinel2", "--scale", 1, code=2)
+
+
+def test_srf_list_has_every_sensor():
+    out = run("srf", "list").stdout
+    assert [line.split()[0] for line in out.splitlines()] == ["name", *(r.name for r in list_srfs())]
+    assert out.isascii()
+    records = {r["name"]: r for r in json.loads(run("srf", "list", "--json").stdout)}
+    assert records["sentinel2a"]["kind"] == "measured"
+    assert records["gaofen1"]["kind"] == "approximate"
+    assert all(r["terms"] and r["source"] for r in records.values())
+
+
+def test_srf_show():
+    out = run("srf", "show", "sentinel2").stdout
+    assert out.startswith("sentinel2a\n")
+    assert "terms: " in out
+    assert "sentinel2 means" in out
+    band = next(b for b in json.loads(run("srf", "show", "S2A", "--json").stdout)["bands"] if b["band"] == "B8A")
+    assert band["centre_nm"] == pytest.approx(864.7, abs=1)
+    assert "did you mean" in run("srf", "show", "sentinal2", code=1).stderr
+
+
+def test_srf_show_is_ascii_for_any_csv(tmp_path):
+    (tmp_path / "mine.csv").write_text("# sensor: Ä\nwavelength_nm,blå\n450,0\n460,1\n470,0\n", encoding="utf-8")
+    assert run("srf", "show", tmp_path / "mine.csv").stdout.isascii()
+
+
+def test_srf_check_tells_coverage(cube):
+    result = run("srf", "check", cube, "sentinel2a")
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "100.0%" in rows["B3"]
+    assert rows["B11"].endswith("left out")
+    assert "hsfuse: warning: the HSI covers 0% of B11: left out" in result.stderr
+    bands = {b["band"]: b for b in json.loads(run("srf", "check", cube, "sentinel2a", "--json").stdout)["bands"]}
+    low, high = bands["B4"]["range_nm"]
+    assert 620 <= low < 665 < high <= 700
+    assert bands["B11"]["range_nm"] is None
+
+
+def test_info_tells_what_a_file_holds(cube):
+    out = run("info", cube).stdout
+    for words in ("16 rows x 24 columns x 27 bands", "EPSG:32633", "10 x 10", "600000, 4999840, 600240, 5000000"):
+        assert words in out
+    for words in ("int16, scale 0.0001", "nodata:       -32768", "420 to 940 nm", "20 to 20 nm"):
+        assert words in out
+    facts = json.loads(run("info", cube, "--json").stdout)
+    assert facts["bad_bands"] == [27]
+    assert facts["wavelengths_nm"][0] == 420
+    assert facts["size"] == [16, 24]
+
+
+def test_info_of_several_and_of_bare_files(cube, tmp_path):
+    bare = write_envi(tmp_path / "bare.dat", np.ones((2, 3, 4), "uint8"), *nm(500, 600))
+    several = json.loads(run("info", cube, bare, "--json").stdout)
+    assert [f["driver"] for f in several] == ["GTiff", "ENVI"]
+    assert several[1]["crs"] is None
+    assert several[1]["gsd"] is None
+    assert "not georeferenced" in run("info", bare).stdout
+    assert run("info", tmp_path / "no.tif", code=1).stdout == ""
+
+
+def test_info_shows_where_a_file_comes_from(cube, tmp_path):
+    run("simulate", cube, tmp_path / "out", "--srf", "sentinel2", "--scale", 4, "-q")
+    assert "hsfuse simulate" in run("info", tmp_path / "out" / "msi.tif").stdout
