@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent / "data"
 
 SIDE = 144  # of 145 rows and columns: a multiple of the scale
 SCALE = 4
-MSI_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+MSI_BANDS = ("B2", "B3", "B4", "B8")
 COUNT = 1e-4  # digital numbers up to 9604 become numbers up to 0.96
 
 #: Nominal: north up, 20 m, near the test site. Not the real georeference, which the package doesn't have.

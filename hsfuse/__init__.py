@@ -1,8 +1,8 @@
 """hsfuse: fuse a low-resolution hyperspectral and a high-resolution multispectral image with SRLF-Net.
 
-    import hsfuse
-    hsfuse.fuse("scene.hdr", "s2.tif", "sentinel2", "fused.tif")
-    hsfuse.assess("fused.tif", hsi="scene.hdr", msi="s2.tif", srf="sentinel2")
+import hsfuse
+hsfuse.fuse("scene.hdr", "s2.tif", "sentinel2", "fused.tif")
+hsfuse.assess("fused.tif", hsi="scene.hdr", msi="s2.tif", srf="sentinel2")
 """
 
 from __future__ import annotations

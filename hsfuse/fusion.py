@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TILE = 256
 DEFAULT_OVERLAP = 16
+#: MSI pixels up to which SRLF-Net averages over all eight symmetries unless told otherwise.
+SMALL_SCENE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class FuseSettings:
     save_model: Path | None = None
     tile: int = DEFAULT_TILE
     overlap: int = DEFAULT_OVERLAP
+    ensemble: int = 0
     device: str = "auto"
     dtype: str | None = None
     format: str = "auto"
@@ -130,14 +133,22 @@ def _check_outputs(pair: ScenePair, output: Path, settings: FuseSettings) -> Non
         raise OutputError(f"{settings.save_model} exists; give another name or --overwrite")
 
 
-def build_fuser(settings: FuseSettings, scale: int) -> Fuser:
+def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
     """The method by name; SRLF-Net with its weights and settings."""
     if settings.method != "srlf":
         return make_fuser(settings.method)
-    weights = find_weights(settings, scale)
+    weights = find_weights(settings, pair.scale)
     if weights is not None:
         log.info("weights: %s", weights.name)
-    return SRLFFuser(settings.base, weights, settings.adapt)
+    return SRLFFuser(settings.base, weights, settings.adapt, turns=ensemble_turns(settings.ensemble, pair))
+
+
+def ensemble_turns(asked: int, pair: ScenePair) -> int:
+    """How many of the square's eight symmetries are averaged: as asked, else (0) all for scenes that stay quick."""
+    if asked:
+        return asked
+    rows, cols = pair.alignment.full
+    return 8 if rows * cols <= SMALL_SCENE else 1
 
 
 def find_weights(settings: FuseSettings, scale: int) -> Path | None:
@@ -147,8 +158,8 @@ def find_weights(settings: FuseSettings, scale: int) -> Path | None:
 
 def fit_fuser(pair: ScenePair, settings: FuseSettings, device: str) -> Fuser:
     """Sample the scene and fit the method on it."""
-    fuser = build_fuser(settings, pair.scale)
     scene = sample_scene(pair).to(device)
+    fuser = build_fuser(settings, pair)
     log.info("scan backend: %s, device: %s", backend_name(torch.device(device)), device)
     return fuser.fit(scene, pair.model.to(device))
 
@@ -160,7 +171,7 @@ def _provenance(pair: ScenePair, fuser: Fuser, settings: FuseSettings, tiles: Ti
         "hsfuse": __version__,
         "command": settings.command,
         "inputs": pair.summary(),
-        "settings": {"srf": scene.srf, "mtf": scene.mtf, "psf_sigma": scene.psf_sigma, "phase": pair.model.phase},
+        "settings": {**asdict(scene), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "scale": pair.scale,
         "method": fuser.describe(),

@@ -15,14 +15,12 @@ import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.cube import Cube, Spectrum
-from hsfuse.errors import InputError, SettingError, SrfError
+from hsfuse.errors import InputError, SettingError
 from hsfuse.grid import Alignment, align
 from hsfuse.io import CubeReader, open_cube, usable_bands
 from hsfuse.physics import ObservationModel, Psf, centred_phase, gaussian_psf, sigma_from_mtf
-from hsfuse.srf import BandMatch, SpectralResponse, load_srf, match_bands
+from hsfuse.srf import SpectralResponse, covered_bands, load_srf, match_bands
 
-#: An MSI band is part of the observation when the HSI covers at least this share of its response.
-MIN_COVERAGE = 0.5
 DEFAULT_MTF = 0.3
 
 
@@ -118,17 +116,20 @@ def _open(stack: ExitStack, hsi: str | Path, msi: str | Path, settings: SceneSet
     if match.note:
         notes.append(match.note)
     spectrum = low.spectrum.select(hsi_bands)
-    matrix, coverage, kept = _covered(response, match, spectrum, notes)
-    model = ObservationModel(matrix, _psf(settings, alignment.scale), alignment.scale, settings.phase)
+    assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
+    covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    if covered.note:
+        notes.append(covered.note)
+    model = ObservationModel(covered.matrix, _psf(settings, alignment.scale), alignment.scale, settings.phase)
     return ScenePair(
         low,
         high,
         alignment,
         hsi_bands,
-        [match.indices[i] for i in kept],
-        tuple(match.bands[i] for i in kept),
+        [match.indices[i] for i in covered.kept],
+        covered.bands,
         response,
-        coverage,
+        covered.coverage,
         model,
         notes,
         stack,
@@ -143,26 +144,6 @@ def _usable(reader: CubeReader, notes: list[str]) -> list[int]:
     if not good.all():
         notes.append(f"{int((~good).sum())} of {good.size} HSI bands are marked bad or empty and take no part")
     return [int(i) for i in np.flatnonzero(good)]
-
-
-def _covered(
-    response: SpectralResponse, match: BandMatch, spectrum: Spectrum, notes: list[str]
-) -> tuple[np.ndarray, tuple[float, ...], list[int]]:
-    """R over the HSI's bands for the MSI bands that the HSI covers; the rest is said aloud."""
-    assert spectrum.wavelengths_nm is not None
-    wavelengths = np.asarray(spectrum.wavelengths_nm)
-    fwhm = None if spectrum.fwhm_nm is None else np.asarray(spectrum.fwhm_nm)
-    matrix, coverage = response.select(match.bands).matrix(wavelengths, fwhm)
-    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
-    if not kept:
-        raise SrfError(
-            f"the HSI covers {wavelengths.min():.0f} to {wavelengths.max():.0f} nm, which holds none of the MSI bands "
-            f"{', '.join(match.bands)} of {response.name}: no spectral overlap"
-        )
-    out = [f"{match.bands[i]} ({coverage[i]:.0%} covered)" for i in range(len(coverage)) if i not in kept]
-    if out:
-        notes.append(f"MSI bands left out, the HSI doesn't cover them: {', '.join(out)}")
-    return matrix[kept], tuple(float(coverage[i]) for i in kept), kept
 
 
 def _psf(settings: SceneSettings, scale: int) -> Psf:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from hsfuse import __version__
 from hsfuse.cube import Spectrum
-from hsfuse.errors import InputError, OutputError, SettingError, SrfError
+from hsfuse.errors import InputError, OutputError, SettingError
 from hsfuse.grid import Grid
 from hsfuse.io import CubeReader, CubeWriter, check_output, check_valid, open_cube, usable_bands
 from hsfuse.observe import Noise, Observer
 from hsfuse.physics import ObservationModel, centred_phase, gaussian_psf, sigma_from_mtf
-from hsfuse.scene import DEFAULT_MTF, MIN_COVERAGE
-from hsfuse.srf import SpectralResponse, load_srf
+from hsfuse.scene import DEFAULT_MTF
+from hsfuse.srf import SpectralResponse, covered_bands, load_srf
 
 log = logging.getLogger(__name__)
 
@@ -161,22 +161,10 @@ def _covered(
     """The response's bands that the reference covers, and R (c, C) for them; the rest is said aloud."""
     asked = response if wanted is None else response.select(wanted)
     assert spectrum.wavelengths_nm is not None
-    matrix, coverage = asked.matrix(spectrum.wavelengths_nm, spectrum.fwhm_nm)
-    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
-    low, high = min(spectrum.wavelengths_nm), max(spectrum.wavelengths_nm)
-    if not kept:
-        raise SrfError(
-            f"the reference covers {low:.0f} to {high:.0f} nm, which holds none of the bands "
-            f"{', '.join(asked.bands)} of {asked.name}: no spectral overlap"
-        )
-    out = [
-        f"{band} ({share:.0%} covered)"
-        for band, share in zip(asked.bands, coverage, strict=True)
-        if share < MIN_COVERAGE
-    ]
-    if out:
-        notes.append(f"MSI bands left out, the reference doesn't cover them: {', '.join(out)}")
-    return asked.select([asked.bands[i] for i in kept]), matrix[kept]
+    covered = covered_bands(asked, asked.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    if covered.note:
+        notes.append(covered.note)
+    return asked.select(covered.bands), covered.matrix
 
 
 def _cropped(grid: Grid, s: int, notes: list[str]) -> Grid:

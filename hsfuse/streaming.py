@@ -78,7 +78,10 @@ def write_fused(
 
 
 def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str) -> tuple[FloatArray, BoolArray]:
-    """Fused support of one tile (C, n, m) and its mask (n, m)."""
+    """Fused support of one tile (C, n, m) and its mask (n, m).
+
+    Reflectance is not negative; where the LRHSI itself goes below zero, the fused cube may go as far.
+    """
     s = pair.scale
     low = pair.read_lr(window_of(rows.read, cols.read, s))
     high = pair.read_hr(window_of(rows.read, cols.read))
@@ -90,7 +93,7 @@ def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str
     y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(device)
     with torch.inference_mode():
         fused = fuser.predict(x, y)[0][(slice(None), *inner)]
-    return fused.cpu().numpy(), mask[inner]
+    return np.maximum(fused.cpu().numpy(), min(0.0, float(low.data.min()))), mask[inner]
 
 
 def _inside(span: Span) -> slice:

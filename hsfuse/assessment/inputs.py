@@ -16,7 +16,8 @@ from hsfuse.errors import GridError, InputError, SettingError
 from hsfuse.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, open_cube, usable_bands
 from hsfuse.physics import ObservationModel
-from hsfuse.scene import MIN_COVERAGE, ScenePair, open_scene
+from hsfuse.scene import ScenePair, open_scene
+from hsfuse.srf import covered_bands
 
 #: Band centres closer than this are the same band, in nm.
 SAME_BAND_NM = 0.5
@@ -208,11 +209,7 @@ def _model(
     if bands == pair.hsi_bands:
         return pair.model, list(range(len(pair.msi_names))), pair.coverage
     spectrum = pair.hsi.spectrum.select(bands)
-    matrix, coverage = pair.response.select(pair.msi_names).matrix(
-        np.asarray(spectrum.wavelengths_nm), None if spectrum.fwhm_nm is None else np.asarray(spectrum.fwhm_nm)
-    )
-    kept = [i for i, share in enumerate(coverage) if share >= MIN_COVERAGE]
-    if not kept:
-        raise InputError("the fused cube's bands cover none of the MSI bands")
+    assert spectrum.wavelengths_nm is not None
+    covered = covered_bands(pair.response, pair.msi_names, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     notes.append(f"the fused cube has {len(bands)} of the HSI's {len(pair.hsi_bands)} usable bands")
-    return pair.model.with_srf(matrix[kept]), kept, tuple(float(coverage[i]) for i in kept)
+    return pair.model.with_srf(covered.matrix), list(covered.kept), covered.coverage

@@ -56,6 +56,6 @@ def main() -> None:
     """Fuse hyperspectral and multispectral images into a georeferenced high-resolution hyperspectral image.
 
     Results go to stdout; notes, progress and errors go to stderr.
-    Exit codes: 0 done, 1 an input or output that can't be used, 2 usage, 130 interrupted, 70 a bug.
+    Exit codes: 0 done, 1 an input or output that can't be used, 2 usage, 3 a limit missed, 130 interrupted, 70 a bug.
     """
     start_logging()

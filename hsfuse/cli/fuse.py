@@ -35,6 +35,12 @@ from hsfuse.cli.console import print_json
 @click.option("--save-model", type=options.PATH, help="Keep the fitted weights in this .safetensors file.")
 @click.option("--tile", type=int, default=256, show_default=True, help="Side of a tile in MSI pixels.")
 @click.option("--overlap", type=int, default=16, show_default=True, help="MSI pixels over which tiles blend.")
+@click.option(
+    "--ensemble",
+    type=click.IntRange(0, 8),
+    default=0,
+    help="Average over this many turned and mirrored runs; default 8 up to 1024 x 1024 MSI pixels, above that 1.",
+)
 @options.device
 @click.option("--dtype", type=click.Choice(["float32", "int16", "uint16"]), help="Type on disk; default: the HSI's.")
 @click.option(
@@ -72,5 +78,19 @@ def _settings(values: dict[str, Any]) -> Any:
         adapt=AdaptSettings(steps=v["adapt_steps"], minutes=v["adapt_minutes"], seed=v["seed"]),
         format=v["driver"],
         command=" ".join(["hsfuse", *sys.argv[1:]]),
-        **{k: v[k] for k in "method model base save_model tile overlap device dtype overwrite dry_run".split()},
+        **{
+            k: v[k]
+            for k in [
+                "method",
+                "model",
+                "base",
+                "save_model",
+                "tile",
+                "overlap",
+                "device",
+                "dtype",
+                "overwrite",
+                "dry_run",
+            ]
+        },
     )

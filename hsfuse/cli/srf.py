@@ -66,7 +66,7 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
     import logging
 
     from hsfuse.io import open_cube
-    from hsfuse.scene import MIN_COVERAGE
+    from hsfuse.srf import MIN_COVERAGE
     from hsfuse.srf import load_srf
 
     response = load_srf(name)

@@ -60,7 +60,7 @@ class AdaptiveRegression:
 
 def local_weights(features: Tensor, targets: Tensor) -> Tensor:
     """Ridge regression of targets (B, K, h, w) on features (B, f, h, w) around every pixel: (f, B, K, h, w)."""
-    f, k = features.shape[1], targets.shape[1]
+    f = features.shape[1]
 
     def moments(other: Tensor) -> Tensor:
         products = (features[:, :, None] * other[:, None]).flatten(1, 2)
@@ -68,7 +68,6 @@ def local_weights(features: Tensor, targets: Tensor) -> Tensor:
 
     damping = LOCAL_RIDGE * torch.eye(f, dtype=features.dtype, device=features.device)
     weights: Tensor = torch.linalg.solve(moments(features) + damping, moments(targets))
-    assert weights.shape[-2:] == (f, k)
     return weights.permute(3, 0, 4, 1, 2)
 
 

@@ -1,20 +1,20 @@
 """Coupled non-negative matrix factorisation: the same abundances explain both images.
 
 Yokoya, Yairi, Iwasaki 2012, "Coupled nonnegative matrix factorization unmixing for hyperspectral and multispectral
-data fusion", IEEE TGRS 50(2): X = M S(A), Y = N A with endmembers M (C, P), their MSI signatures N (c, P), start N = R M,
-and abundances A >= 0 summing to 1 (a weighted row of ones), all by multiplicative updates (Lee, Seung 2001).
+data fusion", IEEE TGRS 50(2): X = M S(A), Y = N A with endmembers M (C, P), their MSI signatures N (c, P), at first
+R M, and abundances A >= 0 summing to 1 (a weighted row of ones), all by multiplicative updates (Lee, Seung 2001).
 
 Different here: the paper alternates two separate factorisations, passing abundances between them; here one objective
 
-    F = 1/2 |X - M S(A)|^2 + 1/2 |Y - N A|^2 + sum_to_one / 2 |1 - 1^T A|^2       (each image weighted by size and energy)
+    F = 1/2 |X - M S(A)|^2 + 1/2 |Y - N A|^2 + sum_to_one / 2 |1 - 1^T A|^2
 
-is lowered by every update, S being the observation model itself:
+(each image weighted by size and energy) is lowered by every update, S being the observation model itself:
 
     A <- A * (wx S'(M'X) + wy N'Y + wo 1) / (wx S'S(M'M A) + wy N'N A + wo 1 1'A)
     M <- M * (X S(A)') / (M S(A) S(A)')        N <- N * (Y A') / (N A A')
 
-M and N are learned on the scene's sample, starting from pure pixels found by successive projection (Araujo et al. 2001);
-a tile then only needs its abundances, which start from the LRHSI's, interpolated.
+M and N are learned on the scene's sample, starting from pure pixels found by successive projection (Araujo et al.
+2001); a tile then only needs its abundances, which start from the LRHSI's, interpolated.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from hsfuse.subspace import fit_subspace
 
 #: Keeps quotients finite and factors positive.
 TINY = 1e-9
+#: Weight of the MSI's misfit when both images are scaled to equal energy.
+MSI_WEIGHT = 2.0
 #: Updates of the LRHSI's own abundances, s^2 times cheaper than a tile's.
 START_UPDATES = 1000
 
@@ -53,9 +55,9 @@ class CNMF:
         """Learn M and N by alternating updates on the scene's sample."""
         self.model = model
         spectra = scene.spectra().clamp_min(0)
-        self.weight_x = 1 / float(spectra.square().mean()) * model.scale**2
-        self.weight_y = 1 / float(scene.msi.square().mean()) * len(spectra) / scene.msi.shape[1]
-        self.weight_y *= 2
+        self.weight_x = model.scale**2 / float(spectra.square().mean().clamp_min(1e-12))
+        per_band = len(spectra) / scene.msi.shape[1] / float(scene.msi.square().mean().clamp_min(1e-12))
+        self.weight_y = MSI_WEIGHT * per_band
         self.weight_one = self.sum_to_one * len(spectra)
         self.m = spectra[:, pure_pixels(spectra, self.endmembers)].clamp_min(TINY)
         self.n = (model.srf.to(self.m) @ self.m).clamp_min(TINY)

@@ -1,4 +1,4 @@
-"""Subspace MAP whose spectra lean towards the cone of a learned non-negative dictionary: the strongest classical method.
+"""Subspace MAP whose spectra lean towards the cone of a learned non-negative dictionary.
 
 Spectra of mixed pixels are non-negative combinations of the scene's materials (the idea of NSSR: Dong et al. 2016,
 "Hyperspectral image super-resolution via non-negative structured sparse representation", IEEE TIP 25(5); of coupled
@@ -8,11 +8,11 @@ unmixing", IEEE TGRS 54(12)). Here the dictionary is a prior, not a constraint, 
     min over a, B >= 0   J(a) + 1/2 |a - m|^2_Z + k/2 |a - D B|^2_T
 
 J is the data term, m the image of an adaptive regression on the denoised MSI, Z the covariance of that regression's
-residual, D = E^T M the dictionary in the subspace, and T the covariance Z, its weak directions widened, plus that of what
-the dictionary leaves of the LRHSI's own spectra: it counts only as far as it fits. The problem is convex.
+residual, D = E^T M the dictionary in the subspace, and T the covariance Z, its weak directions widened, plus that of
+what the dictionary leaves of the LRHSI's own spectra: it counts only as far as it fits. The problem is convex.
 Alternating: B by a few steps of ADMM per pixel (small matrices), a in closed form by the Sylvester equation.
-M comes from a non-negative factorisation of the regression's high-resolution spectra and the LRHSI's together: LR pixels
-alone are too mixed to span the scene's spectra.
+M comes from a non-negative factorisation of the regression's high-resolution spectra and the LRHSI's together: LR
+pixels alone are too mixed to span the scene's spectra.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Noise reduction of the MSI across its bands, before its detail is carried into every HSI band.
 
-A vector Wiener filter on undecimated Haar details: in each subband the local covariance C of the bands (Gaussian window)
+A vector Wiener filter on undecimated Haar details: in each subband the bands' local covariance C (Gaussian window)
 gives the linear estimate with gain inv(C) (C - noise), limited to non-negative eigenvalues (Lee 1980, "Digital image
 enhancement and noise filtering by use of local statistics", IEEE PAMI 2(2), for vectors; shrinkage of undecimated
 details: Coifman, Donoho 1995). Detail is common to the bands and noise isn't, so little of it is blurred; overlapping
@@ -22,7 +22,7 @@ LEVELS = 2
 def denoise(msi: Tensor, noise: Tensor, levels: int = LEVELS) -> Tensor:
     """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept."""
     scale = noise.to(msi).sqrt()[:, None, None]
-    margin = 2**levels
+    margin = 2**levels + 2 * _radius(WINDOW_SIGMA)  # the cyclic border stays out of what is kept
     low = pad(msi / scale, (margin,) * 4, mode="replicate")
     details = []
     for level in range(levels):
@@ -46,12 +46,16 @@ def vector_wiener(z: Tensor, noise: float) -> Tensor:
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Gaussian window of three sigma, border pixel repeated: same shape."""
-    radius = int(3 * sigma + 0.5)
+    radius = _radius(sigma)
     t = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     taps = torch.exp(-(t**2) / (2 * sigma**2))
     taps = taps / taps.sum()
     flat = pad(x, (radius,) * 4, mode="replicate").flatten(0, 1)[:, None]
     return conv2d(conv2d(flat, taps[None, None, :, None]), taps[None, None, None, :])[:, 0].unflatten(0, x.shape[:2])
+
+
+def _radius(sigma: float) -> int:
+    return int(3 * sigma + 0.5)
 
 
 def _analyse(x: Tensor, step: int) -> list[Tensor]:

@@ -49,7 +49,8 @@ class GLP:
     def _detail_gains(self, scene: TrainingScene) -> Tensor:
         """Regression of the LRHSI's details on those of the synthetic bands, both on the LR grid: (C,)."""
         synthetic = self.synthesis(self.model.spatial(scene.msi.double()))
-        x, p = (self._lr_details(cube).transpose(0, 1)[:, scene.mask] for cube in (scene.lrhsi.double(), synthetic))
+        untouched = scene.mask & (self._lr_details(scene.mask[:, None].double())[:, 0].abs() < 1e-9)
+        x, p = (self._lr_details(cube).transpose(0, 1)[:, untouched] for cube in (scene.lrhsi.double(), synthetic))
         energy = p.square().sum(1)
         gain = (x * p).sum(1) / energy.clamp_min(1e-30)
         return torch.where(energy > 0, gain, torch.ones_like(gain)).clamp(0, MAX_GAIN)

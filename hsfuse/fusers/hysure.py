@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.problem import FusionProblem, conjugate_gradients, fit_problem, mix
+from hsfuse.fusers.problem import conjugate_gradients, fit_problem, mix
 from hsfuse.fusers.samples import fit_affine, lr_pairs
 from hsfuse.fusers.sylvester import regression_mean
 from hsfuse.physics import ObservationModel

@@ -30,7 +30,7 @@ CORRECTION_RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class FusionProblem:
-    """J and its pieces: `subspace` E, `response` Q (c, K), `offset` q (c,), noise variances `noise_x` (C,), `noise_y` (c,)."""
+    """J and its pieces: E, `response` Q (c, K), `offset` q (c,), noise variances `noise_x` (C,), `noise_y` (c,)."""
 
     model: ObservationModel
     subspace: SpectralSubspace

@@ -1,17 +1,17 @@
 """FUSE: the maximum a posteriori estimate under a Gaussian prior, in closed form through a Sylvester equation.
 
-Wei, Dobigeon, Tourneret 2015, "Fast fusion of multi-band images based on solving a Sylvester equation", IEEE TIP 24(11).
-In the subspace, with prior mean m and covariance Z, the minimum of J(a) + 1/2 |a - m|^2_Z solves (their eq. 14)
+Wei, Dobigeon, Tourneret 2015, "Fast fusion of multi-band images based on solving a Sylvester equation", IEEE TIP
+24(11). In the subspace, with prior mean m and covariance Z, the minimum of J(a) + 1/2 |a - m|^2_Z solves (their eq. 14)
 
-    P a G + (Q + inv(Z)) a = right-hand side,   G = S^T S,  P = E^T E / noise_x,  Q = Q^T Q / noise_y
+    P a G + T a = right-hand side,   G = S^T S,  P = E^T E / noise_x,  T = Q^T Q / noise_y + inv(Z)
 
 Different here: the paper diagonalises a circular blur by FFT, whose wrapped border is wrong on a scene. Blur and
 decimation of a separable PSF are one small matrix per axis, S = Sy x Sx with mirrored border, so the singular vectors
-of Sy and Sx and the generalised eigenvectors of (Q + inv(Z), P) diagonalise everything exactly. A PSF that isn't
+of Sy and Sx and the generalised eigenvectors of (P, T) diagonalise everything exactly. A PSF that isn't
 separable is solved by conjugate gradients, preconditioned with the closed form of its leading term.
-The prior mean is the regression image of the MSI with the LRHSI's low frequencies in place of plain interpolation (which
-needs an image of the same contrast everywhere); Z is the covariance of that regression's residual on the LR grid, times
-the energy that the MSI has beyond the LR grid relative to its energy on it.
+The prior mean is the regression image of the MSI with the LRHSI's low frequencies in place of plain interpolation; Z is
+the covariance of that regression's residual on the LR grid, times the energy that the MSI has beyond the LR grid
+relative to its energy on it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def prior_covariance(residual: Tensor, ratio: float) -> Tensor:
 
 
 class SylvesterSolver:
-    """Solves P a G + T a = rhs with T = Q + `precision`; singular vectors per axis are kept by tile size."""
+    """Solves P a G + T a = rhs, T = Q^T Q / noise_y + `precision`; singular vectors per axis are kept by tile size."""
 
     def __init__(self, problem: FusionProblem, precision: Tensor) -> None:
         self.problem, self.precision = problem, precision
@@ -101,7 +101,7 @@ class SylvesterSolver:
         if len(self.problem.model.psf.separable_terms()) == 1:
             return start
         data = self.problem.hessian()
-        return conjugate_gradients(lambda a: data(a) + mix(self.precision, a), rhs, start, self.closed_form, 20)
+        return conjugate_gradients(lambda a: data(a) + mix(self.precision, a), rhs, start, self.closed_form, 60)
 
     def closed_form(self, rhs: Tensor) -> Tensor:
         """The solution for the PSF's leading separable term.

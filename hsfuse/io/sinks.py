@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import numpy as np
 import rasterio
@@ -184,7 +185,9 @@ def _reserve(file: int, size: int) -> None:
 def _make_header(product: Product) -> None:
     """Have GDAL write map info, coordinate system and fields, beside a data file that is still empty of pixels."""
     (data, header), encoding, bands = product.files, product.encoding, product.bands
-    fields = dataset_tags(product.spectrum) | {key.lower(): _plain(value) for key, value in product.tags.items()}
+    fields = dataset_tags(product.spectrum) | {
+        key.lower(): quote(value, safe=HEADER_SAFE) for key, value in product.tags.items()
+    }
     if encoding.scale != 1 and encoding.offset == 0:
         fields["reflectance_scale_factor"] = f"{1 / encoding.scale:.12g}"
     with gdal_env(GDAL_PAM_ENABLED="NO"):
@@ -200,6 +203,10 @@ def _make_header(product: Product) -> None:
     wanted = product.grid.transform
     if not kept.almost_equals(wanted, precision=1e-9 * max(map(abs, wanted[:6]))):
         raise SettingError("an ENVI header can't hold a sheared georeference; write GeoTIFF instead")
+
+
+#: What stays as it is in an ENVI header's `hsfuse ...` fields; the reader undoes the percent signs.
+HEADER_SAFE = "".join(chr(c) for c in range(32, 127) if chr(c) not in "%{}")
 
 
 def _plain(text: str) -> str:

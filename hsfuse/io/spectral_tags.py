@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from rasterio.io import DatasetReader
 
@@ -169,7 +170,10 @@ def _good(place: _Place, count: int, warn: Callable[[str], None]) -> tuple[bool,
 
 def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
     """hsfuse's provenance tags, keys HSFUSE_*, from dataset tags or from the ENVI header's `hsfuse ...` fields."""
-    tags = {name.replace(" ", "_"): value for name, value in pair.fields.items()} if pair is not None else ds.tags()
+    if pair is None:
+        tags = ds.tags()
+    else:
+        tags = {name.replace(" ", "_"): unquote(value) for name, value in pair.fields.items()}
     return {key.upper(): value for key, value in tags.items() if key.upper().startswith("HSFUSE_")}
 
 

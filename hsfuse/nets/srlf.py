@@ -11,7 +11,6 @@ them. The observation model is given with each call: weights aren't tied to a se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +45,10 @@ class Observation:
     model: ObservationModel
     unit: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Observation:
-        """The same observation with its images changed, e.g. turned."""
-        return Observation(change(self.x), change(self.y), change(self.guide), self.model, self.unit)
+    def turned(self, turn: int) -> Observation:
+        """The same observation under one of the eight symmetries of the square."""
+        x, y, guide = (dihedral(t, turn) for t in (self.x, self.y, self.guide))
+        return Observation(x, y, guide, self.model, self.unit)
 
 
 def dihedral(t: Tensor, turn: int) -> Tensor:
@@ -186,7 +186,7 @@ class SRLFNet(nn.Module):
         """Mean of `forward` over the first `turns` of the eight symmetries of the square (self-ensemble)."""
         total = torch.zeros_like(base)
         for turn in range(turns):
-            fused = self(dihedral(base, turn), obs.map(lambda t, k=turn: dihedral(t, k)), step)
+            fused = self(dihedral(base, turn), obs.turned(turn), step)
             total += undo_dihedral(fused, turn)
         return total / turns
 

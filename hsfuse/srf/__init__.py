@@ -3,8 +3,18 @@
 Letters: C hyperspectral bands, c multispectral bands, n samples of a response table. Wavelengths in nm.
 """
 
-from hsfuse.srf.bands import BandMatch, match_bands
+from hsfuse.srf.bands import MIN_COVERAGE, BandMatch, CoveredBands, covered_bands, match_bands
 from hsfuse.srf.library import SrfRecord, list_srfs, load_srf
 from hsfuse.srf.response import SpectralResponse
 
-__all__ = ["BandMatch", "SpectralResponse", "SrfRecord", "list_srfs", "load_srf", "match_bands"]
+__all__ = [
+    "MIN_COVERAGE",
+    "BandMatch",
+    "CoveredBands",
+    "SpectralResponse",
+    "SrfRecord",
+    "covered_bands",
+    "list_srfs",
+    "load_srf",
+    "match_bands",
+]

@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hsfuse.errors import SettingError, SrfError
 from hsfuse.srf.names import band_named
 from hsfuse.srf.response import SpectralResponse
@@ -19,6 +22,45 @@ class BandMatch:
     bands: tuple[str, ...]
     how: str
     note: str
+
+
+#: An MSI band is part of the observation when the HSI covers at least this share of its response.
+MIN_COVERAGE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class CoveredBands:
+    """R (c', C) for the bands that an HSI covers: their positions `kept` among those asked for, and the share of each.
+
+    `note` says aloud which bands were left out; empty when none was.
+    """
+
+    matrix: NDArray[np.float64]
+    kept: tuple[int, ...]
+    bands: tuple[str, ...]
+    coverage: tuple[float, ...]
+    note: str
+
+
+def covered_bands(
+    response: SpectralResponse,
+    bands: Sequence[str],
+    wavelengths_nm: Sequence[float],
+    fwhm_nm: Sequence[float] | None = None,
+) -> CoveredBands:
+    """The MSI bands that an HSI of these wavelengths covers, with their R; SrfError when it covers none."""
+    matrix, coverage = response.select(bands).matrix(wavelengths_nm, fwhm_nm)
+    kept = tuple(i for i, share in enumerate(coverage) if share >= MIN_COVERAGE)
+    if not kept:
+        raise SrfError(
+            f"the HSI covers {min(wavelengths_nm):.0f} to {max(wavelengths_nm):.0f} nm, which holds none of the bands "
+            f"{', '.join(bands)} of {response.name}: no spectral overlap"
+        )
+    out = [f"{bands[i]} ({coverage[i]:.0%} covered)" for i in range(len(bands)) if i not in kept]
+    note = f"MSI bands left out, the HSI doesn't cover them: {', '.join(out)}" if out else ""
+    return CoveredBands(
+        matrix[list(kept)], kept, tuple(bands[i] for i in kept), tuple(float(coverage[i]) for i in kept), note
+    )
 
 
 def match_bands(

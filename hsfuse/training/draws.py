@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.conditioning import aligned
 from hsfuse.fusers.frame import fit_frame
 from hsfuse.fusers.regression import EnsembleGLP
 from hsfuse.nets.srlf import Observation
@@ -44,6 +45,7 @@ class DrawSettings:
     msi_snr_above: float = 5.0
     level: tuple[float, float] = (0.3, 1.0)
     bands: int = 48
+    align: bool = True
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def _frame_draw(
 ) -> Draw:
     scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
     base = EnsembleGLP(settings.channels).fit(scene, model)
+    if settings.align:
+        base = aligned(base, scene)
     frame = fit_frame(scene, base)
     outside = base.outside(lrhsi)
     z, seen = frame.observe(base.subspace.project(lrhsi), msi, outside)

@@ -1,0 +1,98 @@
+"""Reference cubes that aren't rasters: .mat and .npz arrays, and scenes kept as one image file per band.
+
+They carry no georeference and are read whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from hsfuse.cube import FloatArray
+from hsfuse.errors import InputError
+from hsfuse.io.raster import open_cube
+from hsfuse.io.checks import usable_bands
+
+ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
+WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
+
+
+def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
+    """Cube (C, H, W) float32 and its band centres in nm (None: unknown), from any file that hsfuse reads.
+
+    .mat, .npz and .npy hold one three-dimensional array, bands first or last (the axis that is unlike the wavelengths'
+    count or, without them, the one that is shortest or last is told apart in `bands_first`); a folder holds one
+    grey-scale image per band, in the order of the names, as the CAVE data base has them; anything else is a raster.
+    Integers are scaled to their type's range for images, and left alone otherwise. InputError when nothing fits.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such reference")
+    if path.is_dir():
+        return read_bands(path), None
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return _read_array(path)
+    with open_cube(path) as reader:
+        bands = [int(i) for i in np.flatnonzero(usable_bands(reader))]
+        spectrum = reader.spectrum.select(bands)
+        cube = reader.read(bands=bands)
+    if not cube.mask.all():
+        raise InputError(f"{path}: {int((~cube.mask).sum())} pixels are invalid; crop the reference to valid pixels")
+    known = spectrum.wavelengths_nm
+    return cube.data, None if known is None else np.asarray(known, dtype=np.float64)
+
+
+def read_bands(folder: Path) -> FloatArray:
+    """Cube (C, H, W) in 0..1 from a folder, or its only subfolder, of single-band images whose names end in a number."""
+    files = sorted(f for f in folder.rglob("*.png") if f.stem[-2:].isdigit())
+    if len(files) < 2:
+        raise InputError(f"{folder}: no band images NAME_01.png, NAME_02.png, ... in it")
+    return np.stack([_read_band(file) for file in files])
+
+
+def _read_band(path: Path) -> FloatArray:
+    with open_cube(path) as reader:
+        data = reader.read(bands=[0]).data[0]
+        full = np.iinfo(reader.dtype).max if np.issubdtype(np.dtype(reader.dtype), np.integer) else 1
+    return (data / full).astype(np.float32)
+
+
+def _read_array(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
+    arrays = _arrays(path)
+    cubes = [(name, a) for name, a in arrays.items() if a.ndim == 3 and np.issubdtype(a.dtype, np.number)]
+    if not cubes:
+        raise InputError(f"{path}: no three-dimensional array in it; found {', '.join(arrays) or 'nothing'}")
+    cube = max(cubes, key=lambda item: item[1].size)[1]
+    known = next((arrays[key].astype(np.float64).ravel() for key in WAVELENGTH_KEYS if key in arrays), None)
+    cube = bands_first(cube, None if known is None else known.size).astype(np.float32)
+    if not np.isfinite(cube).all():
+        raise InputError(f"{path}: NaN or infinite values in the cube; crop the reference to valid pixels")
+    if known is not None and known.size != cube.shape[0]:
+        raise InputError(f"{path}: {known.size} wavelengths for a cube of {cube.shape} values")
+    return cube, known
+
+
+def bands_first(cube: NDArray, bands: int | None) -> NDArray:
+    """The array with its band axis first: the axis of length `bands`, else the one unlike the two nearest in length."""
+    if bands in cube.shape:
+        axis = cube.shape.index(bands)
+    else:
+        a, b, c = cube.shape
+        axis = 0 if abs(b - c) < abs(a - b) else 2
+    return np.moveaxis(cube, axis, 0)
+
+
+def _arrays(path: Path) -> dict[str, NDArray]:
+    try:
+        if path.suffix.lower() == ".mat":
+            found = scipy.io.loadmat(path)
+            return {k: np.asarray(v) for k, v in found.items() if not k.startswith("__")}
+        loaded = np.load(path, allow_pickle=False)
+        return {"array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except NotImplementedError as error:
+        raise InputError(f"{path}: a MATLAB 7.3 file; save it with -v7 or as .npz") from error
+    except (OSError, ValueError, BadZipFile) as error:
+        raise InputError(f"{path}: can't be read as an array file ({error})") from error

@@ -1,0 +1,184 @@
+"""The laws of the model-based methods: what they minimise, exactly how far, and the pieces they are made of."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from classical_scene import make_model, make_scene, rmse
+
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.cnmf import CNMF, factorise, pure_pixels
+from hsfuse.fusers.conic import Conic
+from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.hysure import HySure, differences, differences_adjoint
+from hsfuse.fusers.problem import conjugate_gradients, fit_problem, mix, msi_noise
+from hsfuse.fusers.sylvester import Sylvester, SylvesterSolver, regression_mean
+from hsfuse.physics import ObservationModel, Psf
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(noise=0.003)
+
+
+def doubles(observed: TrainingScene) -> tuple[torch.Tensor, torch.Tensor]:
+    return observed.lrhsi.double(), observed.msi.double()
+
+
+def test_descent_is_minus_the_gradient_of_the_value(scene):
+    _, observed, model = scene
+    problem = fit_problem(observed, model, 6)
+    x, y = doubles(observed)
+    a = problem.subspace.project(model.upsample(x))
+    direction = torch.randn(a.shape, generator=torch.Generator().manual_seed(0), dtype=a.dtype)
+    step = 1e-4
+    slope = (problem.value(a + step * direction, x, y) - problem.value(a - step * direction, x, y)) / (2 * step)
+    assert slope == pytest.approx(-float((problem.descent(a, x, y) * direction).sum()), rel=1e-6)
+    curved = problem.descent(a, x, y) - problem.descent(a + direction, x, y)
+    torch.testing.assert_close(curved, problem.hessian()(direction), rtol=1e-6, atol=1e-6 * float(curved.abs().max()))
+
+
+def test_noise_is_estimated_within_a_quarter(scene):
+    _, observed, model = scene
+    problem = fit_problem(observed, model, 8)
+    assert float(problem.noise_x.mean().sqrt()) == pytest.approx(0.003, rel=0.25)
+    flat = torch.full_like(observed.msi, 0.3)
+    noisy = flat + 0.01 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    estimated = msi_noise(TrainingScene(observed.lrhsi, noisy, observed.mask)).sqrt()
+    torch.testing.assert_close(estimated, torch.full_like(estimated, 0.01), rtol=0.1, atol=0)
+
+
+def test_a_gain_between_the_sensors_is_taken_into_the_response(scene):
+    truth, observed, model = scene
+    brighter = TrainingScene(observed.lrhsi, 1.2 * observed.msi + 0.03, observed.mask)
+    plain = Sylvester().fit(observed, model).predict(observed.lrhsi, observed.msi)
+    gained = Sylvester().fit(brighter, model).predict(brighter.lrhsi, brighter.msi)
+    assert rmse(gained, truth) < 1.1 * rmse(plain, truth)
+
+
+def test_fuse_satisfies_its_normal_equations(scene):
+    _, observed, model = scene
+    fuser = Sylvester(dimension=8).fit(observed, model)
+    x, y = doubles(observed)
+    mean = regression_mean(fuser.problem, fuser.regression, x, y)
+    start = fuser.problem.descent(mean, x, y)
+    a = mean + fuser.solver.solve(start)
+    gradient = fuser.problem.descent(a, x, y) - mix(fuser.precision, a - mean)
+    assert float(gradient.abs().max()) < 1e-8 * float(start.abs().max())
+
+
+def test_fuse_solves_a_psf_that_is_not_separable(scene):
+    _, observed, gaussian = scene
+    kernel = np.array(gaussian.psf.kernel)
+    kernel[: len(kernel) // 2, : len(kernel) // 2] *= 0.5
+    model = ObservationModel(gaussian.srf, Psf(kernel), gaussian.scale)
+    problem = fit_problem(observed, model, 6)
+    precision = 100 * torch.eye(6, dtype=torch.float64)
+    rhs = torch.randn(1, 6, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = SylvesterSolver(problem, precision).solve(rhs)
+    residual = rhs - problem.hessian()(a) - mix(precision, a)
+    assert float(residual.norm() / rhs.norm()) < 1e-5
+
+
+def test_conjugate_gradients_solve_each_sample_on_its_own():
+    weights = torch.linspace(1, 50, 3 * 16, dtype=torch.float64).reshape(1, 3, 4, 4)
+    rhs = torch.cat([torch.ones(1, 3, 4, 4), 1e6 * torch.ones(1, 3, 4, 4)]).double()
+    zero = torch.zeros_like(rhs)
+    solved = conjugate_gradients(lambda a: weights * a, rhs, zero, lambda a: a, 60, tolerance=1e-10)
+    torch.testing.assert_close(solved, rhs / weights, rtol=1e-8, atol=0)
+
+
+def test_differences_and_their_adjoint():
+    rng = torch.Generator().manual_seed(0)
+    a, d = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((2, 3, 5, 6), (2, 2, 3, 5, 6)))
+    assert float((differences(a) * d).sum()) == pytest.approx(float((a * differences_adjoint(d)).sum()), rel=1e-12)
+
+
+def test_hysure_lowers_its_objective(scene):
+    _, observed, model = scene
+    x, y = doubles(observed)
+    fuser = HySure(strength=0.1).fit(observed, model)
+    start = fuser.objective(regression_mean(fuser.problem, fuser.regression, x, y), x, y)
+    values = []
+    for iterations in (5, 40):
+        fuser.iterations = iterations
+        values.append(fuser.objective(fuser.solve(x, y), x, y))
+    assert values[1] < values[0] < start
+
+
+def test_hysure_without_regularisation_satisfies_the_data(scene):
+    _, observed, model = scene
+    x, y = doubles(observed)
+    misfits = []
+    for strength in (1e-6, 1.0):
+        fuser = HySure(strength=strength, iterations=20, inner=20).fit(observed, model)
+        misfits.append(fuser.problem.value(fuser.solve(x, y), x, y))
+    observations = x.numel() + y.numel()
+    assert misfits[0] < 0.5 * observations
+    assert misfits[0] < misfits[1]
+
+
+def test_cnmf_is_non_negative_and_lowers_its_objective(scene):
+    _, observed, model = scene
+    fuser = CNMF(endmembers=8, iterations=5).fit(observed, model)
+    a = fuser._start(observed.lrhsi)
+    values = [fuser.objective(a, observed.lrhsi, observed.msi)]
+    for _ in range(6):
+        a = fuser._update_abundances(a, observed.lrhsi, observed.msi, 5)
+        values.append(fuser.objective(a, observed.lrhsi, observed.msi))
+    assert all(after < before for before, after in pairwise(values))
+    assert float(a.min()) >= 0
+    assert float(fuser.predict(observed.lrhsi, observed.msi).min()) >= 0
+
+
+def test_pure_pixels_finds_the_corners_of_a_simplex():
+    corners = torch.eye(4, dtype=torch.float64) + 0.05
+    inside = torch.full((4, 30), 0.25, dtype=torch.float64) @ torch.rand(30, 50, dtype=torch.float64) / 30
+    order = [7, 20, 33, 46]
+    columns = inside.clone()
+    columns[:, order] = corners
+    assert sorted(int(i) for i in pure_pixels(columns.float(), 4)) == order
+
+
+def test_factorise_reproduces_spectra_of_its_rank():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(12, 3, generator=rng, dtype=torch.float64) @ torch.rand(3, 80, generator=rng, dtype=torch.float64)
+    m = factorise(x, 3)
+    left = x - m @ torch.linalg.lstsq(m, x).solution
+    assert float(m.min()) >= 0
+    assert float(left.norm() / x.norm()) < 0.02
+
+
+def test_denoising_keeps_a_clean_image_and_cleans_a_noisy_one(scene):
+    truth, _, model = scene
+    clean = model.spectral(truth)
+    assert rmse(denoise(clean, torch.full((4,), 1e-12)), clean) < 1e-6
+    sigma = 0.02
+    noisy = clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert rmse(denoise(noisy, torch.full((4,), sigma**2)), clean) < 0.8 * sigma
+
+
+def test_conic_beats_its_own_start_and_the_sylvester_solution(scene):
+    truth, observed, model = scene
+    x, y = observed.lrhsi, observed.msi
+    conic = Conic(dimension=8, atoms=10).fit(observed, model)
+    fuse = Sylvester(dimension=8).fit(observed, model)
+    assert rmse(conic.predict(x, y), truth) < rmse(fuse.predict(x, y), truth)
+
+
+def test_conic_codes_approach_the_non_negative_least_squares_solution(scene):
+    _, observed, model = scene
+    conic = Conic(dimension=6, atoms=8).fit(observed, model)
+    inside = mix(conic.dictionary, torch.rand(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)).double())
+    zero = torch.zeros((), dtype=torch.float64)
+    code, _ = conic._code(inside, zero, zero, 2000)
+    assert float(code.min()) >= 0
+    assert float((mix(conic.dictionary, code) - inside).norm() / inside.norm()) < 1e-3
+
+
+def test_a_scene_smaller_than_the_subspace_still_fits():
+    _, observed, model = make_scene(size=16)
+    fused = Conic().fit(observed, model).predict(observed.lrhsi, observed.msi)
+    assert bool(fused.isfinite().all())
+    assert make_model().scale == model.scale
