@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hsfuse import __version__
-from hsfuse.errors import OutputError, SettingError
+from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser, make_fuser
 from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusers.network import SRLFFuser
@@ -129,8 +129,8 @@ def _check_outputs(pair: ScenePair, output: Path, settings: FuseSettings) -> Non
         return
     if settings.method != "srlf":
         raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {settings.method}")
-    if settings.save_model.exists() and not settings.overwrite:
-        raise OutputError(f"{settings.save_model} exists; give another name or --overwrite")
+    overwrite = settings.overwrite or settings.dry_run
+    check_output(settings.save_model, [*inputs, output], overwrite=overwrite, driver="GTiff")  # one file, as a GeoTIFF is
 
 
 def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
@@ -194,10 +194,10 @@ def _result(
     tiles: TileGrid,
 ) -> FusionResult:
     shape = (len(pair.hsi_bands), *pair.alignment.full)
-    notes = [
-        *pair.notes,
-        *([f"{pair.hsi.nonfinite} NaN or Inf values in the HSI masked"] if pair.hsi.nonfinite else []),
-    ]
+    masked = pair.nonfinite_notes()
+    for note in masked:
+        log.warning("%s", note)
+    notes = [*pair.notes, *masked]
     provenance = provenance or {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
     return FusionResult(output, shape, valid, provenance, notes, seconds, settings.dry_run)
 
@@ -224,6 +224,8 @@ def fuse(
         if owner is None:
             raise SettingError(f"fuse has no option {key!r}")
         parts[owner][key] = value
+    if parts[FuseSettings].get("save_model") is not None:
+        parts[FuseSettings]["save_model"] = Path(parts[FuseSettings]["save_model"])
     scene = replace(base.scene, srf=srf, **parts[SceneSettings])
     whole = replace(base, scene=scene, adapt=replace(base.adapt, **parts[AdaptSettings]), **parts[FuseSettings])
     return run_fusion(hsi, msi, output, whole)

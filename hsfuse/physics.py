@@ -16,7 +16,7 @@ Letters used throughout hsfuse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log, pi, sqrt
+from math import ceil, inf, log, pi, sqrt
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | N
 
     The taps sit on HR pixel centres, so their number is even where the phase falls between two pixels.
     """
-    if sigma <= 0:
+    if not 0 < sigma < inf:
         raise SettingError(f"the PSF's sigma is {sigma:g} pixels, wanted a positive number")
     phase = centred_phase(s) if phase is None else phase
     parity = round(2 * phase + 1) % 2  # odd number of taps where the phase is a whole pixel
@@ -148,6 +148,12 @@ class ObservationModel(nn.Module):
         self.register_buffer("srf", torch.as_tensor(np.asarray(srf), dtype=torch.float32))
         self._matrices: dict[tuple, Tensor] = {}
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether turned and mirrored images obey the same model: centred phase, kernel with the square's symmetries."""
+        k = self.psf.kernel
+        return self.phase == centred_phase(self.scale) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
+
     def with_srf(self, srf: NDArray | Tensor) -> ObservationModel:
         """The same blur and decimation with another response, e.g. R E of a subspace."""
         return ObservationModel(srf, self.psf, self.scale, self.phase).to(self.srf.device)
@@ -195,7 +201,8 @@ class ObservationModel(nn.Module):
                 matrix = interpolation_matrix(n, self.scale, self.phase)
             else:
                 matrix = decimation_matrix(n, self._terms[term][axis], self.scale, self.phase)
-            self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
+            with torch.inference_mode(False):  # kept for training, too, whoever asks first
+                self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
         return self._matrices[key]
 
     def describe(self) -> str:

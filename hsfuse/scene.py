@@ -22,6 +22,8 @@ from hsfuse.physics import ObservationModel, Psf, centred_phase, gaussian_psf, s
 from hsfuse.srf import SpectralResponse, covered_bands, load_srf, match_bands
 
 DEFAULT_MTF = 0.3
+#: Rows read at a time when pixels with NaN or Inf are counted.
+COUNTED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,18 @@ class ScenePair:
         """MSI (c, H, W) in a window of the common extent, in MSI pixels."""
         return self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
 
+    def nonfinite_notes(self) -> list[str]:
+        """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
+        images = (
+            ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands),
+            ("MSI", self.msi, self.alignment.msi_window, self.msi_bands),
+        )
+        return [
+            f"{_nonfinite(reader, window, bands)} pixels of the {role} hold NaN or Inf and are masked"
+            for role, reader, window, bands in images
+            if reader.nonfinite
+        ]
+
     def summary(self) -> dict[str, str]:
         """The decisions, for people, provenance and reports."""
         return {
@@ -93,6 +107,15 @@ class ScenePair:
 
 def _shift(window: Window, into: Window) -> Window:
     return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
+
+
+def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:
+    """Pixels with NaN or Inf, each counted once, which reading by tiles that overlap doesn't do."""
+    reader.nonfinite = 0
+    for row in range(0, int(window.height), COUNTED_ROWS):
+        rows = min(COUNTED_ROWS, int(window.height) - row)
+        reader.read(Window(window.col_off, window.row_off + row, window.width, rows), bands)
+    return reader.nonfinite
 
 
 def open_scene(hsi: str | Path, msi: str | Path, settings: SceneSettings) -> ScenePair:

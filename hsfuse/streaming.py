@@ -80,7 +80,7 @@ def write_fused(
 def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str) -> tuple[FloatArray, BoolArray]:
     """Fused support of one tile (C, n, m) and its mask (n, m).
 
-    Reflectance is not negative; where the LRHSI itself goes below zero, the fused cube may go as far.
+    Reflectance is not negative; where the LRHSI itself is below zero, the fused pixels under it may be as low.
     """
     s = pair.scale
     low = pair.read_lr(window_of(rows.read, cols.read, s))
@@ -93,7 +93,14 @@ def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str
     y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(device)
     with torch.inference_mode():
         fused = fuser.predict(x, y)[0][(slice(None), *inner)]
-    return np.maximum(fused.cpu().numpy(), min(0.0, float(low.data.min()))), mask[inner]
+    return np.maximum(fused.cpu().numpy(), _floor(low.data, s)[:, *inner]), mask[inner]
+
+
+def _floor(lrhsi: FloatArray, s: int) -> FloatArray:
+    """Smallest value that a fused pixel may have, from its own LR pixel so that tiles don't matter: (C, s h, s w)."""
+    if lrhsi.min() >= 0:
+        return np.broadcast_to(np.float32(0), (1, lrhsi.shape[1] * s, lrhsi.shape[2] * s))
+    return np.minimum(lrhsi, 0).repeat(s, 1).repeat(s, 2)
 
 
 def _inside(span: Span) -> slice:

@@ -87,6 +87,7 @@ def _settings(values: dict[str, Any]) -> Any:
                 "save_model",
                 "tile",
                 "overlap",
+                "ensemble",
                 "device",
                 "dtype",
                 "overwrite",

@@ -194,7 +194,8 @@ class Adaptation:
             return int(torch.randint(n, (1,), generator=random))
 
         net.train()
-        block, turn, s = draw(len(self.train.base)), draw(8), self.frame.model.scale
+        block, s = draw(len(self.train.base)), self.frame.model.scale
+        turn = draw(8 if self.frame.model.symmetric else 1)
         height, width = self.train.base.shape[2:]
         loss = self.supervised(net, self.train.window(block, 0, 0, (height, width), turn))
         if self.settings.consistency and draw(2):

@@ -34,7 +34,7 @@ TINY = 1e-9
 #: Weight of the MSI's misfit when both images are scaled to equal energy.
 MSI_WEIGHT = 2.0
 #: Updates of the LRHSI's own abundances, s^2 times cheaper than a tile's.
-START_UPDATES = 1000
+START_UPDATES = 3000
 
 
 class CNMF:
@@ -45,7 +45,7 @@ class CNMF:
     model: ObservationModel
 
     def __init__(
-        self, endmembers: int = 30, outer: int = 10, inner: int = 20, iterations: int = 300, sum_to_one: float = 0.1
+        self, endmembers: int = 30, outer: int = 10, inner: int = 20, iterations: int = 600, sum_to_one: float = 0.3
     ) -> None:
         self.endmembers, self.outer, self.inner = endmembers, outer, inner
         self.iterations, self.sum_to_one = iterations, sum_to_one

@@ -53,6 +53,7 @@ class SRLFFuser:
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the base, then the network on the scene; what the held-out cells don't bear out is not used."""
         self.frame = fit_frame(scene, BASES[self.base_name]().fit(scene, model))
+        self.turns = self.turns if model.symmetric else 1
         self.net = self._make_net(scene, model.scale).to(scene.lrhsi.device)
         run = Adaptation(scene, self.frame, self.settings)
         with torch.random.fork_rng(devices=[]):
@@ -105,10 +106,11 @@ class SRLFFuser:
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
         base = self.frame.base
+        if not self.share.any():
+            return base.predict(lrhsi, msi)
         coefficients, outside = base.subspace.project(lrhsi), base.outside(lrhsi)
         z, obs = self.frame.observe(coefficients, msi, outside)
-        if self.share.any():
-            z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
+        z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
         return base.subspace.unproject(z * self.frame.unit[:, None, None]) + outside
 
     def describe(self) -> dict[str, str]:

@@ -11,11 +11,12 @@ from zipfile import BadZipFile
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
+from scipy.io.matlab import MatReadError
 
 from hsfuse.cube import FloatArray
 from hsfuse.errors import InputError
-from hsfuse.io.raster import open_cube
 from hsfuse.io.checks import usable_bands
+from hsfuse.io.raster import open_cube
 
 ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
@@ -24,10 +25,9 @@ WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength
 def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
     """Cube (C, H, W) float32 and its band centres in nm (None: unknown), from any file that hsfuse reads.
 
-    .mat, .npz and .npy hold one three-dimensional array, bands first or last (the axis that is unlike the wavelengths'
-    count or, without them, the one that is shortest or last is told apart in `bands_first`); a folder holds one
-    grey-scale image per band, in the order of the names, as the CAVE data base has them; anything else is a raster.
-    Integers are scaled to their type's range for images, and left alone otherwise. InputError when nothing fits.
+    .mat, .npz and .npy hold a three-dimensional array, bands first or last, and perhaps wavelengths;
+    a folder holds one grey-scale image per band, in the order of the names, as the CAVE data base has them, and is
+    scaled to the images' range; anything else is a raster. InputError when nothing fits.
     """
     if not path.exists():
         raise InputError(f"{path}: no such reference")
@@ -46,7 +46,7 @@ def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
 
 
 def read_bands(folder: Path) -> FloatArray:
-    """Cube (C, H, W) in 0..1 from a folder, or its only subfolder, of single-band images whose names end in a number."""
+    """Cube (C, H, W) in 0..1 from a folder (or one below it) of single-band images whose names end in a number."""
     files = sorted(f for f in folder.rglob("*.png") if f.stem[-2:].isdigit())
     if len(files) < 2:
         raise InputError(f"{folder}: no band images NAME_01.png, NAME_02.png, ... in it")
@@ -94,5 +94,5 @@ def _arrays(path: Path) -> dict[str, NDArray]:
         return {"array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except NotImplementedError as error:
         raise InputError(f"{path}: a MATLAB 7.3 file; save it with -v7 or as .npz") from error
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, BadZipFile, MatReadError) as error:
         raise InputError(f"{path}: can't be read as an array file ({error})") from error

@@ -50,7 +50,7 @@ def spectral_variant(
     if rng.random() < 0.5:
         cube = cube * smooth_gain(cube.shape[0], rng)[:, None, None]
     if rng.random() < 0.25:
-        cube = np.maximum(cube, 0) ** rng.uniform(0.75, 1.35)
+        cube = np.power(np.maximum(cube, 0), np.float32(rng.uniform(0.75, 1.35)))
     return cube.astype(np.float32), wavelengths_nm
 
 

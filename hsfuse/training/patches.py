@@ -1,0 +1,94 @@
+"""The published protocol: patches of reference cubes, one sensor, no subspace, bicubic base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsfuse.errors import SettingError
+from hsfuse.nets.srlf import Observation
+from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.srf import load_srf
+from hsfuse.training.augment import dihedral
+from hsfuse.training.sample import Reference, Sample, sample
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Sensor and PSF are fixed; patches of `size` HR pixels are taken every `stride` pixels."""
+
+    scale: int
+    srf: str
+    psf_sigma: float  # HR pixels
+    psf_size: int | None = None
+    phase: float | None = None
+    size: int = 64
+    stride: int = 32
+    augment: bool = False
+
+
+class PatchSource:
+    """Patches in random order, each once per epoch; batch `number` depends on the seed and number alone."""
+
+    guide: int
+
+    def __init__(self, references: Sequence[Reference], settings: PatchSettings, seed: int) -> None:
+        if settings.size % settings.scale:
+            raise SettingError(f"patches of {settings.size} pixels can't be divided by the scale {settings.scale}")
+        self.references, self.settings, self.seed = references, settings, seed
+        psf = gaussian_psf(settings.psf_sigma, settings.scale, settings.phase, settings.psf_size)
+        matrix, _ = load_srf(settings.srf).matrix(references[0].wavelengths_nm)
+        self.model = ObservationModel(matrix, psf, settings.scale, settings.phase)
+        self.guide = matrix.shape[0]
+
+    @cached_property
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """LRHSI (C, h, w) and MSI (c, H, W) of each whole reference: patches see no border that isn't the image's."""
+        out = []
+        for reference in self.references:
+            truth = torch.from_numpy(self._whole(reference.data))[None]
+            out.append((self.model.spatial(truth)[0], self.model.spectral(truth)[0]))
+        return out
+
+    @cached_property
+    def places(self) -> list[tuple[int, int, int]]:
+        """(reference, row, column) of every patch."""
+        size, stride = self.settings.size, self.settings.stride
+        shapes = [self._whole(reference.data).shape[1:] for reference in self.references]
+        return [
+            (i, row, col)
+            for i, (rows, cols) in enumerate(shapes)
+            for row in range(0, rows - size + 1, stride)
+            for col in range(0, cols - size + 1, stride)
+        ]
+
+    def _whole(self, cube: np.ndarray) -> np.ndarray:
+        s = self.settings.scale
+        return cube[:, : cube.shape[1] // s * s, : cube.shape[2] // s * s]
+
+    def batch(self, number: int, size: int) -> list[Sample]:
+        """One sample that holds the `size` patches of batch `number`."""
+        per_epoch = max(1, len(self.places) // size)
+        epoch, index = divmod(number, per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.places))
+        rng = np.random.default_rng([self.seed, number, 1])
+        chosen = [self.places[i] for i in order[index * size : (index + 1) * size]]
+        parts = [self._patch(place, int(rng.integers(8)) if self.settings.augment else 0) for place in chosen]
+        truth, low, msi = (torch.from_numpy(np.stack(t)) for t in zip(*parts, strict=True))
+        unit = torch.ones(truth.shape[1])
+        base = self.model.upsample(low)
+        return [sample(base, truth, Observation(low, msi, msi, self.model, unit), unit[:, None, None])]
+
+    def _patch(self, place: tuple[int, int, int], turn: int) -> tuple[np.ndarray, ...]:
+        i, row, col = place
+        size, s = self.settings.size, self.settings.scale
+        low, msi = self.pairs[i]
+        truth = self.references[i].data[:, row : row + size, col : col + size]
+        low = low[:, row // s : (row + size) // s, col // s : (col + size) // s]
+        msi = msi[:, row : row + size, col : col + size]
+        return tuple(dihedral(part, turn) for part in (truth, low.numpy(), msi.numpy()))

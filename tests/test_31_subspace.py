@@ -1,0 +1,82 @@
+"""The spectral subspace keeps what the network compares: lengths, angles, blur and response."""
+
+import pytest
+import torch
+
+from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.subspace import fit_subspace
+
+
+def spectra(bands=20, rank=5, pixels=400, noise=0.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    mix = torch.rand(bands, rank, generator=g) @ torch.rand(rank, pixels, generator=g)
+    return mix + noise * torch.randn(bands, pixels, generator=g)
+
+
+@pytest.mark.parametrize("dimension", [1, 5, 20, 99])
+def test_axes_are_orthonormal_and_no_more_than_bands(dimension):
+    subspace = fit_subspace(spectra(noise=0.1), dimension)
+    k = min(dimension, 20)
+    assert subspace.dimension == k
+    torch.testing.assert_close(subspace.basis.T @ subspace.basis, torch.eye(k), atol=1e-5, rtol=0)
+
+
+def test_what_lies_inside_comes_back():
+    data = spectra()
+    subspace = fit_subspace(data, 5)
+    cube = data.reshape(1, 20, 20, 20)
+    torch.testing.assert_close(subspace.unproject(subspace.project(cube)), cube, atol=1e-5, rtol=0)
+    assert subspace.residual(cube).abs().max() < 1e-5
+
+
+def test_parts_add_up_and_are_orthogonal():
+    cube = spectra(noise=0.2).reshape(1, 20, 20, 20)
+    subspace = fit_subspace(cube[0].flatten(1), 3)
+    residual = subspace.residual(cube)
+    torch.testing.assert_close(subspace.unproject(subspace.project(cube)) + residual, cube)
+    assert subspace.project(residual).abs().max() < 1e-5
+
+
+def test_angles_and_lengths_are_those_of_the_coefficients():
+    data = spectra().reshape(1, 20, 20, 20)
+    a = fit_subspace(data[0].flatten(1), 5).project(data)
+    torch.testing.assert_close(a.norm(dim=1), data.norm(dim=1))
+    between = torch.nn.functional.cosine_similarity
+    torch.testing.assert_close(between(a[..., 1:], a[..., :-1]), between(data[..., 1:], data[..., :-1]))
+
+
+def test_the_best_subspace_of_its_size():
+    """Eckart and Young 1936: no other K axes leave a smaller residual than the discarded singular values."""
+    data = spectra(noise=0.3)
+    residual = fit_subspace(data, 4).residual(data[None, :, :, None])
+    wanted = torch.linalg.svdvals(data.double())[4:].square().sum().sqrt()
+    torch.testing.assert_close(residual.double().norm(), wanted, rtol=1e-5, atol=0)
+
+
+def test_spread_is_the_coefficients_rms():
+    data = spectra(noise=0.1)
+    subspace = fit_subspace(data, 4)
+    rms = subspace.project(data[None, :, :, None]).square().mean((0, 2, 3)).sqrt()
+    torch.testing.assert_close(rms, subspace.spread, rtol=1e-4, atol=1e-6)
+    assert (subspace.spread.diff() <= 0).all()
+
+
+def test_signs_do_not_depend_on_the_data_s_order():
+    data = spectra(noise=0.1)
+    a, b = fit_subspace(data, 6), fit_subspace(data.flip(1), 6)
+    torch.testing.assert_close(a.basis, b.basis, atol=1e-4, rtol=0)
+
+
+def test_response_and_psf_act_inside():
+    data = spectra().reshape(1, 20, 20, 20)
+    subspace = fit_subspace(data[0].flatten(1), 5)
+    model = ObservationModel(torch.rand(3, 20), gaussian_psf(1.0, 2), 2)
+    inside = model.with_srf(model.srf @ subspace.basis)
+    a = subspace.project(data)
+    torch.testing.assert_close(inside.spectral(a), model.spectral(data), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(subspace.unproject(inside.spatial(a)), model.spatial(data), rtol=1e-4, atol=1e-4)
+
+
+def test_moving_keeps_everything():
+    subspace = fit_subspace(spectra(), 3)
+    assert torch.equal(subspace.to("cpu").basis, subspace.basis)

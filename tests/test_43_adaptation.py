@@ -1,0 +1,264 @@
+"""Fitting to a scene: what judges is not trained on, what isn't borne out isn't used, and seeds repeat."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import memory_scene
+from torch import nn
+
+from hsfuse.errors import SettingError
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.adaptation import Adaptation, AdaptSettings, held_out_cells
+from hsfuse.fusers.frame import fit_frame, radiometric_match, reduced
+from hsfuse.fusers.network import BASES, SRLFFuser
+from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.physics import ObservationModel, gaussian_psf
+
+K = 6
+FAST = AdaptSettings(steps=6, minutes=60, check_every=3)
+
+
+def settings(**changes):
+    return replace(FAST, **changes)
+
+
+def small_fuser(**options):
+    """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
+    return SRLFFuser(config=SRLFConfig(16, 16, 3, stages=1, dropout=0.1), turns=2, **{"adapt": FAST, **options})
+
+
+def adaptation(scene, chosen=FAST, mask=None):
+    training = scene.training if mask is None else TrainingScene(scene.lrhsi, scene.msi, mask)
+    base = EnsembleGLP(dimension=K).fit(training, scene.model)
+    return Adaptation(training, fit_frame(training, base), chosen)
+
+
+def small_net(seed=0):
+    torch.manual_seed(seed)
+    return SRLFNet(SRLFConfig(K, K, 3, stages=1, dropout=0.0))
+
+
+class Answer(nn.Module):
+    """In place of a network: adds `correction` (in coefficients) to the base, whatever it sees."""
+
+    def __init__(self, run, correction):
+        super().__init__()
+        self.correction = correction / run.frame.unit[:, None, None]
+
+    def forward(self, base, obs, step):
+        return base + self.correction
+
+
+def needed(run):
+    return run.low.target - run.low.base * run.frame.unit[:, None, None]
+
+
+@pytest.mark.parametrize(("shape", "s"), [((1, 24, 20), 3), ((5, 48, 48), 4), ((1, 9, 100), 2), ((2, 8, 8), 8)])
+def test_held_out_cells(shape, s):
+    held = held_out_cells(shape, s, 0)
+    assert held.shape == (shape[0], 1, *shape[1:])
+    side = s * -(-6 // s)
+    cells = held[..., ::side, ::side]
+    whole = cells.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., : shape[1], : shape[2]]
+    assert torch.equal(held, whole)
+    assert cells.sum() == max(1, round(0.25 * cells.numel()))
+    assert torch.equal(held, held_out_cells(shape, s, 0))
+    if cells.numel() > 4:
+        assert any(not torch.equal(held, held_out_cells(shape, s, seed)) for seed in range(1, 5))
+
+
+def test_judging_and_training_pixels_are_disjoint_and_valid():
+    scene = memory_scene()
+    mask = torch.ones(1, 24, 20, dtype=torch.bool)
+    mask[:, 3:10, 4:9] = False
+    run = adaptation(scene, mask=mask)
+    used, held = run.train.mask[:, 0], run.held[:, 0]
+    assert used.any()
+    assert held.any()
+    assert not (used & held).any()
+    assert torch.equal(used | held, mask[:, :24, :18])
+
+
+def test_held_out_targets_do_not_train(tiny):
+    """Poisoned where they judge, targets leave every weight as it is; poisoned elsewhere they don't."""
+    states = []
+    for where in (None, "held", "train"):
+        run = adaptation(tiny, settings(check_every=100, patience=100))
+        spoil = {"held": run.held, "train": run.train.mask, None: torch.zeros_like(run.held)}[where]
+        run.train.target[spoil.expand_as(run.train.target)] = 1e6
+        net = small_net()
+        torch.manual_seed(1)
+        run.run(net)
+        states.append(net.state_dict())
+    clean, held, train = states
+    assert all(torch.equal(clean[key], held[key]) for key in clean)
+    assert any(not torch.equal(clean[key], train[key]) for key in clean)
+
+
+def test_training_lowers_the_loss(tiny):
+    run = adaptation(tiny, settings(steps=60, check_every=10, patience=100, consistency=0))
+    best = run.run(small_net())
+    assert run.log.steps == list(range(0, 61, 10))
+    assert run.log.train_loss[-1] < 0.97 * run.log.train_loss[1]
+    assert run.log.held_out[0] == pytest.approx(1, abs=1e-5)  # the identity's error is the base's
+    assert run.held_out_error(best) == pytest.approx(min(run.log.held_out), rel=1e-5)
+    assert run.log.steps[run.log.held_out.index(min(run.log.held_out))] == run.log.kept_step
+
+
+def test_patience_ends_it(tiny):
+    run = adaptation(tiny, settings(steps=50, check_every=1, patience=2, learning_rate=0.0))
+    run.run(small_net())
+    assert run.log.steps == [0, 1, 2]
+    assert run.log.kept_step == 0
+
+
+def test_the_time_budget_ends_it(tiny):
+    run = adaptation(tiny, settings(steps=10_000, minutes=1e-9))
+    run.run(small_net())
+    assert run.log.steps == [0, 1]
+
+
+def test_a_right_correction_is_trusted(tiny):
+    run = adaptation(tiny)
+    share, error = run.trust(Answer(run, needed(run)))
+    assert share.min() > 0.99
+    assert error < 0.01
+
+
+def test_half_of_it_is_taken_no_further_than_whole(tiny):
+    """The trusted share never exceeds one, so a timid network isn't blown up, and an overshoot is damped."""
+    run = adaptation(tiny)
+    assert run.trust(Answer(run, needed(run) / 2))[0].max() == 1
+    share, error = run.trust(Answer(run, needed(run) * 2))
+    torch.testing.assert_close(share, torch.full_like(share, 0.5), atol=0.02, rtol=0)
+    assert error < 0.05
+
+
+@pytest.mark.parametrize("kind", ["noise", "opposite", "nothing"])
+def test_a_wrong_correction_is_not(tiny, kind):
+    run = adaptation(tiny)
+    wanted = needed(run)
+    noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4)) * wanted.std((0, 2, 3), keepdim=True)
+    correction = {"noise": noise, "opposite": -wanted, "nothing": 0 * wanted}[kind]
+    share, error = run.trust(Answer(run, correction))
+    assert not share.any()
+    assert error == pytest.approx(1, abs=1e-5)
+
+
+def test_each_coefficient_is_trusted_on_its_own(tiny):
+    run = adaptation(tiny)
+    right = needed(run)
+    right[:, ::2] *= -1
+    share, _ = run.trust(Answer(run, right))
+    assert share[::2].max() == 0
+    assert share[1::2].min() > 0.99
+
+
+def test_what_judges_does_not_see_the_training_cells(tiny):
+    """A correction that is right only where training happened is worth nothing."""
+    run = adaptation(tiny)
+    share, _ = run.trust(Answer(run, needed(run) * ~run.held + 1e-6))
+    assert share.max() < 0.2
+
+
+@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5), (9, 9)])
+def test_too_small_a_scene_keeps_the_base(lr_shape):
+    scene = memory_scene(lr_shape, s=3)
+    fuser = SRLFFuser(adapt=FAST).fit(scene.training, scene.model)
+    assert "too small to train on one part and judge on another: the base glp-ens is the result" in (
+        fuser.describe()["adaptation"]
+    )
+    wanted = EnsembleGLP().fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
+    assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), wanted)
+    assert wanted.isfinite().all()
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
+    fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
+    assert not fuser.share.any()
+    assert f"no better than the base {base}: the base is the result" in fuser.describe()["adaptation"]
+    wanted = BASES[base]().fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
+    assert torch.equal(fuser.predict(tiny.lrhsi, tiny.msi), wanted)
+
+
+def test_the_papers_base_is_plain_interpolation_in_the_subspace(tiny):
+    base = BicubicSubspace().fit(tiny.training, tiny.model)
+    torch.testing.assert_close(
+        base.subspace.project(base.predict(tiny.lrhsi, tiny.msi)),
+        base.subspace.project(tiny.model.upsample(tiny.lrhsi)),
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+def test_training_on_the_scene_helps_at_full_resolution():
+    """From the paper's weak base, which leaves much to learn, a few dozen steps must bring the truth nearer."""
+    scene = memory_scene((36, 36))
+    fuser = small_fuser(base="bicubic", adapt=settings(steps=60, check_every=20, learning_rate=4e-3))
+    fused = fuser.fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
+    base = fuser.frame.base.predict(scene.lrhsi, scene.msi)
+    errors = [float((x.detach() - scene.truth).square().mean().sqrt()) for x in (fused, base)]
+    assert fuser.share.any()
+    assert errors[0] < 0.9 * errors[1]
+    assert "below the base bicubic" in fuser.describe()["adaptation"]
+
+
+def test_seeds_repeat(tiny):
+    results = []
+    for seed in (0, 0, 1):
+        fuser = small_fuser(base="bicubic", adapt=settings(steps=9, learning_rate=1e-2, seed=seed))
+        fuser.fit(tiny.training, tiny.model)
+        fuser.share = torch.ones_like(fuser.share)
+        results.append(fuser.predict(tiny.lrhsi, tiny.msi))
+        torch.rand(7)  # what others draw in between doesn't matter
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_fitting_leaves_the_global_state_alone(tiny):
+    state = torch.random.get_rng_state()
+    small_fuser().fit(tiny.training, tiny.model)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
+    scene = tiny.truth
+    model = ObservationModel(tiny.model.srf, gaussian_psf(1.2, 3, 0), 3, phase=0)
+    lrhsi, msi = model(scene)
+    training = TrainingScene(lrhsi, msi, torch.ones(1, 24, 20, dtype=torch.bool))
+    assert small_fuser(adapt=settings(steps=2)).fit(training, model).turns == 1
+    assert small_fuser(adapt=settings(steps=0)).fit(tiny.training, tiny.model).turns == 2
+
+
+def test_unknown_bases_are_told():
+    with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are glp-ens"):
+        SRLFFuser("magic")
+
+
+def test_the_reduced_pair_is_the_observation_model_once_more(tiny):
+    base = EnsembleGLP(dimension=K).fit(tiny.training, tiny.model)
+    target, low, msi = reduced(tiny.training, base)
+    assert target.shape[2:] == msi.shape[2:] == (24, 18)  # 20 columns are no multiple of 3
+    assert low.shape[2:] == (8, 6)
+    torch.testing.assert_close(low, tiny.model.spatial(target))
+
+
+def test_gain_and_offset_of_the_msi_are_found(tiny):
+    gain, offset = torch.tensor([0.8, 1.0, 1.3, 2.0]), torch.tensor([0.05, 0.0, -0.02, 0.1])
+    msi = tiny.msi * gain[:, None, None] + offset[:, None, None]
+    found = radiometric_match(TrainingScene(tiny.lrhsi, msi, tiny.training.mask), tiny.model)
+    torch.testing.assert_close(found[0], gain, rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[1], offset, rtol=0, atol=1e-3)
+
+
+def test_the_network_sees_the_msi_in_the_hsi_s_radiometry(tiny):
+    """Whatever the MSI's gain, the observation that the network compares with is the same."""
+    frames = []
+    for gain in (1.0, 3.0):
+        training = TrainingScene(tiny.lrhsi, tiny.msi * gain, tiny.training.mask)
+        frame = fit_frame(training, EnsembleGLP(dimension=K).fit(training, tiny.model))
+        frames.append(frame.observe(frame.subspace.project(tiny.lrhsi), training.msi)[1].y)
+    torch.testing.assert_close(frames[0], frames[1], rtol=0, atol=1e-3)

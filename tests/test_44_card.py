@@ -1,0 +1,137 @@
+"""Checkpoints: what was saved is what is loaded, and what can't be used is told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hsfuse.errors import ModelError
+from hsfuse.fusers.adaptation import AdaptSettings
+from hsfuse.fusers.card import FORMAT, ModelCard, load_checkpoint, save_checkpoint
+from hsfuse.fusers.network import SRLFFuser, check_card
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+
+CONFIG = SRLFConfig(16, 16, 3, stages=1, dropout=0.1)
+CARD = ModelCard(
+    "test", CONFIG, 3, phase="1", psf_sigma=(0.3, 0.6), trained_on="nothing", seed=4, steps=7, extra={"scores": [1, 2]}
+)
+FAST = AdaptSettings(steps=0, minutes=60)
+
+
+def network(seed=3):
+    torch.manual_seed(seed)
+    return SRLFNet(CONFIG, identity=False)
+
+
+def saved(folder, card=CARD, net=None):
+    path = folder / "net.safetensors"
+    save_checkpoint(path, card, dict((net or network()).state_dict()))
+    return path
+
+
+def test_a_card_survives_json():
+    assert ModelCard.from_json(CARD.to_json()) == CARD
+    assert json.loads(CARD.to_json())["format"] == FORMAT
+
+
+def test_cards_of_later_versions_may_say_more():
+    raw = json.loads(CARD.to_json()) | {"something_new": 1}
+    assert ModelCard.from_json(json.dumps(raw)) == CARD
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not json", "can't be read"),
+        ("[1, 2]", "can't be read"),
+        ("{}", "can't be read"),
+        (json.dumps({"format": "other-1"}), f"wanted {FORMAT}"),
+        (json.dumps({"format": FORMAT, "config": {"nonsense": 1}}), "can't be read"),
+        (json.dumps({"format": FORMAT, "config": None}), "can't be read"),
+        (json.dumps({"format": FORMAT, "name": "x", "config": {"channels": 1, "guide": 1, "scale": 2}}), "can't be read"),
+    ],
+)
+def test_cards_that_cannot_be_read_are_told(text, said):
+    with pytest.raises(ModelError, match=said) as caught:
+        ModelCard.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_and_card_come_back_bit_by_bit(tmp_path):
+    net = network()
+    card, tensors = load_checkpoint(saved(tmp_path, net=net))
+    assert card == CARD
+    assert tensors.keys() == net.state_dict().keys()
+    assert all(torch.equal(tensors[key], value) for key, value in net.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_saving_leaves_nothing_half_done(tmp_path):
+    with pytest.raises(AttributeError):
+        save_checkpoint(tmp_path / "net.safetensors", CARD, {"weight": None})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "cut", "no card", "bad card"])
+def test_files_that_are_no_checkpoint_are_told(tmp_path, kind):
+    path = saved(tmp_path)
+    match kind:
+        case "missing":
+            path.unlink()
+        case "folder":
+            path = tmp_path
+        case "text":
+            path.write_text("weights")
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-100])
+        case "no card":
+            save_file({"a": torch.zeros(1)}, path)
+        case "bad card":
+            save_file({"a": torch.zeros(1)}, path, {"card": "{"})
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    if kind != "bad card":
+        assert str(path) in str(caught.value)
+
+
+def test_what_does_not_fit_is_told_with_both_sides():
+    check_card(CARD, 3, 16)
+    with pytest.raises(ModelError, match="scale: weights 3, scene 4; subspace dimension: weights 16, scene 8"):
+        check_card(CARD, 4, 8)
+
+
+def test_weights_that_do_not_fit_their_card_are_told(tmp_path, tiny):
+    path = saved(tmp_path, replace(CARD, config=replace(CONFIG, stages=2)))
+    with pytest.raises(ModelError, match=r"net.safetensors: the weights don't fit the card's configuration") as caught:
+        SRLFFuser(weights=path, adapt=FAST).fit(tiny.training, tiny.model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
+    fuser = SRLFFuser("bicubic", adapt=replace(FAST, steps=12, check_every=4, learning_rate=4e-3), config=CONFIG, turns=1)
+    fuser.fit(tiny.training, tiny.model)
+    assert fuser.share.any()
+    path = tmp_path / "own.safetensors"
+    fuser.save(path, "own")
+    again = SRLFFuser("bicubic", path, FAST, turns=1).fit(tiny.training, tiny.model)
+    torch.testing.assert_close(
+        again.predict(tiny.lrhsi, tiny.msi), fuser.predict(tiny.lrhsi, tiny.msi), rtol=0, atol=1e-6
+    )
+    assert again.card is not None
+    assert (again.card.scale, again.card.base, again.card.config) == (3, "bicubic", CONFIG)
+    assert again.describe()["weights"].startswith("own (")
+
+
+def test_given_weights_are_used_where_the_scene_cannot_judge(tmp_path):
+    from conftest import memory_scene
+
+    scene = memory_scene((5, 5), s=3)
+    path = saved(tmp_path)
+    fuser = SRLFFuser(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
+    assert "the weights are used as they are" in fuser.describe()["adaptation"]
+    assert not torch.equal(fuser.predict(scene.lrhsi, scene.msi), fuser.frame.base.predict(scene.lrhsi, scene.msi))
