@@ -14,8 +14,8 @@ from hsfuse import __version__
 from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser, make_fuser
 from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.network import SRLFFuser
-from hsfuse.io import check_output
+from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
+from hsfuse.io import DTYPES, check_output
 from hsfuse.nets.scan import backend_name
 from hsfuse.patches import sample_scene
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
@@ -37,7 +37,7 @@ class FuseSettings:
     scene: SceneSettings
     method: str = "srlf"
     model: str | None = None
-    base: str = "glp-ens"
+    base: str = DEFAULT_BASE
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
     save_model: Path | None = None
     tile: int = DEFAULT_TILE
@@ -81,7 +81,9 @@ class FusionResult:
 
 
 def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one; SettingError when CUDA is asked for and absent."""
+    """`auto` is CUDA where there is one; SettingError when CUDA is asked for and absent, or the name is another one."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise SettingError(f"there is no device {name!r}; known are auto, cpu, cuda")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -125,6 +127,9 @@ def run_fusion(hsi: str | Path, msi: str | Path, output: str | Path, settings: F
 def _check_outputs(pair: ScenePair, output: Path, settings: FuseSettings) -> None:
     inputs = [*pair.hsi.files, *pair.msi.files]
     check_output(output, inputs, overwrite=settings.overwrite or settings.dry_run, driver=settings.format)
+    dtype = settings.dtype or pair.hsi.dtype
+    if dtype not in DTYPES:
+        raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {', '.join(DTYPES)}")
     if settings.save_model is None:
         return
     if settings.method != "srlf":

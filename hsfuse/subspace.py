@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Smallest spread of an axis relative to the first: where a scene without noise has fewer dimensions than K, numbers in
+#: units of an empty axis would be all rounding.
+LEAST_SPREAD = 3e-4
+
 
 @dataclass(frozen=True)
 class SpectralSubspace:
@@ -48,5 +52,5 @@ def fit_subspace(spectra: Tensor, dimension: int) -> SpectralSubspace:
     k = min(dimension, spectra.shape[0])
     basis = vectors.flip(1)[:, :k]
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    spread = values.flip(0)[:k].clamp_min(1e-20).sqrt()
+    spread = values.flip(0)[:k].clamp_min(max(float(values[-1]) * LEAST_SPREAD**2, 1e-20)).sqrt()
     return SpectralSubspace((basis * largest.sign()).float(), spread.float())

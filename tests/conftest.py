@@ -29,7 +29,7 @@ NORTH_UP = Affine(10, 0, 600000, 0, -10, 5000000)
 def mixture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Reflectance (31, H, W) between 0.03 and 0.7: mixtures of nine smooth spectra, more than four bands can tell apart."""
     rng = np.random.default_rng(seed)
-    abundance = np.stack([gaussian_filter(rng.standard_normal(shape), width) for width in np.linspace(1, 4, 9)])
+    abundance = np.stack([gaussian_filter(rng.standard_normal(shape), width) for width in np.linspace(2, 6, 9)])
     abundance = np.exp(3 * abundance / abundance.std(axis=(1, 2), keepdims=True))
     edges = zip(np.linspace(450, 900, 9), (18, 60, -35, 90, 25, -50, 12, 40, -20), strict=True)
     spectra = np.array([0.05 + 0.6 / (1 + np.exp(-(WAVELENGTHS_NM - at) / width)) for at, width in edges])

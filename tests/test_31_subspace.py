@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hsfuse.physics import ObservationModel, gaussian_psf
-from hsfuse.subspace import fit_subspace
+from hsfuse.subspace import LEAST_SPREAD, fit_subspace
 
 
 def spectra(bands=20, rank=5, pixels=400, noise=0.0, seed=0):
@@ -59,6 +59,13 @@ def test_spread_is_the_coefficients_rms():
     rms = subspace.project(data[None, :, :, None]).square().mean((0, 2, 3)).sqrt()
     torch.testing.assert_close(rms, subspace.spread, rtol=1e-4, atol=1e-6)
     assert (subspace.spread.diff() <= 0).all()
+
+
+def test_empty_axes_have_a_unit_all_the_same():
+    """A scene of rank 5: the other axes' spread is rounding, in whose units nothing could be compared."""
+    spread = fit_subspace(spectra(rank=5), 12).spread
+    torch.testing.assert_close(spread[5:] / spread[0], torch.full((7,), LEAST_SPREAD))
+    assert spread[4] > 10 * LEAST_SPREAD * spread[0]
 
 
 def test_signs_do_not_depend_on_the_data_s_order():

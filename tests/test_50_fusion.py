@@ -13,7 +13,7 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, 
 import hsfuse
 from hsfuse.cube import Spectrum
 from hsfuse.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
-from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusion import FuseSettings, FusionResult, fit_fuser, fuse
 from hsfuse.io import open_cube
 from hsfuse.scene import SceneSettings, open_scene
@@ -78,7 +78,7 @@ def test_files_in_and_arrays_agree(files, fused):
 def test_provenance_is_in_the_file(files, fused):
     path, result = fused
     with open_cube(path) as reader:
-        found = json.loads(reader.tags["PROVENANCE"])
+        found = json.loads(reader.tags["HSFUSE_PROVENANCE"])
     assert found == json.loads(json.dumps(result.provenance, default=str))
     assert found["hsfuse"] == hsfuse.__version__
     assert found["method"]["method"] == "glp-ens"
@@ -159,7 +159,7 @@ def test_the_default_method_end_to_end(tmp_path, s):
     cube = read(result.output)
     assert cube.grid == pair.hr_grid
     method = result.provenance["method"]
-    assert (method["method"], method["base"], method["weights"]) == ("srlf", "glp-ens", "from scratch")
+    assert (method["method"], method["base"], method["weights"]) == ("srlf", DEFAULT_BASE, "from scratch")
     assert method["adaptation"] in result.text()
     log = result.provenance["adaptation"]
     assert log["steps"][0] == 0
@@ -397,6 +397,21 @@ def test_settings_that_make_no_sense_are_told(files, tmp_path, options, error, s
         run(files, tmp_path / "fused.tif", **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_type_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    pair = save_pair(tmp_path, memory_scene((8, 8)))
+    low = (pair.scene.lrhsi[0].numpy() * 1e4).astype(np.int64)
+    with rasterio.open(
+        pair.hsi, "w", driver="GTiff", count=31, height=8, width=8, dtype="int64", crs="EPSG:32633",
+        transform=pair.hsi_grid().transform,
+    ) as ds:  # fmt: skip
+        ds.write(low)
+        for i, nm in enumerate(WAVELENGTHS_NM, start=1):
+            ds.update_tags(i, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=str(nm / 1000))
+    with pytest.raises(SettingError, match="can't have the type int64; choose one with --dtype"):
+        run(pair, tmp_path / "fused.tif", dry_run=True)
+    assert read(run(pair, tmp_path / "fused.tif", dtype="float32").output).data.max() > 1000
 
 
 def test_too_few_valid_pixels(tmp_path):

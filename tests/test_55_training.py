@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from hsfuse.fusers.regression import EnsembleGLP
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 from hsfuse.training import train
-from hsfuse.training.config import parse_config
-from hsfuse.training.loop import Trainer, learning_rate
+from hsfuse.training.config import load_config, parse_config
 from hsfuse.training.references import check_disjoint, load_references
 from hsfuse.training.sample import Reference
+from hsfuse.training.trainer import Trainer, learning_rate
 
 CPU = torch.device("cpu")
 NM = np.linspace(400.0, 1000.0, 26)
@@ -150,6 +151,18 @@ def test_interruption_keeps_weights_and_state(folder, monkeypatch):
     assert torch.load(folder / "w.state", weights_only=True)["done"] == 3
 
 
+def test_weights_of_another_ratio_are_a_start(folder):
+    train(parse_config(settings()), folder / "w.safetensors", data=folder, device="cpu")
+    other = settings(net={"scale": 4}, start=str(folder / "w.safetensors"))
+    trainer = Trainer(parse_config(other), references(1), [], CPU)
+    _, theirs = load_checkpoint(folder / "w.safetensors")
+    own = trainer.net.state_dict()
+    assert torch.equal(own["refine.weight"], theirs["refine.weight"])
+    differ = [key for key in own if own[key].shape != theirs[key].shape]
+    assert differ
+    assert all("down" in key or "up" in key for key in differ)
+
+
 def test_resuming_needs_the_state_of_the_same_run(folder):
     config = parse_config(settings())
     with pytest.raises(ModelError, match="nothing to resume"):
@@ -231,3 +244,12 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end():
     assert rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "examples/configs").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_the_shipped_configurations_can_be_read(path):
+    config = load_config(path)
+    assert config.net.scale == int(config.name[-1])
+    assert config.data.terms

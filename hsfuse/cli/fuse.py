@@ -22,9 +22,7 @@ from hsfuse.cli.console import print_json
 @click.option(
     "--model", type=options.PATH, help="Checkpoint to start from; default: the library's for the ratio, if any."
 )
-@click.option(
-    "--base", default="glp-ens", show_default=True, help="What SRLF-Net corrects: glp-ens, glp-reg or bicubic."
-)
+@click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
 @options.mtf
 @options.psf_sigma
 @options.phase

@@ -8,9 +8,9 @@ out in cells; the weights kept are those with the smallest error there.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -19,13 +19,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.frame import SceneFrame, reduced
+from hsfuse.fusers.frame import SceneFrame, noise_adder, reduced_images
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 
 #: Share of the reduced-resolution target that judges and is not trained on.
 HELD_OUT = 0.25
 #: Side in HR pixels of the crops on which full-resolution consistency is asked for.
 CROP = 48
+#: Noise realisations of the reduced-resolution pair; the first one judges.
+NOISE_DRAWS = 6
 #: Pixels that count as one when the standard error of a trusted share is estimated.
 CORRELATED = 9
 
@@ -65,7 +67,7 @@ class Pair:
     target: Tensor
     mask: Tensor
 
-    def window(self, block: int, row: int, col: int, side: tuple[int, int], turn: int) -> Pair:
+    def window(self, block: int, row: int, col: int, side: Sequence[int], turn: int) -> Pair:
         """One block's window (LR-aligned, in HR pixels), turned by one of the eight symmetries of the square."""
         s = self.obs.model.scale
 
@@ -95,11 +97,12 @@ class Adaptation:
 
     def __init__(self, scene: TrainingScene, frame: SceneFrame, settings: AdaptSettings) -> None:
         self.frame, self.settings = frame, settings
-        self.low = self._reduced_pair(scene)
+        self.draws = self._reduced_pairs(scene)
+        self.low = self.draws[0]
         self.full = self._full_pair(scene)
         cells = held_out_cells((self.low.mask.shape[0], *self.low.mask.shape[2:]), frame.model.scale, settings.seed)
         self.held = cells.to(self.low.mask.device) & self.low.mask
-        self.train = Pair(self.low.base, self.low.obs, self.low.target, self.low.mask & ~self.held)
+        self.train_mask = self.low.mask & ~self.held
         self.scale_of_error = (frame.step * frame.unit).max()
         self.log = AdaptationLog()
 
@@ -107,18 +110,24 @@ class Adaptation:
     def possible(self) -> bool:
         """Whether the scene is large enough to train on one part and judge on another."""
         k = self.frame.unit.numel()
-        return int(self.held.sum()) >= 4 * k and int(self.train.mask.sum()) >= 8 * k
+        return int(self.held.sum()) >= 4 * k and int(self.train_mask.sum()) >= 8 * k
 
-    def _reduced_pair(self, scene: TrainingScene) -> Pair:
-        target, low, msi = reduced(scene, self.frame.base)
-        base, obs = self.frame.observe(low, msi)
+    def _reduced_pairs(self, scene: TrainingScene) -> list[Pair]:
+        """Reduced-resolution pairs that differ in their noise: the first judges, the others train."""
+        target, low, msi = reduced_images(scene, self.frame.base.model)
+        coefficients = self.frame.subspace.project(target)
         mask = scene.mask[:, None, : target.shape[2], : target.shape[3]]
-        return Pair(base, obs, target, mask)
+        add_noise = noise_adder(scene, self.frame)
+        random = torch.Generator().manual_seed(self.settings.seed)
+        pairs = []
+        for _ in range(NOISE_DRAWS):
+            base, obs, _ = self.frame.see(*add_noise(low, msi, random))
+            pairs.append(Pair(base, obs, coefficients, mask))
+        return pairs
 
     def _full_pair(self, scene: TrainingScene) -> Pair:
-        coefficients = self.frame.subspace.project(scene.lrhsi)
-        base, obs = self.frame.observe(coefficients, scene.msi, self.frame.base.outside(scene.lrhsi))
-        return Pair(base, obs, coefficients, scene.mask[:, None])
+        base, obs, _ = self.frame.see(scene.lrhsi, scene.msi)
+        return Pair(base, obs, self.frame.subspace.project(scene.lrhsi), scene.mask[:, None])
 
     def fused(self, net: SRLFNet, pair: Pair, turns: int = 1) -> Tensor:
         """Fused coefficients a of a pair."""
@@ -194,10 +203,10 @@ class Adaptation:
             return int(torch.randint(n, (1,), generator=random))
 
         net.train()
-        block, s = draw(len(self.train.base)), self.frame.model.scale
+        block, s = draw(len(self.low.base)), self.frame.model.scale
         turn = draw(8 if self.frame.model.symmetric else 1)
-        height, width = self.train.base.shape[2:]
-        loss = self.supervised(net, self.train.window(block, 0, 0, (height, width), turn))
+        pair = replace(self.draws[1 + draw(len(self.draws) - 1)], mask=self.train_mask)
+        loss = self.supervised(net, pair.window(block, 0, 0, pair.base.shape[2:], turn))
         if self.settings.consistency and draw(2):
             side = self._crop()
             row, col = (draw((n - m) // s + 1) * s for n, m in zip(self.full.base.shape[2:], side, strict=True))
@@ -223,8 +232,7 @@ class Adaptation:
         return (fused - base).permute(0, 2, 3, 1)[held], (self.low.target - base).permute(0, 2, 3, 1)[held]
 
     def _whole(self, block: int) -> Pair:
-        height, width = self.low.base.shape[2:]
-        return self.low.window(block, 0, 0, (height, width), 0)
+        return self.low.window(block, 0, 0, self.low.base.shape[2:], 0)
 
     def trust(self, net: SRLFNet, turns: int = 1) -> tuple[Tensor, float]:
         """Share (K,) of each coefficient's correction that the held-out cells bear out, and the relative error with it.

@@ -4,7 +4,8 @@ The base's error is far from equal in all directions of the subspace: what the M
 isn't, and which is which depends on sensor and scene. `aligned` turns the subspace's axes to the principal axes of the
 error at reduced resolution, most uncertain first, so that a correction of channel k goes as far as that axis is
 uncertain and leaves alone what the MSI has settled. `conditioned` gives the network the two parts that the base is
-made of in units of that error, where noise and missed detail have the same size on every scene.
+made of in units of that error, where noise and missed detail have the same size on every scene, and says how noisy the
+scene is.
 """
 
 from __future__ import annotations
@@ -16,13 +17,10 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.frame import reduced
+from hsfuse.fusers.frame import SceneFrame, reduced
 from hsfuse.fusers.regression import RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.subspace import SpectralSubspace
-
-#: Guide channels per coefficient that `conditioned` makes.
-GUIDES = 2
 
 
 def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
@@ -40,11 +38,34 @@ def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
     return turned
 
 
-def conditioned(base: Tensor, observation: Observation, step: Tensor) -> Observation:
-    """Observation whose guide (B, 2 K, H, W) holds the MSI's detail and the interpolated LR residual.
+def noise_share(base: RegressionGLP) -> float:
+    """How much of what the LRHSI has outside the subspace is noise, 0 to 1, as told by its spatial correlation."""
+    inside = base.subspace.dimension >= base.residual_share.numel()
+    return 0.0 if inside else 1 - float(base.residual_share.mean())
 
-    Both are divided by `step` (K, 1, 1), the base's error, and compressed by asinh: linear below it, logarithmic above.
+
+def guides(dimension: int) -> int:
+    """Guide channels that `conditioned` makes for K coefficients."""
+    return 4 * dimension + 1
+
+
+def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Observation:
+    """Observation whose guide (B, 4 K + 1, H, W) holds the MSI's detail and the interpolated LR residual.
+
+    Both are divided by the frame's step, the base's error, and compressed by asinh: linear below it, logarithmic above.
+    They come once as they are and once times the scene's share of noise, then that share itself: what is to be smoothed
+    in a noisy scene is to be sharpened in a clean one.
     """
+    step, share = frame.step[:, None, None], noise_share(frame.base)
     detail, model = observation.guide, observation.model
     fine = detail - model.upsample(model.spatial(detail))
-    return replace(observation, guide=torch.cat([fine / step, (base - detail) / step], 1).asinh())
+    parts = torch.cat([fine / step, (base - detail) / step], 1).asinh()
+    return replace(observation, guide=torch.cat([parts, share * parts, torch.full_like(parts[:, :1], share)], 1))
+
+
+def look(
+    frame: SceneFrame, coefficients: Tensor, msi: Tensor, outside: Tensor | None = None
+) -> tuple[Tensor, Observation]:
+    """`SceneFrame.observe` with a conditioned guide: base z (B, K, H, W) and what the network sees."""
+    base, observation = frame.observe(coefficients, msi, outside)
+    return base, conditioned(frame, base, observation)

@@ -21,6 +21,8 @@ LEVELS = 2
 @torch.no_grad()
 def denoise(msi: Tensor, noise: Tensor, levels: int = LEVELS) -> Tensor:
     """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept."""
+    if not msi.numel():
+        return msi
     scale = noise.to(msi).sqrt()[:, None, None]
     margin = 2**levels + 2 * _radius(WINDOW_SIGMA)  # the cyclic border stays out of what is kept
     low = pad(msi / scale, (margin,) * 4, mode="replicate")

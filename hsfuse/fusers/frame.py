@@ -9,13 +9,15 @@ step (K,)                 the base's RMS error per coefficient at reduced resolu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.regression import RegressionGLP
+from hsfuse.fusers import Fuser, TrainingScene, make_fuser
+from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.problem import hsi_noise, msi_noise
+from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
@@ -31,6 +33,21 @@ class SceneFrame:
     step: Tensor
     gain: Tensor  # per MSI band: MSI = gain * (R x) + offset, estimated on the LR grid
     offset: Tensor
+    fuser: Fuser | None = None  # what the network corrects, where it isn't the regression itself
+    noise: Tensor | None = None  # variance of the MSI's noise per band, taken out first; None: the MSI is used as it is
+
+    def see(self, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Observation, Tensor]:
+        """Base z (B, K, H, W), the network's observation, and what is added outside the subspace (B, C, H, W)."""
+        clean = msi if self.noise is None else denoise(msi, self.noise)
+        coefficients = self.subspace.project(lrhsi)
+        if self.fuser is None:
+            outside = self.base.outside(lrhsi)
+            return *self.observe(coefficients, clean, outside), outside
+        fused = self.fuser.predict(lrhsi, msi)
+        a = self.subspace.project(fused)
+        outside = fused - self.subspace.unproject(a)
+        _, obs = self.observe(coefficients, clean, outside)
+        return a / self.unit[:, None, None], obs, outside
 
     @property
     def subspace(self) -> SpectralSubspace:
@@ -77,6 +94,61 @@ def fit_frame(scene: TrainingScene, base: RegressionGLP) -> SceneFrame:
     step = (error**2).mean((0, 2, 3)).sqrt() / subspace.spread
     gain, offset = radiometric_match(scene, base.model)
     return SceneFrame(base, model, subspace.spread, step, gain, offset)
+
+
+#: Bases that the regression behind the network's guide can be itself.
+REGRESSIONS: dict[str, type[RegressionGLP]] = {
+    "glp-ens": EnsembleGLP,
+    "glp-reg": RegressionGLP,
+    "bicubic": BicubicSubspace,
+}
+
+
+def make_frame(scene: TrainingScene, model: ObservationModel, base: str) -> SceneFrame:
+    """Frame of a scene with the base of that name: a regression, or any other method."""
+    noise = msi_noise(scene).float()
+    clean = replace(scene, msi=denoise(scene.msi, noise))
+    frame = replace(fit_frame(clean, REGRESSIONS.get(base, EnsembleGLP)().fit(clean, model)), noise=noise)
+    if base in REGRESSIONS:
+        return frame
+    frame = replace(frame, fuser=make_fuser(base).fit(scene, model))
+    target, low, msi = reduced_images(scene, model)
+    error = frame.see(low, msi)[0] * frame.unit[:, None, None] - frame.subspace.project(target)
+    return replace(frame, step=(error**2).mean((0, 2, 3)).sqrt() / frame.unit)
+
+
+def reduced_images(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduced-resolution images: target (n, C, h', w'), LRHSI and MSI input, degraded by the observation model."""
+    s = model.scale
+    h, w = (n // s * s for n in scene.lrhsi.shape[2:])
+    target = scene.lrhsi[..., :h, :w]
+    return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
+
+
+@dataclass(frozen=True)
+class NoiseAdder:
+    """Gives degraded images the noise that blurring took from them, so that the network learns what it will meet.
+
+    A mean with weights k keeps the share sum(k^2) of white noise; `hsi` (C,) and `msi` (c,) are standard deviations.
+    """
+
+    hsi: Tensor
+    msi: Tensor
+
+    def __call__(self, lrhsi: Tensor, msi: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noisy copies."""
+        return self._noisy(lrhsi, self.hsi, random), self._noisy(msi, self.msi, random)
+
+    @staticmethod
+    def _noisy(image: Tensor, sigma: Tensor, random: torch.Generator) -> Tensor:
+        return image + sigma[:, None, None] * torch.randn(image.shape, generator=random).to(image)
+
+
+def noise_adder(scene: TrainingScene, frame: SceneFrame) -> NoiseAdder:
+    """The noise of a scene that its degraded images lack."""
+    lost = 1 - float((frame.base.model.psf.kernel**2).sum())
+    hsi = hsi_noise(scene.spectra(), frame.subspace).sqrt() * (1 - frame.base.residual_share)
+    return NoiseAdder(hsi.float() * lost**0.5, msi_noise(scene).sqrt().float() * lost**0.5)
 
 
 def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from hsfuse.errors import ModelError, SettingError
-from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers import METHODS, Requirements, TrainingScene
 from hsfuse.fusers.adaptation import Adaptation, AdaptationLog, AdaptSettings
 from hsfuse.fusers.card import ModelCard, load_checkpoint, save_checkpoint
-from hsfuse.fusers.frame import SceneFrame, fit_frame
-from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP, RegressionGLP
+from hsfuse.fusers.frame import SceneFrame, make_frame
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel
 
@@ -23,21 +22,22 @@ log = logging.getLogger(__name__)
 
 #: Held-out error below which, relative to the base's, the network is worth having.
 WORTHWHILE = 0.998
-BASES: dict[str, type[RegressionGLP]] = {"glp-ens": EnsembleGLP, "glp-reg": RegressionGLP, "bicubic": BicubicSubspace}
+DEFAULT_BASE = "blend"
+BASES = tuple(name for name in METHODS if name != "srlf")
 
 
 class SRLFFuser:
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
     name = "srlf"
-    requirements = Requirements(halo=8)
+    requirements = Requirements(halo=12)
     frame: SceneFrame
     net: SRLFNet
     share: Tensor
 
     def __init__(
         self,
-        base: str = "glp-ens",
+        base: str = DEFAULT_BASE,
         weights: Path | None = None,
         adapt: AdaptSettings | None = None,
         config: SRLFConfig | None = None,
@@ -52,7 +52,7 @@ class SRLFFuser:
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the base, then the network on the scene; what the held-out cells don't bear out is not used."""
-        self.frame = fit_frame(scene, BASES[self.base_name]().fit(scene, model))
+        self.frame = make_frame(scene, model, self.base_name)
         self.turns = self.turns if model.symmetric else 1
         self.net = self._make_net(scene, model.scale).to(scene.lrhsi.device)
         run = Adaptation(scene, self.frame, self.settings)
@@ -105,13 +105,12 @@ class SRLFFuser:
 
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        base = self.frame.base
-        if not self.share.any():
-            return base.predict(lrhsi, msi)
-        coefficients, outside = base.subspace.project(lrhsi), base.outside(lrhsi)
-        z, obs = self.frame.observe(coefficients, msi, outside)
-        z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
-        return base.subspace.unproject(z * self.frame.unit[:, None, None]) + outside
+        if self.frame.fuser is not None and not self.share.any():
+            return self.frame.fuser.predict(lrhsi, msi)
+        z, obs, outside = self.frame.see(lrhsi, msi)
+        if self.share.any():
+            z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
+        return self.frame.subspace.unproject(z * self.frame.unit[:, None, None]) + outside
 
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""

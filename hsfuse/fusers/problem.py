@@ -124,7 +124,8 @@ def msi_noise(scene: TrainingScene) -> Tensor:
     Median absolute value / 0.6745 (Donoho, Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage", Biometrika
     81(3)), times the share that the other bands can't explain: texture is common to the bands, noise isn't.
     """
-    y = scene.msi.double()
+    rows, cols = (n // 2 * 2 for n in scene.msi.shape[2:])
+    y = scene.msi[..., :rows, :cols].double()
     diagonal = (y[..., ::2, ::2] - y[..., 1::2, ::2] - y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 2
     d = diagonal.transpose(0, 1).flatten(1)
     sigma = d.abs().median(1).values / 0.6745

@@ -1,12 +1,14 @@
 """Raster input and output: the only place that touches pixels on disk."""
 
 from hsfuse.io.checks import check_valid, usable_bands
+from hsfuse.io.encode import DTYPES
 from hsfuse.io.outputs import check_output, driver_of, output_files
 from hsfuse.io.raster import CubeReader, open_cube
 from hsfuse.io.sinks import TILE
 from hsfuse.io.writer import CubeWriter
 
 __all__ = [
+    "DTYPES",
     "TILE",
     "CubeReader",
     "CubeWriter",

@@ -40,7 +40,7 @@ def spectral_variant(
 ) -> tuple[Array, NDArray[np.float64]]:
     """A cube as another sensor would see it: part of the range, wider bands, another gain per band, another gamma."""
     if rng.random() < 0.5:
-        count = int(rng.integers(max(24, cube.shape[0] // 3), cube.shape[0] + 1))
+        count = int(rng.integers(min(max(24, cube.shape[0] // 3), cube.shape[0]), cube.shape[0] + 1))
         first = int(rng.integers(cube.shape[0] - count + 1))
         cube, wavelengths_nm = cube[first : first + count], wavelengths_nm[first : first + count]
     if cube.shape[0] >= 90 and rng.random() < 0.3:

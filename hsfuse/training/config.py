@@ -67,6 +67,7 @@ class TrainConfig:
     kind: str = "any-sensor"
     draws: DrawSettings | None = None  # any-sensor
     patches: PatchSettings | None = None  # bands
+    start: str = ""  # weights to start from, by name or path, where their tensors' shapes agree
     seed: int = 0
     check_every: int = 200
     source: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -105,7 +106,7 @@ def parse_config(raw: dict[str, Any], where: str = "the configuration") -> Train
     else:
         patches = _table(where, tables, "patches", PatchSettings, scale=net.scale)
     data, optimiser = _table(where, tables, "data", DataSettings), _table(where, tables, "optimiser", OptimiserSettings)
-    top = {key: tables.pop(key) for key in ("name", "kind", "seed", "check_every") if key in tables}
+    top = {key: tables.pop(key) for key in ("name", "kind", "start", "seed", "check_every") if key in tables}
     if tables:
         raise SettingError(f"{where}: unknown entries {', '.join(sorted(tables))}")
     if "name" not in top:

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from hsfuse.errors import InputError
 from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.conditioning import GUIDES, aligned, conditioned
+from hsfuse.fusers.conditioning import aligned, guides, look
 from hsfuse.fusers.frame import fit_frame
 from hsfuse.fusers.regression import EnsembleGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel, gaussian_psf
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
 from hsfuse.training.sample import Reference, Sample, sample
+
+#: Sides of a reference, in LR pixels, below which a base can't be fitted.
+MIN_LR_PIXELS = 4
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ class DrawSource:
     """Batches of draws; batch `number` depends on the seed and number alone."""
 
     def __init__(self, references: Sequence[Reference], settings: DrawSettings, seed: int) -> None:
+        for reference in references:
+            check_size(reference, settings)
         self.references, self.settings, self.seed = references, settings, seed
-        self.guide = GUIDES * settings.channels
+        self.guide = guides(settings.channels)
         weights = np.array([r.weight for r in references])
         self._shares = weights / weights.sum()
 
@@ -96,13 +101,12 @@ class DrawSource:
         base = aligned(EnsembleGLP(self.settings.channels).fit(scene, model), scene)
         frame = fit_frame(scene, base)
         outside = base.outside(lrhsi)
-        z, seen = frame.observe(base.subspace.project(lrhsi), msi, outside)
-        step = frame.step[:, None, None]
-        seen = conditioned(z, seen, step)
+        z, seen = look(frame, base.subspace.project(lrhsi), msi, outside)
         bands = torch.from_numpy(rng.permutation(truth.shape[1])[: self.settings.bands])
         sign = torch.from_numpy(rng.choice([-1.0, 1.0], z.shape[1])).float()
+        turns = torch.cat([sign.repeat(seen.guide.shape[1] // len(sign)), torch.ones(1)])[:, None, None]
         hr, lr = _windows(lrhsi.shape[2:], self.settings.window, self.settings.scale, rng)
-        turn, turns = sign[:, None, None], sign.repeat(GUIDES)[:, None, None]
+        turn = sign[:, None, None]
         return sample(
             base=(z * turn)[hr],
             target=(base.subspace.project(truth) / frame.unit[:, None, None] * turn)[hr],
@@ -113,7 +117,7 @@ class DrawSource:
                 seen.model.with_srf(seen.model.srf * sign),
                 seen.unit,
             ),
-            step=step,
+            step=frame.step[:, None, None],
             axes=(base.subspace.basis * frame.unit * sign)[bands],
             outside=(outside - base.subspace.residual(truth))[:, bands][hr],
         )
@@ -129,6 +133,17 @@ def _windows(shape: Sequence[int], side: int, s: int, rng: np.random.Generator) 
     hr: Index = (..., *(slice(a * s, b * s) for a, b in spans))
     lr: Index = (..., *(slice(a, b) for a, b in spans))
     return hr, lr
+
+
+def check_size(reference: Reference, settings: DrawSettings) -> None:
+    """InputError unless a reference has pixels and bands enough to fit a base."""
+    bands, *sides = reference.data.shape
+    least = MIN_LR_PIXELS * settings.scale
+    if min(sides) < least or bands <= settings.channels:
+        raise InputError(
+            f"{reference.name} has {sides[0]} x {sides[1]} pixels and {bands} bands; wanted at least {least} x {least} "
+            f"and more than {settings.channels} bands"
+        )
 
 
 def observe(
