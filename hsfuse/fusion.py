@@ -135,7 +135,8 @@ def _check_outputs(pair: ScenePair, output: Path, settings: FuseSettings) -> Non
     if settings.method != "srlf":
         raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {settings.method}")
     overwrite = settings.overwrite or settings.dry_run
-    check_output(settings.save_model, [*inputs, output], overwrite=overwrite, driver="GTiff")  # one file, as a GeoTIFF is
+    # One file, as a GeoTIFF is.
+    check_output(settings.save_model, [*inputs, output], overwrite=overwrite, driver="GTiff")
 
 
 def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:

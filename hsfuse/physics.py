@@ -150,7 +150,7 @@ class ObservationModel(nn.Module):
 
     @property
     def symmetric(self) -> bool:
-        """Whether turned and mirrored images obey the same model: centred phase, kernel with the square's symmetries."""
+        """Whether turned and mirrored images obey the same model: phase centred, kernel as symmetric as the square."""
         k = self.psf.kernel
         return self.phase == centred_phase(self.scale) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
 

@@ -27,7 +27,7 @@ NORTH_UP = Affine(10, 0, 600000, 0, -10, 5000000)
 
 
 def mixture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Reflectance (31, H, W) between 0.03 and 0.7: mixtures of nine smooth spectra, more than four bands can tell apart."""
+    """Reflectance (31, H, W) between 0.03 and 0.7: nine smooth spectra mixed, more than four bands can tell apart."""
     rng = np.random.default_rng(seed)
     abundance = np.stack([gaussian_filter(rng.standard_normal(shape), width) for width in np.linspace(2, 6, 9)])
     abundance = np.exp(3 * abundance / abundance.std(axis=(1, 2), keepdims=True))

@@ -171,7 +171,9 @@ def test_files_stay_readable():
     assert not long
 
 
-@pytest.mark.parametrize("code", ["import hsfuse", "import hsfuse; hsfuse.load_srf; hsfuse.open_cube; hsfuse.HsfuseError"])
+@pytest.mark.parametrize(
+    "code", ["import hsfuse", "import hsfuse; hsfuse.load_srf; hsfuse.open_cube; hsfuse.HsfuseError"]
+)
 def test_importing_needs_no_torch(code):
     code += "; import sys; print(*(name in sys.modules for name in ('torch', 'numba', 'matplotlib')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -180,7 +182,9 @@ def test_importing_needs_no_torch(code):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["srf", "list"]], ids=" ".join)
 def test_light_commands_need_no_torch(arguments):
-    code = f"import sys, hsfuse.cli as c\ntry:\n    c.main({arguments})\nfinally:\n    assert 'torch' not in sys.modules"
+    code = (
+        f"import sys, hsfuse.cli as c\ntry:\n    c.main({arguments})\nfinally:\n    assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

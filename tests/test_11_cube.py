@@ -10,7 +10,9 @@ from hsfuse.errors import InputError
 from hsfuse.grid import Grid
 
 DATA = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
-SPECTRUM = Spectrum((400.0, 500.0, 600.0, 700.0), (10.0, 11.0, 12.0, 13.0), ("a", "b", "c", "d"), (True, True, False, True))
+SPECTRUM = Spectrum(
+    (400.0, 500.0, 600.0, 700.0), (10.0, 11.0, 12.0, 13.0), ("a", "b", "c", "d"), (True, True, False, True)
+)
 
 
 def test_select_takes_all_facts_along():

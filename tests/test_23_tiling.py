@@ -1,5 +1,7 @@
 """Tiles: weights are a partition of unity, every pixel is finished once, and blending gives back what went in."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def test_every_pixel_is_finished_once_and_by_its_own_support(tiles):
         ends = [span.finished for span in spans]
         assert ends[0][0] == 0
         assert ends[-1][1] == tiles.shape[axis]
-        assert all(a[1] == b[0] and a[0] < a[1] for a, b in zip(ends[:-1], ends[1:], strict=True))
+        assert all(a[1] == b[0] and a[0] < a[1] for a, b in pairwise(ends))
 
 
 @given(tile_grids())

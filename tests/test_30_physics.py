@@ -206,7 +206,9 @@ def test_another_response_sees_with_the_same_optics():
     a = normal(1, 2, 16, 16)
     x = torch.einsum("ck,bkhw->bchw", torch.from_numpy(basis), a)
     torch.testing.assert_close(inside.spectral(a), model.spectral(x), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.einsum("ck,bkhw->bchw", torch.from_numpy(basis), inside.spatial(a)), model.spatial(x))
+    torch.testing.assert_close(
+        torch.einsum("ck,bkhw->bchw", torch.from_numpy(basis), inside.spatial(a)), model.spatial(x)
+    )
 
 
 def test_gradients_flow_after_use_in_inference_mode():

@@ -111,7 +111,9 @@ def test_the_hsi_s_units_are_the_result_s(tiny, name):
 
 
 def test_detail_helps_and_the_ensemble_more(tiny):
-    errors = [rmse(make_fuser(n).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi), tiny.truth) for n in NAMES]
+    errors = [
+        rmse(make_fuser(n).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi), tiny.truth) for n in NAMES
+    ]
     assert errors[0] > errors[1] > errors[2]
 
 

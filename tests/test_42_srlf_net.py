@@ -89,7 +89,7 @@ def test_the_paper_s_total_is_explained():
     assert size(SRLFNet(PAPER)) == 1_117_086 == 4 * sum(STAGE_TABLE.values()) + EMBED + REFINE
     assert UNUSED == 199_888
     assert size(SRLFNet(PAPER)) + UNUSED == 1_316_974
-    assert 1_316_974 / 1e6 == pytest.approx(1.33, rel=0.01)  # printed as 1.33 M
+    assert abs(1_316_974 / 1e6 - 1.33) < 0.015  # what the paper prints
 
 
 @pytest.mark.parametrize("s", [2, 3, 5, 6, 8])

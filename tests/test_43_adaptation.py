@@ -11,12 +11,20 @@ from hsfuse.errors import SettingError
 from hsfuse.fusers import TrainingScene, make_fuser
 from hsfuse.fusers.adaptation import Adaptation, AdaptSettings, held_out_cells
 from hsfuse.fusers.frame import fit_frame, make_frame, radiometric_match, reduced_images
-from hsfuse.fusers.network import BASES, DEFAULT_BASE, SRLFFuser
+from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 
 K = 16
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """18 x 18 LR pixels at ratio 3: nine cells, of which two judge."""
+    return memory_scene((18, 18))
+
+
 FAST = AdaptSettings(steps=6, minutes=60, check_every=3)
 
 
@@ -26,13 +34,13 @@ def settings(**changes):
 
 def small_fuser(**options):
     """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
-    plain = {"base": "glp-ens", "adapt": FAST, "turns": 2}
+    plain = {"base": "glp-reg", "adapt": FAST, "turns": 2}
     return SRLFFuser(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
 
 
 def adaptation(scene, chosen=FAST, mask=None):
     training = scene.training if mask is None else TrainingScene(scene.lrhsi, scene.msi, mask)
-    return Adaptation(training, make_frame(training, scene.model, "glp-ens"), chosen)
+    return Adaptation(training, make_frame(training, scene.model, "glp-reg"), chosen)
 
 
 def small_net(seed=0):
@@ -70,7 +78,7 @@ def test_held_out_cells(shape, s):
 
 
 def test_judging_and_training_pixels_are_disjoint_and_valid():
-    scene = memory_scene()
+    scene = memory_scene((24, 20))
     mask = torch.ones(1, 24, 20, dtype=torch.bool)
     mask[:, 3:10, 4:9] = False
     run = adaptation(scene, mask=mask)
@@ -85,7 +93,7 @@ def test_held_out_targets_do_not_train(tiny):
     """Poisoned where they judge, targets leave every weight as it is; poisoned elsewhere they don't."""
     states = []
     for where in (None, "held", "train"):
-        run = adaptation(tiny, settings(check_every=100, patience=100))
+        run = adaptation(tiny, settings(steps=4, check_every=100, patience=100))
         spoil = {"held": run.held, "train": run.train_mask, None: torch.zeros_like(run.held)}[where]
         for pair in run.draws:
             pair.target[spoil.expand_as(pair.target)] = 1e6
@@ -99,7 +107,7 @@ def test_held_out_targets_do_not_train(tiny):
 
 
 def test_training_lowers_the_loss(tiny):
-    run = adaptation(tiny, settings(steps=60, check_every=10, patience=100, consistency=0))
+    run = adaptation(tiny, settings(steps=60, check_every=10, patience=100, consistency=0, learning_rate=4e-3))
     best = run.run(small_net())
     assert run.log.steps == list(range(0, 61, 10))
     assert run.log.train_loss[-1] < 0.97 * run.log.train_loss[1]
@@ -164,19 +172,20 @@ def test_what_judges_does_not_see_the_training_cells(tiny):
     assert share.max() < 0.2
 
 
-@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5), (9, 9)])
+@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5)])
 def test_too_small_a_scene_keeps_the_base(lr_shape):
     scene = memory_scene(lr_shape, s=3)
     fuser = SRLFFuser(adapt=FAST).fit(scene.training, scene.model)
-    assert f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result" in (
-        fuser.describe()["adaptation"]
+    assert (
+        f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result"
+        in (fuser.describe()["adaptation"])
     )
     wanted = make_fuser(DEFAULT_BASE).fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
     assert wanted.isfinite().all()
 
 
-@pytest.mark.parametrize("base", ["conic", "gsa", "sfim"])
+@pytest.mark.parametrize("base", ["blend", "gsa", "sfim"])
 def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
     fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
@@ -207,8 +216,9 @@ def test_the_papers_base_is_plain_interpolation_in_the_subspace(tiny):
 
 def test_training_on_the_scene_helps_at_full_resolution():
     """From the paper's weak base, which leaves much to learn, a few dozen steps must bring the truth nearer."""
-    scene = memory_scene((36, 36))
-    fuser = small_fuser(base="bicubic", adapt=settings(steps=60, check_every=20, learning_rate=4e-3))
+    scene = memory_scene((30, 30))
+    how = settings(steps=60, check_every=20, learning_rate=4e-3, consistency=0)
+    fuser = small_fuser(base="bicubic", adapt=how)
     fused = fuser.fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     base = fuser.frame.base.predict(scene.lrhsi, scene.msi)
     errors = [float((x.detach() - scene.truth).square().mean().sqrt()) for x in (fused, base)]
@@ -239,7 +249,7 @@ def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
     scene = tiny.truth
     model = ObservationModel(tiny.model.srf, gaussian_psf(1.2, 3, 0), 3, phase=0)
     lrhsi, msi = model(scene)
-    training = TrainingScene(lrhsi, msi, torch.ones(1, 24, 20, dtype=torch.bool))
+    training = TrainingScene(lrhsi, msi, torch.ones(1, 18, 18, dtype=torch.bool))
     assert small_fuser(adapt=settings(steps=2)).fit(training, model).turns == 1
     assert small_fuser(adapt=settings(steps=0)).fit(tiny.training, tiny.model).turns == 2
 
@@ -249,7 +259,8 @@ def test_unknown_bases_are_told():
         SRLFFuser("magic")
 
 
-def test_the_reduced_pair_is_the_observation_model_once_more(tiny):
+def test_the_reduced_pair_is_the_observation_model_once_more():
+    tiny = memory_scene((24, 20))
     target, low, msi = reduced_images(tiny.training, tiny.model)
     assert target.shape[2:] == msi.shape[2:] == (24, 18)  # 20 columns are no multiple of 3
     assert low.shape[2:] == (8, 6)

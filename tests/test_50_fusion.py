@@ -13,6 +13,7 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, 
 import hsfuse
 from hsfuse.cube import Spectrum
 from hsfuse.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
+from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusion import FuseSettings, FusionResult, fit_fuser, fuse
 from hsfuse.io import open_cube
@@ -20,7 +21,7 @@ from hsfuse.scene import SceneSettings, open_scene
 from hsfuse.streaming import fuse_tile, plan_tiles, storage_scale
 
 QUICK = {"steps": 2, "check_every": 1, "minutes": 60.0}
-PLAIN = {"method": "glp-ens"}
+PLAIN = {"method": "glp-reg"}  # the quickest that uses both images
 
 
 def run(pair, output, **options) -> FusionResult:
@@ -38,7 +39,7 @@ def rmse(a, b):
 
 @pytest.fixture(scope="module")
 def fused(files, tmp_path_factory):
-    """By glp-ens with the defaults."""
+    """By glp-reg with the defaults."""
     path = tmp_path_factory.mktemp("fused") / "fused.tif"
     return path, run(files, path)
 
@@ -70,7 +71,7 @@ def test_files_in_and_arrays_agree(files, fused):
     with open_cube(files.hsi) as reader:
         lrhsi = torch.from_numpy(reader.read().data)[None]
     whole = MemoryScene(scene.truth, lrhsi, scene.msi, scene.model)
-    fuser = hsfuse.fusion.make_fuser("glp-ens").fit(whole.training, scene.model)
+    fuser = hsfuse.fusion.make_fuser("glp-reg").fit(whole.training, scene.model)
     wanted = fuser.predict(lrhsi, scene.msi)[0].clamp_min(0)
     np.testing.assert_allclose(read(fused[0]).data, wanted, atol=1e-4)
 
@@ -81,7 +82,7 @@ def test_provenance_is_in_the_file(files, fused):
         found = json.loads(reader.tags["HSFUSE_PROVENANCE"])
     assert found == json.loads(json.dumps(result.provenance, default=str))
     assert found["hsfuse"] == hsfuse.__version__
-    assert found["method"]["method"] == "glp-ens"
+    assert found["method"]["method"] == "glp-reg"
     assert found["srf"]["bands"] == list(BANDS)
     assert len(found["srf"]["sha256"]) == 64
     assert (found["scale"], found["settings"]["phase"], found["settings"]["mtf"]) == (3, 1, 0.3)
@@ -96,11 +97,15 @@ def test_the_result_explains_itself(fused):
     assert json.loads(json.dumps(result.to_dict(), default=str))["output"] == str(path)
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (32, 7), (48, 16), (48, 48)])
-def test_tiles_leave_no_trace(files, tmp_path, tile, overlap):
+@pytest.mark.parametrize(
+    ("method", "tile", "overlap"),
+    [("glp-reg", 16, 0), ("glp-reg", 32, 7), ("glp-reg", 48, 48), ("glp-ens", 48, 16), ("bicubic", 16, 16)],
+)
+def test_tiles_leave_no_trace(files, tmp_path, method, tile, overlap):
     """Training-free methods: equal to the whole within a ten-thousandth of the signal's mean."""
-    whole = read(run(files, tmp_path / "whole.tif", dtype="float32", tile=4096).output).data
-    tiled = read(run(files, tmp_path / "tiled.tif", dtype="float32", tile=tile, overlap=overlap).output).data
+    how = {"method": method, "dtype": "float32"}
+    whole = read(run(files, tmp_path / "whole.tif", **how, tile=4096).output).data
+    tiled = read(run(files, tmp_path / "tiled.tif", **how, tile=tile, overlap=overlap).output).data
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-4 * whole.mean())
 
 
@@ -122,8 +127,7 @@ def test_negative_values_do_not_show_the_tiles(tmp_path):
 def correcting(files):
     """The pair opened, and SRLF-Net fitted to it with random refinement that is fully trusted."""
     with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
-        settings = FuseSettings(SceneSettings("sentinel2a"), ensemble=1)
-        settings.adapt.__dict__.update(steps=0)
+        settings = FuseSettings(SceneSettings("sentinel2a"), base="glp-reg", adapt=AdaptSettings(steps=0), ensemble=1)
         fuser = fit_fuser(pair, settings, "cpu")
         assert isinstance(fuser, SRLFFuser)
         torch.manual_seed(0)
@@ -154,7 +158,7 @@ def test_srlf_tiles_differ_by_a_fraction_of_the_correction(correcting):
 
 @pytest.mark.parametrize("s", [2, 4])
 def test_the_default_method_end_to_end(tmp_path, s):
-    pair = save_pair(tmp_path, memory_scene((16, 20), s, seed=2))
+    pair = save_pair(tmp_path, memory_scene((18, 18), s, seed=2))
     result = run(pair, tmp_path / "fused.tif", method="srlf", ensemble=1, **QUICK)
     cube = read(result.output)
     assert cube.grid == pair.hr_grid
@@ -363,7 +367,7 @@ def test_a_saved_model_gives_the_same_cube(tmp_path):
 
 def test_a_saved_model_is_refused_where_it_does_not_fit(files, tmp_path):
     pair = save_pair(tmp_path, memory_scene((16, 16), 2))
-    how = {"method": "srlf", "ensemble": 1, **QUICK}
+    how = {"method": "srlf", "base": "glp-reg", "ensemble": 1, **QUICK}
     run(pair, tmp_path / "a.tif", **how, save_model=tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match="scale: weights 2, scene 3"):
         run(files, tmp_path / "b.tif", **how, model=tmp_path / "m.safetensors")
@@ -374,7 +378,7 @@ def test_a_saved_model_is_refused_where_it_does_not_fit(files, tmp_path):
     ("options", "error", "said"),
     [
         ({"save_model": "/nowhere/m.safetensors", "method": "srlf"}, OutputError, "folder /nowhere doesn't exist"),
-        ({"save_model": "m.safetensors"}, SettingError, "the method is glp-ens"),
+        ({"save_model": "m.safetensors"}, SettingError, "the method is glp-reg"),
         ({"model": "/nowhere/m.safetensors", "method": "srlf"}, ModelError, "no such checkpoint"),
         ({"nonsense": 1}, SettingError, "fuse has no option 'nonsense'"),
         ({"method": "magic"}, SettingError, "no method 'magic'"),

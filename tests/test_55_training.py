@@ -17,6 +17,7 @@ from hsfuse.fusers.regression import EnsembleGLP
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 from hsfuse.training import train
+from hsfuse.training.augment import random_srf, spectral_variant
 from hsfuse.training.config import load_config, parse_config
 from hsfuse.training.references import check_disjoint, load_references
 from hsfuse.training.sample import Reference
@@ -83,6 +84,27 @@ def test_a_draw_depends_on_its_number_and_the_seed_alone():
     first.draw(0)
     assert torch.equal(first.draw(5).base, again.draw(5).base)
     assert not torch.equal(first.draw(5).target, first.draw(6).target)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_sensor_and_variant_belong_together(seed):
+    rng = np.random.default_rng(seed)
+    part, nm = spectral_variant(cube(1), NM, rng)
+    response = random_srf(nm, rng)
+    assert part.shape == (nm.size, 32, 32)
+    assert part.dtype == np.float32
+    assert 3 <= len(response) <= 12
+    assert response.min() >= 0
+    assert np.allclose(response.sum(1), 1)
+
+
+def test_the_guide_says_how_noisy_a_scene_is():
+    raw = settings(draws={"noise_free": 1.0, "grainy": 0.0})
+    clean = Trainer(parse_config(raw), references(1, 2), [], CPU).source
+    raw["draws"].update(noise_free=0.0, snr_db=[20.0, 25.0])
+    noisy = Trainer(parse_config(raw), references(1, 2), [], CPU).source
+    share = [np.mean([float(s.draw(n).observation.guide[0, -1, 0, 0]) for n in range(6)]) for s in (clean, noisy)]
+    assert share[0] < 0.4 < 0.6 < share[1]
 
 
 def test_aligned_axes_leave_the_fusion_as_it_is_and_order_its_error():

@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
-from rasters import nm, write_envi, write_tif
 from rasterio.crs import CRS
+from rasters import nm, write_envi, write_tif
 
 from hsfuse.cli import main
 from hsfuse.cube import Spectrum
@@ -143,7 +143,11 @@ def text_file(pair):
 def moved(pair, shift=0.0, crs=32633, scale=1.0):
     grid = pair.hsi_grid()
     place = grid.transform.translation(shift, 0) @ grid.transform @ grid.transform.scale(scale)
-    return {"hsi": save(pair.folder / "x.tif", SCENE.lrhsi[0].numpy(), Grid(grid.shape, place, CRS.from_epsg(crs)), SPECTRUM)}
+    return {
+        "hsi": save(
+            pair.folder / "x.tif", SCENE.lrhsi[0].numpy(), Grid(grid.shape, place, CRS.from_epsg(crs)), SPECTRUM
+        )
+    }
 
 
 def other_wavelengths(pair):

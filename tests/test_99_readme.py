@@ -27,7 +27,8 @@ def commands(text: str) -> list[str]:
 
 
 def test_commands_are_found():
-    text = "```console\n$ hsfuse a \\\n    -b\nits output\n$ ls\n```\n```\n$ hsfuse c\n```\n```console\n$ hsfuse d | cat\n```\n"
+    text = "```console\n$ hsfuse a \\\n    -b\nits output\n$ ls\n```\n```\n$ hsfuse c\n```\n"
+    text += "```console\n$ hsfuse d | cat\n```\n"
     assert [command.split() for command in commands(text)] == [["hsfuse", "a", "-b"], ["hsfuse", "d", "|", "cat"]]
 
 

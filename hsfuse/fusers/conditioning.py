@@ -22,6 +22,9 @@ from hsfuse.fusers.regression import RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.subspace import SpectralSubspace
 
+#: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
+ROUNDING = 1e-5
+
 
 def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
     """The same fitted base on axes along which its errors at reduced resolution are uncorrelated, largest first."""
@@ -35,7 +38,15 @@ def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
     spread = ((basis.T @ scene.spectra()) ** 2).mean(1).sqrt().clamp_min(1e-10)
     turned.subspace = SpectralSubspace(basis, spread)
     turned.weights = [((axes.T @ w.double()).float(), (axes.T @ b.double()).float()) for w, b in base.weights]
+    turned.residual_share = torch.where(_negligible(scene, base.subspace), 1.0, base.residual_share)
     return turned
+
+
+def _negligible(scene: TrainingScene, subspace: SpectralSubspace) -> Tensor:
+    """(C,) bands whose part outside the subspace is rounding: it looks like noise, but there is none."""
+    inside = scene.lrhsi.permute(1, 0, 2, 3)[:, scene.mask].norm(dim=1)
+    outside = subspace.residual(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask].norm(dim=1)
+    return outside < ROUNDING * inside
 
 
 def noise_share(base: RegressionGLP) -> float:

@@ -21,7 +21,7 @@ LEVELS = 2
 @torch.no_grad()
 def denoise(msi: Tensor, noise: Tensor, levels: int = LEVELS) -> Tensor:
     """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept."""
-    if not msi.numel():
+    if not msi.numel():  # the reduced-resolution images of a scene narrower than s LR pixels
         return msi
     scale = noise.to(msi).sqrt()[:, None, None]
     margin = 2**levels + 2 * _radius(WINDOW_SIGMA)  # the cyclic border stays out of what is kept
@@ -48,6 +48,8 @@ def vector_wiener(z: Tensor, noise: float) -> Tensor:
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Gaussian window of three sigma, border pixel repeated: same shape."""
+    if not x.numel():
+        return x
     radius = _radius(sigma)
     t = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     taps = torch.exp(-(t**2) / (2 * sigma**2))

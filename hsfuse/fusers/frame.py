@@ -91,9 +91,14 @@ def fit_frame(scene: TrainingScene, base: RegressionGLP) -> SceneFrame:
     model = base.model.with_srf(base.model.srf @ subspace.basis.to(base.model.srf))
     target, low, msi = reduced(scene, base)
     error = base.inject(low, base.regress(msi)) - target
-    step = (error**2).mean((0, 2, 3)).sqrt() / subspace.spread
+    step = rms(error) / subspace.spread
     gain, offset = radiometric_match(scene, base.model)
     return SceneFrame(base, model, subspace.spread, step, gain, offset)
+
+
+def rms(maps: Tensor) -> Tensor:
+    """Root mean square per channel: (n, K, h, w) -> (K,); 0 where a scene narrower than s LR pixels has no maps."""
+    return maps.square().mean((0, 2, 3)).nan_to_num().sqrt()
 
 
 #: Bases that the regression behind the network's guide can be itself.
@@ -114,7 +119,7 @@ def make_frame(scene: TrainingScene, model: ObservationModel, base: str) -> Scen
     frame = replace(frame, fuser=make_fuser(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
     error = frame.see(low, msi)[0] * frame.unit[:, None, None] - frame.subspace.project(target)
-    return replace(frame, step=(error**2).mean((0, 2, 3)).sqrt() / frame.unit)
+    return replace(frame, step=rms(error) / frame.unit)
 
 
 def reduced_images(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,165 @@
+"""What a benchmark is made of: a case is one method on one simulated pair."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hsfuse import __version__
+
+#: Options of `hsfuse fuse` that belong to a method.
+METHOD_OPTIONS = ("base", "model", "adapt_steps", "adapt_minutes", "ensemble", "tile", "overlap")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name with its options of `hsfuse fuse`; `label` is its row in the tables."""
+
+    name: str
+    label: str
+    options: tuple[tuple[str, str | float], ...] = ()
+
+    def arguments(self) -> list[str]:
+        """For the command line."""
+        pairs = ((f"--{key.replace('_', '-')}", str(value)) for key, value in self.options)
+        return ["--method", self.name, *(word for pair in pairs for word in pair)]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A reference cube, or a `window` (row, column, rows, columns) of it, its values times `value_scale`.
+
+    `wavelengths_nm` (first, last) spaces the bands evenly for a file that doesn't know its own; `peak` is the highest
+    possible value, for PSNR and SSIM (None: 1 for reflectance, else the reference's maximum).
+    """
+
+    name: str
+    reference: Path
+    window: tuple[int, int, int, int] | None = None
+    value_scale: float | Literal["maximum"] = 1.0
+    wavelengths_nm: tuple[float, float] | None = None
+    peak: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What its pixels depend on."""
+        return {
+            "reference": stamp(self.reference),
+            "window": self.window,
+            "value_scale": self.value_scale,
+            "wavelengths_nm": self.wavelengths_nm,
+        }
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """The MSI: a response of the library or a CSV, and which of its bands (None: all that the reference covers)."""
+
+    srf: str
+    msi_bands: tuple[str, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """For headings."""
+        return " ".join([Path(self.srf).stem, *(self.msi_bands or ())])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Signal-to-noise ratios in dB; None: no noise."""
+
+    snr_hsi: float | None = None
+    snr_msi: float | None = None
+
+    @property
+    def text(self) -> str:
+        """For headings."""
+        if self.snr_hsi is None and self.snr_msi is None:
+            return "no noise"
+        parts = (
+            (name, "none" if v is None else f"{v:g}") for name, v in (("HSI", self.snr_hsi), ("MSI", self.snr_msi))
+        )
+        return "SNR " + ", ".join(f"{name} {value}" for name, value in parts) + " dB"
+
+
+@dataclass(frozen=True)
+class Psf:
+    """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels."""
+
+    mtf: float | None = None
+    sigma: float | None = None
+
+    def settings(self, scale: int) -> dict[str, Any]:
+        """As `simulate`, `fuse` and `assess` take it."""
+        if self.sigma is not None:
+            return {"psf_sigma": self.sigma * scale}
+        return {} if self.mtf is None else {"mtf": self.mtf}
+
+    @property
+    def text(self) -> str:
+        """For headings."""
+        if self.sigma is not None:
+            return f"PSF sigma {self.sigma:g} LR pixels"
+        return "default PSF" if self.mtf is None else f"MTF {self.mtf:g}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one simulated pair."""
+
+    scene: Scene
+    scale: int
+    sensor: Sensor
+    noise: Noise
+    psf: Psf
+    seed: int
+    method: Method
+    device: str = "auto"
+
+    @property
+    def group(self) -> str:
+        """Heading of the table in which the case is a row."""
+        return ", ".join((self.scene.name, f"x{self.scale}", self.sensor.text, self.noise.text, self.psf.text))
+
+    def facts(self) -> dict[str, Any]:
+        """All that the result depends on."""
+        options = {key: stamp(Path(str(v))) if key == "model" else v for key, v in self.method.options}
+        return {**self._pair(), "peak": self.scene.peak, "method": self.method.name, "options": options,
+                "device": self.device}  # fmt: skip
+
+    def _pair(self) -> dict[str, Any]:
+        return {
+            "hsfuse": __version__,
+            **self.scene.facts(),
+            "scale": self.scale,
+            "srf": stamp(Path(self.sensor.srf)),
+            "msi_bands": self.sensor.msi_bands,
+            "snr": (self.noise.snr_hsi, self.noise.snr_msi),
+            "psf": self.psf.settings(self.scale),
+            "seed": self.seed,
+        }
+
+    @property
+    def pair_key(self) -> str:
+        """The same for all methods on one simulated pair."""
+        return digest(self._pair())
+
+    @property
+    def key(self) -> str:
+        """Changes with every setting and file that the result depends on, and with hsfuse's version."""
+        return digest(self.facts())
+
+
+def stamp(path: Path) -> list[Any]:
+    """A name, and for a file its size and time, so that another file of the same name is another one."""
+    if not path.is_file():
+        return [str(path)]
+    facts = path.stat()
+    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+
+
+def digest(facts: dict[str, Any]) -> str:
+    """16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

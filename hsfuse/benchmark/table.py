@@ -1,0 +1,168 @@
+"""Rows of a benchmark as text and Markdown: one table for each pair, methods as rows, the best marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from hsfuse.assessment import number
+from hsfuse.benchmark.results import Row
+from hsfuse.metrics import CATALOGUE
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a table: heading, how to get it from a row, how to print it, and which way is better, if any."""
+
+    title: str
+    unit: str
+    value: Callable[[Row], float | None]
+    text: Callable[[float], str] = number
+    better: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title with unit and direction."""
+        arrow = {"higher": "↑", "lower": "↓"}.get(self.better, "")
+        return " ".join(filter(None, (self.title, self.unit, arrow)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as text, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+def _metric(key: str, title: str, unit: str = "", factor: float = 1.0) -> Column:
+    def value(row: Row) -> float | None:
+        found = row.value(key)
+        return None if found is None else factor * found
+
+    return Column(title, unit, value, better=CATALOGUE[key].direction)
+
+
+def _seconds(what: str) -> Callable[[Row], float | None]:
+    return lambda row: row.outcome.seconds.get(what)
+
+
+COLUMNS = (
+    _metric("psnr", "PSNR", "dB"),
+    _metric("sam", "SAM", "°"),
+    _metric("ergas", "ERGAS"),
+    _metric("uiqi", "UIQI"),
+    _metric("ssim", "SSIM"),
+    _metric("hsi_relative_rmse", "LRHSI misfit", "%", 100.0),
+    _metric("msi_relative_rmse", "MSI misfit", "%", 100.0),
+    Column("fit", "s", _seconds("fit"), "{:.1f}".format),
+    Column("fuse", "s", _seconds("fuse"), "{:.1f}".format),
+    Column("memory", "MiB", lambda row: row.outcome.peak_mib, "{:.0f}".format),
+)
+#: The columns of the Markdown overview over all pairs.
+OVERVIEW = COLUMNS[:2]
+
+
+def groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Rows by pair, with the pair's heading."""
+    return [(title, list(same)) for title, same in groupby(rows, key=lambda row: row.case.group)]
+
+
+def cells(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> list[list[Cell]]:
+    """Figures of one group, a list a row; the best among several methods is marked."""
+    by_column = [_column([column.value(row) for row in rows], column) for column in columns]
+    return [list(line) for line in zip(*by_column, strict=True)]
+
+
+def _column(values: Sequence[float | None], column: Column) -> list[Cell]:
+    known = [v for v in values if v is not None]
+    pick = {"higher": max, "lower": min}.get(column.better)
+    top = pick(known) if pick is not None and len(known) > 1 else None
+    return [Cell("-") if v is None else Cell(column.text(v), v == top) for v in values]
+
+
+def text_tables(rows: Sequence[Row]) -> str:
+    """For the terminal: the best is marked with *, errors stand below their table."""
+    return "\n\n".join("\n".join(_text_table(title, same)) for title, same in groups(rows))
+
+
+def _text_table(title: str, rows: Sequence[Row]) -> list[str]:
+    head = ["method", *(f"{column.heading} " for column in COLUMNS), "device"]
+    body = [
+        [row.case.method.label, *(cell.text + ("*" if cell.best else " ") for cell in line), row.outcome.device or "-"]
+        for row, line in zip(rows, cells(rows), strict=True)
+    ]
+    aligned = _aligned([head, *body])
+    return [title, *(f"  {line.rstrip()}" for line in aligned), *(f"  {text}" for text in errors(rows))]
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width: words to the left, at both ends, and figures to the right."""
+    last = len(lines[0]) - 1
+    widths = [max(len(line[i]) for line in lines) for i in range(last + 1)]
+    return [
+        "  ".join(c.rjust(w) if 0 < i < last else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+
+
+def errors(rows: Sequence[Row]) -> list[str]:
+    """Which methods failed, and why."""
+    return [f"{row.case.method.label} failed: {row.outcome.error}" for row in rows if row.outcome.error is not None]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """An overview of all pairs where there are several, then a table for each; the best in bold."""
+    found = groups(rows)
+    parts = [_overview(found)] if len(found) > 1 else []
+    parts += [_markdown_table(title, same) for title, same in found]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(title: str, rows: Sequence[Row]) -> str:
+    head = ["method", *(column.heading for column in COLUMNS), "device"]
+    lines = [_line(head), _rule(len(COLUMNS)) + " --- |"]
+    for row, line in zip(rows, cells(rows), strict=True):
+        lines.append(_line([row.case.method.label, *map(_bold, line), row.outcome.device or "-"]))
+    return "\n".join([f"**{_escaped(title)}**", "", *lines, *(f"\n{_escaped(text)}" for text in errors(rows))])
+
+
+def _overview(found: Sequence[tuple[str, list[Row]]]) -> str:
+    """Methods as rows, pairs as columns, each with the first two figures."""
+    labels = list(dict.fromkeys(row.case.method.label for _, rows in found for row in rows))
+    head = " / ".join(column.heading for column in OVERVIEW)
+    shown = [
+        {row.case.method.label: line for row, line in zip(rows, cells(rows, OVERVIEW), strict=True)}
+        for _, rows in found
+    ]
+    lines = [_line([head, *short_titles([rows[0] for _, rows in found])]), _rule(len(found))]
+    for label in labels:
+        figures = [" / ".join(map(_bold, group[label])) if label in group else "-" for group in shown]
+        lines.append(_line([label, *figures]))
+    return "\n".join(lines)
+
+
+def short_titles(firsts: Sequence[Row]) -> list[str]:
+    """Headings without what all pairs have in common; the scene always stays."""
+    parts = [
+        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.psf.text) for r in firsts
+    ]
+    differ = [i == 0 or len({p[i] for p in parts}) > 1 for i in range(len(parts[0]))]
+    return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
+
+
+def _bold(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text
+
+
+def _line(values: Sequence[str]) -> str:
+    return "| " + " | ".join(_escaped(v) for v in values) + " |"
+
+
+def _rule(numbers: int) -> str:
+    return "| --- |" + " ---: |" * numbers
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,117 @@
+"""`hsfuse benchmark`: methods against each other on reference cubes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hsfuse.cli import options
+from hsfuse.cli.console import print_json
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[Any] | None:
+    """`none,35` as ["none", 35.0]; `4,8` of --scales as whole numbers."""
+    if value is None:
+        return None
+    kind = int if parameter.name == "scales" else float
+    try:
+        return [part if part == "none" and kind is float else kind(part) for part in map(str.strip, value.split(","))]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} isn't a list of numbers") from None
+
+
+@click.command(no_args_is_help=True)
+@click.argument("config", type=options.PATH, required=False)
+@click.option("-o", "--output", type=options.PATH, help="Folder for the results; default: the configuration's name.")
+@click.option("--data", type=options.PATH, help="Folder below which references are; default: the configuration's.")
+@click.option("--reference", multiple=True, help="Reference cube, or a pattern; may be given several times.")
+@click.option("--methods", callback=options.parse_bands, metavar="NAMES", help="Methods, such as bicubic,gsa,srlf.")
+@click.option("--scales", callback=_numbers, metavar="NUMBERS", help="Ratios of the GSDs, such as 4,8; default: 4.")
+@click.option("--srf", help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
+@options.msi_bands
+@click.option("--mtf", type=float, help="MTF of the LRHSI at its Nyquist frequency; default: 0.3.")
+@click.option("--snr-hsi", callback=_numbers, metavar="DB", help="SNRs of the LRHSI, such as none,35; default: none.")
+@click.option("--snr-msi", callback=_numbers, metavar="DB", help="SNRs of the MSI, one for each of the LRHSI's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness; default: 0.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute; default: auto.")
+@click.option("--resume/--fresh", default=True, help="Keep the rows that are there (default), or start over.")
+@click.option("--keep", is_flag=True, help="Keep the pairs and fused cubes, in the folder's work/.")
+@options.json_output
+@options.verbosity
+@click.pass_context
+def benchmark(
+    context: click.Context,
+    config: Path | None,
+    output: Path | None,
+    data: Path | None,
+    resume: bool,
+    keep: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Compare methods on reference cubes as CONFIG.toml says, or as the options say; these replace CONFIG's entries.
+
+    From each reference `simulate` makes pairs; each method fuses them in a process of its own and is assessed against
+    the truth. The output folder receives results.jsonl, results.csv, table.md and report.html; run again, the command
+    goes on where it was interrupted. Exit code 1 when a method failed.
+    """
+    from hsfuse.benchmark import load_config, parse_config, run_benchmark, text_tables
+
+    changes = _changes(**values)
+    if config is None:
+        chosen = parse_config({}, changes, "the options", data or Path())
+    else:
+        chosen = load_config(config, changes, data)
+    folder = output or Path(config.stem if config else "benchmark")
+    command = shlex.join(["hsfuse", *sys.argv[1:]])
+    result = run_benchmark(chosen, folder, fresh=not resume, keep=keep, command=command)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(text_tables(result.rows))
+        click.echo("\n" + "\n".join(f"{path}" for path in result.files.values()))
+    if result.failed:
+        click.echo(f"hsfuse: {len(result.failed)} of {len(result.rows)} cases failed", err=True)
+        context.exit(1)
+
+
+def _changes(
+    reference: tuple[str, ...],
+    methods: tuple[str, ...] | None,
+    scales: list[int] | None,
+    srf: str | None,
+    msi_bands: tuple[str, ...] | None,
+    mtf: float | None,
+    snr_hsi: list[Any] | None,
+    snr_msi: list[Any] | None,
+    **single: Any,
+) -> dict[str, Any]:
+    """The options as entries of a configuration."""
+    if msi_bands and not srf:
+        raise click.UsageError("--msi-bands needs --srf")
+    sensor = {"srf": srf} | ({"msi_bands": list(msi_bands)} if msi_bands else {})
+    entries = {
+        "scenes": [str(Path(name)) for name in reference] or None,
+        "methods": list(methods) if methods else None,
+        "scales": scales,
+        "sensors": [sensor] if srf else None,
+        "psf": None if mtf is None else [{"mtf": mtf}],
+        "noise": _pairs(snr_hsi, snr_msi),
+        **single,
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def _pairs(hsi: list[Any] | None, msi: list[Any] | None) -> list[Any] | None:
+    """SNRs of both images side by side; one of the two goes with all of the other."""
+    if hsi is None and msi is None:
+        return None
+    a, b = hsi or ["none"], msi or ["none"]
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        raise click.UsageError(f"--snr-hsi has {len(a)} values and --snr-msi {len(b)}: wanted as many, or one")
+    n = max(len(a), len(b))
+    return [list(pair) for pair in zip(a * (n // len(a)), b * (n // len(b)), strict=True)]
