@@ -13,7 +13,7 @@ from hsfuse.fusers import TrainingScene
 from hsfuse.scene import ScenePair
 
 #: MSI pixels in the sample at most; a scene with fewer is taken whole.
-MAX_PIXELS = 512 * 512
+MAX_PIXELS = 384 * 384
 #: Side of a block in LR pixels where the scene isn't taken whole.
 BLOCK = 48
 

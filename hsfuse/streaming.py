@@ -92,8 +92,10 @@ def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str
     x = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(device)
     y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(device)
     with torch.inference_mode():
-        fused = fuser.predict(x, y)[0][(slice(None), *inner)]
-    return np.maximum(fused.cpu().numpy(), _floor(low.data, s)[:, *inner]), mask[inner]
+        predicted = fuser.predict(x, y)[0][(slice(None), *inner)]
+    fused: FloatArray = np.ascontiguousarray(predicted.cpu().numpy())
+    np.maximum(fused, _floor(low.data, s)[:, *inner], out=fused)
+    return fused, mask[inner]
 
 
 def _floor(lrhsi: FloatArray, s: int) -> FloatArray:

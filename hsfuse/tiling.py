@@ -94,8 +94,12 @@ class Blender:
         self._right: FloatArray | None = None
 
     def add(self, rows: Span, cols: Span, data: FloatArray) -> FloatArray:
-        """Fused support (C, n, m) of the tile at (rows, cols), in row-major order, to its finished part."""
-        part = data * rows.ramp()[:, None] * cols.ramp()
+        """Fused support (C, n, m) of the tile at (rows, cols), in row-major order, to its finished part.
+
+        `data` is used up: it is weighted in place.
+        """
+        part = data
+        part *= rows.ramp()[:, None] * cols.ramp()
         if cols.before and self._right is not None:
             part[:, :, : cols.before] += self._right
         width = cols.finished[1] - cols.finished[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hsfuse import __version__
+from hsfuse.scene import DEFAULT_MTF
 
 #: Options of `hsfuse fuse` that belong to a method.
 METHOD_OPTIONS = ("base", "model", "adapt_steps", "adapt_minutes", "ensemble", "tile", "overlap")
@@ -86,23 +87,23 @@ class Noise:
 
 @dataclass(frozen=True)
 class Psf:
-    """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels."""
+    """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels where that is given."""
 
-    mtf: float | None = None
+    mtf: float = DEFAULT_MTF
     sigma: float | None = None
 
     def settings(self, scale: int) -> dict[str, Any]:
         """As `simulate`, `fuse` and `assess` take it."""
         if self.sigma is not None:
             return {"psf_sigma": self.sigma * scale}
-        return {} if self.mtf is None else {"mtf": self.mtf}
+        return {"mtf": self.mtf}
 
     @property
     def text(self) -> str:
         """For headings."""
         if self.sigma is not None:
             return f"PSF sigma {self.sigma:g} LR pixels"
-        return "default PSF" if self.mtf is None else f"MTF {self.mtf:g}"
+        return f"MTF {self.mtf:g}"
 
 
 @dataclass(frozen=True)

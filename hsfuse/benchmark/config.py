@@ -12,6 +12,7 @@ from typing import Any
 
 from hsfuse.benchmark.cases import METHOD_OPTIONS, Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.errors import SettingError
+from hsfuse.scene import DEFAULT_MTF
 from hsfuse.srf import load_srf
 
 #: Keys that hold for all scenes unless a scene says otherwise.
@@ -99,8 +100,7 @@ def parse_config(
         table, scenes = _scenes(at, item)
         axes = _axes(at, {**given, **table})
         cases += (Case(*pair, seed, m, device) for scene in scenes for pair in product([scene], *axes) for m in methods)
-    names = [case.scene for case in cases]
-    _distinct(at, "scenes", [scene.name for scene in dict.fromkeys(names)])
+    _distinct(at, "scenes", [scene.name for scene in dict.fromkeys(case.scene for case in cases)])
     return BenchmarkConfig(tuple(dict.fromkeys(cases)), given)
 
 
@@ -130,7 +130,9 @@ def _methods(at: _At, value: Any) -> list[Method]:
     for item in at.each("methods", value):
         table = {"method": item} if isinstance(item, str) else _table(at, "method", item)
         at.known("option of a method", table, ("method", "label", *METHOD_OPTIONS))
-        at.known("method", [str(table.get("method"))], METHODS)
+        if "method" not in table:
+            raise at.wrong(f"the method {table!r} has no `method`; give a name such as 'gsa'")
+        at.known("method", [str(table["method"])], METHODS)
         options = {key: table[key] for key in METHOD_OPTIONS if key in table}
         if "base" in options:
             at.known("base", [str(options["base"])], METHODS)
@@ -204,7 +206,7 @@ def _axes(at: _At, given: Mapping[str, Any]) -> tuple[list[int], list[Sensor], l
     if "sensors" not in given:
         raise at.wrong("there are no sensors; give `sensors` in a configuration or --srf")
     read: dict[str, Callable[[_At, Any], Any]] = {"sensors": _sensor, "noise": _noise, "psf": _psf}
-    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{}]}
+    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{"mtf": DEFAULT_MTF}]}
     scales = [at.number("scale", v, 2, whole=True) for v in at.each("scales", given.get("scales", [4]))]
     sensors, noise, psf = (
         [one(at, item) for item in at.each(key, given.get(key, default.get(key)))] for key, one in read.items()
@@ -235,6 +237,6 @@ def _noise(at: _At, item: Any) -> Noise:
 def _psf(at: _At, item: Any) -> Psf:
     table = _table(at, "PSF", item)
     at.known("key of a PSF", table, ("mtf", "sigma"))
-    if len(table) > 1:
-        raise at.wrong("a PSF has an mtf or a sigma, not both")
+    if len(table) != 1:
+        raise at.wrong(f"the PSF {table!r} has not one of mtf and sigma")
     return Psf(**{key: at.number(key, value, 0, above=True) for key, value in table.items()})

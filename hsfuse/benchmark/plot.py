@@ -12,8 +12,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 84, 12, 42
 #: Colours of the style (custom properties --m0, --m1, ...) and shapes: together they tell 24 methods apart.
 COLOURS = 6
 SHAPES = ("circle", "square", "diamond", "triangle")
-#: Least distance of two names, in the picture's units.
-LINE_HEIGHT = 13
+#: Size of a line and mean width of a letter of the names, in the picture's units.
+LINE_HEIGHT, LETTER = 13, 6.6
 TICKS = 5
 
 
@@ -133,16 +133,41 @@ def _mark(point: Point, x: float, y: float) -> str:
 _CLOSE = {"circle": "</circle>", "square": "</rect>", "diamond": "</path>", "triangle": "</path>"}
 
 
+@dataclass(frozen=True)
+class _Box:
+    """A rectangle that a name or a mark takes up."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        across = self.left < other.right and self.right > other.left
+        return across and self.top < other.bottom and self.bottom > other.top
+
+
 def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[str]:
-    """Names to the right of their points, moved apart where they would lie on each other."""
+    """Names beside their points: on the first side where they cover nothing."""
+    spots = [(x.at(p.seconds), y.at(p.value)) for p in points]
+    taken = [_Box(a - 7, a + 7, b - 7, b + 7) for a, b in spots]
     out: list[str] = []
-    placed: list[tuple[float, float, float]] = []
-    for p in sorted(points, key=lambda p: y.at(p.value)):
-        left = x.at(p.seconds) + 9
-        right, top = left + 6.6 * len(p.label), y.at(p.value)
-        for a, b, other in placed:
-            if left < b and right > a and top < other + LINE_HEIGHT:
-                top = other + LINE_HEIGHT
-        placed.append((left, right, top))
-        out.append(f'<text x="{left:.1f}" y="{top + 4:.1f}" class="name">{escape(p.label)}</text>')
+    for p, (a, b) in zip(points, spots, strict=True):
+        sides = _sides(a, b, LETTER * len(p.label))
+        anchor, box = next((s for s in sides if not any(s[1].meets(other) for other in taken)), sides[0])
+        taken.append(box)
+        at = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
+        where = f'x="{at:.1f}" y="{box.bottom - 2:.1f}" text-anchor="{anchor}"'
+        out.append(f'<text {where} class="name">{escape(p.label)}</text>')
     return out
+
+
+def _sides(x: float, y: float, width: float) -> list[tuple[str, _Box]]:
+    """Right, left, above and below a point: the text's anchor and its box."""
+    half, gap = LINE_HEIGHT / 2, 9
+    return [
+        ("start", _Box(x + gap, x + gap + width, y - half, y + half)),
+        ("end", _Box(x - gap - width, x - gap, y - half, y + half)),
+        ("middle", _Box(x - width / 2, x + width / 2, y - 8 - LINE_HEIGHT, y - 8)),
+        ("middle", _Box(x - width / 2, x + width / 2, y + 8, y + 8 + LINE_HEIGHT)),
+    ]

@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from hsfuse.benchmark.reference import reference_file
 from hsfuse.benchmark.results import Outcome, ResultFile, Row, csv_text, write_csv, write_whole
 from hsfuse.benchmark.table import markdown
 from hsfuse.errors import HsfuseError, OutputError
+from hsfuse.fusion import pick_device
 
 if TYPE_CHECKING:
     from hsfuse.simulation import SimulatedPair
@@ -64,20 +65,21 @@ def run_benchmark(
 
     A case whose row is in OUTDIR/results.jsonl is not run again unless it failed; `fresh` forgets all rows. Each fusion
     is a process of its own. A case that fails is a row with its error. `keep` keeps pairs and fused cubes in
-    OUTDIR/work. Raises OutputError for a folder that can't be used.
+    OUTDIR/work. Raises OutputError for a folder that can't be used, SettingError for a device that isn't there.
     """
+    cases = [replace(case, device=pick_device(case.device)) for case in config.cases]
     folder = _folder(Path(outdir))
     results = ResultFile(folder / RESULTS, fresh=fresh)
-    todo = [case for case in config.cases if not results.done(case)]
-    if known := len(config.cases) - len(todo):
-        log.info("%d of %d cases are done already", known, len(config.cases))
+    todo = [case for case in cases if not results.done(case)]
+    if known := len(cases) - len(todo):
+        log.info("%d of %d cases are done already", known, len(cases))
     try:
-        with tqdm(total=len(config.cases), initial=known, unit="case", disable=None) as bar:
+        with tqdm(total=len(cases), initial=known, unit="case", disable=None) as bar:
             for case, outcome in _outcomes(todo, folder / "work", keep):
                 results.add(case, outcome)
                 bar.update()
     finally:
-        rows = results.rows(config.cases)
+        rows = results.rows(cases)
         _write(rows, folder, config, command)
     return BenchmarkResult(tuple(rows), {name: folder / name for name in (RESULTS, *OUTPUTS)})
 

@@ -78,7 +78,7 @@ def cells(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> list[list
 def _column(values: Sequence[float | None], column: Column) -> list[Cell]:
     known = [v for v in values if v is not None]
     pick = {"higher": max, "lower": min}.get(column.better)
-    top = pick(known) if pick is not None and len(known) > 1 else None
+    top = pick(known) if pick is not None and len(set(known)) > 1 else None
     return [Cell("-") if v is None else Cell(column.text(v), v == top) for v in values]
 
 

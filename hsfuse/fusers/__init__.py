@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, Self, cast
+from typing import Protocol, Self, cast, runtime_checkable
 
 from torch import Tensor
 
 from hsfuse.errors import SettingError
 from hsfuse.physics import ObservationModel
+from hsfuse.subspace import SpectralSubspace, fit_subspace
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class TrainingScene:
     def to(self, device: str) -> TrainingScene:
         """The same on another device."""
         return TrainingScene(self.lrhsi.to(device), self.msi.to(device), self.mask.to(device))
+
+
+def scene_subspace(scene: TrainingScene, dimension: int) -> SpectralSubspace:
+    """The scene's subspace; `dimension` is lowered where there are fewer bands, or fewer than four pixels to each."""
+    spectra = scene.spectra()
+    return fit_subspace(spectra, min(dimension, spectra.shape[0], max(1, spectra.shape[1] // 4)))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,37 @@ class Fuser(Protocol):
     def describe(self) -> dict[str, str]:
         """Settings and what was estimated, for provenance and reports."""
         ...
+
+
+@runtime_checkable
+class SubspaceFuser(Fuser, Protocol):
+    """A method that works in a spectral subspace: its result is E a plus something interpolated from LR pixels.
+
+    What needs the coefficients (SRLF-Net, the mean of two methods) so never holds all bands at high resolution.
+    """
+
+    subspace: SpectralSubspace
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients a (B, K, H, W)."""
+        ...
+
+    def outside_low(self, lrhsi: Tensor) -> Tensor:
+        """What is added outside the subspace, before interpolation: (B, C, h, w)."""
+        ...
+
+
+#: Bands interpolated at a time when a result is put together.
+BANDS_AT_ONCE = 32
+
+
+def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: Tensor, outside: Tensor) -> Tensor:
+    """E a + up(outside): (B, K, H, W), (B, C, h, w) -> (B, C, H, W), with one array of that size."""
+    fused = subspace.unproject(coefficients)
+    for first in range(0, fused.shape[1], BANDS_AT_ONCE):
+        bands = slice(first, first + BANDS_AT_ONCE)
+        fused[:, bands] += model.upsample(outside[:, bands])
+    return fused
 
 
 #: name -> "module:class"; modules are imported when asked for.

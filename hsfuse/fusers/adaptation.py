@@ -34,7 +34,7 @@ CORRELATED = 9
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """Budget and optimiser: at most `steps` and `minutes`; stops when `patience` checks bring no better held-out error."""
+    """Budget and optimiser: at most `steps` and `minutes`; stops after `patience` checks without a better held-out error."""
 
     steps: int = 300
     minutes: float = 3.0
@@ -121,13 +121,18 @@ class Adaptation:
         random = torch.Generator().manual_seed(self.settings.seed)
         pairs = []
         for _ in range(NOISE_DRAWS):
-            base, obs, _ = self.frame.see(*add_noise(low, msi, random))
-            pairs.append(Pair(base, obs, coefficients, mask))
+            pairs.append(self._pair(*add_noise(low, msi, random), coefficients, mask))
         return pairs
 
     def _full_pair(self, scene: TrainingScene) -> Pair:
-        base, obs, _ = self.frame.see(scene.lrhsi, scene.msi)
-        return Pair(base, obs, self.frame.subspace.project(scene.lrhsi), scene.mask[:, None])
+        return self._pair(scene.lrhsi, scene.msi, self.frame.subspace.project(scene.lrhsi), scene.mask[:, None])
+
+    def _pair(self, lrhsi: Tensor, msi: Tensor, target: Tensor, mask: Tensor) -> Pair:
+        """Network inputs of all blocks, seen one at a time to save memory."""
+        seen = [self.frame.see(x, y) for x, y in zip(lrhsi.split(1), msi.split(1), strict=True)]
+        x, y, guide = (torch.cat([getattr(s.obs, name) for s in seen]) for name in ("x", "y", "guide"))
+        obs = Observation(x, y, guide, self.frame.model, self.frame.unit)
+        return Pair(torch.cat([s.base for s in seen]), obs, target, mask)
 
     def fused(self, net: SRLFNet, pair: Pair, turns: int = 1) -> Tensor:
         """Fused coefficients a of a pair."""
@@ -159,7 +164,7 @@ class Adaptation:
         return min(side, height), min(side, width)
 
     def run(self, net: SRLFNet) -> SRLFNet:
-        """Train `net` in place within the budget; the averaged weights with the smallest held-out error are returned."""
+        """Train `net` in place within the budget; returns the averaged weights with the smallest held-out error."""
         settings, start = self.settings, time.monotonic()
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.95))
         optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=1e-4)

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.frame import SceneFrame, reduced
-from hsfuse.fusers.regression import RegressionGLP
+from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.frame import SceneFrame, Seen, fit_frame, reduced
+from hsfuse.fusers.problem import msi_noise
+from hsfuse.fusers.regression import DIMENSION, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
+from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
 
 #: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
@@ -74,9 +77,15 @@ def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Ob
     return replace(observation, guide=torch.cat([parts, share * parts, torch.full_like(parts[:, :1], share)], 1))
 
 
-def look(
-    frame: SceneFrame, coefficients: Tensor, msi: Tensor, outside: Tensor | None = None
-) -> tuple[Tensor, Observation]:
-    """`SceneFrame.observe` with a conditioned guide: base z (B, K, H, W) and what the network sees."""
-    base, observation = frame.observe(coefficients, msi, outside)
-    return base, conditioned(frame, base, observation)
+def conditioned_frame(scene: TrainingScene, model: ObservationModel, dimension: int = DIMENSION) -> SceneFrame:
+    """Frame of a scene on error-aligned axes, base `glp-ens` on the denoised MSI; `SceneFrame.see` denoises likewise."""
+    noise = msi_noise(scene).float()
+    clean = replace(scene, msi=denoise(scene.msi, noise))
+    base = aligned(EnsembleGLP(dimension).fit(clean, model), clean)
+    return replace(fit_frame(clean, base), noise=noise)
+
+
+def look(frame: SceneFrame, lrhsi: Tensor, msi: Tensor) -> Seen:
+    """`SceneFrame.see` with a conditioned guide."""
+    seen = frame.see(lrhsi, msi)
+    return replace(seen, obs=conditioned(frame, seen.base, seen.obs))

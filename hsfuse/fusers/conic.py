@@ -22,7 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers import Requirements, TrainingScene, compose
 from hsfuse.fusers.adaptive import AdaptiveRegression
 from hsfuse.fusers.cnmf import factorise
 from hsfuse.fusers.denoise import denoise
@@ -31,6 +31,7 @@ from hsfuse.fusers.regression import signal_share
 from hsfuse.fusers.samples import lr_pairs
 from hsfuse.fusers.sylvester import SylvesterSolver, detail_ratio, prior_covariance
 from hsfuse.physics import ObservationModel
+from hsfuse.subspace import SpectralSubspace
 
 #: High-resolution spectra that the dictionary is learned from.
 SPECTRA = 2000
@@ -85,13 +86,15 @@ class Conic:
 
     def _spectra(self, clean: TrainingScene) -> Tensor:
         """The LRHSI's spectra and a repeatable sample of the regression's, non-negative: (C, n)."""
-        images = self.problem.subspace.unproject(self._mean(clean.lrhsi, clean.msi)).transpose(0, 1)
+        blocks = zip(clean.lrhsi.split(1), clean.msi.split(1), strict=True)
+        images = torch.cat([self._mean(lrhsi, msi) for lrhsi, msi in blocks]).transpose(0, 1)
         s = self.model.scale
         sharp = images[:, clean.mask.repeat_interleave(s, 1).repeat_interleave(s, 2)]
         order = torch.randperm(sharp.shape[1], generator=torch.Generator().manual_seed(0))[:SPECTRA].to(sharp.device)
+        sharp = self.subspace.basis.to(sharp) @ sharp[:, order]
         low = clean.spectra()
         low = low[:, :: max(1, low.shape[1] // SPECTRA)]
-        return torch.cat([sharp[:, order], low], 1).clamp_min(0).double()
+        return torch.cat([sharp, low], 1).clamp_min(0).double()
 
     def _set_cone_covariance(self, covariance: Tensor) -> None:
         """Precision, solver and coding matrices that follow from T's covariance."""
@@ -108,9 +111,21 @@ class Conic:
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Solve the tile; what the LRHSI has outside the subspace is interpolated, as far as it is signal."""
-        a = self.solve(lrhsi, denoise(msi, self.noise))
-        outside = self.share.to(a)[:, None, None] * self.problem.subspace.residual(lrhsi)
-        return (self.problem.subspace.unproject(a) + self.model.upsample(outside)).float()
+        return compose(self.subspace, self.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi)).float()
+
+    @property
+    def subspace(self) -> SpectralSubspace:
+        """The problem's subspace."""
+        return self.problem.subspace
+
+    @torch.no_grad()
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients (B, K, H, W)."""
+        return self.solve(lrhsi, denoise(msi, self.noise))
+
+    def outside_low(self, lrhsi: Tensor) -> Tensor:
+        """What is added outside the subspace, before interpolation: (B, C, h, w)."""
+        return self.share.to(lrhsi)[:, None, None] * self.subspace.residual(lrhsi)
 
     def solve(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The coefficients (B, K, H, W) for a denoised MSI."""

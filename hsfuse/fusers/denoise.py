@@ -21,6 +21,10 @@ LEVELS = 2
 @torch.no_grad()
 def denoise(msi: Tensor, noise: Tensor, levels: int = LEVELS) -> Tensor:
     """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept."""
+    return torch.cat([_denoise(image, noise, levels) for image in msi.split(1)])  # one at a time, to save memory
+
+
+def _denoise(msi: Tensor, noise: Tensor, levels: int) -> Tensor:
     if not msi.numel():  # the reduced-resolution images of a scene narrower than s LR pixels
         return msi
     scale = noise.to(msi).sqrt()[:, None, None]

@@ -14,13 +14,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import Fuser, TrainingScene, make_fuser
+from hsfuse.fusers import Fuser, SubspaceFuser, TrainingScene, compose, make_fuser
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.problem import hsi_noise, msi_noise
 from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Base z (B, K, H, W), the network's observation, and what comes back in outside the subspace.
+
+    `outside` is (B, C, h, w) and interpolated at the end, or (B, C, H, W) for a base that doesn't work in the subspace.
+    """
+
+    base: Tensor
+    obs: Observation
+    outside: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,18 +48,31 @@ class SceneFrame:
     fuser: Fuser | None = None  # what the network corrects, where it isn't the regression itself
     noise: Tensor | None = None  # variance of the MSI's noise per band, taken out first; None: the MSI is used as it is
 
-    def see(self, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Observation, Tensor]:
-        """Base z (B, K, H, W), the network's observation, and what is added outside the subspace (B, C, H, W)."""
+    def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
+        """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
         clean = msi if self.noise is None else denoise(msi, self.noise)
-        coefficients = self.subspace.project(lrhsi)
-        if self.fuser is None:
-            outside = self.base.outside(lrhsi)
-            return *self.observe(coefficients, clean, outside), outside
-        fused = self.fuser.predict(lrhsi, msi)
-        a = self.subspace.project(fused)
-        outside = fused - self.subspace.unproject(a)
-        _, obs = self.observe(coefficients, clean, outside)
-        return a / self.unit[:, None, None], obs, outside
+        method = self.fuser or self.base
+        if isinstance(method, SubspaceFuser):
+            outside = method.outside_low(lrhsi)
+            a = self.base.coefficients(lrhsi, clean) if self.fuser is None else method.coefficients(lrhsi, msi)
+            in_msi = self.model.upsample(self.base.model.spectral(outside))
+        else:
+            fused = method.predict(lrhsi, msi)
+            a = self.subspace.project(fused)
+            outside = fused - self.subspace.unproject(a)
+            in_msi = self.base.model.spectral(outside)
+        unit = self.unit[:, None, None]
+        guide = self.base.regress(clean) / unit
+        coefficients = self.subspace.project(lrhsi) / unit
+        obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit)
+        return Seen(a / unit, obs, outside)
+
+    def finish(self, z: Tensor, seen: Seen) -> Tensor:
+        """Network output z (B, K, H, W) to reflectance (B, C, H, W)."""
+        a = z * self.unit[:, None, None]
+        if seen.outside.shape[-2:] == z.shape[-2:]:
+            return self.subspace.unproject(a) + seen.outside
+        return compose(self.subspace, self.model, a, seen.outside)
 
     @property
     def subspace(self) -> SpectralSubspace:
@@ -118,7 +143,7 @@ def make_frame(scene: TrainingScene, model: ObservationModel, base: str) -> Scen
         return frame
     frame = replace(frame, fuser=make_fuser(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
-    error = frame.see(low, msi)[0] * frame.unit[:, None, None] - frame.subspace.project(target)
+    error = frame.see(low, msi).base * frame.unit[:, None, None] - frame.subspace.project(target)
     return replace(frame, step=rms(error) / frame.unit)
 
 
@@ -157,7 +182,7 @@ def noise_adder(scene: TrainingScene, frame: SceneFrame) -> NoiseAdder:
 
 
 def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:
-    """Gain and offset (c,) of each MSI band against the response applied to the LRHSI, by least squares on LR pixels."""
+    """Gain and offset (c,) of each MSI band against R X, by least squares on LR pixels."""
     predicted = model.spectral(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask]
     observed = model.spatial(scene.msi).permute(1, 0, 2, 3)[:, scene.mask]
     p = predicted - predicted.mean(1, keepdim=True)

@@ -30,7 +30,7 @@ class SRLFFuser:
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
     name = "srlf"
-    requirements = Requirements(halo=12)
+    requirements = Requirements(halo=5)
     frame: SceneFrame
     net: SRLFNet
     share: Tensor
@@ -107,10 +107,11 @@ class SRLFFuser:
         """Fuse tiles."""
         if self.frame.fuser is not None and not self.share.any():
             return self.frame.fuser.predict(lrhsi, msi)
-        z, obs, outside = self.frame.see(lrhsi, msi)
+        seen = self.frame.see(lrhsi, msi)
+        z = seen.base
         if self.share.any():
-            z = self.net.ensemble(z, obs, (self.frame.step * self.share)[:, None, None], self.turns)
-        return self.frame.subspace.unproject(z * self.frame.unit[:, None, None]) + outside
+            z = self.net.ensemble(z, seen.obs, (self.frame.step * self.share)[:, None, None], self.turns)
+        return self.frame.finish(z, seen)
 
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""

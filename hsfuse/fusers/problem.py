@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import TrainingScene
+from hsfuse.fusers import TrainingScene, scene_subspace
 from hsfuse.fusers.samples import Pairs, fit_affine, lr_pairs
 from hsfuse.physics import ObservationModel
-from hsfuse.subspace import SpectralSubspace, fit_subspace
+from hsfuse.subspace import SpectralSubspace
 
 #: Least noise assumed, relative to a band's RMS (56 dB): noise-free data must still be solvable.
 LEAST_NOISE = 1.5e-3
@@ -94,8 +94,7 @@ def mix(matrix: Tensor, x: Tensor) -> Tensor:
 def fit_problem(scene: TrainingScene, model: ObservationModel, dimension: int) -> FusionProblem:
     """Subspace, response and noise of a scene; `dimension` is lowered where the scene has fewer pixels or bands."""
     pairs = lr_pairs(scene, model)
-    bands, pixels = pairs.lrhsi.shape
-    subspace = fit_subspace(pairs.lrhsi, min(dimension, bands, max(1, pixels // 4)))
+    subspace = scene_subspace(scene, dimension)
     response, offset, misfit = _response(pairs, subspace, model)
     return FusionProblem(model, subspace, response, offset, hsi_noise(pairs.lrhsi, subspace), misfit + msi_noise(scene))
 

@@ -1,4 +1,4 @@
-"""Regression GLP in a spectral subspace: detail of the MSI, carried into the coefficients by a regression on the LR grid.
+"""Regression GLP in a spectral subspace: the MSI's detail, carried into the coefficients by a regression on LR pixels.
 
     a_hr = up(a) + g(Y) - up(A g(Y)),    g(Y) = W f(Y) + b,    W, b = argmin |a - W (A f(Y)) - b|^2 + ridge
 
@@ -19,9 +19,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers import Requirements, TrainingScene, compose, scene_subspace
 from hsfuse.physics import ObservationModel
-from hsfuse.subspace import SpectralSubspace, fit_subspace
+from hsfuse.subspace import SpectralSubspace
 
 DIMENSION = 16
 #: Ridge weights, relative to the features' variance, among which cross-validation chooses.
@@ -107,8 +107,7 @@ class RegressionGLP:
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Subspace, regressions and residual share from the valid LR pixels of the sample."""
         self.model = model
-        spectra = scene.spectra()
-        self.subspace = fit_subspace(spectra, min(self.dimension, spectra.shape[1]))
+        self.subspace = scene_subspace(scene, self.dimension)
         self.level = scene.msi.abs().mean()
         targets = _pixels(self.subspace.project(scene.lrhsi), scene.mask)
         self.weights = []
@@ -135,14 +134,17 @@ class RegressionGLP:
         """LRHSI coefficients (B, K, h, w) and the regressed MSI (B, K, H, W) to fused coefficients (B, K, H, W)."""
         return detail + self.model.upsample(coefficients - self.model.spatial(detail))
 
+    def outside_low(self, lrhsi: Tensor) -> Tensor:
+        """What is added outside the subspace, before interpolation: (B, C, h, w)."""
+        return self.subspace.residual(lrhsi) * self.residual_share.to(lrhsi)[:, None, None]
+
     def outside(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace (B, C, H, W)."""
-        share = self.residual_share.to(lrhsi)[:, None, None]
-        return self.model.upsample(self.subspace.residual(lrhsi) * share)
+        return self.model.upsample(self.outside_low(lrhsi))
 
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        return self.subspace.unproject(self.coefficients(lrhsi, msi)) + self.outside(lrhsi)
+        return compose(self.subspace, self.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))
 
     def describe(self) -> dict[str, str]:
         """Settings and estimates."""
