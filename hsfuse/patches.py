@@ -15,7 +15,7 @@ from hsfuse.scene import ScenePair
 #: MSI pixels in the sample at most; a scene with fewer is taken whole.
 MAX_PIXELS = 384 * 384
 #: Side of a block in LR pixels where the scene isn't taken whole.
-BLOCK = 48
+BLOCK = 32
 
 
 def fill_invalid(data: FloatArray, mask: BoolArray) -> FloatArray:

@@ -77,12 +77,14 @@ def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Ob
     return replace(observation, guide=torch.cat([parts, share * parts, torch.full_like(parts[:, :1], share)], 1))
 
 
-def conditioned_frame(scene: TrainingScene, model: ObservationModel, dimension: int = DIMENSION) -> SceneFrame:
-    """Frame of a scene on error-aligned axes, base `glp-ens` on the denoised MSI; `SceneFrame.see` denoises likewise."""
-    noise = msi_noise(scene).float()
-    clean = replace(scene, msi=denoise(scene.msi, noise))
-    base = aligned(EnsembleGLP(dimension).fit(clean, model), clean)
-    return replace(fit_frame(clean, base), noise=noise)
+def conditioned_frame(
+    scene: TrainingScene, model: ObservationModel, dimension: int = DIMENSION, clean: bool = True
+) -> SceneFrame:
+    """Frame of a scene on error-aligned axes with `glp-ens` as base; `clean`: the MSI is denoised first, always."""
+    noise = msi_noise(scene).float() if clean else None
+    used = scene if noise is None else replace(scene, msi=denoise(scene.msi, noise))
+    base = aligned(EnsembleGLP(dimension).fit(used, model), used)
+    return replace(fit_frame(used, base), noise=noise)
 
 
 def look(frame: SceneFrame, lrhsi: Tensor, msi: Tensor) -> Seen:

@@ -19,7 +19,7 @@ from hsfuse.io.envi import EnviPair, find_pair
 
 #: GDAL's block cache, in bytes (rasterio takes the number as bytes, not as GDAL's megabytes). Its default, 5% of the
 #: memory, would fill up with the scene.
-CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 24 * 2**20
 
 
 @contextmanager
