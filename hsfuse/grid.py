@@ -20,12 +20,15 @@ from hsfuse.errors import GridError
 GRID_TOLERANCE_PX = 0.05
 
 
+IDENTITY = Affine.identity()
+
+
 @dataclass(frozen=True)
 class Grid:
     """Rows x columns on a map: `shape` (H, W), pixel-to-map `transform`, and `crs` (None: not georeferenced)."""
 
     shape: tuple[int, int]
-    transform: Affine = Affine.identity()
+    transform: Affine = IDENTITY
     crs: CRS | None = None
 
     @property
@@ -121,8 +124,8 @@ def _whole_ratio(hsi: Grid, msi: Grid) -> int:
     drift = max(hsi.shape) * max(abs(relative.a - scale), abs(relative.e - scale), abs(relative.b), abs(relative.d))
     if scale < 2 or drift > GRID_TOLERANCE_PX * max(1, scale):
         raise GridError(
-            f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the ratio is "
-            f"{relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions without "
+            f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
+            f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions without "
             "rotation; resample the HSI to a multiple of the MSI's GSD first"
         )
     return scale
@@ -165,7 +168,8 @@ def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:
     scale = round(ratios[0])
     if scale < 2 or ratios != (scale, scale):
         raise GridError(
-            f"neither image is georeferenced and their sizes {hsi.shape} and {msi.shape} have no whole ratio of at least 2"
+            f"neither image is georeferenced and their sizes {hsi.shape} and {msi.shape} have no whole ratio of at "
+            "least 2"
         )
     whole = Window(0, 0, hsi.shape[1], hsi.shape[0]), Window(0, 0, msi.shape[1], msi.shape[0])
     return Alignment(

@@ -159,7 +159,9 @@ def test_spectral_reads_the_envi_header(tmp_path):
     assert image.metadata["bbl"] == [1, 0, 1]
     assert image.metadata["band names"] == list(SPECTRUM.names)
     assert image.metadata["data ignore value"] == "-32768"
-    assert image.metadata["hsfuse method"] == "a (b), c"
+    assert image.metadata["hsfuse method"] == "a %7Bb%7D,%0Ac"  # braces and line breaks would end the field
+    with open_cube(tmp_path / "a.dat") as reader:
+        assert reader.tags["HSFUSE_METHOD"] == "a {b},\nc"
     assert "UTM" in image.metadata["map info"]
     assert ".part" not in (tmp_path / "a.hdr").read_text()
     found = np.asarray(image.load(scale=False)).transpose(2, 0, 1)

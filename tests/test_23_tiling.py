@@ -92,14 +92,6 @@ def test_len_counts_the_tiles():
     assert len(tiles) == len(list(tile_pairs(tiles))) == 6  # the last 4 rows join the tile before: rows 3, columns 2
 
 
-def test_the_input_is_left_alone():
-    tiles = TileGrid((8, 8), 2, 4, 2, 0)
-    ones = np.ones((1, 6, 6), np.float32)
-    rows, cols = next(tile_pairs(tiles))
-    Blender(tiles, 1).add(rows, cols, ones)
-    assert (ones == 1).all()
-
-
 @pytest.mark.parametrize(
     ("stride", "overlap", "halo"), [(15, 8, 0), (16, 6, 0), (16, 8, 2), (16, 32, 0), (0, 0, 0), (16, -8, 0)]
 )

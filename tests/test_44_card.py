@@ -133,7 +133,7 @@ def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
     assert again.describe()["weights"].startswith("own (")
 
 
-@pytest.mark.parametrize("lr_shape", [(5, 5), (2, 9)])
+@pytest.mark.parametrize("lr_shape", [(8, 8), (4, 16)])
 def test_given_weights_are_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
     scene = memory_scene(lr_shape, s=3)
     path = saved(tmp_path)

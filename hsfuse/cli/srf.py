@@ -66,8 +66,7 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
     import logging
 
     from hsfuse.io import open_cube
-    from hsfuse.srf import MIN_COVERAGE
-    from hsfuse.srf import load_srf
+    from hsfuse.srf import MIN_COVERAGE, load_srf
 
     response = load_srf(name)
     with open_cube(hsi, role="HSI") as reader:

@@ -34,7 +34,7 @@ CORRELATED = 9
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """Budget and optimiser: at most `steps` and `minutes`; stops after `patience` checks without a better held-out error."""
+    """Budget and optimiser: `steps` and `minutes` at most, `patience` checks without progress on held-out cells."""
 
     steps: int = 300
     minutes: float = 3.0

@@ -23,7 +23,7 @@ from hsfuse.subspace import SpectralSubspace
 class DenoisedGLP(EnsembleGLP):
     """Averaged regression GLP on the denoised MSI: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
-    requirements = Requirements(halo=5)
+    requirements = Requirements(halo=10)
     noise: Tensor
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
