@@ -125,8 +125,8 @@ def _whole_ratio(hsi: Grid, msi: Grid) -> int:
     if scale < 2 or drift > GRID_TOLERANCE_PX * max(1, scale):
         raise GridError(
             f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
-            f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions without "
-            "rotation; resample the HSI to a multiple of the MSI's GSD first"
+            f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions "
+            "without rotation; resample the HSI to a multiple of the MSI's GSD first"
         )
     return scale
 

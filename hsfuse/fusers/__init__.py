@@ -105,6 +105,7 @@ def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: T
 #: name -> "module:class"; modules are imported when asked for.
 METHODS: dict[str, str] = {
     "srlf": "hsfuse.fusers.network:SRLFFuser",
+    "srlf-any": "hsfuse.fusers.anysensor:AnySensor",
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
     "glp-ens": "hsfuse.fusers.blend:DenoisedGLP",

@@ -59,6 +59,7 @@ def save_checkpoint(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> 
     temporary = path.with_name(f".{path.name}.part")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"card": card.to_json()})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

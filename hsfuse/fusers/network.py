@@ -145,7 +145,12 @@ class SRLFFuser:
 
 def check_card(card: ModelCard, scale: int, dimension: int) -> None:
     """ModelError with a readable table when weights don't fit a scene."""
-    rows = [("scale", card.scale, scale), ("subspace dimension", card.config.channels, dimension)]
+    rows = [
+        ("scale", card.scale, scale),
+        ("subspace dimension", card.config.channels, dimension),
+        ("guide channels", card.config.guide, dimension),
+    ]
     wrong = [f"{what}: weights {have}, scene {want}" for what, have, want in rows if have != want]
     if wrong:
-        raise ModelError(f"the weights {card.name!r} don't fit this scene ({'; '.join(wrong)})")
+        hint = "; use --method srlf-any for weights of any sensor" if card.kind == "any-sensor" else ""
+        raise ModelError(f"the weights {card.name!r} don't fit this scene ({'; '.join(wrong)}){hint}")

@@ -25,10 +25,10 @@ class CubeWriter:
 
     Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
     to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it.
-    `tags` become HSFUSE_* tags. GeoTIFF tiles have `block` pixels a side (a multiple of 16); windows with borders at
-    multiples of it are written once, a tile written in parts is compressed once for each. `bands` is needed only when the
-    spectrum says nothing at all. Leaving the block normally moves the finished files into place; leaving it by an
-    exception, KeyboardInterrupt included, removes them.
+    `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. GeoTIFF tiles have
+    `block` pixels a side (a multiple of 16); windows with borders at multiples of it are written once, a tile written
+    in parts is compressed once for each. Leaving the block normally moves the finished files into place; leaving it
+    by an exception, KeyboardInterrupt included, removes them.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
 
