@@ -134,7 +134,10 @@ def test_the_end_of_a_process_becomes_one_line(tmp_path, monkeypatch):
 
 def test_an_interrupted_case_leaves_no_process(tmp_path):
     stand_in(tmp_path, "import os, time, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n")
-    code = "import pathlib, sys\nfrom hsfuse.benchmark.process import run_hsfuse\nrun_hsfuse([], pathlib.Path('.'))"
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored in the background
+    code = (
+        f"{listen}\nimport pathlib\nfrom hsfuse.benchmark.process import run_hsfuse\nrun_hsfuse([], pathlib.Path('.'))"
+    )
     script = tmp_path / "elsewhere"
     script.mkdir()
     (script / "caller.py").write_text(code)

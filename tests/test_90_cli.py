@@ -116,7 +116,8 @@ def test_unknown_commands_and_options_are_usage_errors():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_interrupt(number, tmp_path):
     code = f"""
-import os, sys, time, types, click, hsfuse.cli as cli
+import os, signal, sys, time, types, click, hsfuse.cli as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 @click.command()
 def wait():
     try:

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 #: Held-out error below which, relative to the base's, the network is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
-BASES = tuple(name for name in METHODS if name != "srlf")
+#: Methods that the network can correct; weights for any sensor work on axes of their own.
+BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
 
 
 class SRLFFuser:
