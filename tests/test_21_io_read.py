@@ -9,50 +9,13 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
+from rasters import integers, nm, write_envi, write_tif
 
 from hsfuse.errors import InputError
 from hsfuse.io import check_valid, open_cube, usable_bands
 from hsfuse.io.envi import read_header
-from hsfuse.io.units import to_nm, unit_factor, widths_to_nm
 
-RNG = np.random.default_rng(7)
 UTM = "map info = {UTM, 1, 1, 500000, 5000000, 10, 10, 33, North, WGS-84, units=Meters}"
-TYPES = {"uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12}
-ORDERS = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
-
-
-def write_envi(data: Path, cube: np.ndarray, *fields: str, interleave="bsq", big=False, header=None, skip=0) -> Path:
-    """An ENVI pair from (C, H, W), header and bytes made here and not by GDAL."""
-    c, h, w = cube.shape
-    raw = np.ascontiguousarray(cube.transpose(ORDERS[interleave])).astype(cube.dtype.newbyteorder(">" if big else "<"))
-    data.write_bytes(b"x" * skip + raw.tobytes())
-    lines = [
-        "ENVI", f"samples = {w}", f"lines   = {h}", f"bands   = {c}", f"header offset = {skip}",
-        "file type = ENVI Standard", f"data type = {TYPES[cube.dtype.name]}", f"interleave = {interleave}",
-        f"byte order = {int(big)}", *fields,
-    ]  # fmt: skip
-    header = header or data.with_suffix(".hdr")
-    header.write_text("\n".join(lines) + "\n")
-    return header
-
-
-def write_tif(path: Path, cube: np.ndarray, **profile) -> Path:
-    """A GeoTIFF from (C, H, W) by plain rasterio."""
-    c, h, w = cube.shape
-    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500000, 0, -10, 5000000)}
-    options = {"count": c, "height": h, "width": w, "dtype": cube.dtype.name, **place, **profile}
-    with rasterio.open(path, "w", driver="GTiff", **options) as ds:
-        ds.write(cube)
-    return path
-
-
-def integers(dtype="int16", shape=(3, 5, 4)) -> np.ndarray:
-    return RNG.integers(1, 250, shape).astype(dtype)
-
-
-def nm(*values: float, units="Nanometers") -> tuple[str, str]:
-    return f"wavelength = {{{', '.join(map(str, values))}}}", f"wavelength units = {units}"
-
 
 # ENVI layouts
 
@@ -145,126 +108,6 @@ def test_header_in_latin_1_with_windows_line_ends(tmp_path):
         "ENVI\r\ndescription = {Größe = 3,\r\n zwei}\r\nData  Type = 4\r\n; note = no\r\n".encode("latin-1")
     )
     assert read_header(path) == {"description": "Größe = 3,  zwei", "data type": "4"}
-
-
-# Wavelengths in GeoTIFF
-
-
-@pytest.mark.parametrize(
-    ("texts", "aloud"),
-    [
-        (["band 1 (418.24 Nanometers)", "band 2 (500 Nanometers)"], False),
-        (["418.24 nm", "500 nm"], False),
-        (["0.41824 um", "0.5 µm"], True),
-        (["0.41824 um", "0.5 um"], False),
-        (["B1 418.24", "B2 500"], True),
-    ],
-)
-def test_wavelengths_in_band_descriptions(tmp_path, texts, aloud):
-    path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))
-    with rasterio.open(path, "r+") as ds:
-        ds.descriptions = texts
-    with open_cube(path, role="HSI") as reader:
-        assert reader.spectrum.wavelengths_nm == pytest.approx((418.24, 500))
-        assert reader.spectrum.names == tuple(texts)
-        assert any("taken as" in note for note in reader.notes) == aloud
-
-
-@pytest.mark.parametrize("texts", [["B2", "B3"], ["Band 2", "Band 3"], ["Blue", "Green"], ["x 418", None]])
-def test_band_names_are_no_wavelengths(tmp_path, texts):
-    path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))
-    with rasterio.open(path, "r+") as ds:
-        ds.descriptions = texts
-    with pytest.raises(InputError, match="wavelengths"):
-        open_cube(path, role="HSI")
-    with open_cube(path, role="MSI") as reader:
-        assert reader.spectrum.wavelengths_nm is None
-        assert reader.spectrum.names == tuple(text or "" for text in texts)
-
-
-def test_band_tags_come_before_imagery_tags_and_stale_lists(tmp_path):
-    path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))
-    with rasterio.open(path, "r+") as ds:
-        ds.update_tags(wavelength="{400, 450, 500}", wavelength_units="nm")
-        for band, value in ((1, 418.24), (2, 500.5)):
-            ds.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{value / 1e3:.3f}", FWHM_UM="0.0065")
-            ds.update_tags(band, wavelength=str(value), wavelength_units="Nanometers", bbl=str(band - 1))
-    with open_cube(path, role="HSI") as reader:
-        assert reader.spectrum.wavelengths_nm == (418.24, 500.5)
-        assert reader.spectrum.fwhm_nm == (6.5, 6.5)
-        assert reader.spectrum.good == (False, True)
-
-
-@pytest.mark.parametrize("where", ["imagery", "dataset"])
-def test_wavelengths_in_other_tags(tmp_path, where):
-    path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))
-    with rasterio.open(path, "r+") as ds:
-        if where == "dataset":
-            ds.update_tags(Wavelength="{0.45, 0.55}", wavelength_units="Micrometers", fwhm="{0.01, 0.012}")
-        else:
-            for band, (centre, width) in enumerate([("0.45", "0.01"), ("0.55", "0.012")], start=1):
-                ds.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=centre, FWHM_UM=width)
-    with open_cube(path, role="HSI") as reader:
-        assert reader.spectrum.wavelengths_nm == (450, 550)
-        assert reader.spectrum.fwhm_nm == (10, 12)
-        assert not reader.notes[:-1]  # the last one tells of the missing scale factor
-
-
-# Units
-
-
-@pytest.mark.parametrize("unit", ["nm", "Nanometers", "nanometre", " NANOMETERS ", "[nm]"])
-def test_nanometres(unit):
-    assert to_nm([400, 500.5], unit) == ((400, 500.5), 1, None)
-
-
-@pytest.mark.parametrize("unit", ["um", "µm", "μm", "Micrometers", "micrometre", "microns", "Micron"])
-def test_micrometres(unit):
-    assert to_nm([0.41824, 2.5], unit) == ((418.24, 2500), 1e3, None)
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "wanted"),
-    [
-        ([0.46, 2.4], "Nanometers", 460),
-        ([460, 2400], "um", 460),
-        ([0.46, 2.4], None, 460),
-        ([460, 2400], "Unknown", 460),
-    ],
-)
-def test_values_are_believed_before_the_unit_and_it_is_said(values, unit, wanted):
-    found, _, note = to_nm(values, unit)
-    assert found[0] == wanted
-    assert "taken as" in note
-
-
-@pytest.mark.parametrize(
-    ("values", "unit"), [([1, 2, 3], None), ([1, 224], "Unknown"), ([1, 100], "nm"), ([-1, 5e5], "furlongs")]
-)
-def test_values_that_fit_no_unit_are_refused(values, unit):
-    with pytest.raises(InputError, match="unknown units"):
-        to_nm(values, unit)
-
-
-@pytest.mark.parametrize("unit", ["Wavenumber", "cm-1", "GHz", "MHz", "Index"])
-def test_units_that_are_no_length_are_refused(tmp_path, unit):
-    with pytest.raises(InputError, match="can't be used"):
-        unit_factor(unit)
-    header = write_envi(tmp_path / "a.dat", integers(), *nm(450, 550, 650, units=unit))
-    with pytest.raises(InputError, match=unit):
-        open_cube(header, role="HSI")
-    with open_cube(header, role="MSI") as reader:
-        assert reader.spectrum.wavelengths_nm is None
-
-
-def test_fwhm_in_another_unit_or_nonsense():
-    assert widths_to_nm([6.5, 7], 1) == ((6.5, 7), None)
-    widths, note = widths_to_nm([6.5, 7], 1e3)  # wavelengths in um, FWHM in nm
-    assert widths == (6.5, 7)
-    assert "nanometres" in note
-    widths, note = widths_to_nm([0.0065, 0.007], 1)
-    assert widths == (6.5, 7)
-    assert widths_to_nm([0, 7], 1)[0] is None
 
 
 # Pixels: scales, masks, bands without data
@@ -378,70 +221,3 @@ def test_all_nodata(tmp_path):
     cube[:, 39, 0] = 3
     with open_cube(write_tif(tmp_path / "b.tif", cube, nodata=-1)) as reader:
         check_valid(reader)
-
-
-# Bad input: one clear line
-
-
-def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """A file of each kind that can't be read, with what the error must say."""
-    text, empty, tif = (
-        folder / "a.txt",
-        folder / "empty.tif",
-        write_tif(folder / "cut.tif", integers(shape=(3, 400, 400))),
-    )
-    text.write_text("not a raster")
-    empty.touch()
-    tif.write_bytes(tif.read_bytes()[:150])
-    headers = {
-        name: write_envi(folder / f"{name}.dat", integers()) for name in ("short", "long", "alone", "library", "odd")
-    }
-    (folder / "short.dat").write_bytes(b"1" * 119)
-    (folder / "long.dat").write_bytes(b"1" * 121)
-    (folder / "alone.dat").unlink()
-    headers["library"].write_text(headers["library"].read_text().replace("Standard", "Spectral Library"))
-    headers["odd"].write_text(headers["odd"].read_text().replace("= 4\n", "= four\n"))
-    foreign, lacking = folder / "foreign.hdr", folder / "lacking.hdr"
-    foreign.write_text("BYTEORDER I\nLAYOUT BIL\n")
-    lacking.write_text("ENVI\nsamples = 3\n")
-    (folder / "lacking.dat").write_bytes(b"1")
-    complex_ = write_tif(folder / "complex.tif", np.ones((1, 2, 2), np.complex64))
-    return {
-        "missing": (folder / "nope.tif", "doesn't exist"),
-        "folder": (folder, "is a folder"),
-        "text": (text, "isn't a raster"),
-        "empty": (empty, "empty"),
-        "cut": (tif, "can't|isn't"),
-        "short": (headers["short"], "4 x 5 x 3.* make 120 bytes.* has 119"),
-        "long": (folder / "long.dat", "make 120 bytes.* has 121"),
-        "alone": (headers["alone"], "without its data file"),
-        "library": (folder / "library.dat", "spectral library"),
-        "odd": (headers["odd"], "samples = four"),
-        "foreign": (foreign, "isn't an ENVI header"),
-        "lacking": (lacking, "lacks the field 'lines'"),
-        "complex": (complex_, "complex"),
-        "no wavelengths": (write_tif(folder / "plain.tif", integers()), "no wavelengths"),
-    }
-
-
-def test_bad_input_is_told_in_one_line(tmp_path):
-    for path, message in bad_files(tmp_path).values():
-        with pytest.raises(InputError, match=message) as caught:
-            open_cube(path, role="HSI")
-        assert "\n" not in str(caught.value)
-        assert path.stem in str(caught.value)
-
-
-def test_pixels_cut_off_are_told_when_read(tmp_path):
-    path = write_tif(tmp_path / "a.tif", integers(shape=(3, 300, 300)), compress="deflate", tiled=True)
-    path.write_bytes(path.read_bytes()[:-2000])
-    with open_cube(path) as reader, pytest.raises(InputError, match="can't be read"):
-        reader.read()
-
-
-def test_a_window_outside_is_refused(tmp_path):
-    with (
-        open_cube(write_tif(tmp_path / "a.tif", integers())) as reader,
-        pytest.raises(InputError, match="isn't inside"),
-    ):
-        reader.read(Window(0, 4, 4, 2))
