@@ -143,7 +143,7 @@ def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
     """The method by name; SRLF-Net with its weights and settings."""
     if settings.method != "srlf":
         return make_fuser(settings.method)
-    weights = find_weights(settings, pair.scale)
+    weights = Path(settings.model) if settings.model else None
     if weights is not None:
         log.info("weights: %s", weights.name)
     return SRLFFuser(settings.base, weights, settings.adapt, turns=ensemble_turns(settings.ensemble, pair))
@@ -155,11 +155,6 @@ def ensemble_turns(asked: int, pair: ScenePair) -> int:
         return asked
     rows, cols = pair.alignment.full
     return 8 if rows * cols <= SMALL_SCENE else 1
-
-
-def find_weights(settings: FuseSettings, scale: int) -> Path | None:
-    """The checkpoint to start from: the one named, else the library's for this scale, if any."""
-    return Path(settings.model) if settings.model else None
 
 
 def fit_fuser(pair: ScenePair, settings: FuseSettings, device: str) -> Fuser:

@@ -19,9 +19,7 @@ from hsfuse.cli.console import print_json
 @click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, or .dat/.img/.bsq for ENVI.")
 @options.msi_bands
 @click.option("--method", default="srlf", show_default=True, help="srlf, or a training-free method such as glp-ens.")
-@click.option(
-    "--model", type=options.PATH, help="Checkpoint to start from; default: the library's for the ratio, if any."
-)
+@click.option("--model", type=options.PATH, help="Checkpoint of --save-model to start from; default: from scratch.")
 @click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
 @options.mtf
 @options.psf_sigma
@@ -53,7 +51,8 @@ from hsfuse.cli.console import print_json
 def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
-    Without weights for the scene's ratio SRLF-Net is trained on the scene itself.
+    By default SRLF-Net is trained on the scene itself, within --adapt-steps and --adapt-minutes; where the scene's own
+    held-out blocks don't get better by it, its training-free base is the result.
     """
     from hsfuse import fusion
 
