@@ -24,7 +24,7 @@ from hsfuse.tiling import TileGrid
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TILE = 112
+DEFAULT_TILE = 96
 DEFAULT_OVERLAP = 16
 #: MSI pixels up to which SRLF-Net averages over all eight symmetries unless told otherwise.
 SMALL_SCENE = 1024 * 1024

@@ -29,7 +29,7 @@ from hsfuse.cli.console import print_json
     "--adapt-minutes", type=click.FloatRange(0), default=3.0, show_default=True, help="Training time at most."
 )
 @click.option("--save-model", type=options.PATH, help="Keep the fitted weights in this .safetensors file.")
-@click.option("--tile", type=int, default=112, show_default=True, help="Side of a tile in MSI pixels.")
+@click.option("--tile", type=int, default=96, show_default=True, help="Side of a tile in MSI pixels.")
 @click.option("--overlap", type=int, default=16, show_default=True, help="MSI pixels over which tiles blend.")
 @click.option(
     "--ensemble",

@@ -2,8 +2,9 @@
 
 from hsfuse.io.checks import check_valid, usable_bands
 from hsfuse.io.encode import DTYPES
+from hsfuse.io.opening import open_cube
 from hsfuse.io.outputs import check_output, driver_of, output_files
-from hsfuse.io.raster import CubeReader, open_cube
+from hsfuse.io.reader import CubeReader
 from hsfuse.io.sinks import TILE
 from hsfuse.io.writer import CubeWriter
 

@@ -16,7 +16,7 @@ from scipy.io.matlab import MatReadError
 from hsfuse.cube import FloatArray
 from hsfuse.errors import InputError
 from hsfuse.io.checks import usable_bands
-from hsfuse.io.raster import open_cube
+from hsfuse.io.opening import open_cube
 
 ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")

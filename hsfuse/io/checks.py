@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.errors import InputError
-from hsfuse.io.raster import CubeReader
+from hsfuse.io.reader import CubeReader
 
 #: Bands looked at in one go, to bound memory.
 _BANDS_AT_ONCE = 64

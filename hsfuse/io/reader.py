@@ -1,0 +1,155 @@
+"""What every reader of a cube has in common: pixels by window as scaled float32 with a validity mask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from hsfuse.cube import BoolArray, Cube, FloatArray, Spectrum
+from hsfuse.errors import InputError
+from hsfuse.grid import Grid
+
+Role = Literal["HSI", "MSI", "raster"]
+Quantity = Literal["reflectance", "radiance", "unknown"]
+
+
+class CubeReader(ABC):
+    """An open cube (a context manager, not to be shared between threads).
+
+    `path`, `files`, `driver`, `grid`, `spectrum` (nm), `dtype` (on disk), `scales`, `offsets` (value = raw * scale +
+    offset, one per band), `nodata_values` (raw, one per band), `quantity` (what the metadata says the values are),
+    `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
+    that `read` has met. A subclass sets them and gives raw pixels by `_pixels`.
+    """
+
+    files: tuple[Path, ...]
+    driver: str
+    grid: Grid
+    spectrum: Spectrum
+    dtype: str
+    scales: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    nodata_values: Sequence[float | None]
+
+    def __init__(self, path: Path, role: Role = "raster") -> None:
+        self.path, self.role = path, role
+        self.quantity: Quantity = "unknown"
+        self.notes: list[str] = []
+        self.tags: dict[str, str] = {}
+        self.nonfinite = 0
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.scales)
+
+    @property
+    def scale(self) -> float:
+        """The first band's scale, all bands' where they agree."""
+        return float(self.scales[0])
+
+    @property
+    def offset(self) -> float:
+        """The first band's offset, all bands' where they agree."""
+        return float(self.offsets[0])
+
+    @property
+    def nodata(self) -> float | None:
+        """The first band's nodata value, raw."""
+        return self.nodata_values[0]
+
+    @abstractmethod
+    def _pixels(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        """Raw pixels (C, h, w) of bands (0-based) in a window inside the grid, and the mask of the product, if any.
+
+        With `shape`, decimated to it. InputError when the file can't be read.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the files."""
+
+    def _note(self, text: str) -> None:
+        self.notes.append(f"{self.path.name}: {text}")
+
+    def read(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Cube:
+        """Cube of the window (default: all) and bands (0-based; default: all), reflectance float32.
+
+        The mask is True where these bands (those of them that are good, if any is) are all valid: not nodata, finite,
+        not masked by the file. Invalid pixels are 0. A pixel read twice counts twice in `nonfinite`. InputError when
+        the file can't be read.
+        """
+        window = self._whole() if window is None else window
+        chosen = list(range(self.count)) if bands is None else list(bands)
+        spectrum = self.spectrum.select(chosen)
+        raw, file_mask = self._pixels(chosen, self._checked(window))
+        data, valid, nonfinite = self._decode(raw, chosen)
+        asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
+        self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
+        mask = valid[asked].all(axis=0)
+        if file_mask is not None:
+            mask &= file_mask
+        data[:, ~mask] = 0
+        return Cube(data, self.grid.window(window), spectrum, mask)
+
+    def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
+        """Decimated look at bands (0-based): data and validity of each band, both (C, *shape)."""
+        raw, file_mask = self._pixels(bands, self._whole(), shape)
+        data, valid, _ = self._decode(raw, bands)
+        return data, valid if file_mask is None else valid & file_mask
+
+    def _whole(self) -> Window:
+        return Window(0, 0, self.grid.shape[1], self.grid.shape[0])
+
+    def _checked(self, window: Window) -> Window:
+        """The window in whole pixels; InputError when it isn't inside the image."""
+        row, col, h, w = (int(v) for v in (window.row_off, window.col_off, window.height, window.width))
+        rows, cols = self.grid.shape
+        if min(row, col) < 0 or min(h, w) < 1 or row + h > rows or col + w > cols:
+            raise InputError(f"a window of {h} x {w} pixels at ({row}, {col}) isn't inside {self.path}")
+        return Window(col, row, w, h)
+
+    def _decode(self, raw: NDArray, bands: Sequence[int]) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """Reflectance, validity, and where there is a NaN or Inf that isn't nodata, all (C, h, w); invalid values 0."""
+        with np.errstate(over="ignore"):  # float64 nodata such as -1.8e308
+            data = raw.astype(np.float32)
+        valid = np.isfinite(data)
+        nonfinite = ~valid
+        for i, band in enumerate(bands):
+            blank = _is_nodata(raw[i], self.nodata_values[band])
+            if blank is not None:
+                valid[i] &= ~blank
+                nonfinite[i] &= ~blank
+            scale, offset = self.scales[band], self.offsets[band]
+            if scale != 1 or offset != 0:
+                data[i] = data[i] * np.float32(scale) + np.float32(offset)
+            data[i, ~valid[i]] = 0
+        return data, valid, nonfinite
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_nodata(raw: NDArray, nodata: float | None) -> BoolArray | None:
+    """Where the raw values are nodata; None when they can't be."""
+    if nodata is None:
+        return None
+    if isnan(nodata):
+        return None if np.issubdtype(raw.dtype, np.integer) else np.isnan(raw)
+    with np.errstate(over="ignore"):
+        return raw == (nodata if np.issubdtype(raw.dtype, np.integer) else raw.dtype.type(nodata))
