@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Module or package (dotted, below hsfuse) -> layer; the longest name that fits counts.
 LAYERS = {
     "errors": 0, "grid": 0, "cube": 0, "resources": 0,
-    "srf": 1, "tiling": 1, "io": 1,
-    "physics": 2, "subspace": 2, "metrics": 2, "nets": 2, "registration": 2,
+    "srf": 1, "tiling": 1, "io": 1, "warp": 1,
+    "physics": 2, "subspace": 2, "metrics": 2, "nets": 2, "registration": 2, "estimation": 2,
     "nets.srlf": 3, "fusers": 3, "patches": 3, "scene": 3, "observe": 3, "quicklook": 3,
     "fusion": 4, "streaming": 4, "simulation": 4, "assessment": 4, "report": 4, "training": 4, "benchmark": 4,
     "batch": 4, "model_zoo": 4,
@@ -32,6 +32,9 @@ ONLY_IN = {
     "jinja2": ("report",),
     "matplotlib": ("report", "quicklook"),
     "spectral": ("io",),
+    "h5py": ("io",),
+    "zarr": ("io",),
+    "pystac": ("io",),
     "safetensors": ("fusers.card",),
 }
 #: Modules of layer 4 that may import the assessment: fusion only for `fuse --report`, where it is asked for.
