@@ -28,7 +28,7 @@ def test_format_by_suffix_or_name(tmp_path):
     assert output_files("x/a.hdr") == (Path("x/a.dat"), Path("x/a.hdr"))
     with pytest.raises(SettingError, match=r"\.tif"):
         driver_of("a.png")
-    with pytest.raises(SettingError, match="GTiff, ENVI"):
+    with pytest.raises(SettingError, match="GTiff, COG, ENVI, Zarr"):
         driver_of("a.tif", "jpeg")
 
 

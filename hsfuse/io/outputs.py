@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from hsfuse.errors import OutputError, SettingError
 from hsfuse.io.envi import siblings
+from hsfuse.io.zarr_store import is_store
 
 #: Suffixes of each format that can be written.
-FORMATS = {"GTiff": (".tif", ".tiff"), "ENVI": (".dat", ".img", ".bsq", ".hdr", ".envi")}
-_ALIASES = {"gtiff": "GTiff", "geotiff": "GTiff", "tif": "GTiff", "tiff": "GTiff", "envi": "ENVI"}
+FORMATS = {"GTiff": (".tif", ".tiff"), "ENVI": (".dat", ".img", ".bsq", ".hdr", ".envi"), "Zarr": (".zarr",)}
+_ALIASES = {
+    "gtiff": "GTiff", "geotiff": "GTiff", "tif": "GTiff", "tiff": "GTiff", "cog": "COG", "envi": "ENVI", "zarr": "Zarr",
+}  # fmt: skip
 
 #: Files that GDAL and ENVI would read with an output of the same name, left by an earlier one.
 _SIDECARS = (".aux.xml", ".ovr", ".msk", ".hdr")
 
 
 def driver_of(path: str | Path, driver: str = "auto") -> str:
-    """The format, "GTiff" or "ENVI", by name or else by the path's suffix; SettingError when neither is known."""
+    """The format (GTiff, COG, ENVI, Zarr) by name or else by the path's suffix; SettingError when neither is known."""
     if driver.lower() != "auto":
         if driver.lower() not in _ALIASES:
-            raise SettingError(f"unknown format {driver!r}; known: GTiff, ENVI")
+            raise SettingError(f"unknown format {driver!r}; known: GTiff, COG, ENVI, Zarr")
         return _ALIASES[driver.lower()]
     suffix = Path(path).suffix.lower()
     for found, suffixes in FORMATS.items():
@@ -33,9 +37,9 @@ def driver_of(path: str | Path, driver: str = "auto") -> str:
 
 
 def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:
-    """The files that writing to `path` makes: (data,) for GTiff, (data, header) for ENVI."""
+    """The files that writing to `path` makes: (data,) for GTiff, COG and Zarr, (data, header) for ENVI."""
     path = Path(path)
-    if driver_of(path, driver) == "GTiff":
+    if driver_of(path, driver) != "ENVI":
         return (path,)
     return (path.with_suffix(".dat") if path.suffix.lower() == ".hdr" else path, path.with_suffix(".hdr"))
 
@@ -54,7 +58,7 @@ def check_output(
         for other in protected:
             if _same(file, other):
                 raise OutputError(f"the output {file} is the input {other}; choose another name")
-        if file.is_dir():
+        if file.is_dir() and not (is_store(file) and driver_of(path, driver) == "Zarr"):
             raise OutputError(f"the output {file} is a folder; name a file")
     _check_folder(files[0].parent)
     existing = [file for file in (*files, *_stale_headers(files)) if os.path.lexists(file)]
@@ -90,13 +94,24 @@ def temporary_files(files: tuple[Path, ...]) -> tuple[Path, ...]:
 def move_into_place(temporary: tuple[Path, ...], files: tuple[Path, ...]) -> None:
     """Rename in order (ENVI's header comes last), and drop sidecar files of an overwritten output."""
     for file in temporary:
-        _sync(file)
+        if file.is_file():
+            _sync(file)
     for suffix in _SIDECARS:
         stale = Path(f"{files[0]}{suffix}")
         if stale not in files:
             stale.unlink(missing_ok=True)
     for source, target in zip(temporary, files, strict=True):
+        if target.is_dir() and not target.is_symlink():  # a Zarr group, as `check_output` has made sure
+            shutil.rmtree(target)
         os.replace(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the folder of an unfinished Zarr group."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(file: Path) -> None:

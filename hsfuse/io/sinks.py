@@ -1,4 +1,4 @@
-"""The two formats that pixels go to, window by window, in memory that doesn't grow with the scene."""
+"""The raster formats that pixels go to, window by window, in memory that doesn't grow with the scene."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from hsfuse.cube import Spectrum
@@ -32,7 +33,10 @@ TILE = 256
 
 @dataclass(frozen=True)
 class Product:
-    """What is written where: `files` (data, and for ENVI the header), `bands` on `grid`, encoding, dataset tags."""
+    """What is written where: `files` (data, and for ENVI the header), `bands` on `grid`, encoding, dataset tags.
+
+    `options` are GDAL's creation options for GeoTIFF and COG; `overviews` are for GeoTIFF, a COG always has some.
+    """
 
     files: tuple[Path, ...]
     grid: Grid
@@ -41,6 +45,8 @@ class Product:
     encoding: Encoding
     tags: Mapping[str, str]
     block: int = TILE
+    options: Mapping[str, str] = field(default_factory=dict)
+    overviews: bool = False
 
     def profile(self) -> dict[str, object]:
         """What rasterio needs to create either format."""
@@ -66,8 +72,7 @@ class GeoTiffSink:
     """Tiled, compressed GeoTIFF with everything but the pixels written first."""
 
     def __init__(self, product: Product) -> None:
-        self._path = product.files[0]
-        predictor = 3 if np.dtype(product.encoding.dtype).kind == "f" else 2
+        self._path, self._product = product.files[0], product
         tiles = {
             "tiled": True,
             "blockxsize": product.block,
@@ -75,15 +80,23 @@ class GeoTiffSink:
             "interleave": "band",
             "bigtiff": "if_safer",
         }
-        packing = {"compress": "deflate", "predictor": predictor, "zlevel": 1}
+        packing = packing_of(product)
+        if packing:
+            packing["zlevel"] = 1
         # Four bands of uint8 would be taken for red, green, blue and alpha otherwise.
         colours = {"photometric": "minisblack", "alpha": "unspecified"}
         self._raw_bytes = 0
         with gdal_env(GDAL_PAM_ENABLED="NO"):
             self._ds = rasterio.open(
-                self._path, "w", driver="GTiff", **product.profile(), **tiles, **packing, **colours
+                self._path,
+                "w",
+                driver="GTiff",
+                **(product.profile() | tiles | packing | colours | self._options()),
             )
             self._describe(product)
+
+    def _options(self) -> Mapping[str, str]:
+        return self._product.options
 
     def _describe(self, product: Product) -> None:
         ds, spectrum, encoding = self._ds, product.spectrum, product.encoding
@@ -125,6 +138,20 @@ class GeoTiffSink:
                     )
                     if at == 0 or length == 0 or at + length > size:
                         raise OutputError(f"band {band} is incomplete at tile row {row}, column {col}")
+        if self._product.overviews:
+            self._add_overviews()
+
+    def _add_overviews(self) -> None:
+        factors = [2**n for n in range(1, 12) if max(self._product.grid.shape) // 2**n >= TILE // 2]
+        with gdal_env(GDAL_PAM_ENABLED="NO"), rasterio.open(self._path, "r+") as ds:
+            ds.build_overviews(factors, Resampling.average)
+
+
+def packing_of(product: Product) -> dict[str, object]:
+    """Lossless compression, with the predictor that fits the type; none where other compression is asked for."""
+    if "compress" in product.options:
+        return {}
+    return {"compress": "deflate", "predictor": 3 if np.dtype(product.encoding.dtype).kind == "f" else 2}
 
 
 class EnviSink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,23 +12,33 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from hsfuse.cube import BoolArray, FloatArray, Spectrum
-from hsfuse.errors import OutputError
+from hsfuse.errors import OutputError, SettingError
 from hsfuse.grid import Grid
+from hsfuse.io.cog import CogSink
 from hsfuse.io.encode import Encoding, default_nodata
 from hsfuse.io.gdal import one_line
-from hsfuse.io.outputs import check_output, driver_of, move_into_place, temporary_files
+from hsfuse.io.outputs import check_output, driver_of, move_into_place, remove, temporary_files
 from hsfuse.io.sinks import TILE, EnviSink, GeoTiffSink, Product, Sink
+from hsfuse.io.zarr_store import ZarrSink
+
+SINKS: dict[str, Callable[[Product], Sink]] = {
+    "GTiff": GeoTiffSink,
+    "COG": CogSink,
+    "ENVI": EnviSink,
+    "Zarr": ZarrSink,
+}
 
 
 class CubeWriter:
-    """Context manager that writes reflectance to GeoTIFF or ENVI (by suffix, or `driver`): the bands on `grid`.
+    """Context manager that writes reflectance to GeoTIFF, COG, ENVI or Zarr (by suffix, or `driver`): bands on `grid`.
 
     Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
     to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it.
     `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. GeoTIFF tiles have
     `block` pixels a side (a multiple of 16); windows with borders at multiples of it are written once, a tile written
-    in parts is compressed once for each. Leaving the block normally moves the finished files into place; leaving it
-    by an exception, KeyboardInterrupt included, removes them.
+    in parts is compressed once for each. `options` are GDAL's creation options and `overviews` smaller versions inside
+    the file, both for GeoTIFF. Leaving the block normally moves the finished files into place; leaving it by an
+    exception, KeyboardInterrupt included, removes them.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
 
@@ -46,6 +56,8 @@ class CubeWriter:
         driver: str = "auto",
         tags: Mapping[str, str] | None = None,
         block: int = TILE,
+        options: Mapping[str, str] | None = None,
+        overviews: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.files = check_output(path, overwrite=overwrite, driver=driver)
@@ -53,12 +65,16 @@ class CubeWriter:
         encoding = Encoding(dtype, scale, offset, default_nodata(dtype) if nodata is None else nodata)
         named = {_tag_name(key): str(value) for key, value in (tags or {}).items()}
         count = _band_count(spectrum, bands)
-        self._product = Product(temporary_files(self.files), grid, spectrum, count, encoding, named, block)
+        extra = {key.lower(): value for key, value in (options or {}).items()}
+        if extra and self.driver not in ("GTiff", "COG"):
+            raise SettingError(f"creation options are for GeoTIFF and COG, but the format is {self.driver}")
+        files = temporary_files(self.files)
+        self._product = Product(files, grid, spectrum, count, encoding, named, block, extra, overviews)
         self._pixels_written = 0
 
     def __enter__(self) -> CubeWriter:
         try:
-            self._sink: Sink = GeoTiffSink(self._product) if self.driver == "GTiff" else EnviSink(self._product)
+            self._sink: Sink = SINKS[self.driver](self._product)
         except (OSError, RasterioError, OutputError) as error:
             raise self._failed(error) from error
         except BaseException:
@@ -103,7 +119,7 @@ class CubeWriter:
 
     def _remove(self) -> None:
         for file in self._product.files:
-            file.unlink(missing_ok=True)
+            remove(file)
 
     def _failed(self, error: Exception) -> OutputError:
         """Remove what is there; the error as one line that says how full the disk was."""
