@@ -54,7 +54,7 @@ def _pystac() -> Any:
 def write_item(
     output: Path, driver: str, grid: Grid, spectrum: Spectrum, acquired: str | None, properties: Mapping[str, Any]
 ) -> Path:
-    """Write the item of a finished output; without an ISO date `acquired` its time is that of processing, said there."""
+    """Write a finished output's item; without an ISO date `acquired` its time is that of processing, and it says so."""
     pystac = _pystac()
     geometry = footprint(grid)
     when = datetime.fromisoformat(acquired) if acquired else datetime.now(UTC)
