@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from hsfuse.cube import Cube, Spectrum
 from hsfuse.errors import InputError, SettingError
 from hsfuse.grid import Alignment, align
-from hsfuse.io import CubeReader, open_cube, usable_bands
+from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
 from hsfuse.physics import ObservationModel, Psf, centred_phase, gaussian_psf, sigma_from_mtf
 from hsfuse.srf import SpectralResponse, covered_bands, load_srf, match_bands
 
@@ -118,7 +118,7 @@ def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:
     return reader.nonfinite
 
 
-def open_scene(hsi: str | Path, msi: str | Path, settings: SceneSettings) -> ScenePair:
+def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePair:
     """Open a pair, align it, match bands and build the observation model; InputError tells what doesn't fit."""
     stack = ExitStack()
     try:
@@ -128,7 +128,7 @@ def open_scene(hsi: str | Path, msi: str | Path, settings: SceneSettings) -> Sce
         raise
 
 
-def _open(stack: ExitStack, hsi: str | Path, msi: str | Path, settings: SceneSettings) -> ScenePair:
+def _open(stack: ExitStack, hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePair:
     response = load_srf(settings.srf)
     low = stack.enter_context(open_cube(hsi, role="HSI"))
     high = stack.enter_context(open_cube(msi, role="MSI"))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
 from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser
 from hsfuse.io import CubeWriter
+from hsfuse.outputs import BandPlan, OutputSettings, plan_bands, storage_scale, storage_type
 from hsfuse.patches import fill_invalid
+from hsfuse.quality import LAYERS, SPECTRUM, QualityLayers
 from hsfuse.scene import ScenePair
-from hsfuse.tiling import Blender, Span, TileGrid, lr_mask_to_hr, tile_pairs, window_of
+from hsfuse.tiling import Blender, Span, TileGrid, lr_mask_to_hr, window_of
 
 #: Largest side of a GeoTIFF tile that the writer is asked for.
 LARGEST_BLOCK = 256
@@ -34,68 +40,43 @@ def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
     return TileGrid(pair.alignment.full, s, stride, overlap, halo * s)
 
 
-def write_fused(
-    pair: ScenePair,
-    fuser: Fuser,
-    tiles: TileGrid,
-    output: Path,
-    *,
-    dtype: str,
-    driver: str,
-    overwrite: bool,
-    provenance: dict[str, Any],
-    device: str,
-) -> float:
-    """Fuse all tiles into the file; returns the share of valid pixels."""
-    scale, offset = storage_scale(pair, dtype)
-    blender = Blender(tiles, len(pair.hsi_bands))
-    tags = {"PROVENANCE": json.dumps(provenance, default=str)}
-    valid = 0
-    with (
-        CubeWriter(
-            output,
-            pair.alignment.hr_grid,
-            pair.spectrum,
-            bands=len(pair.hsi_bands),
-            dtype=dtype,
-            scale=scale,
-            offset=offset,
-            driver=driver,
-            tags=tags,
-            overwrite=overwrite,
-            block=_block(tiles),
-        ) as writer,
-        tqdm(total=len(tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar,
-    ):
-        for rows, cols in tile_pairs(tiles):
-            data, mask = fuse_tile(pair, fuser, rows, cols, device)
-            done = blender.add(rows, cols, data)
-            mask = mask[: done.shape[1], : done.shape[2]]
-            valid += int(mask.sum())
-            writer.write(window_of(rows.finished, cols.finished), np.ascontiguousarray(done), mask)
-            bar.update()
-    return valid / (tiles.shape[0] * tiles.shape[1])
+@dataclass(frozen=True)
+class TileFuser:
+    """A fitted method applied to tiles of a pair, with the layers that say how good they are where wanted."""
 
+    pair: ScenePair
+    fuser: Fuser
+    device: str = "cpu"
+    quality: QualityLayers | None = None
 
-def fuse_tile(pair: ScenePair, fuser: Fuser, rows: Span, cols: Span, device: str) -> tuple[FloatArray, BoolArray]:
-    """Fused support of one tile (C, n, m) and its mask (n, m).
+    def fuse(self, rows: Span, cols: Span) -> tuple[FloatArray, BoolArray, FloatArray | None]:
+        """Fused support of one tile (C, n, m), its mask (n, m) and its quality layers (5, n, m).
 
-    Reflectance is not negative; where the LRHSI itself is below zero, the fused pixels under it may be as low.
-    """
-    s = pair.scale
-    low = pair.read_lr(window_of(rows.read, cols.read, s))
-    high = pair.read_hr(window_of(rows.read, cols.read))
-    mask = lr_mask_to_hr(low.mask, s) & high.mask
-    inner = _inside(rows), _inside(cols)
-    if not mask[inner].any():
-        return np.zeros((low.data.shape[0], *mask[inner].shape), np.float32), mask[inner]
-    x = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(device)
-    y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(device)
-    with torch.inference_mode():
-        predicted = fuser.predict(x, y)[0][(slice(None), *inner)]
-    fused: FloatArray = np.ascontiguousarray(predicted.cpu().numpy())
-    np.maximum(fused, _floor(low.data, s)[:, *inner], out=fused)
-    return fused, mask[inner]
+        Reflectance is not negative; where the LRHSI itself is below zero, the fused pixels under it may be as low.
+        """
+        s = self.pair.scale
+        low = self.pair.read_lr(window_of(rows.read, cols.read, s))
+        high = self.pair.read_hr(window_of(rows.read, cols.read))
+        inner = _inside(rows), _inside(cols)
+        mask = (lr_mask_to_hr(low.mask, s) & high.mask)[inner]
+        if not mask.any():
+            layers = None if self.quality is None else np.zeros((len(LAYERS), *mask.shape), np.float32)
+            return np.zeros((low.data.shape[0], *mask.shape), np.float32), mask, layers
+        x = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(self.device)
+        y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(self.device)
+        whole, layers = self._predict(x, y, inner)
+        fused = np.ascontiguousarray(whole)
+        np.maximum(fused, _floor(low.data, s)[:, *inner], out=fused)
+        return fused, mask, layers
+
+    @torch.inference_mode()
+    def _predict(self, x: Tensor, y: Tensor, inner: tuple[slice, slice]) -> tuple[FloatArray, FloatArray | None]:
+        if self.quality is None:
+            return self.fuser.predict(x, y)[0][:, *inner].cpu().numpy(), None
+        self.quality.expect()
+        fused = self.fuser.predict(x, y)
+        layers = self.quality.layers(fused, x, y)[0][:, *inner]
+        return fused[0][:, *inner].cpu().numpy(), np.ascontiguousarray(layers.cpu().numpy())
 
 
 def _floor(lrhsi: FloatArray, s: int) -> FloatArray:
@@ -110,14 +91,117 @@ def _inside(span: Span) -> slice:
     return slice(span.support[0] - span.read[0], span.support[1] - span.read[0])
 
 
-def storage_scale(pair: ScenePair, dtype: str) -> tuple[float, float]:
-    """Scale and offset on disk: the HSI's own where its type is kept, 1e-4 where floats become integers, else 1, 0."""
-    if dtype == pair.hsi.dtype:
-        return pair.hsi.scale, pair.hsi.offset
-    if np.issubdtype(np.dtype(dtype), np.integer):
-        integer_input = np.issubdtype(np.dtype(pair.hsi.dtype), np.integer)
-        return (pair.hsi.scale, pair.hsi.offset) if integer_input else (1e-4, 0.0)
-    return 1.0, 0.0
+@dataclass
+class Destination:
+    """One output being filled: a writer, and the blender of the tiles that go to it."""
+
+    writer: CubeWriter
+    blender: Blender
+    plan: BandPlan | None = None
+
+    def add(self, rows: Span, cols: Span, data: FloatArray, mask: BoolArray, write: bool) -> BoolArray:
+        """Blend a tile in and write what it finishes; its mask."""
+        done = self.blender.add(rows, cols, data if self.plan is None else self.plan.pick(data))
+        mask = mask[: done.shape[1], : done.shape[2]]
+        if write:
+            self.writer.write(window_of(rows.finished, cols.finished), np.ascontiguousarray(done), mask)
+        return mask
+
+
+@dataclass
+class Streamer:
+    """Opens the outputs of a fusion and fills them tile by tile; goes on where an interrupted run saved its state."""
+
+    work: TileFuser
+    tiles: TileGrid
+    output: Path
+    settings: OutputSettings
+    provenance: dict[str, Any]
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def _open(self) -> None:
+        plan = plan_bands(self.work.pair, self.settings)
+        scale, offset = storage_scale(self.work.pair, self.settings)
+        self.main = self._destination(
+            self.output,
+            plan.spectrum,
+            plan,
+            dtype=storage_type(self.work.pair, self.settings),
+            driver=self.settings.format,
+            scale=scale,
+            offset=offset,
+            options=self.settings.options,
+            overviews=self.settings.overviews,
+        )
+        self.quality = None if self.settings.qa is None else self._destination(self.settings.qa, SPECTRUM, None)
+        if self.work.quality is not None:
+            self._stack.enter_context(self.work.quality)
+
+    def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, **how: Any) -> Destination:
+        count = len(LAYERS) if plan is None else len(plan.source)
+        writer = CubeWriter(
+            path,
+            self.work.pair.alignment.hr_grid,
+            spectrum,
+            bands=count,
+            tags={"PROVENANCE": json.dumps(self.provenance, default=str)},
+            block=_block(self.tiles),
+            fingerprint=self._fingerprint() if self.settings.resume else None,
+            overwrite=self.settings.overwrite,
+            **how,
+        )
+        return Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
+
+    def _fingerprint(self) -> str:
+        """What an unfinished output must agree in to be gone on with: settings and inputs, not the clock."""
+        pair = self.work.pair
+        inputs = [
+            (str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in (*pair.hsi.files, *pair.msi.files) if f.exists()
+        ]
+        kept = {
+            k: v for k, v in self.provenance.items() if k in ("hsfuse", "settings", "srf", "scale", "tiles", "seed")
+        }
+        text = json.dumps([inputs, kept, str(self.settings)], default=str, sort_keys=True)
+        return sha256(text.encode()).hexdigest()
+
+    def run(self) -> float:
+        """Fuse all tiles; returns the share of valid pixels."""
+        state = self.main.writer.resumed or {}
+        first, valid = int(state.get("rows", 0)), int(state.get("valid", 0))
+        rows_of_tiles, cols_of_tiles = self.tiles.spans(0), self.tiles.spans(1)
+        with tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar:
+            bar.update(max(first - 1, 0) * len(cols_of_tiles))
+            # The row of tiles before is fused again, for what overlaps into the first unfinished one.
+            for number, rows in enumerate(rows_of_tiles[max(first - 1, 0) :], max(first - 1, 0)):
+                for cols in cols_of_tiles:
+                    valid += self._tile(rows, cols, write=number >= first)
+                    bar.update()
+                if first <= number < len(rows_of_tiles) - 1:
+                    self._checkpoint({"rows": number + 1, "valid": valid})
+        return valid / (self.tiles.shape[0] * self.tiles.shape[1])
+
+    def _tile(self, rows: Span, cols: Span, write: bool) -> int:
+        data, mask, layers = self.work.fuse(rows, cols)
+        if self.quality is not None and layers is not None:
+            self.quality.add(rows, cols, layers, mask, write)
+        mask = self.main.add(rows, cols, data, mask, write)
+        return int(mask.sum()) if write else 0
+
+    def _checkpoint(self, state: dict[str, Any]) -> None:
+        if self.quality is not None:
+            self.quality.writer.checkpoint(state)
+        self.main.writer.checkpoint(state)
 
 
 def _block(tiles: TileGrid) -> int:

@@ -13,12 +13,15 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, 
 import hsfuse
 from hsfuse.cube import Spectrum
 from hsfuse.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
+from hsfuse.fusers import make_fuser
 from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusion import FuseSettings, FusionResult, fit_fuser, fuse
 from hsfuse.io import open_cube
+from hsfuse.outputs import OutputSettings, storage_scale
+from hsfuse.patches import sample_scene
 from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.streaming import fuse_tile, plan_tiles, storage_scale
+from hsfuse.streaming import TileFuser, plan_tiles
 
 QUICK = {"steps": 2, "check_every": 1, "minutes": 60.0}
 PLAIN = {"method": "glp-reg"}  # the quickest that uses both images
@@ -71,7 +74,7 @@ def test_files_in_and_arrays_agree(files, fused):
     with open_cube(files.hsi) as reader:
         lrhsi = torch.from_numpy(reader.read().data)[None]
     whole = MemoryScene(scene.truth, lrhsi, scene.msi, scene.model)
-    fuser = hsfuse.fusion.make_fuser("glp-reg").fit(whole.training, scene.model)
+    fuser = make_fuser("glp-reg").fit(whole.training, scene.model)
     wanted = fuser.predict(lrhsi, scene.msi)[0].clamp_min(0)
     np.testing.assert_allclose(read(fused[0]).data, wanted, atol=1e-4)
 
@@ -128,7 +131,7 @@ def correcting(files):
     """The pair opened, and SRLF-Net fitted to it with random refinement that is fully trusted."""
     with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
         settings = FuseSettings(SceneSettings("sentinel2a"), base="glp-reg", adapt=AdaptSettings(steps=0), ensemble=1)
-        fuser = fit_fuser(pair, settings, "cpu")
+        fuser = fit_fuser(pair, sample_scene(pair), settings, "cpu")
         assert isinstance(fuser, SRLFFuser)
         torch.manual_seed(0)
         torch.nn.init.normal_(fuser.net.refine.weight, std=0.02)
@@ -144,12 +147,12 @@ def test_srlf_tiles_differ_by_a_fraction_of_the_correction(correcting):
     for tile in (4096, 48):
         tiles = plan_tiles(pair, fuser.requirements.halo, tile, 0)
         rows, cols = tiles.spans(0)[0], tiles.spans(1)[0]
-        data, _ = fuse_tile(pair, fuser, rows, cols, "cpu")
+        data, _, _ = TileFuser(pair, fuser).fuse(rows, cols)
         data = data[:, :48, :48]
         if truth is None:
             truth = data
             share, fuser.share = fuser.share, torch.zeros_like(fuser.share)
-            base = fuse_tile(pair, fuser, rows, cols, "cpu")[0][:, :48, :48]
+            base = TileFuser(pair, fuser).fuse(rows, cols)[0][:, :48, :48]
             fuser.share = share
     correction = rmse(truth, base)
     assert correction > 1e-3
@@ -271,7 +274,8 @@ def test_storage_scale_keeps_integers_fine_enough(files, tmp_path):
         (float_pair, {"int16": 1e-4, "float32": 1}),
     ):
         with open_scene(pair.hsi, pair.msi, SceneSettings("sentinel2a")) as opened:
-            assert {dtype: storage_scale(opened, dtype)[0] for dtype in wanted} == pytest.approx(wanted)
+            found = {dtype: storage_scale(opened, OutputSettings(dtype=dtype))[0] for dtype in wanted}
+            assert found == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("name", ["fused.dat", "fused.img"])
@@ -332,7 +336,8 @@ def test_what_stops_it_leaves_nothing(files, tmp_path, monkeypatch, error):
             raise error
         return fuse_tile(*arguments)
 
-    monkeypatch.setattr("hsfuse.streaming.fuse_tile", stop)
+    fuse_tile = TileFuser.fuse
+    monkeypatch.setattr(TileFuser, "fuse", stop)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         run(files, tmp_path / "fused.tif", tile=16)
     assert len(calls) == 3
@@ -346,7 +351,7 @@ def test_overwriting_keeps_the_old_file_until_the_new_one_is_whole(files, tmp_pa
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hsfuse.streaming.fuse_tile", stop)
+    monkeypatch.setattr(TileFuser, "fuse", stop)
     with pytest.raises(KeyboardInterrupt):
         run(files, path, overwrite=True)
     assert path.read_text() == "old"

@@ -99,7 +99,7 @@ def test_the_settings_are_what_the_line_said(pair, monkeypatch):
     settings, report = seen[0][3:]
     assert (settings.adapt.steps, settings.adapt.minutes, settings.adapt.seed) == (7, 2.5, 9)
     assert (settings.scene.psf_sigma, settings.scene.phase) == (1.5, 1)
-    assert (settings.ensemble, settings.overwrite, settings.dry_run) == (4, True, True)
+    assert (settings.ensemble, settings.output.overwrite, settings.dry_run) == (4, True, True)
     assert (str(settings.model), str(settings.save_model), str(report)) == ("m", "k", "r.html")
 
 
@@ -325,7 +325,7 @@ def test_interruption_leaves_nothing(pair, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hsfuse.streaming.fuse_tile", interrupt)
+    monkeypatch.setattr("hsfuse.streaming.TileFuser.fuse", interrupt)
     result, _ = fuse(pair)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "hsfuse: interrupted"

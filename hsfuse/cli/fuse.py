@@ -12,6 +12,14 @@ from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
 
+def creation_options(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE` pairs as a mapping."""
+    pairs = dict(part.partition("=")[::2] for part in value)
+    if any("=" not in part for part in value):
+        raise click.BadParameter("wanted KEY=VALUE, such as COMPRESS=ZSTD")
+    return pairs
+
+
 @click.command(no_args_is_help=True)
 @options.hsi
 @options.msi
@@ -39,9 +47,27 @@ from hsfuse.cli.console import print_json
 )
 @options.device
 @click.option("--dtype", type=click.Choice(["float32", "int16", "uint16"]), help="Type on disk; default: the HSI's.")
+@click.option("--scale", type=click.FloatRange(0, min_open=True), help="Reflectance per number on disk, such as 1e-4.")
 @click.option(
-    "--format", "driver", type=click.Choice(["auto", "GTiff", "ENVI"]), default="auto", help="Default: by suffix."
+    "--format",
+    "driver",
+    type=click.Choice(["auto", "GTiff", "COG", "ENVI", "Zarr"]),
+    default="auto",
+    help="Default: by suffix.",
 )
+@click.option("--co", "options", multiple=True, metavar="KEY=VALUE", callback=creation_options, help="GDAL's own.")
+@click.option("--overviews", is_flag=True, help="Add overviews to a GeoTIFF; a COG has them always.")
+@click.option("--bands", metavar="LIST", help="Write only these bands of the HSI, such as 1-50,120 or 450-900nm.")
+@click.option(
+    "--bad-bands",
+    type=click.Choice(["drop", "nodata"]),
+    default="drop",
+    show_default=True,
+    help="Leave bad bands out, or write them as nodata.",
+)
+@click.option("--qa", type=options.PATH, help="Write a raster of quality layers, too: distortion and expected error.")
+@click.option("--stac", is_flag=True, help="Write a STAC item beside the output.")
+@click.option("--resume", is_flag=True, help="Keep what is done when interrupted, and go on with it (GeoTIFF).")
 @click.option("--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
 @options.seed
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
@@ -67,28 +93,16 @@ def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
 def _settings(values: dict[str, Any]) -> Any:
     from hsfuse.fusers.adaptation import AdaptSettings
     from hsfuse.fusion import FuseSettings
+    from hsfuse.outputs import OutputSettings
     from hsfuse.scene import SceneSettings
 
     v = values
+    stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
+    fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
     return FuseSettings(
         scene=SceneSettings(v["srf"], v["msi_bands"], v["mtf"], v["psf_sigma"], v["phase"]),
         adapt=AdaptSettings(steps=v["adapt_steps"], minutes=v["adapt_minutes"], seed=v["seed"]),
-        format=v["driver"],
+        output=OutputSettings(format=v["driver"], **{key: v[key] for key in stored}),
         command=" ".join(["hsfuse", *sys.argv[1:]]),
-        **{
-            k: v[k]
-            for k in [
-                "method",
-                "model",
-                "base",
-                "save_model",
-                "tile",
-                "overlap",
-                "ensemble",
-                "device",
-                "dtype",
-                "overwrite",
-                "dry_run",
-            ]
-        },
+        **{key: v[key] for key in fused},
     )

@@ -2,7 +2,7 @@
 
 from hsfuse.io.checks import check_valid, usable_bands
 from hsfuse.io.encode import DTYPES
-from hsfuse.io.opening import open_cube
+from hsfuse.io.opening import Paths, open_cube
 from hsfuse.io.outputs import check_output, driver_of, output_files
 from hsfuse.io.reader import CubeReader
 from hsfuse.io.sinks import TILE
@@ -13,6 +13,7 @@ __all__ = [
     "TILE",
     "CubeReader",
     "CubeWriter",
+    "Paths",
     "check_output",
     "check_valid",
     "driver_of",

@@ -30,7 +30,11 @@ class CogSink(GeoTiffSink):
         try:
             with gdal_env(GDAL_PAM_ENABLED="NO"):
                 rasterio.shutil.copy(
-                    self._path, copy, driver="COG", overview_resampling="average", **(defaults | self._product.options)
+                    self._path,
+                    copy,
+                    driver="COG",
+                    overview_resampling="average",
+                    **{**defaults, **self._product.options},
                 )
             os.replace(copy, self._path)
         finally:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from hsfuse.errors import InputError
 from hsfuse.io.products import open_product
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import CubeReader, Role
+from hsfuse.io.stack import name_bands, open_stack
 
 
-def open_cube(path: str | Path, *, role: Role = "raster") -> CubeReader:
+#: One file or product, or several files that make one image.
+Paths = str | Path | Sequence[str | Path]
+
+
+def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
     """Open a product, an ENVI pair (header or data file named), GeoTIFF or other raster for reading by window.
 
-    With role "HSI" wavelengths must be known. Raises InputError, in one line, for whatever can't be read.
+    Several paths are the bands of one image (see `hsfuse.io.stack`). With role "HSI" wavelengths must be known. Raises
+    InputError, in one line, for whatever can't be read.
     """
-    return open_product(Path(path), role) or RasterReader(Path(path), role)
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    if not paths:
+        raise InputError("no file to open")
+    if len(paths) > 1:
+        return open_stack(paths, role)
+    product = open_product(paths[0], role)
+    if product is not None:
+        return product
+    reader = RasterReader(paths[0], role)
+    name_bands(reader)
+    return reader
+
+
+def split_paths(text: str | Path) -> list[Path]:
+    """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
+    path = Path(text)
+    if "," not in str(text) or path.exists():
+        return [path]
+    return [Path(part.strip()) for part in str(text).split(",") if part.strip()]

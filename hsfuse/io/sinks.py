@@ -69,10 +69,26 @@ class Sink(Protocol):
 
 
 class GeoTiffSink:
-    """Tiled, compressed GeoTIFF with everything but the pixels written first."""
+    """Tiled, compressed GeoTIFF with everything but the pixels written first; with `go_on` one that is there already."""
 
-    def __init__(self, product: Product) -> None:
+    def __init__(self, product: Product, go_on: bool = False) -> None:
         self._path, self._product = product.files[0], product
+        self._raw_bytes = 0
+        if go_on:
+            self._open_again()
+        else:
+            self._create(product)
+
+    def _open_again(self) -> None:
+        with gdal_env(GDAL_PAM_ENABLED="NO"):
+            self._ds = rasterio.open(self._path, "r+")
+
+    def flush(self) -> None:
+        """Have a whole file on the disk, to which more can be written."""
+        self.close()
+        self._open_again()
+
+    def _create(self, product: Product) -> None:
         tiles = {
             "tiled": True,
             "blockxsize": product.block,
@@ -85,13 +101,12 @@ class GeoTiffSink:
             packing["zlevel"] = 1
         # Four bands of uint8 would be taken for red, green, blue and alpha otherwise.
         colours = {"photometric": "minisblack", "alpha": "unspecified"}
-        self._raw_bytes = 0
         with gdal_env(GDAL_PAM_ENABLED="NO"):
             self._ds = rasterio.open(
                 self._path,
                 "w",
                 driver="GTiff",
-                **(product.profile() | tiles | packing | colours | self._options()),
+                **{**product.profile(), **tiles, **packing, **colours, **self._options()},
             )
             self._describe(product)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -17,6 +18,7 @@ from hsfuse.grid import Grid
 from hsfuse.io.cog import CogSink
 from hsfuse.io.encode import Encoding, default_nodata
 from hsfuse.io.gdal import one_line
+from hsfuse.io.journal import Journal
 from hsfuse.io.outputs import check_output, driver_of, move_into_place, remove, temporary_files
 from hsfuse.io.sinks import TILE, EnviSink, GeoTiffSink, Product, Sink
 from hsfuse.io.zarr_store import ZarrSink
@@ -39,6 +41,9 @@ class CubeWriter:
     in parts is compressed once for each. `options` are GDAL's creation options and `overviews` smaller versions inside
     the file, both for GeoTIFF. Leaving the block normally moves the finished files into place; leaving it by an
     exception, KeyboardInterrupt included, removes them.
+
+    With a `fingerprint` (GeoTIFF only) what a `checkpoint` has saved stays after a failure, and the next writer to the
+    same path with the same fingerprint goes on with it; `resumed` is then the state that was saved.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
 
@@ -58,6 +63,7 @@ class CubeWriter:
         block: int = TILE,
         options: Mapping[str, str] | None = None,
         overviews: bool = False,
+        fingerprint: str | None = None,
         overwrite: bool = False,
     ) -> None:
         self.files = check_output(path, overwrite=overwrite, driver=driver)
@@ -68,19 +74,43 @@ class CubeWriter:
         extra = {key.lower(): value for key, value in (options or {}).items()}
         if extra and self.driver not in ("GTiff", "COG"):
             raise SettingError(f"creation options are for GeoTIFF and COG, but the format is {self.driver}")
-        files = temporary_files(self.files)
+        if fingerprint is not None and self.driver != "GTiff":
+            raise SettingError(f"only GeoTIFF can go on after an interruption, but the format is {self.driver}")
+        self._journal = None if fingerprint is None else Journal(self.files[0], fingerprint)
+        self.resumed: dict[str, Any] | None = None
+        files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, encoding, named, block, extra, overviews)
         self._pixels_written = 0
 
     def __enter__(self) -> CubeWriter:
         try:
-            self._sink: Sink = SINKS[self.driver](self._product)
+            self._sink: Sink = self._open_sink()
         except (OSError, RasterioError, OutputError) as error:
             raise self._failed(error) from error
         except BaseException:
             self._remove()
             raise
         return self
+
+    def _open_sink(self) -> Sink:
+        if self._journal is not None:
+            self.resumed = self._journal.load()
+            if self.resumed is not None:
+                self._pixels_written = int(self.resumed["pixels"])
+                return GeoTiffSink(self._product, go_on=True)
+            self._journal.clear()
+        return SINKS[self.driver](self._product)
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Save how far the output has come; nothing without a fingerprint."""
+        if self._journal is None:
+            return
+        try:
+            assert isinstance(self._sink, GeoTiffSink)
+            self._sink.flush()
+            self._journal.save({**state, "pixels": self._pixels_written})
+        except (OSError, RasterioError) as error:
+            raise self._failed(error) from error
 
     def write(self, window: Window, data: FloatArray, mask: BoolArray) -> None:
         """Write reflectance `data` (C, h, w) with validity `mask` (h, w) to a window; windows must not overlap."""
@@ -116,8 +146,12 @@ class CubeWriter:
         if self._pixels_written != rows * cols:
             raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
         move_into_place(self._product.files, self.files)
+        if self._journal is not None:
+            self._journal.clear()
 
     def _remove(self) -> None:
+        if self._journal is not None and self._journal.load() is not None:
+            return
         for file in self._product.files:
             remove(file)
 

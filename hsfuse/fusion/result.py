@@ -1,0 +1,67 @@
+"""What a fusion says about itself: to people, to machines, and in the file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hsfuse import __version__
+from hsfuse.fusers import Fuser
+from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusion.settings import FuseSettings
+from hsfuse.nets.scan import backend_name
+from hsfuse.scene import ScenePair
+from hsfuse.tiling import TileGrid
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """Where the fused cube is and how it was made; `provenance` is what the file carries too."""
+
+    output: Path
+    shape: tuple[int, int, int]
+    valid_share: float
+    provenance: dict[str, Any]
+    notes: list[str]
+    seconds: dict[str, float]
+    dry_run: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "output": str(self.output)}
+
+    def text(self) -> str:
+        """For people: a few lines."""
+        bands, rows, cols = self.shape
+        lines = [f"{self.output}: {bands} bands, {rows} x {cols} pixels" + (" (dry run)" if self.dry_run else "")]
+        if self.dry_run:
+            return "\n".join([*lines, *(f"  {k}: {v}" for k, v in self.provenance["inputs"].items())])
+        method = self.provenance["method"]
+        lines += [f"  {key}: {method[key]}" for key in ("method", "base", "weights", "adaptation") if method.get(key)]
+        lines.append(f"  valid pixels: {self.valid_share:.1%}")
+        lines.append("  seconds: " + ", ".join(f"{what} {s:.1f}" for what, s in self.seconds.items()))
+        return "\n".join(lines)
+
+
+def provenance_of(
+    pair: ScenePair, fuser: Fuser, settings: FuseSettings, tiles: TileGrid, device: str
+) -> dict[str, Any]:
+    """All that is needed to say how the file was made, and to make it again."""
+    return {
+        "hsfuse": __version__,
+        "command": settings.command,
+        "inputs": pair.summary(),
+        "settings": {**asdict(settings.scene), "phase": pair.model.phase},
+        "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
+        "scale": pair.scale,
+        "method": fuser.describe(),
+        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLFFuser) else None,
+        "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
+        "seed": settings.adapt.seed,
+        "device": device,
+        "scan": backend_name(torch.device(device)),
+        "notes": pair.notes,
+    }
