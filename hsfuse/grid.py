@@ -113,16 +113,34 @@ def align(hsi: Grid, msi: Grid) -> Alignment:
     return _overlap(hsi, msi, scale)
 
 
+def nests(hsi: Grid, msi: Grid) -> bool:
+    """Whether georeferenced grids nest, be it without overlap: what `align` wants of CRS, ratio and pixel borders."""
+    return hsi.crs == msi.crs and _ratio_and_drift(hsi, msi)[1] and _misfit(hsi, msi)[2] <= GRID_TOLERANCE_PX
+
+
 def _name(crs: CRS | None) -> str:
     return "no CRS" if crs is None else crs.to_string()
 
 
-def _whole_ratio(hsi: Grid, msi: Grid) -> int:
-    """Ratio of the GSDs, checked against rotation and against drift over the whole MSI."""
+def _ratio_and_drift(hsi: Grid, msi: Grid) -> tuple[Affine, bool]:
+    """One grid's pixels on the other, and whether that is a whole ratio without rotation over the whole HSI."""
     relative = ~msi.transform @ hsi.transform
     scale = round(relative.a)
     drift = max(hsi.shape) * max(abs(relative.a - scale), abs(relative.e - scale), abs(relative.b), abs(relative.d))
-    if scale < 2 or drift > GRID_TOLERANCE_PX * max(1, scale):
+    return relative, scale >= 2 and drift <= GRID_TOLERANCE_PX * scale
+
+
+def _misfit(hsi: Grid, msi: Grid) -> tuple[float, float, float]:
+    """MSI row and column where the HSI starts, and how far that is from an MSI pixel's corner."""
+    row, col = msi.pixel_of(hsi)
+    return row, col, max(abs(row - round(row)), abs(col - round(col)))
+
+
+def _whole_ratio(hsi: Grid, msi: Grid) -> int:
+    """Ratio of the GSDs, checked against rotation and against drift over the whole MSI."""
+    relative, whole = _ratio_and_drift(hsi, msi)
+    scale = round(relative.a)
+    if not whole:
         raise GridError(
             f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
             f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions "
@@ -132,8 +150,7 @@ def _whole_ratio(hsi: Grid, msi: Grid) -> int:
 
 
 def _overlap(hsi: Grid, msi: Grid, s: int) -> Alignment:
-    row, col = msi.pixel_of(hsi)  # MSI pixel where the HSI starts
-    misfit = max(abs(row - round(row)), abs(col - round(col)))
+    row, col, misfit = _misfit(hsi, msi)
     if misfit > GRID_TOLERANCE_PX:
         raise GridError(
             f"the HSI starts at MSI row {row:.3f}, column {col:.3f}: {misfit:.2f} of an MSI pixel off the grid "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsfuse.errors import ModelError
-from hsfuse.fusers.card import ModelCard, load_checkpoint
+from hsfuse.fusers.card import ModelCard, read_card
 from hsfuse.resources import data_folder
 
 
@@ -21,13 +21,13 @@ class ModelRecord:
 def list_models(folder: Path | None = None) -> list[ModelRecord]:
     """Every checkpoint of the collection (or of `folder`), by name; ModelError for one whose card can't be read."""
     where = data_folder("models") if folder is None else folder
-    return [ModelRecord(path, load_checkpoint(path)[0]) for path in sorted(where.glob("*.safetensors"))]
+    return [ModelRecord(path, read_card(path)) for path in sorted(where.glob("*.safetensors"))]
 
 
 def find_model(name: str) -> ModelRecord:
     """The checkpoint of that name, or the file at that path; ModelError when there is neither."""
     if Path(name).suffix == ".safetensors":
-        return ModelRecord(Path(name), load_checkpoint(Path(name))[0])
+        return ModelRecord(Path(name), read_card(Path(name)))
     known = {record.path.stem: record for record in list_models()}
     if name not in known:
         raise ModelError(

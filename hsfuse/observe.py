@@ -1,4 +1,4 @@
-"""A reference cube seen by both sensors, strip by strip: what `simulate` writes, before and after noise.
+"""A cube seen by the sensors, in bounded memory: how a window degrades, and the strips that `simulate` writes.
 
 The reference is read by strips of whole rows with a halo, so memory doesn't grow with the number of rows, and neither
 the strips' height nor a pixel's place in a strip shows in the result.
@@ -143,7 +143,21 @@ def degrade(model: ObservationModel, data: FloatArray, mask: BoolArray) -> tuple
     if mask.all():
         return _blurred(model, data, None), np.ones((mask.shape[0] // model.scale, mask.shape[1] // model.scale), bool)
     weight = _blurred(model, mask[None].astype(np.float32), None)[0]
-    return _blurred(model, data * mask, weight), weight >= MIN_PSF_WEIGHT
+    return _blurred(model, np.where(mask, data, np.float32(0)), weight), weight >= MIN_PSF_WEIGHT
+
+
+def reach(model: ObservationModel, window: Window, shape: tuple[int, int]) -> tuple[Window, tuple[slice, slice]]:
+    """The HR window that the PSFs of an LR window reach in an LR image of `shape`, and where the LR window lies in it.
+
+    What is outside isn't there: only the image's own border is mirrored.
+    """
+    halo, s = halo_of(model), model.scale
+    starts, sizes = (int(window.row_off), int(window.col_off)), (int(window.height), int(window.width))
+    low = [max(0, start - halo) for start in starts]
+    high = [min(n, start + size + halo) for n, start, size in zip(shape, starts, sizes, strict=True)]
+    around = Window(low[1] * s, low[0] * s, (high[1] - low[1]) * s, (high[0] - low[0]) * s)
+    rows, cols = (slice(start - first, start - first + n) for start, first, n in zip(starts, low, sizes, strict=True))
+    return around, (rows, cols)
 
 
 def _blurred(model: ObservationModel, data: FloatArray, weight: FloatArray | None) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from rasterio.windows import Window
@@ -10,7 +12,9 @@ from scipy.ndimage import distance_transform_edt
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import InputError
 from hsfuse.fusers import TrainingScene
-from hsfuse.scene import ScenePair
+
+if TYPE_CHECKING:
+    from hsfuse.scene.pair import ScenePair
 
 #: MSI pixels in the sample at most; a scene with fewer is taken whole.
 MAX_PIXELS = 384 * 384
@@ -51,9 +55,9 @@ def read_block(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray,
     return fill_invalid(low.data, low.mask), fill_invalid(high.data, high.mask), mask
 
 
-def sample_scene(pair: ScenePair) -> TrainingScene:
+def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> TrainingScene:
     """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from."""
-    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.scale)]
+    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.scale, max_pixels)]
     blocks = [block for block in blocks if block[2].mean() > 0.1] or blocks
     valid = sum(int(block[2].sum()) for block in blocks)
     if valid < 16:

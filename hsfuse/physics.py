@@ -34,7 +34,7 @@ def centred_phase(s: int) -> float:
     return (s - 1) / 2
 
 
-def sigma_from_mtf(mtf: float, s: int) -> float:
+def sigma_from_mtf(mtf: float, s: float) -> float:
     """Gaussian PSF width in HR pixels whose MTF at the LR Nyquist frequency 1 / (2 s) is `mtf`.
 
     The transform of a Gaussian is exp(-2 pi^2 sigma^2 f^2) (Aiazzi et al. 2006, MTF-tailored filters).
@@ -68,6 +68,12 @@ class Psf:
         rank = int((d > 1e-12 * d[0]).sum())
         return [(u[:, i] * sqrt(d[i]), vt[i] * sqrt(d[i])) for i in range(rank)]
 
+    def mtf(self, s: int) -> tuple[float, float]:
+        """MTF at the LR Nyquist frequency 1 / (2 s), along columns (y) and along rows (x)."""
+        t = np.arange(self.size) - (self.size - 1) / 2
+        wave = np.exp(-1j * pi * t / s)
+        return float(abs(self.kernel.sum(1) @ wave)), float(abs(self.kernel.sum(0) @ wave))
+
 
 def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | None = None) -> Psf:
     """Gaussian PSF of width `sigma` HR pixels; `size` taps, by default four sigma to each side.
@@ -76,13 +82,33 @@ def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | N
     """
     if not 0 < sigma < inf:
         raise SettingError(f"the PSF's sigma is {sigma:g} pixels, wanted a positive number")
-    phase = centred_phase(s) if phase is None else phase
-    parity = round(2 * phase + 1) % 2  # odd number of taps where the phase is a whole pixel
     if size is None:
-        size = 2 * ceil(4 * sigma) + parity
+        size = _taps(sigma, s, phase)
     t = np.arange(size) - (size - 1) / 2
     g = np.exp(-(t**2) / (2 * sigma**2))
     return Psf(np.outer(g, g), f"Gaussian, sigma {sigma:.4g} HR pixels, {size} x {size} taps")
+
+
+def _taps(sigma: float, s: int, phase: float | None) -> int:
+    """Four sigma to each side, an odd number where the phase is a whole pixel."""
+    phase = centred_phase(s) if phase is None else phase
+    return 2 * ceil(4 * sigma) + round(2 * phase + 1) % 2
+
+
+def elliptic_psf(sigma_y: float, sigma_x: float, theta_deg: float, s: int, phase: float | None = None) -> Psf:
+    """Gaussian PSF of two widths in HR pixels; `theta_deg` turns its x axis from rows' direction towards +y (down).
+
+    Taps as for `gaussian_psf`, by the larger width. SettingError unless both widths are positive.
+    """
+    if not 0 < min(sigma_y, sigma_x) <= max(sigma_y, sigma_x) < inf:
+        raise SettingError(f"the PSF's widths are {sigma_y:g} and {sigma_x:g} pixels, wanted positive numbers")
+    size = _taps(max(sigma_y, sigma_x), s, phase)
+    t = np.arange(size) - (size - 1) / 2
+    cos, sin = np.cos(np.radians(theta_deg)), np.sin(np.radians(theta_deg))
+    along, across = cos * t + sin * t[:, None], cos * t[:, None] - sin * t
+    kernel = np.exp(-((along / sigma_x) ** 2 + (across / sigma_y) ** 2) / 2)
+    label = f"Gaussian, sigma {sigma_y:.4g} (y) and {sigma_x:.4g} (x) HR pixels turned by {theta_deg:.4g} degrees"
+    return Psf(kernel, f"{label}, {size} x {size} taps")
 
 
 def _symmetric(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:

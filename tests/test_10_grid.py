@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from hsfuse.errors import GridError
-from hsfuse.grid import GRID_TOLERANCE_PX, Grid, align
+from hsfuse.grid import GRID_TOLERANCE_PX, Grid, align, nests
 
 UTM33, UTM34 = CRS.from_epsg(32633), CRS.from_epsg(32634)
 MSI = Grid((120, 90), Affine(10, 0, 600000, 0, -10, 5000000), UTM33)
@@ -117,6 +117,7 @@ def test_what_does_not_fit_is_told_in_figures(hsi, said):
     with pytest.raises(GridError, match=said) as caught:
         align(hsi, MSI)
     assert "\n" not in str(caught.value)
+    assert nests(hsi, MSI) == ("overlap" in said)
 
 
 def test_drift_over_the_image_counts():

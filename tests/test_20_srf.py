@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsfuse.errors import SettingError, SrfError
+from hsfuse.errors import OutputError, SettingError, SrfError
 from hsfuse.resources import data_folder
-from hsfuse.srf import SpectralResponse, list_srfs, load_srf, match_bands
+from hsfuse.srf import SpectralResponse, list_srfs, load_srf, match_bands, write_srf
 
 LIBRARY = sorted(path.stem for path in data_folder("srf").glob("*.csv"))
 DENSE_NM = np.arange(390.0, 2501.0, 5.0)
@@ -19,7 +19,8 @@ DENSE_NM = np.arange(390.0, 2501.0, 5.0)
 # Sentinel-2C: ESA, Copernicus Sentinel-2C spectral response functions.
 # Landsat-8: Barsi et al., Remote Sensing 6 (2014) 10232, Table 1. MODIS: middle of NASA's nominal band edges.
 # WorldView-2: DigitalGlobe, centres of the 50 % edges. WorldView-3: Maxar, Radiometric Use of WorldView-3, Table 1.
-# SuperDove: Planet, 8-band PlanetScope.
+# SuperDove: Planet, 8-band PlanetScope. Dove-R: middle of Planet's band ranges. Gaofen-6: middle of CRESDA's nominal
+# ranges. ALI: Markham et al., Proc. SPIE 6361 (2006), multispectral bands.
 PUBLISHED = {
     "sentinel2a": (0.4, "442.7 492.4 559.8 664.6 704.1 740.5 782.8 832.8 864.7 945.1 1373.5 1613.7 2202.4"),
     "sentinel2b": (0.4, "442.2 492.1 559.0 664.9 703.8 739.1 779.7 832.9 864.0 943.2 1376.9 1610.4 2185.7"),
@@ -27,6 +28,8 @@ PUBLISHED = {
     "landsat8": (1.0, "443.0 482.0 561.4 654.6 864.7 1608.9 2200.7"),
     "worldview2": (1.0, "427.3 477.9 546.2 607.8 658.8 723.7 831.3 908.0"),
     "worldview3": (0.5, "427.4 481.9 547.1 604.3 660.1 722.7 824.0 913.6 1209.1 1571.6 1661.1 1729.5 2163.7"),
+    "dove_r": (1.0, "490.5 566 666 867"),
+    "gaofen6": (1.0, "485 555 660 830 710 750 425 610"),
     "superdove": (2.0, "443 490 531 565 610 665 705 865"),
     "modis_terra": (3.0, "645 858.5 469 555 1240"),
 }
@@ -92,6 +95,24 @@ def test_centres_are_the_published_ones(name: str) -> None:
     tolerance, text = PUBLISHED[name]
     published = [float(word) for word in text.split()]
     np.testing.assert_allclose(load_srf(name).centres_nm[: len(published)], published, atol=tolerance)
+
+
+def test_ali_centres_are_the_published_ones() -> None:
+    bands = [f"B{i}" for i in range(2, 11)]
+    published = [443, 482, 565, 660, 790, 868, 1250, 1650, 2215]
+    np.testing.assert_allclose(load_srf("ali").select(bands).centres_nm, published, atol=1)
+
+
+def test_ikonos_edges_are_the_published_ones() -> None:
+    """GeoEye: 445-516, 506-595, 632-698, 757-853 nm at half the peak."""
+    srf = load_srf("ikonos").select(["B1", "B2", "B3", "B4"])
+    assert not srf.approximate
+    np.testing.assert_allclose(srf.fwhm_nm, [71, 89, 66, 96], atol=1)
+    below, above = (
+        np.array([np.interp(edge, srf.wavelengths_nm, row) for edge, row in zip(edges, srf.response, strict=True)])
+        for edges in ([445, 506, 632, 757], [516, 595, 698, 853])
+    )
+    np.testing.assert_allclose([below, above], 0.5, atol=0.05)
 
 
 def test_width_is_the_published_one() -> None:
@@ -274,6 +295,39 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "image.csv").write_bytes(bytes(range(128, 256)))
     with pytest.raises(SrfError, match="can't be read as text"):
         load_srf(tmp_path / "image.csv")
+
+
+def test_written_as_csv_it_is_read_back(tmp_path: Path) -> None:
+    srf = load_srf("sentinel2a").select(["B2", "B8A"])
+    path = write_srf(srf, tmp_path / "mine.csv", about={"made for": "a test\nof two lines"})
+    again = load_srf(path)
+    assert (again.bands, again.sensor, again.source, again.weights) == (srf.bands, srf.sensor, srf.source, False)
+    np.testing.assert_allclose(again.response, srf.response, atol=1e-6)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_of_uneven_hsi_bands_are_a_curve_for_another_hsi(tmp_path: Path) -> None:
+    nm = np.concatenate([np.arange(400, 550, 5.0), np.arange(550, 750, 20.0)])
+    weights, _ = boxes((500, 620)).matrix(nm)
+    srf = SpectralResponse("own", ("a",), nm, weights / weights.max(), weights=True)
+    again = load_srf(write_srf(srf, tmp_path / "own.csv"))
+    np.testing.assert_allclose(again.matrix(nm)[0], weights, atol=1e-6)
+    other = np.arange(410.0, 740.0, 10.0)
+    np.testing.assert_allclose(again.matrix(other)[0] @ other, 560, atol=3)  # without spacing it would be about 580
+    np.testing.assert_allclose(again.centres_nm, 560, atol=3)
+
+
+def test_where_a_csv_cannot_be_written(tmp_path: Path) -> None:
+    srf = boxes((500, 600))
+    with pytest.raises(SettingError, match=r"ends in \.csv"):
+        write_srf(srf, tmp_path / "own.txt")
+    with pytest.raises(OutputError, match="doesn't exist"):
+        write_srf(srf, tmp_path / "no" / "own.csv")
+    path = write_srf(srf, tmp_path / "own.csv")
+    with pytest.raises(OutputError, match="exists already"):
+        write_srf(srf, path)
+    assert write_srf(boxes((500, 650)), path, overwrite=True) == path
+    assert load_srf(path).fwhm_nm[0] == pytest.approx(151, abs=1)
 
 
 # ---- which file band is which

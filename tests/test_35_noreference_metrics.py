@@ -177,5 +177,46 @@ def test_every_value_is_described_and_every_description_is_used():
     fused, lrhsi, msi = scene()
     reference = metrics.ReferenceMetrics(fused.shape, SCALE)
     reference.update(fused, fused)
+    one = metrics.NoReferenceMetrics(fused.shape, lrhsi.shape, 1, 8)
+    one.update_high(fused, guide(fused)[:1], msi[:1])
+    one.update_low(shrink(fused), lrhsi, guide(lrhsi)[:1], shrink(msi)[:1])
     found = accumulate(fused, lrhsi, msi).values.keys() | reference.result().values.keys()
-    assert found == metrics.CATALOGUE.keys()
+    assert one.result().values.keys() - found == {"d_sr", "rqnr"}
+    assert found | {"d_sr", "rqnr"} == metrics.CATALOGUE.keys()
+
+
+def test_d_sr_agrees_with_least_squares_on_the_pixels():
+    fused, _, msi = scene()
+    x = np.concatenate([np.ones((1, SIDE * SIDE)), fused.reshape(BANDS, -1)]).T.astype(np.float64)
+    y = msi[0].ravel().astype(np.float64)
+    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    expected = rest @ rest / ((y - y.mean()) ** 2).sum()
+    assert metrics.d_sr(fused, msi[:1]) == pytest.approx(expected, rel=1e-6)
+    assert 0 < expected < 1
+
+
+def test_d_sr_by_hand_of_one_band_of_two_by_two():
+    band = np.array([[[0.0, 1], [2, 3]]])
+    pan = np.array([[[0.0, 1], [1, 2]]])  # cov 0.75, variances 1.25 and 0.5: R^2 = 0.9
+    assert metrics.d_sr(band, pan) == pytest.approx(0.1)
+    assert metrics.d_sr(np.concatenate([band, 2 * band + 7]), pan) == pytest.approx(0.1)  # the same thing twice
+    assert metrics.d_sr(np.concatenate([band, pan]), 3 * pan - 1) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(metrics.d_sr(band, np.full((1, 2, 2), 0.3)))
+
+
+@pytest.mark.parametrize("size", [7, 16])
+def test_rqnr_does_not_depend_on_tiles_or_masked_values(size):
+    fused, lrhsi, msi = scene()
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[3:9, 20:31] = False
+    found = []
+    for side, filler in ((100, 0.0), (size, np.nan)):
+        holed = np.where(mask, fused, filler).astype(np.float32)
+        sums = metrics.NoReferenceMetrics(fused.shape, lrhsi.shape, 1, 4)
+        for tile in metrics.tiles(SIDE, SIDE, side, sums.halo):
+            at = tile.slices
+            sums.update_high(holed[:, *at], guide(holed)[:1, *at], msi[:1, *at], mask[at], tile)
+        sums.update_low(shrink(fused), lrhsi, guide(lrhsi)[:1], shrink(msi)[:1])
+        found.append(sums.result().values["d_sr"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert found[0] == pytest.approx(metrics.d_sr(fused, msi[:1], mask), rel=1e-6)

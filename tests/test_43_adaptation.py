@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import memory_scene
-from torch import nn
 
 from hsfuse.errors import SettingError
 from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.adaptation import Adaptation, AdaptSettings, held_out_cells
+from hsfuse.fusers.adaptation import FROM_SCRATCH, FROM_WEIGHTS, Adaptation, AdaptSettings
 from hsfuse.fusers.frame import fit_frame, make_frame, radiometric_match, reduced_images
 from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP
+from hsfuse.fusers.rehearsal import Rehearsal
+from hsfuse.fusers.trust import Judge, Prior, held_out_cells
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 
@@ -25,7 +26,7 @@ def tiny():
     return memory_scene((18, 18))
 
 
-FAST = AdaptSettings(steps=6, minutes=60, check_every=3)
+FAST = AdaptSettings(steps=6, minutes=60, check_every=3, consistency_step=False)
 
 
 def settings(**changes):
@@ -34,33 +35,22 @@ def settings(**changes):
 
 def small_fuser(**options):
     """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
-    plain = {"base": "glp-reg", "adapt": FAST, "turns": 2}
+    plain = {"base": "glp-reg", "weights": None, "adapt": FAST, "turns": 2}
     return SRLFFuser(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
 
 
-def adaptation(scene, chosen=FAST, mask=None):
+def rehearsal(scene, mask=None):
     training = scene.training if mask is None else TrainingScene(scene.lrhsi, scene.msi, mask)
-    return Adaptation(training, make_frame(training, scene.model, "glp-reg"), chosen)
+    return Rehearsal(training, make_frame(training, scene.model, "glp-reg"), 0)
+
+
+def adaptation(scene, chosen=FAST, mask=None):
+    return Adaptation(rehearsal(scene, mask), chosen)
 
 
 def small_net(seed=0):
     torch.manual_seed(seed)
     return SRLFNet(SRLFConfig(K, K, 3, stages=1, dropout=0.0))
-
-
-class Answer(nn.Module):
-    """In place of a network: adds `correction` (in coefficients) to the base, whatever it sees."""
-
-    def __init__(self, run, correction):
-        super().__init__()
-        self.correction = correction / run.frame.unit[:, None, None]
-
-    def forward(self, base, obs, step):
-        return base + self.correction
-
-
-def needed(run):
-    return run.low.target - run.low.base * run.frame.unit[:, None, None]
 
 
 @pytest.mark.parametrize(("shape", "s"), [((1, 24, 20), 3), ((5, 48, 48), 4), ((1, 9, 100), 2), ((2, 8, 8), 8)])
@@ -81,8 +71,8 @@ def test_judging_and_training_pixels_are_disjoint_and_valid():
     scene = memory_scene((24, 20))
     mask = torch.ones(1, 24, 20, dtype=torch.bool)
     mask[:, 3:10, 4:9] = False
-    run = adaptation(scene, mask=mask)
-    used, held = run.train_mask[:, 0], run.held[:, 0]
+    whole = rehearsal(scene, mask)
+    used, held = whole.train_mask[:, 0], whole.held[:, 0]
     assert used.any()
     assert held.any()
     assert not (used & held).any()
@@ -94,8 +84,9 @@ def test_held_out_targets_do_not_train(tiny):
     states = []
     for where in (None, "held", "train"):
         run = adaptation(tiny, settings(steps=4, check_every=100, patience=100))
-        spoil = {"held": run.held, "train": run.train_mask, None: torch.zeros_like(run.held)}[where]
-        for pair in run.draws:
+        held, train = run.rehearsal.held, run.rehearsal.train_mask
+        spoil = {"held": held, "train": train, None: torch.zeros_like(held)}[where]
+        for pair in (run.rehearsal.low, *run.rehearsal.draws):
             pair.target[spoil.expand_as(pair.target)] = 1e6
         net = small_net()
         torch.manual_seed(1)
@@ -112,8 +103,9 @@ def test_training_lowers_the_loss(tiny):
     assert run.log.steps == list(range(0, 61, 10))
     assert run.log.train_loss[-1] < 0.97 * run.log.train_loss[1]
     assert run.log.held_out[0] == pytest.approx(1, abs=1e-5)  # the identity's error is the base's
-    assert run.held_out_error(best) == pytest.approx(min(run.log.held_out), rel=1e-5)
-    assert run.log.steps[run.log.held_out.index(min(run.log.held_out))] == run.log.kept_step
+    both = [(a + b) / 2 for a, b in zip(run.log.held_out, run.log.held_out_angle, strict=True)]
+    assert run.errors(best).both == pytest.approx(min(both), rel=1e-5)
+    assert run.log.steps[both.index(min(both))] == run.log.kept_step
 
 
 def test_patience_ends_it(tiny):
@@ -129,53 +121,91 @@ def test_the_time_budget_ends_it(tiny):
     assert run.log.steps == [0, 1]
 
 
-def test_a_right_correction_is_trusted(tiny):
-    run = adaptation(tiny)
-    share, error = run.trust(Answer(run, needed(run)))
+def test_default_budgets_suit_the_start():
+    """Trained weights take few steps, fewer on few pixels; what is asked for is done."""
+    assert FROM_SCRATCH.budget(AdaptSettings(), 100) == 300
+    assert FROM_WEIGHTS.budget(AdaptSettings(), 1_000_000) == 80
+    assert FROM_WEIGHTS.budget(AdaptSettings(), 240) == 20
+    assert FROM_WEIGHTS.budget(AdaptSettings(steps=200), 240) == 200
+
+
+def judge(pixels=400, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    target = torch.rand(pixels, K, generator=g) + 0.1
+    return Judge(target + 0.05 * torch.randn(pixels, K, generator=g), target)
+
+
+def test_a_right_correction_is_trusted():
+    known = judge()
+    share = known.trust(known.needed)
     assert share.min() > 0.99
-    assert error < 0.01
+    assert known.errors(share * known.needed).error < 0.01
+    assert known.errors(share * known.needed).angle < 0.05
 
 
-def test_half_of_it_is_taken_no_further_than_whole(tiny):
+def test_half_of_it_is_taken_no_further_than_whole():
     """The trusted share never exceeds one, so a timid network isn't blown up, and an overshoot is damped."""
-    run = adaptation(tiny)
-    assert run.trust(Answer(run, needed(run) / 2))[0].max() == 1
-    share, error = run.trust(Answer(run, needed(run) * 2))
+    known = judge()
+    assert known.trust(known.needed / 2).max() == 1
+    share = known.trust(known.needed * 2)
     torch.testing.assert_close(share, torch.full_like(share, 0.5), atol=0.02, rtol=0)
-    assert error < 0.05
 
 
 @pytest.mark.parametrize("kind", ["noise", "opposite", "nothing"])
-def test_a_wrong_correction_is_not(tiny, kind):
-    run = adaptation(tiny)
-    wanted = needed(run)
-    noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4)) * wanted.std((0, 2, 3), keepdim=True)
-    correction = {"noise": noise, "opposite": -wanted, "nothing": 0 * wanted}[kind]
-    share, error = run.trust(Answer(run, correction))
+def test_a_wrong_correction_is_not(kind):
+    known = judge()
+    noise = 0.05 * torch.randn(known.needed.shape, generator=torch.Generator().manual_seed(4))
+    correction = {"noise": noise, "opposite": -known.needed, "nothing": 0 * known.needed}[kind]
+    share = known.trust(correction)
     assert not share.any()
-    assert error == pytest.approx(1, abs=1e-5)
+    assert known.errors(share * correction).both == pytest.approx(1, abs=1e-5)
 
 
-def test_each_coefficient_is_trusted_on_its_own(tiny):
-    run = adaptation(tiny)
-    right = needed(run)
+def test_each_coefficient_is_trusted_on_its_own():
+    known = judge()
+    right = known.needed.clone()
     right[:, ::2] *= -1
-    share, _ = run.trust(Answer(run, right))
+    share = known.trust(right)
     assert share[::2].max() == 0
     assert share[1::2].min() > 0.99
 
 
+def test_the_less_the_scene_can_say_the_more_a_prior_counts():
+    """A thousand pixels against it overrule the prior, a few leave most of it; without any doubt it is the scene's."""
+    shares = [judge(pixels).trust(-judge(pixels).needed, Prior(0.75, 0.25)).mean() for pixels in (40, 4000)]
+    wrong = judge(20)
+    noise = torch.randn(wrong.needed.shape, generator=torch.Generator().manual_seed(4))
+    assert shares == [0, 0]
+    assert 0.3 < wrong.trust(0.02 * noise, Prior(0.75, 0.25)).mean() < 0.9
+    assert judge(4000).trust(judge(4000).needed, Prior(0.1, 0.25)).min() > 0.99
+
+
+def test_dark_pixels_count_in_the_angle():
+    """Corrections that help bright pixels and spoil dark ones lower one error and raise the other."""
+    known = judge()
+    dark = Judge(known.start.clone(), known.target.clone())
+    dark.start[:200] *= 0.05
+    dark.target[:200] *= 0.05
+    dark = Judge(dark.start, dark.target)
+    correction = dark.needed.clone()
+    correction[:200] *= -1
+    errors = dark.errors(correction)
+    assert errors.error < 0.1
+    assert errors.angle > 0.8
+
+
 def test_what_judges_does_not_see_the_training_cells(tiny):
-    """A correction that is right only where training happened is worth nothing."""
-    run = adaptation(tiny)
-    share, _ = run.trust(Answer(run, needed(run) * ~run.held))
-    assert share.max() < 0.2
+    """The judge knows the held-out pixels, and these alone."""
+    known = rehearsal(tiny)
+    needed = known.low.target - known.low.start * known.unit
+    torch.testing.assert_close(known.judge.needed, known.held_out(needed))
+    assert not known.held_out(needed * ~known.held).any()
 
 
 @pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5)])
 def test_too_small_a_scene_keeps_the_base(lr_shape):
     scene = memory_scene(lr_shape, s=3)
-    fuser = SRLFFuser(adapt=FAST).fit(scene.training, scene.model)
+    fuser = SRLFFuser(weights=None, adapt=FAST).fit(scene.training, scene.model)
     assert (
         f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result"
         in (fuser.describe()["adaptation"])
@@ -185,7 +215,7 @@ def test_too_small_a_scene_keeps_the_base(lr_shape):
     assert wanted.isfinite().all()
 
 
-@pytest.mark.parametrize("base", ["blend", "gsa", "sfim"])
+@pytest.mark.parametrize("base", ["blend", "glp-ens", "gsa", "sfim"])
 def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
     fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
@@ -194,12 +224,11 @@ def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
     assert torch.equal(fuser.predict(tiny.lrhsi, tiny.msi), wanted)
 
 
-@pytest.mark.parametrize("base", ["glp-ens", "glp-reg"])
-def test_regression_bases_are_that_method_on_a_cleaned_msi(tiny, base):
+def test_a_regression_as_base_is_that_method_on_a_cleaned_msi(tiny):
     """Without noise in the MSI they are the same but for what cleaning takes."""
-    fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
+    fuser = small_fuser(base="glp-reg", adapt=settings(steps=0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
-    wanted = make_fuser(base).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
+    wanted = make_fuser("glp-reg").fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
     found = fuser.predict(tiny.lrhsi, tiny.msi)
     assert (found - wanted).square().mean().sqrt() < 0.1 * (wanted - tiny.truth).square().mean().sqrt()
 

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 
 from hsfuse.errors import ModelError
 from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.card import FORMAT, ModelCard, load_checkpoint, save_checkpoint
-from hsfuse.fusers.network import SRLFFuser, check_card
+from hsfuse.fusers.card import FORMAT, ModelCard, check_card, load_checkpoint, read_card, save_checkpoint
+from hsfuse.fusers.network import SRLFFuser
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
 CONFIG = SRLFConfig(16, 16, 3, stages=1, dropout=0.1)
 CARD = ModelCard(
-    "test", CONFIG, 3, phase="1", psf_sigma=(0.3, 0.6), trained_on="nothing", seed=4, steps=7, extra={"scores": [1, 2]}
+    "test", CONFIG, 3, "1", "blend", "scene", (0.3, 0.6), "nothing", seed=4, steps=7, extra={"scores": [1, 2]}
 )
-FAST = AdaptSettings(steps=0, minutes=60)
+FAST = AdaptSettings(steps=0, minutes=60, consistency_step=False)
 
 
 def network(seed=3):
@@ -104,9 +104,24 @@ def test_files_that_are_no_checkpoint_are_told(tmp_path, kind):
 
 
 def test_what_does_not_fit_is_told_with_both_sides():
-    check_card(CARD, 3, 16)
-    with pytest.raises(ModelError, match="scale: weights 3, scene 4; subspace dimension: weights 16, scene 8"):
-        check_card(CARD, 4, 8)
+    scene = {"scale": 3, "subspace dimension": 16, "guide channels": 16, "phase": "1", "base": "blend"}
+    check_card(CARD, scene)
+    with pytest.raises(
+        ModelError, match="scale: weights 3, scene 4; subspace dimension: weights 16, scene 8; phase: weig"
+    ):
+        check_card(CARD, scene | {"scale": 4, "subspace dimension": 8, "phase": "0"})
+    with pytest.raises(ModelError, match="base: weights blend, scene cnmf"):
+        check_card(CARD, scene | {"base": "cnmf"})
+    check_card(replace(CARD, phase="any"), scene | {"phase": "0"})
+
+
+def test_weights_of_one_pair_of_sensors_are_sent_elsewhere():
+    with pytest.raises(ModelError, match="are for one pair of sensors; use --method srlf-bands"):
+        check_card(replace(CARD, kind="bands"), {})
+
+
+def test_the_card_alone_is_read_without_the_weights(tmp_path):
+    assert read_card(saved(tmp_path)) == CARD
 
 
 def test_weights_that_do_not_fit_their_card_are_told(tmp_path, tiny):
@@ -117,9 +132,7 @@ def test_weights_that_do_not_fit_their_card_are_told(tmp_path, tiny):
 
 
 def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
-    fuser = SRLFFuser(
-        "bicubic", adapt=replace(FAST, steps=12, check_every=4, learning_rate=4e-3), config=CONFIG, turns=1
-    )
+    fuser = SRLFFuser("bicubic", None, replace(FAST, steps=12, check_every=4, learning_rate=4e-3), CONFIG, turns=1)
     fuser.fit(tiny.training, tiny.model)
     assert fuser.share.any()
     path = tmp_path / "own.safetensors"

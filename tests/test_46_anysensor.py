@@ -1,16 +1,20 @@
-"""Weights for any sensor as a method: an untrained network changes nothing, weights that don't fit are refused."""
+"""Weights for any sensor, as a method and as SRLF-Net's start: untrained they change nothing, and what doesn't fit is
+refused or done without."""
 
 import numpy as np
 import pytest
 import torch
 
-import hsfuse.fusers.anysensor as anysensor
+import hsfuse.model_zoo as model_zoo
 from hsfuse.errors import ModelError
-from hsfuse.fusers import TrainingScene
+from hsfuse.fusers import TrainingScene, make_fuser
+from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.blend import Blend
-from hsfuse.fusers.card import ModelCard, save_checkpoint
-from hsfuse.fusers.conditioning import guides
+from hsfuse.fusers.card import ModelCard, read_card, save_checkpoint
+from hsfuse.fusers.conditioning import ConditionedFrame, guides
+from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusers.trust import prior_of
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 
@@ -57,6 +61,134 @@ def test_weights_that_do_not_fit_are_refused(pair, tmp_path):
 
 
 def test_a_ratio_without_weights_is_told(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(anysensor, "data_folder", lambda name: tmp_path)
+    monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
     with pytest.raises(ModelError, match="no weights for ratio 2"):
         AnySensor().fit(*pair)
+
+
+OFF = AdaptSettings(steps=0, consistency_step=False)
+
+
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """A collection of one set of weights that are untrained but do correct, at random."""
+    config = SRLFConfig(16, guides(16), 2, stages=1, expand=1)
+    torch.manual_seed(2)
+    net = SRLFNet(config)
+    torch.nn.init.normal_(net.refine.weight, std=0.1)
+    save_checkpoint(tmp_path / "w.safetensors", ModelCard("w", config, 2, steps=9), dict(net.state_dict()))
+    monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
+    return tmp_path
+
+
+def fitted(pair, **options):
+    return SRLFFuser(**{"adapt": OFF, "turns": 1} | options).fit(*pair)
+
+
+def test_the_weights_that_fit_are_taken(pair, collection):
+    fuser = fitted(pair)
+    assert fuser.describe()["weights"] == "w (9 steps)"
+    assert isinstance(fuser.frame, ConditionedFrame)
+
+
+@pytest.mark.parametrize("base", ["blend", "gsa", "glp-ens"])
+def test_untrained_weights_leave_any_base_as_it_is(pair, tmp_path, base):
+    scene, model = pair
+    fuser = fitted(pair, base=base, weights=save(tmp_path / "w.safetensors"))
+    fuser.share = torch.ones_like(fuser.share)
+    wanted = make_fuser(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
+    torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
+
+
+def test_the_prior_s_share_of_the_correction_is_the_method_without_adaptation(pair, collection):
+    scene, model = pair
+    fuser = fitted(pair)
+    fuser.share = torch.full_like(fuser.share, prior_of("blend").mean)
+    wanted = AnySensor(collection / "w.safetensors").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", ["ratio", "bands"])
+def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(pair, collection, caplog, change):
+    scene, model = pair
+    if change == "ratio":
+        (collection / "w.safetensors").unlink()
+    else:
+        scene = TrainingScene(scene.lrhsi[:, :10], scene.msi, scene.mask)
+        model = model.with_srf(model.srf[:, :10])
+    fuser = fitted((scene, model), base="glp-reg")
+    assert fuser.describe()["weights"] == "from scratch"
+    assert "no weights for ratio 2 and 1" in caplog.text
+    assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()
+
+
+def test_given_weights_that_do_not_fit_are_refused(pair, tmp_path):
+    with pytest.raises(ModelError, match="scale: weights 4, scene 2"):
+        fitted(pair, weights=save(tmp_path / "w.safetensors", scale=4))
+    with pytest.raises(ModelError, match="subspace dimension: weights 30, scene 16"):
+        fitted(pair, weights=save(tmp_path / "w.safetensors", channels=30))
+
+
+@pytest.fixture(scope="module")
+def larger():
+    """20 x 20 LR pixels, of which some can judge."""
+    rng = np.random.default_rng(1)
+    smooth = torch.nn.functional.interpolate(torch.from_numpy(rng.random((1, 6, 14, 14))), size=40, mode="bicubic")
+    spectra = torch.from_numpy(rng.random((24, 6)).cumsum(0) / 12)
+    noise = torch.from_numpy(0.002 * rng.standard_normal((1, 24, 40, 40)))
+    truth = (torch.einsum("cm,bmhw->bchw", spectra, smooth.clamp_min(0)) / 3 + noise).float()
+    model = ObservationModel(np.eye(24)[[3, 9, 15]], gaussian_psf(1.0, 2), 2)
+    return TrainingScene(*model(truth), torch.ones(1, 20, 20, dtype=torch.bool)), model
+
+
+ADAPT = AdaptSettings(steps=4, check_every=2, learning_rate=1e-2)
+
+
+def test_the_stages_are_written_down(larger, collection):
+    fuser = fitted(larger, adapt=ADAPT)
+    stages = {stage.name: stage for stage in fuser.adaptation.stages}
+    assert list(stages) == ["base", "weights", "adaptation", "consistency"]
+    assert (stages["base"].error, stages["base"].angle) == (1, 1)
+    assert all(np.isfinite([stage.error, stage.angle]).all() and stage.seconds >= 0 for stage in stages.values())
+    assert fuser.adaptation.gain == pytest.approx(1 - stages["adaptation"].error)
+    before, after = stages["adaptation"].misfits, stages["consistency"].misfits
+    assert before is not None
+    assert after is not None
+    assert after[0] <= before[0]
+    assert "trusted" in fuser.describe()["adaptation"]
+
+
+def test_without_adaptation_and_consistency_two_stages_are_left(larger, collection):
+    assert [stage.name for stage in fitted(larger).adaptation.stages] == ["base", "weights"]
+
+
+def test_the_consistency_step_is_part_of_the_result(larger, collection):
+    scene = larger[0]
+    with_it, without = (
+        fitted(larger, adapt=AdaptSettings(steps=0, consistency_step=on)).predict(scene.lrhsi, scene.msi)
+        for on in (True, False)
+    )
+    misfits = [float((larger[1].spatial(x) - scene.lrhsi).square().mean()) for x in (with_it, without)]
+    assert misfits[0] < misfits[1]
+
+
+def test_the_same_seed_gives_the_same_weights(larger, collection):
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(states))  # what was drawn before doesn't matter
+        fuser = fitted(larger, adapt=AdaptSettings(steps=4, check_every=1, learning_rate=1e-2, seed=seed))
+        states.append(fuser.net.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
+
+
+def test_adapted_weights_stay_weights_for_any_sensor(larger, collection, tmp_path):
+    fuser = fitted(larger, adapt=ADAPT)
+    fuser.save(tmp_path / "own.safetensors", "own")
+    card = read_card(tmp_path / "own.safetensors")
+    assert (card.name, card.kind, card.steps) == ("own", "any-sensor", 9 + fuser.adaptation.kept_step)
+    again = fitted(larger, weights=tmp_path / "own.safetensors", adapt=AdaptSettings(steps=0))
+    scene = larger[0]
+    torch.testing.assert_close(
+        again.predict(scene.lrhsi, scene.msi), fuser.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6
+    )

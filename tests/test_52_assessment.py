@@ -9,7 +9,6 @@ from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write
 from hsfuse.assessment import assess, check, choose_points, comparison, explain, parse_limits, text_table
 from hsfuse.assessment.collect import BlockMeans, point_grid
 from hsfuse.assessment.findings import blind_ranges
-from hsfuse.assessment.shift import ShiftSums
 from hsfuse.cube import Spectrum
 from hsfuse.errors import GridError, InputError, SettingError
 from hsfuse.grid import Grid
@@ -179,24 +178,6 @@ def test_a_wrong_phase_shows_as_inconsistency_and_as_shift(scene):
     assert wrong.metrics["hsi_rmse"] > 1e-3 > right.metrics["hsi_rmse"]
     assert any("down" in w and "right" in w for w in wrong.warnings if "shifted" in w)
     assert not any("shifted" in w for w in right.warnings)
-
-
-@pytest.mark.parametrize("moved", [(0.0, 0.0), (0.3, -0.2), (-0.6, 0.5)])
-def test_a_shift_of_smooth_images_is_found_in_any_tiling(moved):
-    rows, cols = np.mgrid[:40, :50].astype(float)
-    lrhsi, msi = (
-        np.sin((rows - a) / 4)[None] * np.cos((cols - b) / 5) * gain for a, b, gain in ((0, 0, 1), (*moved, 2))
-    )
-    found = []
-    for size in (50, 16):
-        sums = ShiftSums(1)
-        for tile in tiles(40, 50, size, 1):
-            part = (slice(None), *tile.slices)
-            sums.add(lrhsi[part], 2 * msi[part] + 3, np.ones(lrhsi[part].shape[1:], bool), tile.rows, tile.cols)
-        found.append(sums.shift())
-    assert found[0] == pytest.approx(moved, abs=0.02)
-    assert found[1] == pytest.approx(found[0], abs=1e-9)
-    assert ShiftSums(1).shift() is None
 
 
 def test_indices_are_compared(scene):

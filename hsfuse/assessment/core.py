@@ -14,11 +14,21 @@ from hsfuse.assessment.composites import composites
 from hsfuse.assessment.findings import shift_words, warn
 from hsfuse.assessment.inputs import Inputs, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
-from hsfuse.assessment.result import Assessment, Curve, MapLayer, Picture, ResponseCurves, SampledSpectra
+from hsfuse.assessment.result import (
+    Assessment,
+    BandGain,
+    Curve,
+    MapLayer,
+    Picture,
+    Registration,
+    ResponseCurves,
+    SampledSpectra,
+)
 from hsfuse.assessment.settings import AssessSettings, read_provenance, recorded
 from hsfuse.errors import InputError, SettingError
-from hsfuse.io import open_cube
+from hsfuse.io import Paths, open_cube
 from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
+from hsfuse.registration import register
 
 #: A reference with values above this isn't reflectance: its own maximum is the peak then.
 REFLECTANCE_LIMIT = 1.5
@@ -36,12 +46,12 @@ def assess(
     *,
     reference: str | Path | None = None,
     hsi: str | Path | None = None,
-    msi: str | Path | None = None,
+    msi: Paths | None = None,
     **settings: Any,
 ) -> Assessment:
     """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
 
-    `settings` are those of `AssessSettings` (srf, msi_bands, mtf, psf_sigma, phase, peak, window, scale, tile); what
+    `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, scale, tile, ...); what
     is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
     image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
     nothing to compare with.
@@ -59,7 +69,11 @@ def assess(
         inputs = open_inputs(stack, reader, reference, hsi, msi, chosen, notes)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi}
         work = _Work(inputs, chosen, provenance, notes)
-        return work.run({key: str(value) for key, value in named.items() if value is not None}, started)
+        return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
+
+
+def _words(files: Paths) -> str:
+    return str(files) if isinstance(files, str | Path) else ", ".join(map(str, files))
 
 
 class _Work:
@@ -94,7 +108,8 @@ class _Work:
         results = self._results(truth, without)
         for result in results:
             self.notes += result.notes
-        shift = self._shift()
+        registration = self._registration()
+        shift = self._shift(registration)
         return Assessment(
             fused=files["fused"],
             shape=self.shape,
@@ -109,6 +124,8 @@ class _Work:
             histograms=(self.into.angles.result(),) if truth is not None else (),
             indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
             shift_px=shift,
+            registration=registration,
+            radiometry=self._radiometry(),
             response=self._response(),
             provenance=self.provenance,
             notes=tuple(dict.fromkeys(self.notes)),
@@ -187,13 +204,25 @@ class _Work:
         nm = {image: self._wavelengths(image) for image in values}
         return SampledSpectra(*self.points, nm, values, choose_points(values.get("reference", values["fused"])))
 
-    def _shift(self) -> tuple[float, float] | None:
-        found = self.into.shift.shift() if self.into.shift is not None else None
-        if found is None or self.scale is None:
+    def _registration(self) -> Registration | None:
+        if self.inputs.observed is None:
             return None
-        shift = (found[0] * self.scale, found[1] * self.scale)
+        pair = self.inputs.observed.pair
+        return Registration(pair.shift or register(pair, pair.warped), pair.residual)
+
+    def _shift(self, registration: Registration | None) -> tuple[float, float] | None:
+        if registration is None or not registration.known or self.scale is None:
+            return None
+        shift = (-registration.now.dy * self.scale, -registration.now.dx * self.scale)
         self.told["co-registration"] = f"MSI against LRHSI, estimated: {shift_words(shift)}"
         return shift
+
+    def _radiometry(self) -> tuple[BandGain, ...]:
+        match = self.inputs.observed.pair.radiometry if self.inputs.observed else None
+        if match is None or self.inputs.observed is None:
+            return ()
+        figures = zip(match.gain.tolist(), match.offset.tolist(), match.correlation.tolist(), strict=True)
+        return tuple(BandGain(b, *f) for b, f in zip(self.inputs.observed.pair.msi_names, figures, strict=True))
 
     def _response(self) -> ResponseCurves | None:
         observed = self.inputs.observed

@@ -14,7 +14,7 @@ from hsfuse.metrics import MetricResult, NoReferenceMetrics
 GAIN_TOLERANCE = 0.05
 #: A fused cube that gives an input back with a larger relative error than this is inconsistent with it.
 CONSISTENCY_LIMIT = 0.1
-#: A shift between MSI and LRHSI from half an MSI pixel on costs quality; the estimate comes out about a fifth short.
+#: A shift between MSI and LRHSI from half an MSI pixel on costs quality.
 SHIFT_LIMIT_PX = 0.4
 #: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
 BLIND_RANGE_NM = 100.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from hsfuse.assessment.settings import AssessSettings
 from hsfuse.cube import Cube
 from hsfuse.errors import GridError, InputError, SettingError
 from hsfuse.grid import GRID_TOLERANCE_PX, Grid
-from hsfuse.io import CubeReader, open_cube, usable_bands
+from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
 from hsfuse.physics import ObservationModel
 from hsfuse.scene import ScenePair, open_scene
 from hsfuse.srf import covered_bands
@@ -39,12 +39,26 @@ class Source:
 
 
 @dataclass(frozen=True)
+class MsiSource:
+    """The MSI of a pair, in the HSI's radiometry, on the fused cube's pixels; `bands` are among the pair's."""
+
+    pair: ScenePair
+    bands: list[int]
+
+    def read(self, window: Window, bands: Sequence[int] | None = None) -> Cube:
+        """Cube of a window, and of some of the bands (positions in `self.bands`)."""
+        cube = self.pair.read_hr(window)
+        chosen = self.bands if bands is None else [self.bands[i] for i in bands]
+        return replace(cube, data=cube.data[chosen], spectrum=cube.spectrum.select(chosen))
+
+
+@dataclass(frozen=True)
 class Observed:
     """What the fused cube was made from: LRHSI and MSI on its extent, and the observation model for its bands."""
 
     pair: ScenePair
     low: Source
-    high: Source
+    high: MsiSource
     model: ObservationModel
     msi_names: tuple[str, ...]
     coverage: tuple[float, ...]
@@ -77,7 +91,7 @@ def open_inputs(
     fused: CubeReader,
     reference: str | Path | None,
     hsi: str | Path | None,
-    msi: str | Path | None,
+    msi: Paths | None,
     settings: AssessSettings,
     notes: list[str],
 ) -> Inputs:
@@ -167,7 +181,7 @@ def _observed(
     stack: ExitStack,
     fused: Source,
     hsi: str | Path | None,
-    msi: str | Path | None,
+    msi: Paths | None,
     settings: AssessSettings,
     notes: list[str],
 ) -> Observed | None:
@@ -180,11 +194,10 @@ def _observed(
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")
-    window, cut = pair.alignment.hsi_window, pair.alignment.msi_window
+    window = pair.alignment.hsi_window
     low = Source(pair.hsi, bands, (int(window.row_off), int(window.col_off)))
     model, kept, coverage = _model(pair, bands, notes)
-    high = Source(pair.msi, [pair.msi_bands[i] for i in kept], (int(cut.row_off), int(cut.col_off)))
-    return Observed(pair, low, high, model, tuple(pair.msi_names[i] for i in kept), coverage)
+    return Observed(pair, low, MsiSource(pair, kept), model, tuple(pair.msi_names[i] for i in kept), coverage)
 
 
 def _check_extent(grid: Grid, pair: ScenePair, notes: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil, isqrt
+from math import isqrt
 
 import numpy as np
 import torch
@@ -12,18 +12,16 @@ from tqdm import tqdm
 
 from hsfuse.assessment.collect import BlockMeans, HistogramCounter, PointSampler
 from hsfuse.assessment.indices import IndexSums
-from hsfuse.assessment.inputs import Inputs, Observed, Source
+from hsfuse.assessment.inputs import Inputs, MsiSource, Observed, Source
 from hsfuse.assessment.result import Floats
-from hsfuse.assessment.shift import ShiftSums
 from hsfuse.cube import Cube
 from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map, sam_map, tiles
+from hsfuse.observe import degrade, reach
 
 #: Values (pixels x bands) of one cube held at a time: 64 MB of float32.
 VALUES_AT_ONCE = 2**24
 #: Side of the blocks in which GeoTIFFs are usually stored.
 BLOCK = 256
-#: A degraded pixel counts when at least this share of its PSF's weight lies on valid pixels.
-MIN_PSF_WEIGHT = 0.99
 
 
 class Collectors:
@@ -50,7 +48,6 @@ class Collectors:
             self.points["MSI"] = PointSampler(len(inputs.observed.msi_names), rows, cols)
         nm = inputs.wavelengths_nm if inputs.has_wavelengths else np.array([np.inf])
         self.indices = {image: IndexSums(nm, image) for image in ("reference", "LRHSI") if image in self.points}
-        self.shift = ShiftSums(len(inputs.observed.msi_names)) if inputs.observed else None
         self.angles = HistogramCounter("sam", "Spectral angle between fused and reference", "degrees", 90, 360)
 
     def image(self, name: str, row: int, col: int, cube: Floats, valid: np.ndarray) -> None:
@@ -142,7 +139,6 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
     """Feed the degraded fused cube with the LRHSI, and the degraded MSI, to the accumulators."""
     observed = inputs.observed
     assert observed is not None
-    assert into.shift is not None
     s = observed.scale
     shape = (inputs.shape[0] // s, inputs.shape[1] // s)
     for tile in _bar(tiles(*shape, max(1, side // s) if side else 64, metrics.halo)):
@@ -153,7 +149,6 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
         mask, core = lrhsi.mask & valid & msi_valid, (slice(0, tile.rows), slice(0, tile.cols))
         synthesised = _spectral(observed, lrhsi.data)
         metrics.update_low(degraded, lrhsi.data, synthesised, msi, mask, tile)
-        into.shift.add(synthesised, msi, lrhsi.mask & msi_valid, tile.rows, tile.cols)
         x, y = degraded[:, *core], lrhsi.data[:, *core]
         into.indices["LRHSI"].add(x, y, mask[core])
         into.image("LRHSI", tile.row, tile.col, y, lrhsi.mask[core])
@@ -166,37 +161,18 @@ def _spectral(observed: Observed, cube: Floats) -> Floats:
         return observed.model.spectral(torch.from_numpy(cube)[None])[0].numpy()
 
 
-def _degraded(observed: Observed, source: Source, window: Window, shape: tuple[int, int]) -> tuple[Floats, np.ndarray]:
-    """An image of the high grid blurred and decimated to a window of the low grid: (C, h, w) and validity (h, w).
-
-    As many pixels around the window are read as the PSF reaches, so only the image's own border is mirrored.
-    Invalid pixels take no part: weights are those of the valid ones, `MIN_PSF_WEIGHT` of them at least.
-    """
-    s = observed.scale
-    margin = ceil(observed.model.psf.size / (2 * s)) + 1
-    top, left = max(0, int(window.row_off) - margin), max(0, int(window.col_off) - margin)
-    bottom = min(shape[0], int(window.row_off + window.height) + margin)
-    right = min(shape[1], int(window.col_off + window.width) + margin)
-    around = Window(left * s, top * s, (right - left) * s, (bottom - top) * s)
-    cut = (
-        slice(int(window.row_off) - top, int(window.row_off + window.height) - top),
-        slice(int(window.col_off) - left, int(window.col_off + window.width) - left),
-    )
+def _degraded(
+    observed: Observed, source: Source | MsiSource, window: Window, shape: tuple[int, int]
+) -> tuple[Floats, np.ndarray]:
+    """An image of the high grid degraded to a window of the low grid of `shape`: (C, h, w) and validity (h, w)."""
+    around, cut = reach(observed.model, window, shape)
     parts, valid = [], np.ones((int(window.height), int(window.width)), bool)
     for bands in _chunks(len(source.bands), int(around.height * around.width)):
-        data, weight = _blurred(observed, source.read(around, bands))
+        cube = source.read(around, bands)
+        data, mask = degrade(observed.model, cube.data, cube.mask)
         parts.append(data[:, *cut])
-        valid &= weight[cut] >= MIN_PSF_WEIGHT
+        valid &= mask[cut]
     return np.concatenate(parts), valid
-
-
-def _blurred(observed: Observed, cube: Cube) -> tuple[Floats, Floats]:
-    """Degraded cube (C, h, w) from valid pixels alone, and their share of the PSF's weight (h, w)."""
-    spatial = observed.model.spatial
-    with torch.no_grad():
-        data = spatial(torch.from_numpy(np.where(cube.mask, cube.data, np.float32(0)))[None])[0].numpy()
-        weight = spatial(torch.from_numpy(cube.mask.astype(np.float32))[None, None])[0, 0].numpy()
-    return data / np.where(weight > 0, weight, 1), weight
 
 
 def _chunks(bands: int, pixels: int) -> Iterator[Sequence[int]]:

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsfuse.registration import Shift
+
+#: Uncertainty in LR pixels above which a shift isn't known, and fewest windows that can tell it.
+MAX_SD, MIN_WINDOWS = 0.25, 3
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -94,11 +99,40 @@ class ResponseCurves:
 
 
 @dataclass(frozen=True)
+class Registration:
+    """Shift of the LRHSI against the MSI in LR pixels: as the files have it, and what a correction left of it."""
+
+    found: Shift
+    left: Shift | None = None
+
+    @property
+    def now(self) -> Shift:
+        """The shift with which the images are compared."""
+        return self.left or self.found
+
+    @property
+    def known(self) -> bool:
+        """Whether enough windows agree for the shift to mean something."""
+        return self.now.sd <= MAX_SD and self.now.windows >= MIN_WINDOWS
+
+
+@dataclass(frozen=True)
+class BandGain:
+    """What was taken out of an MSI band: MSI = gain (R x) + offset; `correlation` of the two."""
+
+    band: str
+    gain: float
+    offset: float
+    correlation: float
+
+
+@dataclass(frozen=True)
 class Assessment:
     """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
 
     Without wavelengths all `wavelengths_nm` are band numbers. `shift_px`: by how many of its pixels the MSI lies (down,
-    right) of where the LRHSI has it, None where that can't be told.
+    right) of where the LRHSI has it, None where that can't be told. `radiometry` is empty where the MSI was taken as it
+    is. `reduced` is the same at reduced resolution, where the LRHSI is the truth (Wald's protocol).
     """
 
     fused: str
@@ -114,12 +148,15 @@ class Assessment:
     histograms: tuple[Histogram, ...] = ()
     indices: tuple[IndexCheck, ...] = ()
     shift_px: tuple[float, float] | None = None
+    registration: Registration | None = None
+    radiometry: tuple[BandGain, ...] = ()
     response: ResponseCurves | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     valid_pixels: int = 0
     seconds: float = 0.0
+    reduced: Assessment | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, curves and text as plain JSON values; NaN and infinity become null and "inf". Maps stay out."""
@@ -135,10 +172,13 @@ class Assessment:
             "curves": {curve.name: _curve(curve) for curve in self.curves},
             "indices": [asdict(check) for check in self.indices],
             "shift_px": None if self.shift_px is None else list(self.shift_px),
+            "registration": None if self.registration is None else _plain_all(asdict(self.registration)),
+            "radiometry": [asdict(band) for band in self.radiometry],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "provenance": _plain_all(self.provenance),
             "seconds": round(self.seconds, 3),
+            **({} if self.reduced is None else {"reduced": self.reduced.to_dict()}),
         }
 
 

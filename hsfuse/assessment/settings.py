@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hsfuse.scene import SceneSettings
 
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"
-_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "phase")
+#: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
+_CORRECTIONS = {"register": "report", "register_limit": None, "match_radiometry": "off", "drop_absorption": None}
+_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "phase", *_CORRECTIONS)
 _SECTIONS = ("settings", "scene", "observation", "options")
 
 
@@ -19,6 +21,8 @@ _SECTIONS = ("settings", "scene", "observation", "options")
 class AssessSettings:
     """How to assess. None: as the fused file records it, else hsfuse's default.
 
+    `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before they
+    were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
     `scale` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
     on in MSI pixels (memory; the result doesn't depend on it).
@@ -29,6 +33,10 @@ class AssessSettings:
     mtf: float | None = None
     psf_sigma: float | None = None
     phase: float | None = None
+    register: str | None = None
+    register_limit: float | None = None
+    match_radiometry: str | None = None
+    drop_absorption: bool | None = None
     peak: float | None = None
     window: int = 32
     scale: int | None = None
@@ -48,10 +56,9 @@ class AssessSettings:
 
     def for_scene(self) -> SceneSettings:
         """The part that says how LRHSI and MSI are to be understood; what is None stays at its default."""
-        known = {f.name for f in fields(SceneSettings)}
-        return SceneSettings(
-            **{name: getattr(self, name) for name in _RECORDED if name in known and getattr(self, name) is not None}
-        )
+        asked = {name: getattr(self, name) for name in _RECORDED}
+        chosen = {name: _CORRECTIONS.get(name) if value is None else value for name, value in asked.items()}
+        return SceneSettings(**{name: value for name, value in chosen.items() if value is not None})
 
 
 def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Against the reference": ("psnr", "sam", "ergas", "uiqi", "ssim", "rmse", "cc", "q2n"),
     "Consistency with the LRHSI": ("hsi_rmse", "hsi_relative_rmse", "hsi_sam", "hsi_cc"),
     "Consistency with the MSI": ("msi_rmse", "msi_relative_rmse", "msi_cc"),
-    "Without a reference": ("d_lambda", "d_s", "qnr", "d_lambda_khan", "hqnr"),
+    "Without a reference": ("d_lambda", "d_s", "qnr", "d_lambda_khan", "hqnr", "d_sr", "rqnr"),
 }
 
 

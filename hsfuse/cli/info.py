@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; a list of them for several files.")
 @options.verbosity
 def info(files: tuple[Path, ...], as_json: bool) -> None:
-    """Say what raster FILES hold, as hsfuse reads them: grid, bands, wavelengths, scale, nodata, provenance."""
+    """Say what raster files or products hold, as hsfuse reads them.
+
+    Product and day of acquisition, grid, bands, wavelengths, what the numbers are, nodata, masks, provenance. A product
+    may be named by its folder, its archive, its metadata file or an image in it; the bands of one image as
+    b02.tif,b03.tif.
+    """
     facts = [_facts(path) for path in files]
     if as_json:
         print_json(facts[0] if len(facts) == 1 else facts)
@@ -29,11 +34,16 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _facts(path: Path) -> dict[str, Any]:
     from hsfuse.io import open_cube
+    from hsfuse.io.opening import split_paths
+    from hsfuse.io.quantity import guess_scale
 
-    with open_cube(path) as reader:
-        spectrum, grid = reader.spectrum, reader.grid
+    with open_cube(split_paths(path)) as reader:
+        spectrum, grid, tags = reader.spectrum, reader.grid, reader.tags
+        guess = guess_scale(reader)
         return {
             "file": str(path),
+            "product": tags.get("PRODUCT"),
+            "acquired": tags.get("ACQUIRED"),
             "driver": reader.driver,
             "bands": reader.count,
             "size": list(grid.shape),
@@ -43,13 +53,16 @@ def _facts(path: Path) -> dict[str, Any]:
             "dtype": reader.dtype,
             "scale": reader.scale,
             "offset": reader.offset,
+            "quantity": reader.quantity,
+            "quantity_note": guess.note or None,
             "nodata": reader.nodata,
+            "masks": tags.get("MASK"),
             "names": spectrum.names,
             "wavelengths_nm": spectrum.wavelengths_nm,
             "fwhm_nm": spectrum.fwhm_nm,
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
             "notes": reader.notes,
-            "provenance": reader.tags,
+            "provenance": {key: value for key, value in tags.items() if key.startswith("HSFUSE_")},
         }
 
 
@@ -64,13 +77,16 @@ def _shown(facts: dict[str, Any]) -> str:
     """A block of lines for people."""
     rows, cols = facts["size"]
     lines = {
+        **{key: facts[key] for key in ("product", "acquired") if facts[key]},
         "driver": facts["driver"],
         "size": f"{rows} rows x {cols} columns x {facts['bands']} bands",
         "CRS": facts["crs"] or "none",
         "GSD": _numbers(facts["gsd"], " x "),
         "bounds": _numbers(facts["bounds"], ", "),
         "numbers": f"{facts['dtype']}, scale {facts['scale']:g}, offset {facts['offset']:g}",
+        "quantity": facts["quantity"] + (f" ({facts['quantity_note']})" if facts["quantity_note"] else ""),
         "nodata": _nodata(facts["nodata"]),
+        **({"masked": facts["masks"]} if facts["masks"] else {}),
         "names": _few(facts["names"]),
         "wavelengths": _range(facts["wavelengths_nm"], "unknown"),
         "FWHM": _range(facts["fwhm_nm"], "unknown"),

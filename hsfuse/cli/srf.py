@@ -12,6 +12,7 @@ from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
 if TYPE_CHECKING:
+    from hsfuse.scene.estimated import PairEstimate
     from hsfuse.srf import SpectralResponse, SrfRecord
 
 #: A band of which less than this share is inside the HSI's range is called covered in part.
@@ -87,6 +88,85 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
         click.echo(_table(["band", "coverage", "HSI bands", "nm", "in fusion"], [_check_cells(band) for band in bands]))
 
 
+@srf.command()
+@options.hsi
+@options.msi
+@options.msi_bands
+@click.option("--like", metavar="NAME", help="Sensor that the MSI should be: says which bands it has, and is compared.")
+@click.option("--mtf", type=float, help="Known MTF of the LRHSI at its Nyquist frequency; default: estimated, too.")
+@click.option("--psf-sigma", type=float, help="Known Gaussian PSF in MSI pixels, in place of --mtf.")
+@click.option(
+    "--psf",
+    "kind",
+    type=click.Choice(["gaussian", "free"]),
+    default="gaussian",
+    show_default=True,
+    help="What PSF to estimate: a Gaussian of two widths and angle, or a free kernel.",
+)
+@options.phase
+@click.option("-o", "--output", type=options.PATH, help="CSV to write, for --srf; default: only print.")
+@options.overwrite
+@options.json_output
+@options.verbosity
+def estimate(hsi: Path, msi: Path, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+    """Estimate the MSI's spectral response, and the LRHSI's PSF, from the pair itself.
+
+    What a scene can't tell is said by +-: smooth spectra leave a band's place and width open. A table of the vendor is
+    better where there is one; the estimate shows whether it fits.
+    """
+    import logging
+
+    from hsfuse.estimate_pair import estimate_pair
+    from hsfuse.srf import check_csv, write_srf
+
+    if output is not None:
+        check_csv(output, overwrite=overwrite)
+    found, notes = estimate_pair(hsi, msi, **settings)
+    log = logging.getLogger(__name__)
+    for note in notes:
+        log.info("%s", note)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    response = found.as_response()
+    if output is not None and response is not None:
+        about = {"estimated": f"from {hsi.name} and {msi.name}"}
+        write_srf(response, output, about=about, overwrite=overwrite)
+    if as_json:
+        print_json(found.to_dict() | {"csv": None if output is None else str(output)})
+    else:
+        click.echo(_estimated(found))
+
+
+def _estimated(found: PairEstimate) -> str:
+    """A table of bands, then PSF and shift."""
+    facts = found.to_dict()
+    known = {band.band: band for band in found.comparison}
+    heads = [
+        "band",
+        "centre nm",
+        "+-",
+        "width nm",
+        "gain",
+        "offset",
+        "r",
+        *(["library", "width", "common"] if known else []),
+    ]
+    lines = [_table(heads, [_estimate_cells(band, known.get(band["band"]), bool(known)) for band in facts["bands"]])]
+    if found.psf is not None:
+        y, x = found.psf.shift
+        lines.append(f"PSF: {found.psf.describe()}")
+        lines.append(f"shift of the HSI against the MSI: {y:+.2f} (down) and {x:+.2f} (right) MSI pixels")
+    return "\n".join(lines)
+
+
+def _estimate_cells(band: dict[str, Any], known: Any, compared: bool) -> list[str]:
+    cells = [band["band"], *(f"{band[key]:.1f}" for key in ("centre_nm", "centre_sd_nm", "width_nm"))]
+    cells += [f"{band['gain']:.3f}", f"{band['offset']:+.4f}", f"{band['correlation']:.3f}"]
+    if known is None:
+        return cells + ["-"] * (3 * compared)
+    return [*cells, f"{known.known_centre_nm:.1f}", f"{known.known_width_nm:.1f}", f"{known.overlap:.0%}"]
+
+
 def _record(record: SrfRecord) -> dict[str, Any]:
     return {
         "name": record.name,
@@ -104,7 +184,7 @@ def _response(response: SpectralResponse) -> dict[str, Any]:
     return {
         "name": response.name,
         "sensor": response.sensor,
-        "kind": _kind(response.approximate),
+        "kind": "estimated" if response.weights else _kind(response.approximate),
         "source": response.source,
         "terms": response.terms,
         "note": response.note,

@@ -46,10 +46,9 @@ def scene_subspace(scene: TrainingScene, dimension: int) -> SpectralSubspace:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a method needs of a tile: a `halo` of context on each side and a `multiple` for its size, in LR pixels."""
+    """What a method needs of a tile: a `halo` of context on each side, in LR pixels."""
 
     halo: int = 4
-    multiple: int = 1
 
 
 class Fuser(Protocol):
@@ -106,6 +105,7 @@ def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: T
 METHODS: dict[str, str] = {
     "srlf": "hsfuse.fusers.network:SRLFFuser",
     "srlf-any": "hsfuse.fusers.anysensor:AnySensor",
+    "best": "hsfuse.fusers.selection:Best",
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
     "glp-ens": "hsfuse.fusers.blend:DenoisedGLP",

@@ -26,16 +26,19 @@ WINDOW_SIGMA = 1.5
 
 
 class AdaptiveRegression:
-    """Fitted on LR `pairs` and their coefficients (K, n); gives the mean image of tiles."""
+    """Fitted on LR `pairs` and their coefficients (K, n); gives the mean image of tiles.
 
-    def __init__(self, pairs: Pairs, coefficients: Tensor) -> None:
+    `noise` (c,) is the variance of the MSI's noise per pixel, which the blurred MSI of the pairs has lost.
+    """
+
+    def __init__(self, pairs: Pairs, coefficients: Tensor, noise: Tensor | None = None) -> None:
         y = pairs.msi
         centre, spread = y.mean(1), y.std(1).clamp_min(1e-6)
         self.standardise = AffineMap(torch.diag(1 / spread), -centre / spread)
         z = self.standardise.columns(y)
         covariance = torch.cov(z) + 1e-6 * torch.eye(len(z), dtype=z.dtype, device=z.device)
         self.whiten = torch.linalg.inv(torch.linalg.cholesky(torch.atleast_2d(covariance)))
-        self.linear = fit_affine(z, coefficients)
+        self.linear = fit_affine(z, coefficients, noise=None if noise is None else noise.to(y) / spread.square())
         left = coefficients - self.linear.columns(z)
         features = _quadratic(z[None, :, :, None])[0, :, :, 0]
         self.quadratic = fit_affine(features, left, ridge=QUADRATIC_RIDGE / float(features.var(1).mean()))

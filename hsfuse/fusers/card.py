@@ -67,14 +67,49 @@ def save_checkpoint(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> 
 
 def load_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     """Card and tensors; ModelError when the file isn't an hsfuse checkpoint."""
+    return _open(path, with_tensors=True)
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card alone, without reading the weights; ModelError as `load_checkpoint`."""
+    return _open(path, with_tensors=False)[0]
+
+
+def _open(path: Path, with_tensors: bool) -> tuple[ModelCard, dict[str, Tensor]]:
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as archive:
             header = archive.metadata() or {}
-            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
+            names = archive.keys() if with_tensors else ()
+            tensors = {key: archive.get_tensor(key) for key in names}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
     if "card" not in header:
         raise ModelError(f"{path}: no hsfuse card in its header; make checkpoints with --save-model or hsfuse train")
     return ModelCard.from_json(header["card"]), tensors
+
+
+def check_card(card: ModelCard, scene: dict[str, int | str]) -> None:
+    """ModelError that lists what differs between weights and a scene's `scale`, `base` and so on (see `_facts`)."""
+    if card.kind == "bands":
+        raise ModelError(f"the weights {card.name!r} are for one pair of sensors; use --method srlf-bands")
+    facts = _facts(card)
+    wrong = [
+        f"{what}: weights {facts[what]}, scene {want}"
+        for what, want in scene.items()
+        if facts[what] not in ("any", want)
+    ]
+    if wrong:
+        raise ModelError(f"the weights {card.name!r} don't fit this scene ({'; '.join(wrong)})")
+
+
+def _facts(card: ModelCard) -> dict[str, int | str]:
+    """What of a card must fit a scene, by the name that people read."""
+    return {
+        "scale": card.scale,
+        "subspace dimension": card.config.channels,
+        "guide channels": card.config.guide,
+        "phase": card.phase,
+        "base": card.base,
+    }

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import TrainingScene
+from hsfuse.fusers import TrainingScene, make_fuser
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.frame import SceneFrame, Seen, fit_frame, reduced
 from hsfuse.fusers.problem import msi_noise
@@ -27,6 +27,8 @@ from hsfuse.subspace import SpectralSubspace
 
 #: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
 ROUNDING = 1e-5
+#: The method whose errors networks for any sensor learn to correct.
+KNOWN_BASE = "glp-ens"
 
 
 def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
@@ -77,17 +79,37 @@ def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Ob
     return replace(observation, guide=torch.cat([parts, share * parts, torch.full_like(parts[:, :1], share)], 1))
 
 
+class ConditionedFrame(SceneFrame):
+    """Frame on error-aligned axes: the network sees the averaged regression, conditioned, and corrects any method."""
+
+    def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
+        """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
+        seen = look(self, lrhsi, msi)
+        if self.fuser is None:
+            return seen
+        a, outside = self.fused(lrhsi, msi, seen.msi)
+        return replace(seen, start=a / self.unit[:, None, None], outside=outside)
+
+
 def conditioned_frame(
-    scene: TrainingScene, model: ObservationModel, dimension: int = DIMENSION, clean: bool = True
-) -> SceneFrame:
-    """Frame of a scene on error-aligned axes with `glp-ens` as base; `clean`: the MSI is denoised first, always."""
+    scene: TrainingScene,
+    model: ObservationModel,
+    dimension: int = DIMENSION,
+    clean: bool = True,
+    base: str | None = None,
+) -> ConditionedFrame:
+    """Frame of a scene on the axes of the known regression's errors; `clean`: the MSI is denoised first.
+
+    `base` names the method that the correction is added to, None: the regression itself.
+    """
     noise = msi_noise(scene).float() if clean else None
     used = scene if noise is None else replace(scene, msi=denoise(scene.msi, noise))
-    base = aligned(EnsembleGLP(dimension).fit(used, model), used)
-    return replace(fit_frame(used, base), noise=noise)
+    frame = fit_frame(used, aligned(EnsembleGLP(dimension).fit(used, model), used))
+    fuser = None if base is None else make_fuser(base).fit(scene, model)
+    return ConditionedFrame(**{**vars(frame), "noise": noise, "fuser": fuser})
 
 
 def look(frame: SceneFrame, lrhsi: Tensor, msi: Tensor) -> Seen:
-    """`SceneFrame.see` with a conditioned guide."""
-    seen = frame.see(lrhsi, msi)
+    """What a network for any sensor is trained on: the regression on the frame's axes, with a conditioned guide."""
+    seen = SceneFrame.see(replace(frame, fuser=None), lrhsi, msi)
     return replace(seen, obs=conditioned(frame, seen.base, seen.obs))

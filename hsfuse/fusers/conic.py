@@ -61,7 +61,9 @@ class Conic:
         clean = TrainingScene(scene.lrhsi, denoise(scene.msi, self.noise), scene.mask)
         self.problem = fit_problem(scene, model, self.dimension)
         pairs = lr_pairs(clean, model)
-        self.regression = AdaptiveRegression(pairs, self.problem.subspace.basis.to(pairs.lrhsi).T @ pairs.lrhsi)
+        self.regression = AdaptiveRegression(
+            pairs, self.problem.subspace.basis.to(pairs.lrhsi).T @ pairs.lrhsi, self.noise
+        )
         self.share = signal_share(self.problem.subspace.residual(scene.lrhsi), scene.mask)
         self._fit_priors(prior_covariance(self.regression.residual, detail_ratio(clean, model)))
         self._fit_dictionary(clean)

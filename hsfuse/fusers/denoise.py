@@ -16,6 +16,8 @@ from torch.nn.functional import conv2d, pad
 #: Window of the local statistics, in HR pixels.
 WINDOW_SIGMA = 2.0
 LEVELS = 2
+#: Share of the noise variance that is still there afterwards in the directions with little signal, about.
+LEFT = 0.5
 
 
 @torch.no_grad()

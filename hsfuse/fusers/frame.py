@@ -1,7 +1,8 @@
 """How a scene looks to the network: K normalised coefficients, a training-free base, and the MSI in the same space.
 
 z = E^T x / unit          what the network works on; unit (K,) is the scene's RMS per coefficient
-base                      the training-free fusion, in z
+base                      the training-free fusion that the network starts from, in z
+start                     what its correction is added to, in z: the base, unless the network knows another one
 guide                     the MSI brought into the subspace by the base's regression, in z: always K channels,
                           so that one set of weights serves every multispectral sensor
 step (K,)                 the base's RMS error per coefficient at reduced resolution, in z: the size of a correction
@@ -16,23 +17,29 @@ from torch import Tensor
 
 from hsfuse.fusers import Fuser, SubspaceFuser, TrainingScene, compose, make_fuser
 from hsfuse.fusers.denoise import denoise
-from hsfuse.fusers.problem import hsi_noise, msi_noise
+from hsfuse.fusers.problem import hsi_noise, mix, msi_noise
 from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
 
+#: Squared length of a method's axes that may lie outside a frame's subspace for the two to count as one.
+INSIDE = 1e-3
+
 
 @dataclass(frozen=True)
 class Seen:
-    """Base z (B, K, H, W), the network's observation, and what comes back in outside the subspace.
+    """Base z (B, K, H, W), the network's observation, what its correction is added to, and what lies outside E.
 
-    `outside` is (B, C, h, w) and interpolated at the end, or (B, C, H, W) for a base that doesn't work in the subspace.
+    `outside` is (B, C, h, w) and interpolated at the end, or (B, C, H, W) for a method that doesn't work in the
+    subspace. `msi` (B, c, H, W) is the MSI without its noise.
     """
 
     base: Tensor
     obs: Observation
     outside: Tensor
+    start: Tensor
+    msi: Tensor
 
 
 @dataclass(frozen=True)
@@ -51,21 +58,33 @@ class SceneFrame:
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
         """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
         clean = msi if self.noise is None else denoise(msi, self.noise)
-        method = self.fuser or self.base
-        if isinstance(method, SubspaceFuser):
-            outside = method.outside_low(lrhsi)
-            a = self.base.coefficients(lrhsi, clean) if self.fuser is None else method.coefficients(lrhsi, msi)
-            in_msi = self.model.upsample(self.base.model.spectral(outside))
-        else:
-            fused = method.predict(lrhsi, msi)
-            a = self.subspace.project(fused)
-            outside = fused - self.subspace.unproject(a)
-            in_msi = self.base.model.spectral(outside)
+        a, outside = self.fused(lrhsi, msi, clean)
+        high = outside if outside.shape[-2:] == msi.shape[-2:] else None
+        in_msi = (
+            self.model.upsample(self.base.model.spectral(outside)) if high is None else self.base.model.spectral(high)
+        )
         unit = self.unit[:, None, None]
         guide = self.base.regress(clean) / unit
         coefficients = self.subspace.project(lrhsi) / unit
         obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit)
-        return Seen(a / unit, obs, outside)
+        return Seen(a / unit, obs, outside, a / unit, clean)
+
+    def fused(self, lrhsi: Tensor, msi: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """The method's coefficients (B, K, H, W) on this frame's axes, and what it has outside of them (see `Seen`)."""
+        if self.fuser is None:
+            return self.base.coefficients(lrhsi, clean), self.base.outside_low(lrhsi)
+        if isinstance(self.fuser, SubspaceFuser):
+            turn = self.subspace.basis.T @ self.fuser.subspace.basis.to(self.subspace.basis)
+            if turn.square().sum() > turn.shape[1] - INSIDE:  # the same span, perhaps on other axes
+                return mix(turn, self.fuser.coefficients(lrhsi, msi)), self.fuser.outside_low(lrhsi)
+        fused = self.fuser.predict(lrhsi, msi)
+        a = self.subspace.project(fused)
+        return a, fused - self.subspace.unproject(a)
+
+    def inside(self, lrhsi: Tensor, seen: Seen) -> Tensor:
+        """The LRHSI (B, C, h, w) without what a result has outside the subspace."""
+        high = seen.outside.shape[-2:] == seen.start.shape[-2:]
+        return lrhsi - (self.model.spatial(seen.outside) if high else seen.outside)
 
     def finish(self, z: Tensor, seen: Seen) -> Tensor:
         """Network output z (B, K, H, W) to reflectance (B, C, H, W)."""
@@ -128,7 +147,6 @@ def rms(maps: Tensor) -> Tensor:
 
 #: Bases that the regression behind the network's guide can be itself.
 REGRESSIONS: dict[str, type[RegressionGLP]] = {
-    "glp-ens": EnsembleGLP,
     "glp-reg": RegressionGLP,
     "bicubic": BicubicSubspace,
 }

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import fit_affine, lr_pairs
+from hsfuse.fusers.samples import synthetic_bands
 from hsfuse.physics import ObservationModel
 
 #: Gains above this are noise: a synthetic band almost without detail.
@@ -41,8 +41,7 @@ class GLP:
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Regress the synthetic bands and their gains."""
         self.model = model
-        pairs = lr_pairs(scene, model)
-        self.synthesis = fit_affine(pairs.msi, pairs.lrhsi)
+        self.synthesis, _ = synthetic_bands(scene, model)
         self.gain = self._detail_gains(scene)
         return self
 

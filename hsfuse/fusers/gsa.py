@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import AffineMap, fit_affine, lr_pairs
+from hsfuse.fusers.samples import AffineMap, fit_affine, synthetic_bands
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import fit_subspace
 
@@ -41,8 +41,7 @@ class GSA:
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Regress synthesis, intensity and gains on the valid LR pixels."""
         self.model = model
-        pairs = lr_pairs(scene, model)
-        synthesis = fit_affine(pairs.msi, pairs.lrhsi)
+        synthesis, pairs = synthetic_bands(scene, model)
         basis = fit_subspace(pairs.lrhsi, self.components).basis.double()
         on_components = fit_affine(basis.T @ pairs.lrhsi, pairs.msi)
         self.intensity = AffineMap(on_components.weight @ basis.T, on_components.offset)

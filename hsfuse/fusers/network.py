@@ -1,26 +1,37 @@
-"""SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace."""
+"""SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace.
+
+Three stages follow the base, each kept as far as the scene's own held-out blocks bear it out: weights for any sensor
+(or none, then the network starts from scratch), adaptation to the scene, and the step back to both inputs.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from hsfuse.errors import ModelError, SettingError
-from hsfuse.fusers import METHODS, Requirements, TrainingScene
-from hsfuse.fusers.adaptation import Adaptation, AdaptationLog, AdaptSettings
-from hsfuse.fusers.card import ModelCard, load_checkpoint, save_checkpoint
+from hsfuse.fusers import METHODS, Requirements, TrainingScene, scene_subspace
+from hsfuse.fusers.adaptation import FROM_SCRATCH, FROM_WEIGHTS, Adaptation, AdaptationLog, AdaptSettings, Stage, Start
+from hsfuse.fusers.card import ModelCard, check_card, load_checkpoint, save_checkpoint
+from hsfuse.fusers.conditioning import KNOWN_BASE, conditioned_frame, guides
+from hsfuse.fusers.consistency import Consistency, fit_consistency
 from hsfuse.fusers.frame import SceneFrame, make_frame
+from hsfuse.fusers.regression import DIMENSION
+from hsfuse.fusers.rehearsal import Rehearsal
+from hsfuse.fusers.trust import Errors, prior_of
+from hsfuse.model_zoo import find_weights
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel
 
 log = logging.getLogger(__name__)
 
-#: Held-out error below which, relative to the base's, the network is worth having.
+#: Held-out error below which, relative to the base's, a network without a prior is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
 #: Methods that the network can correct; weights for any sensor work on axes of their own.
@@ -28,7 +39,10 @@ BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
 
 
 class SRLFFuser:
-    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
+
+    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None to start from scratch.
+    """
 
     name = "srlf"
     requirements = Requirements(halo=5)
@@ -39,7 +53,7 @@ class SRLFFuser:
     def __init__(
         self,
         base: str = DEFAULT_BASE,
-        weights: Path | None = None,
+        weights: Path | Literal["auto"] | None = "auto",
         adapt: AdaptSettings | None = None,
         config: SRLFConfig | None = None,
         turns: int = 8,
@@ -50,69 +64,144 @@ class SRLFFuser:
         self.settings = adapt or AdaptSettings()
         self.adaptation = AdaptationLog()
         self.card: ModelCard | None = None
+        self.consistency: Consistency | None = None
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
-        """Fit the base, then the network on the scene; what the held-out cells don't bear out is not used."""
-        self.frame = make_frame(scene, model, self.base_name)
+        """Fit the base, then the network; what the held-out cells don't bear out is not used.
+
+        ModelError for a checkpoint that doesn't fit the scene.
+        """
+        clock, device = time.monotonic(), scene.lrhsi.device
         self.turns = self.turns if model.symmetric else 1
-        self.net = self._make_net(scene, model.scale).to(scene.lrhsi.device)
-        run = Adaptation(scene, self.frame, self.settings)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed)
-            self._adapt(run)
-        self.adaptation = run.log
+            self.net = self._make_net(scene, model).to(device)
+            rehearsal = Rehearsal(scene, self.frame, self.settings.seed)
+            run = Adaptation(rehearsal, self.settings, self.start)
+            self.adaptation = run.log
+            clock = self._note("base", Errors(1.0, 1.0), clock)
+            if rehearsal.possible:
+                clock = self._correct(run, clock)
+            else:
+                self._do_without_judge(run)
+        self.net.eval()
+        if rehearsal.possible and self.settings.consistency_step:
+            self._agree(rehearsal, clock)
+        log.info("SRLF-Net: %s", run.log.verdict)
         return self
 
-    def _make_net(self, scene: TrainingScene, scale: int) -> SRLFNet:
-        k = self.frame.unit.numel()
-        if self.weights is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.settings.seed)
-                return SRLFNet(self.config or SRLFConfig(k, k, scale, dropout=0.1))
-        self.card, tensors = load_checkpoint(self.weights)
-        check_card(self.card, scale, k)
+    @property
+    def start(self) -> Start:
+        """Where adaptation starts from."""
+        if self.card is None or self.card.kind != "any-sensor":
+            return FROM_SCRATCH
+        return replace(FROM_WEIGHTS, prior=prior_of(self.base_name))
+
+    def _make_net(self, scene: TrainingScene, model: ObservationModel) -> SRLFNet:
+        """The frame and the network that works in it."""
+        dimension = scene_subspace(scene, DIMENSION).dimension
+        path = fitting_weights(model.scale, dimension) if self.weights == "auto" else self.weights
+        if path is None:
+            self.frame = make_frame(scene, model, self.base_name)
+            return SRLFNet(self.config or SRLFConfig(dimension, dimension, model.scale, dropout=0.1))
+        self.card, tensors = load_checkpoint(path)
+        check_card(self.card, self._facts(model, dimension))
+        make = conditioned_frame if self.card.kind == "any-sensor" else make_frame
+        self.frame = make(scene, model, base=self.base_name)
         net = SRLFNet(self.card.config)
         try:
             net.load_state_dict({key: value for key, value in tensors.items() if not key.startswith("scene.")})
         except RuntimeError as error:
-            raise ModelError(f"{self.weights}: the weights don't fit the card's configuration") from error
+            raise ModelError(f"{path}: the weights don't fit the card's configuration") from error
         return net
 
-    def _adapt(self, run: Adaptation) -> None:
-        """Train within the budget, then decide how much of the network to use."""
-        if not run.possible:
-            self.share = torch.ones_like(self.frame.unit) * (self.weights is not None)
-            run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
-                "the weights are used as they are" if self.weights else f"the base {self.base_name} is the result"
-            )
-        else:
-            if self.settings.steps > 0 and self.settings.minutes > 0:
-                self.net = run.run(self.net)
-            self.share, error = run.trust(self.net, self.turns)
-            run.log.gain = 1 - error
-            self._judge(run, error)
-        self.net.eval()
-        log.info("SRLF-Net: %s", run.log.verdict)
+    def _facts(self, model: ObservationModel, dimension: int) -> dict[str, int | str]:
+        """What weights of the card's kind must be for."""
+        any_sensor = self.card is not None and self.card.kind == "any-sensor"
+        return {
+            "scale": model.scale,
+            "subspace dimension": dimension,
+            "guide channels": guides(dimension) if any_sensor else dimension,
+            "phase": f"{model.phase:g}",
+            "base": KNOWN_BASE if any_sensor else self.base_name,
+        }
 
-    def _judge(self, run: Adaptation, error: float) -> None:
-        if error < WORTHWHILE:
-            run.log.verdict = (
-                f"error on held-out blocks {1 - error:.1%} below the base {self.base_name} "
-                f"(weights of step {run.log.kept_step}, {self.share.mean():.0%} of the correction trusted)"
-            )
+    def _do_without_judge(self, run: Adaptation) -> None:
+        self.share = torch.full_like(self.frame.unit, run.start.amount if self.card else 0.0)
+        run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
+            "the weights are used as they are" if self.card else f"the base {self.base_name} is the result"
+        )
+
+    def _correct(self, run: Adaptation, clock: float) -> float:
+        """Train within the budget, then decide how much of the network to use; returns the time it is then."""
+        errors = self._trust(run)
+        if self.card is not None:
+            clock = self._note("weights", errors, clock)
+        if run.steps > 0 and run.minutes > 0:
+            self.net = run.run(self.net)
+            errors = self._trust(run)
+            clock = self._note("adaptation", errors, clock)
+        self._judge(run, errors)
+        return clock
+
+    def _trust(self, run: Adaptation) -> Errors:
+        """Set the share of each coefficient's correction that is used; the errors with it."""
+        rehearsal = run.rehearsal
+        correction = rehearsal.held_out(rehearsal.corrections(self.net, self.turns))
+        self.share = rehearsal.judge.trust(correction, run.start.prior)
+        return rehearsal.judge.errors(self.share * correction)
+
+    def _judge(self, run: Adaptation, errors: Errors) -> None:
+        """Without a prior, a network that gains nothing for sure is left out; with one, its share says all."""
+        worst = max(errors.error, errors.angle)
+        if run.start.prior is None and (errors.both >= WORTHWHILE or worst > 1 / WORTHWHILE):
+            self.share = torch.zeros_like(self.share)
+            run.log.verdict = f"held-out blocks got no better than the base {self.base_name}: the base is the result"
             return
-        self.share = torch.zeros_like(self.share)
-        run.log.verdict = f"held-out blocks got no better than the base {self.base_name}: the base is the result"
+        run.log.gain = 1 - errors.error
+        run.log.verdict = (
+            f"error on held-out blocks {_change(errors.error)} the base {self.base_name}, spectral angle "
+            f"{_change(errors.angle)} (weights of step {run.log.kept_step}, {self.share.mean():.0%} of the correction "
+            "trusted)"
+        )
 
+    def _agree(self, rehearsal: Rehearsal, clock: float) -> None:
+        """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it."""
+        a = rehearsal.low.start * rehearsal.unit
+        if self.share.any():
+            a = a + self.share[:, None, None] * rehearsal.corrections(self.net, self.turns)
+        step = fit_consistency(rehearsal.scene, self.frame, rehearsal.usable(a - rehearsal.low.target))
+        inputs = rehearsal.inside()
+        after = step(a, *inputs)
+        judge = rehearsal.judge
+        errors, before = (judge.errors(rehearsal.held_out(maps) - judge.start) for maps in (after, a))
+        self.adaptation.stages[-1].misfits = step.relative_misfits(a, *inputs)
+        kept = errors.both <= before.both
+        self.consistency = step if kept else None
+        self._note("consistency", errors if kept else before, clock)
+        self.adaptation.stages[-1].misfits = step.relative_misfits(after if kept else a, *inputs)
+
+    def _note(self, name: str, errors: Errors, clock: float) -> float:
+        """Write a stage down; returns the time it is then."""
+        now = time.monotonic()
+        self.adaptation.stages.append(Stage(name, errors.error, errors.angle, round(now - clock, 2)))
+        return now
+
+    @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        if self.frame.fuser is not None and not self.share.any():
-            return self.frame.fuser.predict(lrhsi, msi)
-        seen = self.frame.see(lrhsi, msi)
-        z = seen.base
-        if self.share.any():
-            z = self.net.ensemble(z, seen.obs, (self.frame.step * self.share)[:, None, None], self.turns)
-        return self.frame.finish(z, seen)
+        frame, used = self.frame, bool(self.share.any())
+        if frame.fuser is not None and self.consistency is None and not used:
+            return frame.fuser.predict(lrhsi, msi)
+        seen = frame.see(lrhsi, msi)
+        z = seen.start
+        if used:
+            step = (frame.step * self.share)[:, None, None]
+            z = z + self.net.ensemble(seen.base, seen.obs, step, self.turns) - seen.base
+        if self.consistency is not None:
+            unit = frame.unit[:, None, None]
+            z = self.consistency(z * unit, frame.inside(lrhsi, seen), seen.msi) / unit
+        return frame.finish(z, seen)
 
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""
@@ -123,13 +212,13 @@ class SRLFFuser:
             "base": self.base_name,
             "weights": weights,
             "adaptation": self.adaptation.verdict,
+            "consistency": "off" if self.consistency is None else "brought back to both inputs within their noise",
             "MSI gain": ", ".join(f"{g:.3f}" for g in self.frame.gain.tolist()),
         }
 
     def save(self, path: Path, name: str) -> None:
         """Keep the fitted weights with their card."""
-        steps = self.adaptation.kept_step
-        card = ModelCard(
+        own = ModelCard(
             name,
             self.net.cfg,
             self.net.cfg.scale,
@@ -138,20 +227,22 @@ class SRLFFuser:
             kind="scene",
             trained_on="one scene, by reduced resolution and consistency",
             seed=self.settings.seed,
-            steps=steps,
-            extra={"adaptation": asdict(self.adaptation)},
+            steps=self.adaptation.kept_step,
         )
-        save_checkpoint(path, card, dict(self.net.state_dict()))
+        if self.card is not None and self.card.kind == "any-sensor":  # they stay weights for any sensor
+            about = f"{self.card.trained_on}; then adapted to one scene, {own.steps} steps"
+            own = replace(self.card, name=name, trained_on=about, steps=self.card.steps + own.steps)
+        save_checkpoint(path, replace(own, extra={"adaptation": asdict(self.adaptation)}), dict(self.net.state_dict()))
 
 
-def check_card(card: ModelCard, scale: int, dimension: int) -> None:
-    """ModelError with a readable table when weights don't fit a scene."""
-    rows = [
-        ("scale", card.scale, scale),
-        ("subspace dimension", card.config.channels, dimension),
-        ("guide channels", card.config.guide, dimension),
-    ]
-    wrong = [f"{what}: weights {have}, scene {want}" for what, have, want in rows if have != want]
-    if wrong:
-        hint = "; use --method srlf-any for weights of any sensor" if card.kind == "any-sensor" else ""
-        raise ModelError(f"the weights {card.name!r} don't fit this scene ({'; '.join(wrong)}){hint}")
+def fitting_weights(scale: int, dimension: int) -> Path | None:
+    """Weights for any sensor of the collection; says so when there are none."""
+    path = find_weights(scale, dimension, KNOWN_BASE)
+    if path is None:
+        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", scale, dimension)
+    return path
+
+
+def _change(ratio: float) -> str:
+    """In words: "3.1% below"."""
+    return f"{abs(1 - ratio):.1%} {'below' if ratio <= 1 else 'above'}"

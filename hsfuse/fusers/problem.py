@@ -24,6 +24,9 @@ from hsfuse.subspace import SpectralSubspace
 
 #: Least noise assumed, relative to a band's RMS (56 dB): noise-free data must still be solvable.
 LEAST_NOISE = 1.5e-3
+#: Side of the blocks that the MSI's noise is measured in, in Haar coefficients, and the quantile of the blocks taken.
+NOISE_BLOCK = 6
+QUIET_BLOCKS = 0.25
 #: Ridge of the correction to R E: only what the scene shows clearly is corrected.
 CORRECTION_RIDGE = 1e-3
 
@@ -120,17 +123,33 @@ def hsi_noise(spectra: Tensor, subspace: SpectralSubspace) -> Tensor:
 def msi_noise(scene: TrainingScene) -> Tensor:
     """Noise variance per MSI band from the finest diagonal Haar coefficients: (c,).
 
-    Median absolute value / 0.6745 (Donoho, Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage", Biometrika
-    81(3)), times the share that the other bands can't explain: texture is common to the bands, noise isn't.
+    In every small block each band's coefficients are regressed on the other bands': texture is common to the bands,
+    noise isn't (Roger, Arnold 1996, "Reliably estimating the noise in AVIRIS hyperspectral images", IJRS 17(10), across
+    bands at one place in place of neighbours in both). What is left holds the band's own noise and, by the regression's
+    weights, the others'. The lower quartile of the blocks is taken: the others' texture isn't explained by a plane.
     """
-    rows, cols = (n // 2 * 2 for n in scene.msi.shape[2:])
-    y = scene.msi[..., :rows, :cols].double()
-    diagonal = (y[..., ::2, ::2] - y[..., 1::2, ::2] - y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 2
-    d = diagonal.transpose(0, 1).flatten(1)
-    sigma = d.abs().median(1).values / 0.6745
-    moment = d @ d.T / d.shape[1] + 1e-12 * torch.eye(len(d), dtype=d.dtype, device=d.device)
-    unexplained = 1 / (torch.linalg.inv(moment).diagonal() * moment.diagonal())
-    return (sigma.square() * unexplained).maximum(LEAST_NOISE**2 * y.square().mean((0, 2, 3))).clamp_min(1e-12)
+    moments, count = _block_moments(scene.msi.double())
+    c = len(moments[0])
+    eye = torch.eye(c, dtype=moments.dtype, device=moments.device)
+    noise = moments.diagonal(dim1=1, dim2=2).quantile(QUIET_BLOCKS, 0).clamp_min(1e-14)
+    for _ in range(2):  # the second time in units of the first, since the weights count bands as equally noisy
+        unit = moments / (noise.sqrt()[:, None] * noise.sqrt())
+        level = unit.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        inverse = torch.linalg.inv(unit + (1e-6 * level + 1e-12) * eye)
+        left = count / max(count - c + 1, 1) / inverse.diagonal(dim1=1, dim2=2)
+        weights = inverse * (left * max(count - c + 1, 1) / count)[..., None]
+        noise = noise * (left / weights.square().sum(2)).quantile(QUIET_BLOCKS, 0).clamp_min(1e-6)
+    return noise.maximum(LEAST_NOISE**2 * scene.msi.double().square().mean((0, 2, 3))).clamp_min(1e-12)
+
+
+def _block_moments(y: Tensor) -> tuple[Tensor, int]:
+    """Second moments (blocks, c, c) of the diagonal Haar coefficients of an MSI, and how many each block has."""
+    rows, cols = (n // 2 * 2 for n in y.shape[2:])
+    y = y[..., :rows, :cols]
+    d = (y[..., ::2, ::2] - y[..., 1::2, ::2] - y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 2
+    high, wide = (min(NOISE_BLOCK, n) for n in d.shape[2:])
+    blocks = d.unfold(2, high, high).unfold(3, wide, wide).permute(0, 2, 3, 1, 4, 5).flatten(4).flatten(0, 2)
+    return blocks @ blocks.mT / (high * wide), high * wide
 
 
 def conjugate_gradients(

@@ -70,17 +70,26 @@ def signal_share(maps: Tensor, mask: Tensor) -> Tensor:
     return (correlation / SIGNAL_CORRELATION).clamp(0, 1)
 
 
-def ridge_regression(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def ridge_regression(features: Tensor, targets: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """W (K, f) and b (K, 1) with W features + b closest to targets; features (f, n), targets (K, n).
 
-    The ridge is chosen per target by generalised cross-validation (Golub, Heath, Wahba 1979, eq. 1.4).
+    The ridge is chosen per target by generalised cross-validation (Golub, Heath, Wahba 1979, eq. 1.4). `noise` (f, f)
+    is the covariance of noise that the features will have where W is used and don't have here: its share in W's error
+    is minimised, too, as if the features came again with that noise (Bishop 1995, "Training with noise is equivalent to
+    Tikhonov regularization", Neural Computation 7(1)).
     """
     f, t = features.double(), targets.double()
     n = f.shape[1]
     mean, target_mean = f.mean(1, keepdim=True), t.mean(1, keepdim=True)
     std = f.std(1, keepdim=True).clamp_min(1e-12)
-    u, d, vt = torch.linalg.svd(((f - mean) / std).T, full_matrices=False)  # (n, r), (r,), (r, f)
-    p = u.T @ (t - target_mean).T  # (r, K)
+    rows, sought = ((f - mean) / std).T, (t - target_mean).T
+    if noise is not None:
+        unit = noise.to(f) / std / std.T
+        values, vectors = torch.linalg.eigh(n * (unit + unit.T) / 2)
+        rows = torch.cat([rows, values.clamp_min(0).sqrt()[:, None] * vectors.T])
+        sought = torch.cat([sought, sought.new_zeros(len(values), sought.shape[1])])
+    u, d, vt = torch.linalg.svd(rows, full_matrices=False)  # (n, r), (r,), (r, f)
+    p = u.T @ sought  # (r, K)
     shrink = d**2 / (d**2 + n * d.new_tensor(RIDGES)[:, None])  # (ridges, r)
     rss = ((t - target_mean) ** 2).sum(1) - (2 * shrink - shrink**2) @ p**2  # (ridges, K)
     score = rss / (n - 1 - shrink.sum(1, keepdim=True)).clamp_min(1e-3) ** 2
@@ -113,10 +122,14 @@ class RegressionGLP:
         self.weights = []
         for features in self.feature_sets:
             low = torch.cat([model.spatial(features(block, self.level)) for block in scene.msi.split(1)])
-            weight, constant = ridge_regression(_pixels(low, scene.mask), targets)
+            weight, constant = ridge_regression(_pixels(low, scene.mask), targets, self.feature_noise(features, scene))
             self.weights.append((weight.float(), constant.float()))
         self.residual_share = signal_share(self.subspace.residual(scene.lrhsi), scene.mask)
         return self
+
+    def feature_noise(self, features: Features, scene: TrainingScene) -> Tensor | None:
+        """Covariance (f, f) of the noise in a pixel's features, which blurring to the LR grid averages out."""
+        return None
 
     def regress(self, msi: Tensor) -> Tensor:
         """The MSI brought into the subspace, mean of g(Y) over the feature sets: (B, c, H, W) -> (B, K, H, W)."""

@@ -56,12 +56,26 @@ class AffineMap:
         return self.weight @ x + self.offset[:, None]
 
 
-def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE) -> AffineMap:
-    """Least squares of targets (q, n) on features (p, n) and a constant, with a ridge term on the weights."""
+def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE, noise: Tensor | None = None) -> AffineMap:
+    """Least squares of targets (q, n) on features (p, n) and a constant, with a ridge term on the weights.
+
+    `noise` (p,) is the variance that the features' noise will have in use beyond what it has here (Bishop 1995).
+    """
     mean_f, mean_t = features.mean(1, keepdim=True), targets.mean(1, keepdim=True)
     centred = features - mean_f
     moment = centred @ centred.T
     damping = (ridge * moment.diagonal().mean()).clamp_min(torch.finfo(moment.dtype).tiny)
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    if noise is not None:
+        moment = moment + features.shape[1] * torch.diag(noise.to(moment))
     weight = torch.linalg.solve(moment + damping * eye, centred @ (targets - mean_t).T).T
     return AffineMap(weight, (mean_t - weight @ mean_f)[:, 0])
+
+
+def synthetic_bands(scene: TrainingScene, model: ObservationModel) -> tuple[AffineMap, Pairs]:
+    """The MSI as seen by each HSI band, regressed on the LR grid, and the pairs it was regressed on.
+
+    Hypersharpening: Selva et al. 2015, "Hyper-sharpening: a first approach on SIM-GA data", IEEE JSTARS 8(6).
+    """
+    pairs = lr_pairs(scene, model)
+    return fit_affine(pairs.msi, pairs.lrhsi), pairs

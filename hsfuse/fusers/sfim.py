@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import fit_affine, lr_pairs
+from hsfuse.fusers.samples import synthetic_bands
 from hsfuse.physics import ObservationModel
 
 #: Smallest damping, relative to a band's RMS: a regression without residual must still not divide by zero.
@@ -39,8 +39,7 @@ class SFIM:
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Regress the synthetic bands and measure their residuals."""
         self.model = model
-        pairs = lr_pairs(scene, model)
-        self.synthesis = fit_affine(pairs.msi, pairs.lrhsi)
+        self.synthesis, pairs = synthetic_bands(scene, model)
         residual = pairs.lrhsi - self.synthesis.columns(pairs.msi)
         floor = LEAST_DAMPING * pairs.lrhsi.square().mean(1)
         self.damping = residual.square().mean(1).maximum(floor * LEAST_DAMPING)

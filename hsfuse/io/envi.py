@@ -139,6 +139,6 @@ def _whole(header: Path, fields: Mapping[str, str], name: str) -> int:
     text = fields.get(name)
     if text is None:
         raise InputError(f"{header} lacks the field '{name}'")
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > 18:  # "²" is a digit, but no decimal one
         raise InputError(f"{header} says {name} = {text}; wanted a whole number")
     return int(text)

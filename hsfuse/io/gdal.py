@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -73,6 +75,25 @@ def map_crs(ds: DatasetReader) -> CRS | None:
     """The dataset's CRS; None for the "Arbitrary" one that GDAL makes of an ENVI map info without a projection."""
     local = ds.crs is not None and ds.crs.to_wkt().startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS"))
     return None if local else ds.crs
+
+
+def map_transform(ds: DatasetReader, pair: EnviPair | None) -> Affine:
+    """The dataset's transform, with the origin of a rotated ENVI image put right.
+
+    GDAL goes from the reference pixel of `map info` to the first pixel along the map's axes, which misses it when the
+    image is rotated and the reference pixel isn't (1, 1).
+    """
+    t, info = ds.transform, pair.items("map info") if pair is not None else []
+    if len(info) < 7 or (t.b == 0 and t.d == 0):
+        return t
+    try:
+        sample, line, x, y = (float(item) for item in info[1:5])
+    except ValueError:
+        return t
+    if not all(map(isfinite, (sample, line, x, y))):
+        return t
+    at = t @ (sample - 1, line - 1)
+    return Affine.translation(x - at[0], y - at[1]) @ t
 
 
 def bands_and_mask(ds: DatasetReader, note: Callable[[str], None]) -> tuple[list[int], bool]:

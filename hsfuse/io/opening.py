@@ -11,7 +11,6 @@ from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.stack import name_bands, open_stack
 
-
 #: One file or product, or several files that make one image.
 Paths = str | Path | Sequence[str | Path]
 

@@ -106,6 +106,19 @@ def move_into_place(temporary: tuple[Path, ...], files: tuple[Path, ...]) -> Non
         os.replace(source, target)
 
 
+def write_whole(path: str | Path, text: str) -> None:
+    """A text file, under a temporary name first: it is there whole or not at all; OutputError when that can't be."""
+    path = Path(path)
+    (temporary,) = temporary_files((path,))
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        move_into_place((temporary,), (path,))
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def remove(path: Path) -> None:
     """Remove a file, or the folder of an unfinished Zarr group."""
     if path.is_dir():

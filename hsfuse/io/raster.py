@@ -15,9 +15,13 @@ from hsfuse.cube import BoolArray
 from hsfuse.errors import InputError
 from hsfuse.grid import Grid
 from hsfuse.io.envi import EnviPair
-from hsfuse.io.gdal import bands_and_mask, common_dtype, gdal_env, map_crs, one_line, open_dataset
+from hsfuse.io.gdal import bands_and_mask, common_dtype, gdal_env, map_crs, map_transform, one_line, open_dataset
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
+
+
+#: Scales and offsets beyond this, or NaN, are no radiometry.
+LARGEST_FACTOR = 1e30
 
 
 class RasterReader(CubeReader):
@@ -40,7 +44,7 @@ class RasterReader(CubeReader):
         self._bands, self._masked = bands_and_mask(ds, self._note)
         self.driver = ds.driver
         self.dtype = common_dtype(self.path, [ds.dtypes[b - 1] for b in self._bands])
-        self.grid = Grid((ds.height, ds.width), ds.transform, map_crs(ds))
+        self.grid = Grid((ds.height, ds.width), map_transform(ds, pair), map_crs(ds))
         self.nodata_values = [ds.nodatavals[b - 1] for b in self._bands]
         if not self.grid.georeferenced:
             self._note("not georeferenced" + (" (ground control points are not used)" if ds.gcps[0] else ""))
@@ -50,6 +54,9 @@ class RasterReader(CubeReader):
         """Factors from GDAL, else from the header's reflectance scale factor, else raw numbers."""
         self.scales = np.array([self._ds.scales[b - 1] for b in self._bands])
         self.offsets = np.array([self._ds.offsets[b - 1] for b in self._bands])
+        if not (self.scales.all() and (np.abs([self.scales, self.offsets]) < LARGEST_FACTOR).all()):
+            self._note("the scales or offsets make no sense and are not used")
+            self.scales, self.offsets = np.ones(len(self._bands)), np.zeros(len(self._bands))
         if (self.scales == 1).all() and (self.offsets == 0).all():
             self.scales /= self._reflectance_factor(pair)
             if (self.scales == 1).all() and np.issubdtype(self.dtype, np.integer):

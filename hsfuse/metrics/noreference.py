@@ -1,8 +1,8 @@
 """Metrics without a reference: QNR's family, Khan's, and consistency with both inputs.
 
 D_s and QNR were defined for one PAN band; for a multi-band guide D_s is defined here explicitly (see `d_s`). RQNR is
-not offered: its spatial term is the R^2 of a regression of the PAN on the fused bands, which 200 bands always fit.
-QNR alone rewards doing nothing to the spectra: read it beside consistency.
+given where the literature defines it, for an MSI of one band. QNR alone rewards doing nothing to the spectra: read it
+beside consistency.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from hsfuse.errors import SettingError
 from hsfuse.metrics.blocks import BandPairSums, Q2nSums
 from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.reference import put_pixel_metrics
+from hsfuse.metrics.regression import RegressionSums
 from hsfuse.metrics.result import MetricResult, band_mean
 from hsfuse.metrics.windowed import UiqiSums
-from hsfuse.metrics.windows import Array, Tile, View, fit_window, make_pair, make_view
+from hsfuse.metrics.windows import Array, Pair, Tile, View, fit_window, make_pair, make_view
 
 _NO_WINDOW = "no window is wholly valid at both resolutions"
 
@@ -39,6 +40,7 @@ class NoReferenceMetrics:
         self.pairs, self.lr_pairs = BandPairSums(shape[0], self.window), BandPairSums(shape[0], self.window)
         self.guide, self.lr_guide = UiqiSums(msi_bands, self.window), UiqiSums(msi_bands, self.window)
         self.khan = Q2nSums(self.window)
+        self.regression = RegressionSums(shape[0]) if msi_bands == 1 else None
         self.spatial, self.spectral = PixelSums(shape[0]), PixelSums(msi_bands)
 
     def update_high(
@@ -50,6 +52,8 @@ class NoReferenceMetrics:
         self.pairs.update(fused, view)
         self.guide.update(pair)
         self.spectral.update(pair)
+        if self.regression is not None:
+            self.regression.update(Pair(view, fused, msi))
 
     def update_low(
         self,
@@ -81,6 +85,10 @@ class NoReferenceMetrics:
         result.put("qnr", qnr(spectral, spatial), "d_lambda or d_s is")
         result.put("d_lambda_khan", khan, "no block is wholly valid with an LRHSI that varies")
         result.put("hqnr", qnr(khan, spatial), "d_lambda_khan or d_s is")
+        if self.regression is not None:
+            unexplained = 1 - self.regression.r_squared()
+            result.put("d_sr", unexplained, "the MSI's band is constant")
+            result.put("rqnr", qnr(khan, unexplained), "d_lambda_khan or d_sr is")
         self._note_window(result)
         return result
 
@@ -142,6 +150,17 @@ def d_s(
 def qnr(spectral: float, spatial: float) -> float:
     """(1 - spectral)(1 - spatial), exponents 1: QNR with D_lambda, HQNR with Khan's. Source: Alparone et al. 2008."""
     return (1 - spectral) * (1 - spatial)
+
+
+def d_sr(fused: Array, msi: Array, mask: Array | None = None) -> float:
+    """RQNR's spatial distortion 1 - R^2 of the fit of an MSI of one band (1, H, W) by the fused bands (C, H, W).
+
+    Least squares with a constant over all valid pixels; NaN for a constant MSI. Source: Alparone, Garzelli and Vivone
+    2018.
+    """
+    sums = RegressionSums(fused.shape[0])
+    sums.update(Pair(make_view([fused, msi], mask, None, fused.shape[1:]), fused, msi))
+    return 1 - sums.r_squared()
 
 
 def d_lambda_khan(degraded: Array, lrhsi: Array, window: int = 32, mask: Array | None = None) -> float:

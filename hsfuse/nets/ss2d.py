@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hsfuse.nets.scan import scan2d
+from hsfuse.nets.scan import fused_block, scan2d
 
 DT_MIN, DT_MAX = 1e-3, 1e-1
 DIRECTIONS = 4
@@ -53,7 +53,9 @@ class SS2D(nn.Module):
         return scan2d(u, proj, self.dt_weight, self.dt_bias, self.a_log, self.skip), gate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Block output, shape of `x`."""
+        """Block output, shape of `x`; on the CPU without gradients fused."""
+        if not (self.training or torch.is_grad_enabled()) and (fused := fused_block(x)):
+            return fused(self, x)
         y, gate = self._inner(self.norm(x.permute(0, 2, 3, 1)))
         y = self.out_proj(self.out_norm(y) * functional.silu(gate))
         return x + self.dropout(y).permute(0, 3, 1, 2)

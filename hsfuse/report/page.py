@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from markupsafe import Markup
 from hsfuse import __version__
 from hsfuse.assessment import SECTIONS, Assessment, Row, number, rows, short_names
 from hsfuse.errors import OutputError
+from hsfuse.io.outputs import write_whole
 from hsfuse.metrics import CATALOGUE
 from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures
 from hsfuse.report.words import cards, flat, in_short, method_words, training_words
@@ -107,13 +107,5 @@ def write_report(assessments: Sequence[Assessment], path: str | Path, *, overwri
     """Render and write one HTML file, under a temporary name first; OutputError when that can't be."""
     path = Path(path)
     check_report_path(path, overwrite)
-    page = render_report(assessments)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"the report {path} can't be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, render_report(assessments))
     return path

@@ -6,6 +6,7 @@ Letters: C hyperspectral bands, c multispectral bands, n samples of a response t
 from hsfuse.srf.bands import MIN_COVERAGE, BandMatch, CoveredBands, covered_bands, match_bands
 from hsfuse.srf.library import SrfRecord, list_srfs, load_srf
 from hsfuse.srf.response import SpectralResponse
+from hsfuse.srf.writing import check_csv, write_srf
 
 __all__ = [
     "MIN_COVERAGE",
@@ -13,8 +14,10 @@ __all__ = [
     "CoveredBands",
     "SpectralResponse",
     "SrfRecord",
+    "check_csv",
     "covered_bands",
     "list_srfs",
     "load_srf",
     "match_bands",
+    "write_srf",
 ]

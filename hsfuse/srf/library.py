@@ -128,6 +128,7 @@ def _read_csv(path: Path) -> SpectralResponse:
         approximate=record.approximate,
         path=path,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        weights=meta.get("values", "").startswith("weights"),
         defaults=defaults,
         colours=colours,
     )

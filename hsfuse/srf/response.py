@@ -23,6 +23,7 @@ class SpectralResponse:
     """Relative response (c, n) of c bands, peak 1, at n rising wavelengths in nm; linear between, zero outside.
 
     `approximate`: built from published centres and widths, not measured. `note` is what a user should be told.
+    `weights`: the values are weights of an HSI's bands at these centres, such as were estimated from a pair.
     `defaults`: number of bands of an MSI file -> the bands usually delivered; `colours`: colour -> band.
     """
 
@@ -37,13 +38,19 @@ class SpectralResponse:
     path: Path | None = None
     sha256: str = ""
     note: str = ""
+    weights: bool = False
     defaults: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def curve(self) -> FloatArray:
+        """(c, n) response per nm, any scale: weights of wide HSI bands are large for that reason alone."""
+        return self.response / np.gradient(self.wavelengths_nm) if self.weights else self.response
+
+    @property
     def centres_nm(self) -> FloatArray:
         """(c,) response-weighted mean wavelength of each band."""
-        low, high = self.response[:, :-1], self.response[:, 1:]
+        low, high = self.curve[:, :-1], self.curve[:, 1:]
         wl, step = self.wavelengths_nm, np.diff(self.wavelengths_nm)
         moment = (low * (2 * wl[:-1] + wl[1:]) + high * (wl[:-1] + 2 * wl[1:])) @ step / 6
         return moment / ((low + high) @ step / 2)
@@ -51,7 +58,7 @@ class SpectralResponse:
     @property
     def fwhm_nm(self) -> FloatArray:
         """(c,) distance between the outermost crossings of half the peak."""
-        return np.array([_half_width(self.wavelengths_nm, row) for row in self.response])
+        return np.array([_half_width(self.wavelengths_nm, row) for row in self.curve])
 
     def select(self, bands: Sequence[str]) -> SpectralResponse:
         """The same response with only `bands`, in that order; an unknown name is a SrfError."""
@@ -79,7 +86,7 @@ class SpectralResponse:
         """
         centres, fwhm = _checked_centres(wavelengths_nm, fwhm_nm)
         order = np.argsort(centres, kind="stable")
-        nodes, member = _merged(centres[order])
+        nodes, member = merged_centres(centres[order])
         widths = _node_widths(nodes, None if fwhm is None else fwhm[order], member)
         weights, coverage = _integrate(self, nodes, widths)
         if centres.size == self.wavelengths_nm.size and np.allclose(centres[order], self.wavelengths_nm, atol=0.01):
@@ -104,7 +111,7 @@ def _checked_centres(wavelengths_nm: ArrayLike, fwhm_nm: ArrayLike | None) -> tu
     return centres, fwhm
 
 
-def _merged(centres: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+def merged_centres(centres: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
     """Nodes (m,) from rising centres (C,), near duplicates merged to their mean, and the node (C,) of each centre."""
     step = np.diff(centres)
     usual = np.median(step[step > 0]) if (step > 0).any() else 0.0
@@ -144,7 +151,7 @@ def _integrate(srf: SpectralResponse, nodes: FloatArray, widths: FloatArray) -> 
     edges = [edge for hole in holes for edge in hole if np.isfinite(edge) and edge > 0]
     wl = srf.wavelengths_nm
     fine = np.unique(np.concatenate([wl, [x for x in (*nodes, *edges) if wl[0] < x < wl[-1]]]))
-    response = np.array([np.interp(fine, wl, row) for row in srf.response])
+    response = np.array([np.interp(fine, wl, row) for row in srf.curve])
     mid, area = (fine[:-1] + fine[1:]) / 2, (response[:, :-1] + response[:, 1:]) * np.diff(fine) / 2
     seen = ~np.any([(mid > low) & (mid < high) for low, high in holes], axis=0)
     inside = (mid > holes[0][1]) & (mid < holes[1][0])

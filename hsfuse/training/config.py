@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hsfuse.errors import SettingError
+from hsfuse.toml_tables import read_toml, take_table
 from hsfuse.training.draws import DrawSettings
 from hsfuse.training.patches import PatchSettings
 
@@ -28,10 +28,14 @@ class NetSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Patterns of reference files below the data folder; `train` pairs each with how often it is drawn."""
+    """Patterns of reference files below the data folder; `train` pairs each with how often it is drawn.
+
+    No scene may be on two sides. `test` scenes, where they are there, are scored at the end and used for nothing else.
+    """
 
     train: tuple[tuple[str, float], ...]
     validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     description: str = ""
     terms: str = ""
     normalise: Literal["none", "maximum"] = "none"
@@ -39,7 +43,11 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Optimiser, schedule and loss: `gain`, `l1` and `angle` are the weights of the loss's terms."""
+    """Optimiser, schedule and loss: `gain`, `l1` and `angle` are the weights of the loss's terms.
+
+    The learning rate falls during the last `falling` share of the steps. With "bf16" the network runs in mixed
+    precision on a GPU, the loss and the scan's states in float32; on a CPU it makes no difference.
+    """
 
     steps: int
     batch: int = 4
@@ -48,12 +56,14 @@ class OptimiserSettings:
     final_learning_rate: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     warmup: int = 100
+    falling: float = 1.0
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.99
     gain: float = 1.0
     l1: float = 0.0
     angle: float = 0.3
+    precision: Literal["float32", "bf16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,7 @@ class TrainConfig:
 
 def load_config(path: Path) -> TrainConfig:
     """Read a run from TOML; SettingError names the table and key that don't fit."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path}: can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path}: not TOML ({error})") from error
-    return parse_config(raw, str(path))
+    return parse_config(read_toml(path), str(path))
 
 
 def parse_config(raw: dict[str, Any], where: str = "the configuration") -> TrainConfig:
@@ -99,34 +103,19 @@ def parse_config(raw: dict[str, Any], where: str = "the configuration") -> Train
     kind = tables.get("kind", "any-sensor")
     if kind not in KINDS:
         raise SettingError(f"{where}: kind {kind!r} is unknown, wanted one of {', '.join(KINDS)}")
-    net = _table(where, tables, "net", NetSettings)
+    net = take_table(where, tables, "net", NetSettings)
     draws = patches = None
     if kind == "any-sensor":
-        draws = _table(where, tables, "draws", DrawSettings, scale=net.scale, channels=net.channels)
+        draws = take_table(where, tables, "draws", DrawSettings, scale=net.scale, channels=net.channels)
     else:
-        patches = _table(where, tables, "patches", PatchSettings, scale=net.scale)
-    data, optimiser = _table(where, tables, "data", DataSettings), _table(where, tables, "optimiser", OptimiserSettings)
+        patches = take_table(where, tables, "patches", PatchSettings, scale=net.scale)
+    data, optimiser = (
+        take_table(where, tables, "data", DataSettings),
+        take_table(where, tables, "optimiser", OptimiserSettings),
+    )
     top = {key: tables.pop(key) for key in ("name", "kind", "start", "seed", "check_every") if key in tables}
     if tables:
         raise SettingError(f"{where}: unknown entries {', '.join(sorted(tables))}")
     if "name" not in top:
         raise SettingError(f"{where}: `name` is missing; it names the weights")
     return TrainConfig(net=net, data=data, optimiser=optimiser, draws=draws, patches=patches, source=raw, **top)
-
-
-def _table(where: str, tables: dict[str, Any], key: str, cls: type, **given: Any) -> Any:
-    """Take the table `key` out of `tables` as an instance of `cls`; lists become tuples."""
-    values = {**tables.pop(key, {}), **given}
-    known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise SettingError(
-            f"{where}: [{key}] has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-    try:
-        return cls(**{name: _frozen(value) for name, value in values.items()})
-    except TypeError as error:
-        raise SettingError(f"{where}: [{key}] is incomplete ({error})") from error
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -19,7 +19,7 @@ from hsfuse.fusers.conditioning import conditioned_frame, guides, look
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel, gaussian_psf
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
-from hsfuse.training.sample import Reference, Sample, sample
+from hsfuse.training.sample import EVERY, Reference, Sample, sample
 
 #: Sides of a reference, in LR pixels, below which a base can't be fitted.
 MIN_LR_PIXELS = 4
@@ -64,9 +64,9 @@ class DrawSource:
         weights = np.array([r.weight for r in references])
         self._shares = weights / weights.sum()
 
-    def batch(self, number: int, size: int) -> list[Sample]:
-        """The `size` samples of batch `number`."""
-        return [self.draw(number * size + i) for i in range(size)]
+    def batch(self, number: int, size: int, part: slice = EVERY) -> list[Sample]:
+        """The `size` samples of batch `number`, or `part` of them."""
+        return [self.draw(number * size + i) for i in range(size)[part]]
 
     def draw(self, number: int) -> Sample:
         """Draw `number`; one from which nothing can be learned is replaced by another."""

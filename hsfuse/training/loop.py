@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,13 @@ from tqdm import tqdm
 
 from hsfuse.errors import ModelError, OutputError
 from hsfuse.fusers.card import ModelCard, save_checkpoint
+from hsfuse.report.curves import draw_curves
+from hsfuse.training.bands import BandSource
 from hsfuse.training.config import TrainConfig
-from hsfuse.training.references import load_references
+from hsfuse.training.parallel import join_peers, leave_peers
+from hsfuse.training.references import load_references, load_test
+from hsfuse.training.sample import Reference
+from hsfuse.training.scores import LABEL, scene_scores
 from hsfuse.training.trainer import TERMS, Trainer
 
 log = logging.getLogger(__name__)
@@ -32,22 +41,49 @@ def train(
 ) -> ModelCard:
     """Train and write `output` (safetensors with its card), `output`.state beside it for --resume, and a CSV log.
 
-    Weights and state are written every `check_every` steps and on interruption; the card of the last is returned.
+    Weights and state are written every `check_every` steps and on interruption; the card of the last is returned. A
+    picture of the log is drawn at the end, and with a base on whole scenes these are scored with the test scenes. Under
+    torchrun the first process writes.
     """
     state, table = output.with_suffix(".state"), output.with_suffix(".csv")
     check_weights_path(output, overwrite or resume)
     if resume and not state.is_file():
         raise ModelError(f"{state}: nothing to resume; run without --resume first")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    trainer = Trainer(config, *load_references(config, data), where)
+    peers, where = join_peers(where)
+    train_on, validate_on = load_references(config, data)
+    trainer = Trainer(config, train_on, validate_on, where, output.with_suffix(".cache"), peers)
     if resume:
         trainer.restore(state)
     try:
-        _run(trainer, output, state, table)
+        with interruptible():
+            _run(trainer, output, state, table)
+            if peers.first:
+                trainer.best |= _final_scores(trainer, [*validate_on, *load_test(config, data)])
+                _write(trainer, output, state, trainer.best)
     except KeyboardInterrupt:
-        _write(trainer, output, state, {})
+        if peers.first:
+            _write(trainer, output, state, trainer.best)
         raise
+    finally:
+        if peers.first and table.is_file():
+            draw_curves(table, output.with_suffix(".png"))
+        leave_peers()
     return trainer.card(trainer.best)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Interruption and termination both raise KeyboardInterrupt, in a shell's background job, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_weights_path(path: Path, overwrite: bool) -> None:
@@ -62,7 +98,14 @@ def check_weights_path(path: Path, overwrite: bool) -> None:
 
 def _run(trainer: Trainer, output: Path, state: Path, table: Path) -> None:
     config, sums, count = trainer.config, dict.fromkeys(TERMS, 0.0), 0
-    bar = tqdm(total=config.optimiser.steps, initial=trainer.done, desc=config.name, unit="step", disable=None)
+    first = trainer.peers.first
+    bar = tqdm(
+        total=config.optimiser.steps,
+        initial=trainer.done,
+        desc=config.name,
+        unit="step",
+        disable=None if first else True,
+    )
     start = time.monotonic() - trainer.seconds
     while trainer.done < config.optimiser.steps:
         terms = trainer.step()
@@ -72,10 +115,18 @@ def _run(trainer: Trainer, output: Path, state: Path, table: Path) -> None:
         if trainer.done % config.check_every == 0 or trainer.done == config.optimiser.steps:
             means = {key: value / count for key, value in sums.items()}
             sums, count = dict.fromkeys(TERMS, 0.0), 0
-            trainer.best = readable(trainer.validate())
-            _write(trainer, output, state, trainer.best)
-            _note(trainer, table, means)
+            if first:
+                trainer.best = readable(trainer.validate())
+                _write(trainer, output, state, trainer.best)
+                _note(trainer, table, means)
     bar.close()
+
+
+def _final_scores(trainer: Trainer, references: list[Reference]) -> dict[str, Any]:
+    """Whole scenes measured with the final weights, where there is a base that can be compared on whole scenes."""
+    if not isinstance(trainer.source, BandSource) or not references:
+        return {}
+    return {LABEL: scene_scores(trainer.averaged_net(), trainer.source, references)}
 
 
 def readable(terms: dict[str, float]) -> dict[str, float]:
@@ -90,7 +141,7 @@ def readable(terms: dict[str, float]) -> dict[str, float]:
 
 
 def _write(trainer: Trainer, output: Path, state: Path, scores: dict[str, Any]) -> None:
-    save_checkpoint(output, trainer.card(scores), trainer.averaged)
+    save_checkpoint(output, trainer.card(scores), trainer.tensors())
     temporary = state.with_name(f".{state.name}.part")
     torch.save(trainer.state(), temporary)
     temporary.replace(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,21 @@ SHARED_PIXELS = 0.01
 
 
 def load_references(config: TrainConfig, folder: Path) -> tuple[list[Reference], list[Reference]]:
-    """Training and validation references below `folder`; InputError when a pattern finds nothing or the two overlap."""
+    """Training and validation references below `folder`; InputError when a pattern finds nothing or sides overlap."""
     data = config.data
     train = [r for pattern, weight in data.train for r in _read_all(folder, pattern, data, weight)]
     validation = [r for pattern in data.validation for r in _read_all(folder, pattern, data, 1.0)]
-    names = {r.name for r in validation}
-    if again := sorted(names & {r.name for r in train}):
-        raise InputError(f"in training and in validation: {', '.join(again)}; a scene may be on one side only")
-    check_disjoint(train, validation)
+    sides = {"training": train, "validation": validation, "test": load_test(config, folder)}
+    for one, other in combinations(sides, 2):
+        check_disjoint(sides[one], sides[other], (one, other))
     log.info("%d training and %d validation references", len(train), len(validation))
     return train, validation
+
+
+def load_test(config: TrainConfig, folder: Path) -> list[Reference]:
+    """The test references that are there: whoever trains needn't have them."""
+    found = [pattern for pattern in config.data.test if any(folder.glob(pattern))]
+    return [r for pattern in found for r in _read_all(folder, pattern, config.data, 1.0)]
 
 
 def _read_all(folder: Path, pattern: str, data: DataSettings, weight: float) -> list[Reference]:
@@ -54,16 +60,20 @@ def _read(path: Path, name: Path, data: DataSettings, weight: float) -> Referenc
     return Reference(str(name), cube, wavelengths_nm, weight)
 
 
-def check_disjoint(train: Sequence[Reference], validation: Sequence[Reference]) -> None:
-    """InputError when a training and a validation cube hold the same pixels, be it in files of other names or sizes."""
-    known = {r.name: pixel_keys(r.data) for r in train}
-    for held in validation:
+def check_disjoint(
+    ones: Sequence[Reference], others: Sequence[Reference], sides: tuple[str, str] = ("training", "validation")
+) -> None:
+    """InputError when two sides have a file or pixels in common, be it in files of other names or sizes."""
+    if again := sorted({r.name for r in ones} & {r.name for r in others}):
+        raise InputError(f"in {sides[0]} and in {sides[1]}: {', '.join(again)}; a scene may be on one side only")
+    known = {r.name: pixel_keys(r.data) for r in ones} if others else {}
+    for held in others:
         keys = pixel_keys(held.data)
-        for name, others in known.items():
-            shared = np.intersect1d(keys, others, assume_unique=True).size
-            if shared > SHARED_PIXELS * max(1, min(keys.size, others.size)):
+        for name, theirs in known.items():
+            shared = np.intersect1d(keys, theirs, assume_unique=True).size
+            if shared > SHARED_PIXELS * max(1, min(keys.size, theirs.size)):
                 raise InputError(
-                    f"{name} (training) and {held.name} (validation) share {shared} pixels; "
+                    f"{name} ({sides[0]}) and {held.name} ({sides[1]}) share {shared} pixels; "
                     "a scene may be on one side only"
                 )
 

@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from hsfuse.nets.srlf import Observation
 
+#: All samples of a batch.
+EVERY = slice(None)
+
 
 @dataclass(frozen=True)
 class Reference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,73 +10,77 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsfuse.errors import ModelError, SettingError
-from hsfuse.fusers.card import ModelCard, load_checkpoint
-from hsfuse.model_zoo import find_model
-from hsfuse.nets.srlf import SRLF, SRLFConfig, SRLFNet
+from hsfuse.errors import ModelError
+from hsfuse.fusers.banded import FRAME
+from hsfuse.fusers.card import ModelCard
+from hsfuse.nets.srlf import SRLFNet
+from hsfuse.training.bands import BandSource
 from hsfuse.training.config import TrainConfig
-from hsfuse.training.draws import DrawSource
-from hsfuse.training.patches import PatchSource
+from hsfuse.training.optimiser import learning_rate, make_optimiser
+from hsfuse.training.parallel import Peers
 from hsfuse.training.references import describe
-from hsfuse.training.sample import Reference, Sample
+from hsfuse.training.sample import Reference
+from hsfuse.training.sources import AnySample, held_samples, make_net, make_source, take_over
 
-#: Batches on which validation is measured, always the same.
-VALIDATION_BATCHES = 8
+log = logging.getLogger(__name__)
+
 TERMS = ("gain", "l1", "angle")
-
-
-def make_source(config: TrainConfig, references: Sequence[Reference], seed: int) -> DrawSource | PatchSource:
-    """Where a run's samples come from."""
-    if config.kind == "any-sensor":
-        assert config.draws is not None
-        return DrawSource(references, config.draws, seed)
-    assert config.patches is not None
-    return PatchSource(references, config.patches, seed)
 
 
 class Trainer:
     """Network, averaged weights and optimiser of a run, and the steps done so far."""
 
     def __init__(
-        self, config: TrainConfig, train: Sequence[Reference], validation: Sequence[Reference], device: torch.device
+        self,
+        config: TrainConfig,
+        train: Sequence[Reference],
+        validation: Sequence[Reference],
+        device: torch.device,
+        cache: Path | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.config, self.device, self.done, self.seconds = config, device, 0, 0.0
-        self.source = make_source(config, train, config.seed)
-        held = make_source(config, validation, config.seed) if validation else None
-        size = config.optimiser.batch
-        self.held = [s for n in range(VALIDATION_BATCHES if held else 0) for s in held.batch(n, size)] if held else []
+        self.peers = peers or Peers()
+        self.source = self.peers.first_alone(lambda: make_source(config, train, cache))
+        self.held = held_samples(config, validation, self.source) if self.peers.first else []
         torch.manual_seed(config.seed)
-        self.net = make_net(config, self.source.guide).to(device)
+        self.net = make_net(config, self.source).to(device)
         self.taken = take_over(self.net, config.start) if config.start else 0
         self.averaged = {key: value.clone() for key, value in self.net.state_dict().items()}
         self.optimiser = make_optimiser(config, self.net)
+        self.half = config.optimiser.precision == "bf16" and device.type == "cuda"
         self.best: dict[str, Any] = {}
 
     def step(self) -> dict[str, float]:
-        """One step of the optimiser; the mean of the loss's terms over the batch."""
+        """One step of the optimiser; the mean of the loss's terms over this process's part of the batch."""
         settings = self.config.optimiser
-        torch.manual_seed(
-            (self.config.seed * 1_000_003 + self.done) % 2**63
-        )  # dropout continues the same after a resumption
+        self._seed_dropout()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
         self.net.train()
         self.optimiser.zero_grad(set_to_none=True)
         sums = dict.fromkeys(TERMS, 0.0)
-        batch = self.source.batch(self.done, settings.batch)
+        batch = self.source.batch(self.done, settings.batch, self.peers.part)
+        count = sum(len(sample.base) for sample in batch)
         for sample in batch:
             terms = self._terms(self.net, sample.to(self.device))
-            (self._loss(terms) / len(batch)).backward()
-            sums = {key: sums[key] + float(terms[key].detach()) / len(batch) for key in TERMS}
+            (self._loss(terms) * len(sample.base) / settings.batch).backward()
+            sums = {key: sums[key] + float(terms[key].detach()) * len(sample.base) / count for key in TERMS}
+        self.peers.sum_gradients(self.net.parameters())
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip)
         self.optimiser.step()
         self._average()
         self.done += 1
         return sums
 
-    @staticmethod
-    def _terms(net: SRLFNet, sample: Sample) -> dict[str, Tensor]:
-        return sample.losses(net(sample.base, sample.observation, sample.step))
+    def _seed_dropout(self) -> None:
+        """By the step, so that it continues the same after a resumption, and differently in each process."""
+        torch.manual_seed((self.config.seed * 1_000_003 + self.done + self.peers.rank * 2**40) % 2**63)
+
+    def _terms(self, net: SRLFNet, sample: AnySample) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            z = net(sample.base, sample.observation, sample.step)
+        return sample.losses(z.float())
 
     def _loss(self, terms: dict[str, Tensor]) -> Tensor:
         settings = self.config.optimiser
@@ -93,15 +97,20 @@ class Trainer:
         """Mean of the loss's terms over the validation samples, with the averaged weights; empty without any."""
         if not self.held:
             return {}
-        net = SRLFNet(self.net.cfg).to(self.device).eval()
-        net.load_state_dict(self.averaged)
+        net = self.averaged_net()
         all_terms = [self._terms(net, sample.to(self.device)) for sample in self.held]
         return {key: float(torch.stack([terms[key] for terms in all_terms]).mean()) for key in TERMS}
+
+    def averaged_net(self) -> SRLFNet:
+        """The network with the averaged weights, for use."""
+        net = SRLFNet(self.net.cfg).to(self.device).eval()
+        net.load_state_dict(self.averaged)
+        return net
 
     def state(self) -> dict[str, Any]:
         """All that a resumption needs."""
         return {
-            "config": repr(self.config.summary()),
+            "config": _same_run(self.config),
             "done": self.done,
             "seconds": self.seconds,
             "net": self.net.state_dict(),
@@ -115,17 +124,25 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise ModelError(f"{path}: not the state of a training run ({error})") from error
-        if state["config"] != repr(self.config.summary()):
+        if state["config"] != _same_run(self.config):
             raise ModelError(f"{path} is the state of a run with other settings; resume with the same configuration")
         self.net.load_state_dict(state["net"])
         self.averaged = state["averaged"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.done, self.seconds = state["done"], state["seconds"]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved: the averaged weights, and with fixed sensors the frame that they work in."""
+        if not isinstance(self.source, BandSource):
+            return self.averaged
+        return {**self.averaged, **{f"{FRAME}{k}": v for k, v in self.source.frame_tensors().items()}}
+
     def card(self, scores: dict[str, Any]) -> ModelCard:
         """The card of the weights as they are now."""
         config, device = self.config, self.device.type
-        sigma = config.draws.psf_sigma if config.draws else (0.0, 0.0)
+        sigma = (
+            config.draws.psf_sigma if config.draws else (config.patches.psf_sigma,) * 2 if config.patches else (0, 0)
+        )
         extra = {
             "scores": scores,
             "settings": config.summary(),
@@ -137,7 +154,7 @@ class Trainer:
             config=self.net.cfg,
             scale=config.net.scale,
             phase="any" if config.patches is None or config.patches.phase is None else f"{config.patches.phase:g}",
-            base="glp-ens" if config.kind == "any-sensor" else "bicubic",
+            base=config.patches.base if config.patches else "glp-ens",
             kind=config.kind,
             psf_sigma=sigma,
             trained_on=config.data.description or describe(self.source.references),
@@ -148,62 +165,6 @@ class Trainer:
         )
 
 
-def make_net(config: TrainConfig, guide: int) -> SRLFNet:
-    """A new network; for any sensor it starts from features that are the inputs in units of the base's error."""
-    sizes = config.net
-    net = SRLFNet(SRLFConfig(sizes.channels, guide, sizes.scale, sizes.stages, sizes.keep, sizes.dropout, sizes.expand))
-    if config.kind == "any-sensor":
-        pass_inputs_on(net)
-    return net
-
-
-@torch.no_grad()
-def pass_inputs_on(net: SRLFNet) -> None:
-    """Let feature k start as the sum of coefficient k's two guides, handed on from stage to stage, with little mixing.
-
-    Signs of subspace axes are arbitrary, so mixing coefficients is the exception; found by chance it takes long.
-    """
-    c = net.cfg.channels
-    net.embed.weight.mul_(0.2)
-    for k in range(c):
-        net.embed.weight[k, [c + k, 2 * c + k], 1, 1] += 0.7
-    for module in net.modules():
-        if isinstance(module, SRLF):
-            module.out.weight.mul_(0.3)
-            for k in range(c):
-                module.out.weight[k, c + k] += 1.0
-
-
-def take_over(net: SRLFNet, name: str) -> int:
-    """Copy the tensors of other weights whose names and shapes agree; how many they are. ModelError for none."""
-    theirs, own = load_checkpoint(find_model(name).path)[1], net.state_dict()
-    common = {key: value for key, value in theirs.items() if key in own and own[key].shape == value.shape}
-    if not common:
-        raise ModelError(
-            f"the weights {name!r} have no tensor in common with the network; start from others or from none"
-        )
-    net.load_state_dict({**own, **common})
-    return len(common)
-
-
-def make_optimiser(config: TrainConfig, net: SRLFNet) -> torch.optim.Optimizer:
-    """Adam or AdamW; the latter's decay leaves biases and scales alone."""
-    settings = config.optimiser
-    if settings.name == "adam":
-        return torch.optim.Adam(net.parameters(), settings.learning_rate, settings.betas, 1e-8, settings.weight_decay)
-    if settings.name != "adamw":
-        raise SettingError(f"there is no optimiser {settings.name!r}; known are adam, adamw")
-    groups = [
-        {"params": [p for p in net.parameters() if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, settings.learning_rate, settings.betas)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from the learning rate to the final one."""
-    settings = config.optimiser
-    warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    progress = max(0.0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    low = settings.final_learning_rate
-    return warm * (low + (settings.learning_rate - low) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress))))
+def _same_run(config: TrainConfig) -> str:
+    """The settings that a continued run must share: all but the number of steps, so that a run can be made longer."""
+    return repr(config.with_changes(1, None).summary())

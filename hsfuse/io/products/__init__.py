@@ -12,7 +12,19 @@ from pathlib import Path
 from hsfuse.io.reader import CubeReader, Role
 
 #: Product -> module, in the order in which they are asked.
-PRODUCTS: dict[str, str] = {}
+PRODUCTS: dict[str, str] = {
+    "Zarr": "hsfuse.io.zarr_store",
+    "Sentinel-2": "hsfuse.io.products.sentinel2",
+    "Landsat Collection 2": "hsfuse.io.products.landsat",
+    "PlanetScope": "hsfuse.io.products.planet",
+    "WorldView, GeoEye, QuickBird": "hsfuse.io.products.maxar",
+    "EnMAP": "hsfuse.io.products.enmap",
+    "DESIS": "hsfuse.io.products.desis",
+    "PRISMA": "hsfuse.io.products.prisma",
+    "EMIT": "hsfuse.io.products.emit",
+    "Gaofen-5": "hsfuse.io.products.gaofen",
+    "AVIRIS, HySpex": "hsfuse.io.products.airborne",
+}
 
 
 def open_product(path: Path, role: Role) -> CubeReader | None:

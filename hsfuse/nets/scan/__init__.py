@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hsfuse.errors import SettingError
-from hsfuse.nets.scan import mamba
+from hsfuse.nets.scan import mamba, triton
 from hsfuse.nets.scan.chunked import scan2d_chunked
 from hsfuse.nets.scan.reference import scan2d_reference
 
@@ -54,6 +55,7 @@ def _cpu_available(device: torch.device) -> bool:
 BACKENDS: dict[str, Backend] = {
     "mamba": Backend(mamba.available, mamba.scan2d_mamba),
     "cpu": Backend(_cpu_available, _scan2d_cpu),
+    "triton": Backend(triton.available, triton.scan2d_triton),
     "chunked": Backend(lambda device: True, scan2d_chunked),
     "reference": Backend(lambda device: True, scan2d_reference),
 }
@@ -84,6 +86,15 @@ def choose_backend(device: torch.device | str) -> str:
 
 
 backend_name = choose_backend
+
+
+def fused_block(x: Tensor) -> Callable[[Any, Tensor], Tensor] | None:
+    """Function that computes a whole SS2D block for the map `x` without gradients, where there is one."""
+    if x.dtype != torch.float32 or choose_backend(x.device) != "cpu":
+        return None
+    from hsfuse.nets.scan.block import block_cpu
+
+    return block_cpu
 
 
 def scan2d(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:

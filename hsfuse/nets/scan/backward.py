@@ -7,6 +7,7 @@ stay in the first-level cache, from where the way back reads them at once.
 # mypy: ignore-errors
 
 import numba
+import numpy as np
 
 from hsfuse.nets.scan.functions import exp2, logistic
 from hsfuse.nets.scan.kernels import (
@@ -18,12 +19,13 @@ from hsfuse.nets.scan.kernels import (
     copy,
     gather_lanes,
     gather_rows,
-    pixel_at,
+    pixels_of,
     scatter_lanes,
     step_input,
     step_sizes,
 )
-from hsfuse.nets.scan.lanes import LANES, fma, load, splat, splat_at, store, store_row_sums
+from hsfuse.nets.scan.lanes import LANES, fma, load, splat, splat_at, store
+from hsfuse.nets.scan.product import store_row_sums
 
 # Where the parts of a chunk's workspace begin. All have the same size, so that the parts' addresses agree in their low
 # bits: a load never looks like an earlier step's store, which would stall it.
@@ -109,22 +111,20 @@ def _reverse_steps(rows, steps, shape, packed, grad_packed, where, work):
 
 
 @numba.njit
-def _write_sums(work, steps, image, k, first, shape, rows, grad_proj):
+def _write_sums(work, pixels, steps, k, shape, rows, grad_proj):
     """Sum over the lanes, and write the gradient of a chunk's projections; `rows` is overwritten."""
-    height, width, _, n_state, rank = shape
-    count = rank + 2 * n_state
+    count = shape[4] + 2 * shape[3]
     for i in range(count):
         for t in range(0, STEPS, LANES):
             store_row_sums(rows, t * count + i, count, work, SUMS + i * CHUNK + t * LANES)
     for t in range(steps):
-        pixel = image * height * width + pixel_at(first + t, k, height, width)
-        copy(rows, t * count, count, grad_proj, (pixel * 4 + k) * count)
+        copy(rows, t * count, count, grad_proj, (pixels[t] * 4 + k) * count)
 
 
 @numba.njit
-def _prepare(u, grad_y, image, k, first, steps, block, rows, shape, packed, at, work):
-    gather_lanes(u, image, k, first, steps, block, shape, work, US)
-    gather_lanes(grad_y, image, k, first, steps, block, shape, work, GYS)
+def _prepare(u, grad_y, pixels, steps, block, rows, shape, packed, at, work):
+    gather_lanes(u, pixels, steps, block, shape[2], work, US)
+    gather_lanes(grad_y, pixels, steps, block, shape[2], work, GYS)
     step_sizes(rows, steps, shape, packed, at, work, DTS)
     for i in range(0, steps * LANES, LANES):
         store(work, PUSHES + i, load(work, DTS + i) * load(work, US + i))
@@ -137,20 +137,23 @@ def _reverse_direction(u, proj, packed, states, grad_y, grad_u, grad_proj, grad_
     length, blocks, size = height * width, (channels + LANES - 1) // LANES, n_state * LANES
     chunks, count, vectors = (length + STEPS - 1) // STEPS, rank + 2 * n_state, n_state + rank + 2
     rows, carry, work = buffer(STEPS * count), buffer(blocks * size), buffer(SUMS + count * CHUNK)
+    pixels = np.empty(STEPS, np.int64)
     carry[:] = 0
     for index in range(chunks - 1, -1, -1):
         first = index * STEPS
         steps = min(STEPS, length - first)
-        gather_rows(proj, image, k, first, steps, shape, rows)
+        pixels_of(image, k, first, steps, shape, pixels)
+        gather_rows(proj, k, pixels, steps, shape, rows)
+        places = pixels + (slot - image) * length
         work[SUMS:] = 0
         for block in range(blocks):
             at, home = (k * blocks + block) * vectors * LANES, ((image * 4 + k) * blocks + block)
             where = (at, home * vectors * LANES, (home * chunks + index) * size, block * size)
-            _prepare(u, grad_y, image, k, first, steps, block, rows, shape, packed, at, work)
+            _prepare(u, grad_y, pixels, steps, block, rows, shape, packed, at, work)
             _reverse_states(rows, steps, shape, packed, states, carry, grad_packed, where, work)
             _reverse_steps(rows, steps, shape, packed, grad_packed, where, work)
-            scatter_lanes(work, grad_u, slot, k, first, steps, block, shape, add)
-        _write_sums(work, steps, image, k, first, shape, rows, grad_proj)
+            scatter_lanes(work, grad_u, places, steps, block, channels, add)
+        _write_sums(work, pixels, steps, k, shape, rows, grad_proj)
 
 
 @compiled

@@ -31,7 +31,7 @@ def _pool(process: int, workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="hsfuse-scan")
 
 
-def _share(kernel: Callable[..., None], tasks: Sequence[tuple[Any, ...]], threads: int) -> None:
+def share(kernel: Callable[..., None], tasks: Sequence[tuple[Any, ...]], threads: int) -> None:
     """Call the kernel for each task, the calling thread being one of `threads`."""
     queue = iter(tasks)
 
@@ -45,11 +45,11 @@ def _share(kernel: Callable[..., None], tasks: Sequence[tuple[Any, ...]], thread
         helper.result()
 
 
-def _threads(updates: int, tasks: int) -> int:
+def threads_for(updates: int, tasks: int) -> int:
     return 1 if updates < SMALL else max(1, min(torch.get_num_threads(), tasks))
 
 
-def _flat(x: Tensor) -> np.ndarray:
+def flat(x: Tensor) -> np.ndarray:
     return x.detach().reshape(-1).numpy()
 
 
@@ -85,9 +85,9 @@ def _forward(arguments: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor, T
     blocks, chunks = packed.shape[1], -(-height * width // kernels.STEPS)
     states = u.new_empty((images, 4, blocks, chunks, n_state, LANES) if keep else 0)
     y = torch.empty_like(u)
-    threads = _threads(4 * u.numel() * n_state, images * blocks)
-    arrays = (*(_flat(x) for x in (u, proj, packed, y, states)), (height, width, channels, n_state, rank))
-    _share(forward, [(*arrays, *group) for group in _groups(images, blocks, threads)], threads)
+    threads = threads_for(4 * u.numel() * n_state, images * blocks)
+    arrays = (*(flat(x) for x in (u, proj, packed, y, states)), (height, width, channels, n_state, rank))
+    share(forward, [(*arrays, *group) for group in _groups(images, blocks, threads)], threads)
     return y, packed, states
 
 
@@ -106,13 +106,13 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
         u, proj, a_log, packed, states = ctx.saved_tensors
-        images, threads = u.shape[0], _threads(4 * u.numel() * a_log.shape[2], 4 * u.shape[0])
+        images, threads = u.shape[0], threads_for(4 * u.numel() * a_log.shape[2], 4 * u.shape[0])
         parts = next((n for n in (1, 2) if n * images % threads == 0), 4)
         grad_u, grad_proj = u.new_empty(parts, *u.shape), torch.empty_like(proj)
         grad_packed = u.new_zeros(images, *packed.shape)
-        arrays = [_flat(x) for x in (u, proj, packed, states, grad_y.contiguous(), grad_u, grad_proj, grad_packed)]
+        arrays = [flat(x) for x in (u, proj, packed, states, grad_y.contiguous(), grad_u, grad_proj, grad_packed)]
         tasks = [(*arrays, ctx.scan_shape, image, part, parts) for image in range(images) for part in range(parts)]
-        _share(backward, tasks, threads)
+        share(backward, tasks, threads)
         grad_a, grad_weight, grad_bias, grad_skip = _unpack(grad_packed.sum(0), a_log)
         return grad_u.sum(0) if parts > 1 else grad_u[0], grad_proj, grad_weight, grad_bias, grad_a, grad_skip
 

@@ -7,34 +7,33 @@ Polynomials by weighted least squares, reweighted until the relative error is le
 
 from numba import njit
 
-from hsfuse.nets.scan.lanes import absolute, choose_positive, fma, maximum, splat, times_power
+from hsfuse.nets.scan.lanes import absolute, choose_positive, fma, fraction, maximum, splat, times_power
 
-_MAGIC = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, left in the low bits
 _LOG2E = 1.4426950408889634
 
 
 @njit(forceinline=True)
 def exp2(x):
-    """2^x for x < 128, at least 2^-126: 2^f on [-1/2, 1/2] as 1 + f q(f), relative error 9e-8, times 2^n."""
-    x = maximum(x, splat(-126.0))
-    whole = x + splat(_MAGIC)
-    f = x - (whole - splat(_MAGIC))
+    """2^x for x < 128, zero or tiny below -126: 2^f on [-1/2, 1/2] as 1 + f q(f), relative error 9e-8, times 2^n."""
+    f = fraction(x)
     power = fma(splat(0.001326472731307149), f, splat(0.009671512991189957))
     power = fma(power, f, splat(0.05550733581185341))
     power = fma(power, f, splat(0.24022242426872253))
     power = fma(power, f, splat(0.6931470036506653))
-    return times_power(fma(power, f, splat(1.0)), whole)
+    return times_power(fma(power, f, splat(1.0)), x - f)
 
 
 @njit(forceinline=True)
 def _log1p(w):
-    """log(1 + w) on [0, 1] as 2 artanh(s), s = w / (2 + w): a polynomial in s^2, relative error 4e-9, times s."""
-    s = w / (w + splat(2.0))
-    square = s * s
-    ratio = fma(splat(0.28178393840789795), square, splat(0.2796058654785156))
-    ratio = fma(ratio, square, splat(0.4002491235733032))
-    ratio = fma(ratio, square, splat(0.6666631698608398))
-    return s * fma(ratio, square, splat(2.0))
+    """log(1 + w) on [0, 1] as w q(w), relative error 2e-7; a division would take longer than the polynomial."""
+    ratio = fma(splat(0.005232688970863819), w, splat(-0.029505223035812378))
+    ratio = fma(ratio, w, splat(0.07822593301534653))
+    ratio = fma(ratio, w, splat(-0.13663245737552643))
+    ratio = fma(ratio, w, splat(0.19106006622314453))
+    ratio = fma(ratio, w, splat(-0.2484298199415207))
+    ratio = fma(ratio, w, splat(0.3331909775733948))
+    ratio = fma(ratio, w, splat(-0.4999949336051941))
+    return w * fma(ratio, w, splat(0.9999999403953552))
 
 
 @njit(forceinline=True)

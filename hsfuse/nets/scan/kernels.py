@@ -23,7 +23,7 @@ STEPS = 32
 CHUNK = STEPS * LANES  # floats of one block of a chunk
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
-_SOURCES = ("kernels", "lanes", "functions", "forward", "backward")
+_SOURCES = ("kernels", "lanes", "product", "functions", "forward", "backward", "around")
 _VERSION = sha256(b"".join((files(__package__) / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()[:12]
 
 
@@ -88,33 +88,35 @@ def fetch_ahead(source, stride, start, count, image, k, first, shape):
 
 
 @numba.njit
-def gather_rows(proj, image, k, first, steps, shape, rows):
+def pixels_of(image, k, first, steps, shape, pixels):
+    """Index (B, H, W) of the pixels of a chunk in direction k."""
+    height, width = shape[:2]
+    for t in range(steps):
+        pixels[t] = image * height * width + pixel_at(first + t, k, height, width)
+
+
+@numba.njit
+def gather_rows(proj, k, pixels, steps, shape, rows):
     """Projections (steps, P) of a chunk in direction k, from (B, H, W, 4, P)."""
-    height, width, _, n_state, rank = shape
-    count = rank + 2 * n_state
+    count = shape[4] + 2 * shape[3]
     for t in range(steps):
-        pixel = image * height * width + pixel_at(first + t, k, height, width)
-        copy(proj, (pixel * 4 + k) * count, count, rows, t * count)
+        copy(proj, (pixels[t] * 4 + k) * count, count, rows, t * count)
 
 
 @numba.njit
-def gather_lanes(source, image, k, first, steps, block, shape, target, to):
+def gather_lanes(source, pixels, steps, block, channels, target, to):
     """One block of a chunk's pixels of a map (B, H, W, D), zeros behind the last channel."""
-    height, width, channels = shape[:3]
     lane = block * LANES
     for t in range(steps):
-        pixel = image * height * width + pixel_at(first + t, k, height, width)
-        store(target, to + t * LANES, load_first(source, pixel * channels + lane, channels - lane))
+        store(target, to + t * LANES, load_first(source, pixels[t] * channels + lane, channels - lane))
 
 
 @numba.njit
-def scatter_lanes(source, target, image, k, first, steps, block, shape, add):
+def scatter_lanes(source, target, pixels, steps, block, channels, add):
     """Write, or add, a chunk's vectors to one block of a map (B, H, W, D)."""
-    height, width, channels = shape[:3]
     lane = block * LANES
     for t in range(steps):
-        pixel = image * height * width + pixel_at(first + t, k, height, width)
-        value, start = load(source, t * LANES), pixel * channels + lane
+        value, start = load(source, t * LANES), pixels[t] * channels + lane
         if add:
             value = value + load_first(target, start, channels - lane)
         store_first(target, start, channels - lane, value)

@@ -17,6 +17,7 @@ LANES = 16
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _BITS = ir.VectorType(ir.IntType(32), LANES)
+_MAGIC = 1.5 * 2**23  # adding it rounds to a whole number, left in the low bits
 
 
 class Lanes(types.Type):
@@ -76,10 +77,47 @@ def _maximum(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _times_power(builder: Any, a: Any, exponent: Any) -> Any:
-    """a 2^n, where n are the low bits of `exponent`."""
-    shifted = builder.shl(builder.bitcast(exponent, _BITS), ir.Constant(_BITS, [23] * LANES))
-    return builder.bitcast(builder.add(builder.bitcast(a, _BITS), shifted), _VECTOR)
+def _has_avx512(context: Any) -> bool:
+    """Whether the code is for a machine with AVX-512's reduction and scaling of 16 floats."""
+    return LANES == 16 and "+avx512dq" in context.codegen().magic_tuple()[2]
+
+
+def _avx512(builder: Any, name: str, a: Any, b: Any) -> Any:
+    """One of the AVX-512 intrinsics of two operands, no lane masked, in the current rounding mode."""
+    everywhere, current = ir.Constant(ir.IntType(16), -1), ir.Constant(ir.IntType(32), 4)
+    return _call(builder, f"llvm.x86.avx512.mask.{name}.ps.512", _VECTOR, [a, b, _constant(0.0), everywhere, current])
+
+
+def _whole(context: Any, builder: Any, x: Any) -> Any:
+    """x rounded to whole numbers, |x| < 2^22: adding 1.5 * 2^23 leaves no bits behind the point."""
+    magic = _constant(_MAGIC)
+    return builder.fsub(builder.fadd(x, magic), magic)
+
+
+@intrinsic
+def fraction(typingctx: Any, x: Any) -> Any:
+    """x less the nearest whole number, in [-1/2, 1/2], for |x| < 2^22."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _has_avx512(context):
+            return _avx512(builder, "reduce", args[0], ir.Constant(ir.IntType(32), 0))
+        return builder.fsub(args[0], _whole(context, builder, args[0]))
+
+    return lanes(x), codegen
+
+
+@intrinsic
+def times_power(typingctx: Any, a: Any, n: Any) -> Any:
+    """a 2^n for whole numbers -126 <= n < 128 and a near 1; smaller n give a tiny number or zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _has_avx512(context):
+            return _avx512(builder, "scalef", args[0], args[1])
+        exponent = builder.fadd(_maximum(builder, args[1], _constant(-126.0)), _constant(_MAGIC))
+        shifted = builder.shl(builder.bitcast(exponent, _BITS), ir.Constant(_BITS, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(args[0], _BITS), shifted), _VECTOR)
+
+    return lanes(a, n), codegen
 
 
 def _absolute(builder: Any, a: Any) -> Any:
@@ -95,7 +133,6 @@ fma = _elementwise(3, _fma)
 maximum = _elementwise(2, _maximum)
 absolute = _elementwise(1, _absolute)
 choose_positive = _elementwise(3, _choose_positive)
-times_power = _elementwise(2, _times_power)
 _add = _elementwise(2, lambda builder, a, b: builder.fadd(a, b))
 _sub = _elementwise(2, lambda builder, a, b: builder.fsub(a, b))
 _mul = _elementwise(2, lambda builder, a, b: builder.fmul(a, b))
@@ -203,27 +240,3 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
-
-
-@intrinsic
-def store_row_sums(typingctx: Any, target: Any, position: Any, stride: Any, rows: Any, start: Any) -> Any:
-    """Sum each of LANES consecutive vectors of `rows`, from `start`; write the sums `stride` apart from `position`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out, position, stride, rows, start = args
-        pointer = _pointer(context, builder, signature.args[3], rows, start)
-        index = [ir.Constant(ir.IntType(32), i) for i in range(LANES)]
-        vectors = [builder.load(builder.gep(pointer, [i]), align=4) for i in index]
-        even, odd = (ir.Constant(_BITS, list(range(first, 2 * LANES, 2))) for first in (0, 1))
-        while len(vectors) > 1:
-            pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [
-                builder.fadd(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd)) for a, b in pairs
-            ]
-        data = context.make_array(signature.args[0])(context, builder, out).data
-        for i in index:
-            builder.store(builder.extract_element(vectors[0], i), builder.gep(data, [position]))
-            position = builder.add(position, stride)
-        return context.get_dummy_value()
-
-    return types.void(target, types.intp, types.intp, rows, types.intp), codegen

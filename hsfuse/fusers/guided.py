@@ -1,0 +1,111 @@
+"""Edge-aware local regression: what the MSI fails to explain is taken from LR pixels nearby that look the same.
+
+    a_hr = f(Y) + b g(v),    f quadratic over the scene,    b brightness
+
+f is a ridge regression of the LRHSI on the MSI's bands and their products. What it leaves of an LR pixel, per
+brightness, is regressed for every HR pixel on the chroma v = Y / b of the LR pixels around it, weighted by distance and
+by likeness of chroma and brightness: moving least squares (Lancaster, Salkauskas 1981) with the weights of the joint
+bilateral filter (Kopf, Cohen, Lischinski, Uyttendaele 2007, "Joint bilateral upsampling"), so that a material's own
+spectrum ends at its edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers.samples import fit_affine, lr_pairs
+from hsfuse.physics import ObservationModel
+
+#: Ridge of the quadratic regression, relative to its features' variance, and of the local one, to LIKENESS squared.
+QUADRATIC_RIDGE, LOCAL_RIDGE = 1e-4, 0.3
+#: Distance in LR pixels, and difference in chroma, at which a neighbour counts for 0.6.
+NEARNESS, LIKENESS = 1.25, 0.05
+#: A difference in the logarithm of brightness counts this much of one in chroma.
+BRIGHTNESS_SHARE = 0.3
+#: LR pixels to each side that are looked at; weight of those that look quite unlike.
+REACH, LEAST_WEIGHT = 2, 1e-6
+#: Share of the scene's mean brightness that is added to every pixel's.
+DARKNESS = 0.02
+
+
+class Guided:
+    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+
+    name = "guided"
+    requirements = Requirements(halo=4)
+    model: ObservationModel
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """The quadratic regression, and what counts as dark."""
+        self.model = model
+        pairs = lr_pairs(scene, model)
+        self.spread = pairs.msi.std(1).clamp_min(1e-6).float()
+        self.dark = DARKNESS * float(pairs.msi.mean())
+        features = _quadratic(pairs.msi[None, :, :, None] / self.spread[:, None, None])
+        self.everywhere = fit_affine(features[0, :, :, 0], pairs.lrhsi, ridge=QUADRATIC_RIDGE)
+        return self
+
+    @torch.no_grad()
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fuse tiles."""
+        low = self.model.spatial(msi)
+        sharp = self._sharp(msi)
+        left = (lrhsi - self.model.spatial(sharp)) / self._brightness(low)
+        return sharp + self._brightness(msi) * self._nearby(left, low, msi)
+
+    def _sharp(self, msi: Tensor) -> Tensor:
+        weight, offset = self.everywhere.weight.to(msi), self.everywhere.offset.to(msi)
+        features = _quadratic(msi / self.spread.to(msi)[:, None, None])
+        return torch.einsum("qp,bphw->bqhw", weight, features) + offset[:, None, None]
+
+    def _brightness(self, msi: Tensor) -> Tensor:
+        return msi.mean(1, keepdim=True).clamp_min(0) + self.dark
+
+    def _nearby(self, left: Tensor, low: Tensor, msi: Tensor) -> Tensor:
+        """Regression of `left` (B, C, h, w) on chroma around every HR pixel, read at its own chroma: (B, C, H, W)."""
+        chroma, brightness = msi / self._brightness(msi), self._brightness(msi).log()
+        known = torch.cat([low / self._brightness(low), self._brightness(low).log(), left], 1)
+        c, total = msi.shape[1], torch.zeros(()).to(msi)
+        for weight, near in self._neighbours(known, chroma, brightness):
+            apart, value = near[:, :c] - chroma, near[:, c + 1 :]
+            terms = torch.cat([torch.ones_like(weight), apart, value], 1)
+            total = total + weight[:, None] * terms[:, : c + 1, None] * terms[:, None]  # moments (B, c + 1, c + 1 + C)
+        mean = total[:, 0] / total[:, :1, 0]
+        moments = total[:, 1:, 1:] / total[:, :1, :1] - mean[:, 1 : c + 1, None] * mean[:, None, 1:]
+        moments = moments.permute(0, 3, 4, 1, 2)
+        ridge = LOCAL_RIDGE * LIKENESS**2 * torch.eye(c).to(msi)
+        slope = torch.linalg.solve(moments[..., :c] + ridge, moments[..., c:])
+        return mean[:, c + 1 :] - torch.einsum("bchw,bhwcn->bnhw", mean[:, 1 : c + 1], slope)
+
+    def _neighbours(self, known: Tensor, chroma: Tensor, brightness: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of every HR pixel, each LR pixel around it: its weight (B, 1, H, W) and what is `known` of it."""
+        s, c = self.model.scale, chroma.shape[1]
+        places = [(torch.arange(n * s, device=known.device) - self.model.phase) / s for n in known.shape[2:]]
+        for down in range(-REACH, REACH + 1):
+            for right in range(-REACH, REACH + 1):
+                index = [
+                    (p.round().long() + d).clamp(0, n - 1)
+                    for p, d, n in zip(places, (down, right), known.shape[2:], strict=True)
+                ]
+                near = known[:, :, index[0]][:, :, :, index[1]]
+                rows, cols = ((p - i) ** 2 for p, i in zip(places, index, strict=True))
+                unlike = (near[:, :c] - chroma).square().sum(1, keepdim=True)
+                unlike = unlike + (BRIGHTNESS_SHARE * (near[:, c : c + 1] - brightness)) ** 2
+                nearness = torch.exp(-(rows[:, None] + cols) / (2 * NEARNESS**2))
+                yield nearness * (torch.exp(-unlike / (2 * LIKENESS**2)) + LEAST_WEIGHT), near
+
+    def describe(self) -> dict[str, str]:
+        """The method's name; it has no settings."""
+        return {"method": self.name}
+
+
+def _quadratic(z: Tensor) -> Tensor:
+    """Append all products of two bands: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
+    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
+    return torch.cat([z, z[:, i] * z[:, j]], 1)

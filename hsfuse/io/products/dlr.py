@@ -1,0 +1,188 @@
+"""What EnMAP and DESIS products share: band facts in METADATA.XML, one spectral image, quality layers beside it.
+
+value = DN * gain + offset for each band, by the format specifications EN-PCV-ICD-2009-2 (EnMAP) and PAV-DLR-TN-009
+(DESIS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from hsfuse.cube import BoolArray
+from hsfuse.errors import InputError
+from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
+from hsfuse.io.products.dates import iso_time
+from hsfuse.io.products.detectors import LARGEST
+from hsfuse.io.products.parts import ProductFiles, read_part
+from hsfuse.io.products.xml import elements, number, parse_xml, plain_name, text
+from hsfuse.io.raster import RasterReader
+from hsfuse.io.reader import Role
+from hsfuse.io.units import to_nm, widths_to_nm
+
+#: The specifications' background value, used (and said) when neither the image nor the metadata name one.
+BACKGROUND = -32768
+
+#: Rows and columns of the look that finds the bands without values.
+_LOOK = 48
+
+
+@dataclass(frozen=True)
+class BandNames:
+    """How a mission spells the facts on one band."""
+
+    band: str
+    centre: str
+    width: str
+    gain: str
+    offset: str
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """One band: centre and FWHM in nm (None: not usable), and value = raw * gain + offset."""
+
+    centre_nm: float
+    fwhm_nm: float | None
+    gain: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Masked where (raw & bits) is one of `values`; without values, where it isn't 0."""
+
+    bits: int
+    values: tuple[int, ...] = ()
+
+    def masks(self, raw: NDArray) -> BoolArray:
+        """Where raw (h, w) is masked."""
+        found = raw.astype(np.int64) & self.bits
+        return np.isin(found, self.values) if self.values else found != 0
+
+
+def read_metadata(files: ProductFiles) -> tuple[Path, Element]:
+    """The metadata file and its root element; InputError when it is missing or broken."""
+    path = files.get("METADATA", (".XML",))
+    return path, parse_xml(read_part(path), path)
+
+
+def band_facts(path: Path, root: Element, names: BandNames) -> list[BandFacts]:
+    """The facts on each band, in the order of the band numbers; InputError when one is missing."""
+    bands = [b for table in elements(root, "bandCharacterisation") for b in table if plain_name(b) == names.band]
+    if not bands:
+        raise InputError(f"{path} describes no bands: wanted bandCharacterisation with {names.band} and {names.centre}")
+    bands = _in_order(bands)
+    columns = [
+        [number(text(band, name), f"{name} of band {i}", path) for i, band in enumerate(bands, 1)]
+        for name in (names.centre, names.width, names.gain, names.offset)
+    ]
+    for i, (gain, offset) in enumerate(zip(*columns[2:], strict=True), 1):
+        if gain == 0 or max(abs(gain), abs(offset)) > LARGEST:
+            raise InputError(f"{path} says {names.gain} = {gain:g} and {names.offset} = {offset:g} for band {i}")
+    centres, factor, _ = to_nm(columns[0], "nm")
+    widths, _ = widths_to_nm(columns[1], factor)
+    fwhm = [None] * len(centres) if widths is None else widths
+    return [BandFacts(*facts) for facts in zip(centres, fwhm, *columns[2:], strict=True)]
+
+
+def _in_order(bands: list[Element]) -> list[Element]:
+    """By band number, when the numbers are 1 to n."""
+    numbers = [(band.get("number") or text(band, "bandNumber") or "").strip() for band in bands]
+    places = {str(i + 1): i for i in range(len(bands))}
+    if set(numbers) != set(places):
+        return bands
+    return [band for _, band in sorted(zip(numbers, bands, strict=True), key=lambda pair: places[pair[0]])]
+
+
+def assemble(
+    path: Path,
+    role: Role,
+    image: Path,
+    metadata: tuple[Path, Element],
+    bands: Sequence[BandFacts],
+    layers: Mapping[Path, Sequence[tuple[int, Flag, str]]],
+) -> LayeredReader:
+    """The cube (C, H, W) of a spectral image, masked where a flag of a quality layer (bands 0-based) says so.
+
+    InputError when the image has another size than the metadata say, or a part can't be read.
+    """
+    with ExitStack() as stack:
+        source = stack.enter_context(RasterReader(image))
+        _check_size(source, metadata, len(bands))
+        masks = []
+        for file, flags in layers.items():
+            quality = stack.enter_context(RasterReader(file))
+            masks += [_mask_layer(quality, *flag) for flag in flags]
+        nodata, note = _nodata(source, metadata)
+        stacked = [_layer(source, i, facts, nodata) for i, facts in enumerate(bands)]
+        reader = LayeredReader(path, stacked, masks, role)
+        _describe(reader, metadata, note)
+        stack.pop_all()
+    return reader
+
+
+def _check_size(source: RasterReader, metadata: tuple[Path, Element], bands: int) -> None:
+    path, root = metadata
+    if source.count != bands:
+        raise InputError(f"{source.path} has {source.count} bands but {path.name} describes {bands}")
+    said = [text(root, name) or "" for name in ("heightOfOrthoScene", "widthOfOrthoScene")]
+    if all(s.isdecimal() and len(s) < 10 for s in said) and source.grid.shape != tuple(map(int, said)):
+        raise InputError(
+            f"{source.path} has {source.grid.shape[0]} x {source.grid.shape[1]} pixels but {path.name} says "
+            f"{said[0]} x {said[1]}; is the download complete?"
+        )
+
+
+def _layer(source: RasterReader, band: int, facts: BandFacts, nodata: float) -> Layer:
+    # Some deliveries name another background value than the one their pixels have.
+    blank = () if nodata == BACKGROUND or source.dtype != "int16" else (BACKGROUND,)
+    name = f"band {band + 1}"
+    return Layer(source, band, name, facts.gain, facts.offset, nodata, blank, facts.centre_nm, facts.fwhm_nm)
+
+
+def _mask_layer(quality: RasterReader, band: int, flag: Flag, what: str) -> MaskLayer:
+    if band >= quality.count:
+        raise InputError(f"{quality.path} has {quality.count} bands; wanted at least {band + 1}")
+    return MaskLayer(quality, (band,), lambda raw: ~flag.masks(raw[0]), what)
+
+
+def _nodata(source: RasterReader, metadata: tuple[Path, Element]) -> tuple[float, str | None]:
+    """The background value: the image's own, else the metadata's, else the specification's."""
+    if source.nodata is not None:
+        return source.nodata, None
+    try:
+        return number(text(metadata[1], "backgroundValue"), "backgroundValue", metadata[0]), None
+    except InputError:
+        return BACKGROUND, f"no background value is named; the product specification's {BACKGROUND} is used"
+
+
+def _describe(reader: LayeredReader, metadata: tuple[Path, Element], note: str | None) -> None:
+    reader.spectrum = replace(reader.spectrum, names=None, good=_holding(reader))
+    reader.files = (*reader.files, metadata[0])
+    start = next((text(e, "startTime") for e in elements(metadata[1], "temporalCoverage")), None)
+    if (acquired := iso_time(start)) is not None:
+        reader.tags["ACQUIRED"] = acquired
+    if note is not None:
+        reader.notes.append(f"{reader.path.name}: {note}")
+    if reader.spectrum.good is not None:
+        empty = ", ".join(str(i + 1) for i, good in enumerate(reader.spectrum.good) if not good)
+        reader.notes.append(f"{reader.path.name}: band {empty} of {reader.count}: no values, marked bad")
+
+
+def _holding(reader: LayeredReader) -> tuple[bool, ...] | None:
+    """Bands with a value in the middle of the image, where others have some; None when all have, or none has."""
+    rows, cols = reader.grid.shape
+    h, w = min(rows, _LOOK), min(cols, _LOOK)
+    raw, _ = reader._pixels(range(reader.count), Window((cols - w) // 2, (rows - h) // 2, w, h))
+    held = raw != np.array(reader.nodata_values, dtype=np.float64)[:, None, None]
+    somewhere = held.any(axis=0)
+    good = held[:, somewhere].any(axis=1)
+    return tuple(good.tolist()) if somewhere.any() and not good.all() else None

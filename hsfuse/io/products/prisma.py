@@ -1,0 +1,182 @@
+"""PRISMA L2D: orthorectified surface reflectance in HDF-EOS5, both detectors as one cube in ascending wavelength.
+
+After the PRISMA Products Specification Document (ASI, issue 2.3; sections on L2D): cubes are (rows, bands, columns) of
+uint16 with value = min + DN * (max - min) / 65535 per detector, wavelengths fall and are 0 for bands that weren't
+acquired, Product_*corner_* are the centres of the corner pixels, and the error matrix has 0 for good pixels, 1 invalid
+in L1, 2 negative and 3 saturated after the atmospheric correction. The SWIR's bands within the VNIR's range are left
+out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from hsfuse.cube import BoolArray, Spectrum
+from hsfuse.errors import InputError
+from hsfuse.io.products.dates import iso_time
+from hsfuse.io.products.detectors import merged
+from hsfuse.io.products.hdf5 import attribute, bands_of, open_hdf5, optional, picks, slab, text
+from hsfuse.io.products.parts import one_of, whole_files
+from hsfuse.io.products.prisma_metadata import check_level, read_detector, read_grid
+from hsfuse.io.reader import CubeReader, Role
+from hsfuse.io.units import to_nm, widths_to_nm
+
+if TYPE_CHECKING:
+    import h5py
+
+#: Codes of the error matrix that mask a pixel: invalid in L1, saturated. Negative reflectance (2) stays, as over water.
+MASKING = (1, 3)
+
+#: A band is bad when the error matrix has a code in more than this share of the swath, as in water vapour bands.
+BAD_SHARE = 0.1
+
+_ANGLE = "HDFEOS/SWATHS/PRS_L2D_HCO/Geometric Fields/Solar_Zenith_Angle"
+_FILE = re.compile(r".*\.he5$", re.IGNORECASE)
+
+#: Rows of the error matrix looked at to find bad bands.
+_LOOK = 32
+
+
+def recognises(path: Path) -> bool:
+    """A file *.he5, or a folder with such files."""
+    return bool(whole_files(path, _FILE))
+
+
+def open_product(path: Path, role: Role) -> PrismaReader:
+    """The product's bands (C, H, W); InputError for what is missing or broken."""
+    return PrismaReader(one_of(path, whole_files(path, _FILE), "PRISMA products"), role)
+
+
+class PrismaReader(CubeReader):
+    """An open PRISMA L2D product."""
+
+    def __init__(self, path: Path, role: Role = "raster") -> None:
+        super().__init__(path, role)
+        self._file = open_hdf5(path)
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        file = self._file
+        check_level(file)
+        self._detectors = [read_detector(file, name) for name in ("Vnir", "Swir")]
+        shapes = [(d.cube.shape[0], d.cube.shape[2]) for d in self._detectors]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{self.path}: the detectors' cubes have {shapes[0]} and {shapes[1]} pixels")
+        self.files, self.driver, self.quantity = (self.path,), "HDF5", "reflectance"
+        self.dtype = np.result_type(*(d.cube.dtype for d in self._detectors)).name
+        self.grid = read_grid(file, shapes[0])
+        self._angle = optional(file, _ANGLE)
+        if self._angle is not None and self._angle.shape != shapes[0]:
+            self._angle = None
+        self._describe_bands()
+        self.tags["PRODUCT"] = f"PRISMA L2D, {self.path.stem}"
+        self.tags["MASK"] = "beyond the swath; invalid in L1; saturated"
+        if (acquired := iso_time(text(attribute(file, "Product_StartTime")))) is not None:
+            self.tags["ACQUIRED"] = acquired
+
+    def _describe_bands(self) -> None:
+        detectors = self._detectors
+        self._bands = merged([d.centres_nm for d in detectors])
+        if not self._bands:
+            raise InputError(f"{self.path} has no band with a wavelength in List_Cw_Vnir and List_Cw_Swir")
+        self.scales = np.array([detectors[d].scale for d, _ in self._bands])
+        self.offsets = np.array([detectors[d].offset for d, _ in self._bands])
+        self.nodata_values = [None] * len(self._bands)
+        centres, factor, note = to_nm([detectors[d].centres_nm[b] for d, b in self._bands], "nm")
+        widths, width_note = widths_to_nm([detectors[d].fwhm_nm[b] for d, b in self._bands], factor)
+        for told in filter(None, (note, width_note)):
+            self._note(told)
+        good = self._good()
+        self.spectrum = Spectrum(centres, widths, None, good)
+        left = sum(sum(c > 0 for c in d.centres_nm) for d in detectors) - len(self._bands)
+        if left:
+            self._note(f"bands left out because the detectors overlap there: {left}")
+        if good is not None:
+            share = f"over {BAD_SHARE:.0%} of their pixels are in the error matrix"
+            self._note(f"bands marked bad because {share}: {good.count(False)}")
+
+    def _good(self) -> tuple[bool, ...] | None:
+        """Bands with few pixels of the swath in the error matrix; None when there is none, or all are good."""
+        look = [slice(r, r + 1) for r in np.unique(picks(0, self.grid.shape[0], min(_LOOK, self.grid.shape[0])))]
+        swath = sum(self._swath(part, slice(None)).sum() for part in look)
+        bad = []
+        for detector in self._detectors:
+            if detector.errors is None:
+                return None
+            bad.append(sum((slab(detector.errors, (part,)) != 0).sum(axis=(0, 2)) for part in look))
+        good = tuple(bool(bad[d][b] <= BAD_SHARE * swath) for d, b in self._bands)
+        return None if all(good) else good
+
+    def _pixels(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        rows, cols = _runs(window, shape)
+        size = (len(rows), len(cols)) if shape is not None else (int(window.height), int(window.width))
+        raw = np.empty((len(bands), *size), dtype=self.dtype)
+        valid = np.ones(size, bool)
+        for d, detector in enumerate(self._detectors):
+            own = [(i, self._bands[band][1]) for i, band in enumerate(bands) if self._bands[band][0] == d]
+            if own:
+                places, chosen = map(list, zip(*own, strict=True))
+                raw[places] = _read(detector.cube, chosen, rows, cols)
+                if detector.errors is not None:
+                    good = [b for i, b in own if self._is_good(bands[i])]
+                    valid &= ~_flagged(detector.errors, good, rows, cols, size)
+        return raw, valid & self._inside(raw, rows, cols)
+
+    def _is_good(self, band: int) -> bool:
+        return self.spectrum.good is None or self.spectrum.good[band]
+
+    def _inside(self, raw: NDArray, rows: list[slice], cols: NDArray[np.int64]) -> BoolArray:
+        """Where the swath is: as the sun's zenith angle says, or without that layer where some asked band isn't 0."""
+        if self._angle is None:
+            return np.asarray((raw != 0).any(axis=0))
+        return np.concatenate([self._swath(part, _span(cols))[:, cols - cols[0]] for part in rows])
+
+    def _swath(self, rows: slice, cols: slice) -> BoolArray:
+        """Where the sun's zenith angle isn't 0, as it is beyond the swath; all over without that layer."""
+        if self._angle is None:
+            shape = np.broadcast_to(True, self.grid.shape)
+            return np.asarray(shape[rows, cols])
+        return np.asarray(slab(self._angle, (rows, cols)) != 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _runs(window: Window, shape: tuple[int, int] | None) -> tuple[list[slice], NDArray[np.int64]]:
+    """Rows as slices (the whole window, or one row each when decimated), and the columns."""
+    row, col, h, w = (int(v) for v in (window.row_off, window.col_off, window.height, window.width))
+    if shape is None:
+        return [slice(row, row + h)], np.arange(col, col + w)
+    return [slice(r, r + 1) for r in picks(row, h, shape[0])], picks(col, w, shape[1])
+
+
+def _span(index: NDArray[np.int64]) -> slice:
+    return slice(int(min(index)), int(max(index)) + 1)
+
+
+def _read(cube: h5py.Dataset, bands: Sequence[int], rows: list[slice], cols: NDArray[np.int64]) -> NDArray:
+    """Bands of a (rows, bands, columns) dataset as (C, h, w)."""
+    parts = [bands_of(cube, 1, bands, (part, slice(None), _span(cols)))[:, :, cols - cols[0]] for part in rows]
+    return np.concatenate(parts).transpose(1, 0, 2)
+
+
+def _flagged(
+    errors: h5py.Dataset, bands: Sequence[int], rows: list[slice], cols: NDArray[np.int64], size: tuple[int, int]
+) -> BoolArray:
+    if not bands:
+        return np.zeros(size, bool)
+    return np.asarray(np.isin(_read(errors, bands, rows, cols), MASKING).any(axis=0))

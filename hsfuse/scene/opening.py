@@ -1,0 +1,161 @@
+"""Opening a pair: one nested grid, bands matched, units settled, registered, radiometry matched."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hsfuse.cube import Spectrum
+from hsfuse.errors import InputError, SettingError
+from hsfuse.estimation import match_radiometry
+from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
+from hsfuse.io.quantity import different_dates, settle_quantity
+from hsfuse.patches import sample_scene
+from hsfuse.physics import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf, sigma_from_mtf
+from hsfuse.registration import judge, register
+from hsfuse.scene.pair import ScenePair
+from hsfuse.scene.settings import SceneSettings
+from hsfuse.srf import covered_bands, load_srf, match_bands
+from hsfuse.warp import Nesting, nest
+
+#: Strong water vapour absorption in nm: next to no light comes through.
+ABSORPTION_NM = ((1350.0, 1450.0), (1800.0, 1950.0))
+#: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
+ROUND = 0.05
+#: MSI pixels sampled to compare the two images' radiometry.
+SAMPLED = 192 * 192
+
+
+def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePair:
+    """Open a pair, bring it to one grid, match bands and build the observation model.
+
+    InputError and GridError tell what doesn't fit.
+    """
+    stack = ExitStack()
+    try:
+        low = stack.enter_context(open_cube(hsi, role="HSI"))
+        high = stack.enter_context(open_cube(msi, role="MSI"))
+        pair = _matched(low, high, settings)
+        pair = _registered(pair, low, settings)
+        if settings.match_radiometry == "auto":
+            pair = _radiometry(pair)
+        return replace(pair, _stack=stack)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
+    """The pair as the files' own georeference has it."""
+    response = load_srf(settings.srf)
+    notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
+    nesting = nest(low.grid, high.grid)
+    hsi_bands = _usable(low, settings, notes)
+    match = match_bands(response, high.spectrum.names or (None,) * high.count, high.count, settings.msi_bands)
+    spectrum = low.spectrum.select(hsi_bands)
+    assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
+    covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    msi_bands = [match.indices[i] for i in covered.kept]
+    model = ObservationModel(covered.matrix, _psf(settings, nesting), nesting.scale, settings.phase)
+    pair = ScenePair(
+        nesting.present(low),
+        high,
+        nesting.alignment,
+        hsi_bands,
+        msi_bands,
+        covered.bands,
+        response,
+        covered.coverage,
+        model,
+        warped=nesting.warped,
+    )
+    notes += [note for note in (match.note, covered.note, different_dates(low, high)) if note]
+    notes += settle_quantity(
+        pair.hsi,
+        high,
+        pair.alignment,
+        hsi_bands=hsi_bands,
+        msi_bands=msi_bands,
+        weights=covered.matrix,
+        matched=settings.match_radiometry == "auto",
+    )
+    return replace(pair, notes=notes)
+
+
+def _usable(reader: CubeReader, settings: SceneSettings, notes: list[str]) -> list[int]:
+    """Bands that carry data; said aloud when some don't."""
+    good = usable_bands(reader)
+    if not good.any():
+        raise InputError(f"{reader.path}: no valid pixel in any band")
+    if not good.all():
+        notes.append(f"{int((~good).sum())} of {good.size} HSI bands are marked bad or empty and take no part")
+    if settings.drop_absorption:
+        absorbed = _absorbed(reader.spectrum) & good
+        good = good & ~absorbed
+        notes.append(f"{int(absorbed.sum())} HSI bands lie in water vapour absorption and take no part")
+        if not good.any():
+            raise InputError(f"{reader.path}: all bands lie in water vapour absorption")
+    return [int(i) for i in np.flatnonzero(good)]
+
+
+def _absorbed(spectrum: Spectrum) -> np.ndarray:
+    nm = np.asarray(spectrum.wavelengths_nm)
+    return np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
+
+
+def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
+    """The sensor's PSF, with what resampling adds to it."""
+    scale, real = nesting.scale, nesting.real_ratio
+    sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, real)
+    phase = centred_phase(scale) if settings.phase is None else settings.phase
+    if not 0 <= phase <= scale - 1:
+        raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
+    if not nesting.warped:
+        return gaussian_psf(sigma, scale, phase)
+    if phase != centred_phase(scale):
+        raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
+    down, right = nesting.ratio
+    if abs(down / right - 1) > ROUND:
+        return elliptic_psf(*nesting.psf_widths(sigma), scale)
+    return gaussian_psf(nesting.psf_sigma(sigma), scale)
+
+
+def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> ScenePair:
+    """The pair with a shift between the images corrected, in one warp from the file, or only told."""
+    if settings.register == "off":
+        return pair
+    shift = register(pair, pair.warped)
+    if settings.register == "report":
+        return replace(pair, shift=shift, notes=[*pair.notes, f"shift of the HSI against the MSI: {shift.describe()}"])
+    verdict = judge(shift, pair.scale, settings.register_limit)
+    pair = replace(pair, shift=shift, notes=[*pair.notes, verdict.note])
+    if not verdict.correct:
+        return pair
+    if settings.phase not in (None, centred_phase(pair.scale)):
+        return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
+    last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
+    model = ObservationModel(pair.model.srf.cpu().numpy(), _psf(settings, last), last.scale, settings.phase)
+    moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped)
+    return replace(moved, residual=register(moved, moved.warped))
+
+
+def _radiometry(pair: ScenePair) -> ScenePair:
+    """The pair with the MSI's bands brought to the HSI's radiometry where they clearly differ."""
+    try:
+        scene = sample_scene(pair, SAMPLED)
+        match = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
+    except InputError as error:
+        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
+    notes = list(pair.notes)
+    weak = [f"{pair.msi_names[i]} (r {match.correlation[i]:.2f})" for i in np.flatnonzero(match.doubtful)]
+    if weak:
+        notes.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful")
+    applied = match.deviating & ~match.doubtful
+    if not applied.any():
+        return replace(pair, notes=notes)
+    used = match.where(applied)
+    notes.append(f"the MSI is brought to the HSI's radiometry: {used.describe(pair.msi_names)}")
+    return replace(pair, notes=notes, radiometry=used)

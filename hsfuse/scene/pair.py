@@ -1,0 +1,125 @@
+"""A pair opened for work: both images on one nested grid, bands matched, observation model built."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rasterio.windows import Window
+
+from hsfuse.cube import Cube, Spectrum
+from hsfuse.estimation import RadiometricMatch
+from hsfuse.grid import Alignment
+from hsfuse.io import CubeReader
+from hsfuse.physics import ObservationModel
+from hsfuse.registration import Shift
+from hsfuse.srf import SpectralResponse
+
+#: Rows read at a time when pixels with NaN or Inf are counted.
+COUNTED_ROWS = 32
+
+
+@dataclass
+class ScenePair:
+    """LRHSI and MSI, their common grid, the bands in use, the observation model and what is worth saying.
+
+    `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
+    what it left; `radiometry` is taken out of the MSI on reading.
+    """
+
+    hsi: CubeReader
+    msi: CubeReader
+    alignment: Alignment
+    hsi_bands: list[int]
+    msi_bands: list[int]
+    msi_names: tuple[str, ...]
+    response: SpectralResponse
+    coverage: tuple[float, ...]
+    model: ObservationModel
+    notes: list[str] = field(default_factory=list)
+    warped: bool = False
+    shift: Shift | None = None
+    residual: Shift | None = None
+    radiometry: RadiometricMatch | None = None
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    @property
+    def scale(self) -> int:
+        """Ratio of the GSDs."""
+        return self.alignment.scale
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The HSI bands in use."""
+        return self.hsi.spectrum.select(self.hsi_bands)
+
+    @property
+    def lr_shape(self) -> tuple[int, int]:
+        """Rows and columns of the common extent in LR pixels."""
+        return self.alignment.lr_grid.shape
+
+    def read_lr(self, window: Window) -> Cube:
+        """LRHSI (C, h, w) in a window of the common extent, in LR pixels."""
+        return self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+
+    def read_hr(self, window: Window) -> Cube:
+        """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
+        cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
+        if self.radiometry is None:
+            return cube
+        return cube.with_data(np.where(cube.mask, self.radiometry.apply(cube.data), np.float32(0)))
+
+    def nonfinite_notes(self) -> list[str]:
+        """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
+        images = (
+            ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands),
+            ("MSI", self.msi, self.alignment.msi_window, self.msi_bands),
+        )
+        return [
+            f"{_nonfinite(reader, window, bands)} pixels of the {role} hold NaN or Inf and are masked"
+            for role, reader, window, bands in images
+            if reader.nonfinite
+        ]
+
+    def summary(self) -> dict[str, str]:
+        """The decisions, for people, provenance and reports."""
+        told = {
+            "HSI": f"{self.hsi.path} ({self.hsi.grid.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
+            "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
+            "grid": self.alignment.note,
+            "SRF": f"{self.response.name} ({self.response.source})",
+            "observation": self.model.describe(),
+        }
+        if self.residual is not None:
+            told["registration"] = f"after correction {self.residual.describe()}"
+        elif self.shift is not None:
+            told["registration"] = self.shift.describe()
+        if self.radiometry is not None:
+            told["radiometry"] = self.radiometry.describe(self.msi_names)
+        return told
+
+    def close(self) -> None:
+        """Close both files."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _shift(window: Window, into: Window) -> Window:
+    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
+
+
+def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:
+    """Pixels with NaN or Inf, each counted once, which reading by tiles that overlap doesn't do."""
+    reader.nonfinite = 0
+    for row in range(0, int(window.height), COUNTED_ROWS):
+        rows = min(COUNTED_ROWS, int(window.height) - row)
+        reader.read(Window(window.col_off, window.row_off + row, window.width, rows), bands)
+    return reader.nonfinite

@@ -1,0 +1,30 @@
+"""How two files are to be understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hsfuse.registration import SHIFT_LIMIT
+
+DEFAULT_MTF = 0.3
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Response, MSI bands, PSF (MTF at Nyquist or sigma in MSI pixels), phase, and what is done about misfits.
+
+    `srf` names a sensor of the library or a CSV. `register` corrects a shift of at most `register_limit` LR pixels,
+    only reports it, or doesn't look; `match_radiometry` brings the MSI's bands to the HSI's radiometry where they
+    differ clearly; `drop_absorption` leaves out the bands in which water vapour absorbs nearly all light.
+    """
+
+    srf: str
+    msi_bands: tuple[str, ...] | None = None
+    mtf: float = DEFAULT_MTF
+    psf_sigma: float | None = None
+    phase: float | None = None
+    register: Literal["auto", "off", "report"] = "auto"
+    register_limit: float = SHIFT_LIMIT
+    match_radiometry: Literal["auto", "off"] = "auto"
+    drop_absorption: bool = False

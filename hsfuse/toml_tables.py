@@ -1,0 +1,45 @@
+"""TOML files as nested tables, and tables as dataclasses, with messages that name what doesn't fit."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hsfuse.errors import SettingError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file; SettingError when it can't be read or isn't TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path}: can't be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path}: not TOML ({error})") from error
+
+
+def take_table(where: str, tables: dict[str, Any], key: str, cls: Callable[..., T], **given: Any) -> T:
+    """Take the table `key` out of `tables` as an instance of the dataclass `cls`; lists become tuples.
+
+    `given` are settings that stand elsewhere. SettingError for a setting that is unknown or missing.
+    """
+    values = {**tables.pop(key, {}), **given}
+    known = {f.name for f in fields(cast(Any, cls))}
+    if unknown := sorted(set(values) - known):
+        raise SettingError(
+            f"{where}: [{key}] has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    try:
+        return cls(**{name: frozen(value) for name, value in values.items()})
+    except TypeError as error:
+        raise SettingError(f"{where}: [{key}] is incomplete ({error})") from error
+
+
+def frozen(value: Any) -> Any:
+    """Lists, however nested, as tuples; anything else as it is."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,219 @@
+"""Patches for weights of one pair of sensors that correct a classical estimate (hsfuse.fusers.banded)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hsfuse.errors import SettingError
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.banded import method as make_method
+from hsfuse.fusers.bandframe import BandFrame, ExactFit, band_guides, correction, look, measure_frame
+from hsfuse.nets.srlf import Observation
+from hsfuse.physics import ObservationModel
+from hsfuse.training.patches import FixedSensors, PatchSettings
+from hsfuse.training.sample import EVERY, Reference
+
+log = logging.getLogger(__name__)
+
+#: Smallest error per band by which losses are divided, in reflectance.
+LEAST_ERROR = 1e-4
+
+
+@dataclass(frozen=True)
+class BandSample:
+    """Network inputs, and what its output is judged by.
+
+    estimate, truth (B, C, H, W); usual (B, 1, H, W); weight (B, C, 1, 1) is 1 / the scene's RMS error of the estimate
+    in each band, angle (B,) the scene's mean spectral angle. The first `skip` rows and columns, under LR pixels whose
+    footprint the patch cuts, don't count.
+    """
+
+    base: Tensor
+    observation: Observation
+    step: Tensor
+    estimate: Tensor
+    truth: Tensor
+    usual: Tensor
+    weight: Tensor
+    angle: Tensor
+    frame: BandFrame
+    fit: ExactFit
+    skip: int
+
+    def losses(self, z: Tensor) -> dict[str, Tensor]:
+        """The loss's terms for the network's output z: `gain`, the log ratio of the RMS error to the estimate's, mean
+        over bands; `l1`, the mean absolute error and `angle`, the mean spectral angle, each relative to the scene's."""
+        fused = self.estimate + correction(self.frame, z - self.base, self.usual, self.fit)
+        fused, truth, start = (t[..., self.skip :, self.skip :] for t in (fused, self.truth, self.estimate))
+        error, before = (fused - truth) * self.weight, (start - truth) * self.weight
+        power = error.square().mean((0, 2, 3)).clamp_min(1e-12) / before.square().mean((0, 2, 3)).clamp_min(1e-12)
+        angle = (angles(fused, truth) / self.angle).mean()
+        return {"gain": power.log().mean() / 2, "l1": error.abs().mean(), "angle": angle}
+
+    def to(self, device: torch.device) -> BandSample:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        seen = self.observation
+        tensors = {key: getattr(seen, key).to(device) for key in ("x", "y", "guide", "unit")}
+        frame = BandFrame(**{key: value.to(device) for key, value in vars(self.frame).items()})
+        observation = replace(seen, **tensors, model=seen.model.to(device))
+        return replace(self, **moved, frame=frame, observation=observation)
+
+
+def angles(a: Tensor, b: Tensor) -> Tensor:
+    """Mean spectral angle in radians per sample, for small angles, with a finite gradient at zero: (B,)."""
+    gap = functional.normalize(a, dim=1, eps=1e-4) - functional.normalize(b, dim=1, eps=1e-4)
+    return (gap.square().sum(1) + 1e-12).sqrt().mean((1, 2))
+
+
+@dataclass(frozen=True)
+class BandScene:
+    """A reference with its inputs: `low` (K, h, w), and all maps at high resolution in one array (n, H, W).
+
+    error (H, W) is the estimate's, mean over bands, relative to the scene's.
+    """
+
+    maps: Tensor
+    low: Tensor
+    error: Tensor
+    weight: Tensor
+    angle: Tensor
+
+
+class BandSource(FixedSensors):
+    """Patches at random places in random symmetries; batch `number` depends on the seed and number alone."""
+
+    def __init__(
+        self,
+        references: Sequence[Reference],
+        settings: PatchSettings,
+        seed: int,
+        channels: int,
+        frame: BandFrame | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__(references, settings, seed)
+        if not self.bands < channels <= len(self.model.srf[0]):
+            raise SettingError(
+                f"{channels} channels for {self.bands} MSI bands and {len(self.model.srf[0])} of the references: "
+                "wanted more than the one and no more than the other"
+            )
+        self.guide, self.fit, self.cache = (
+            band_guides(channels, self.bands, len(settings.opinions)),
+            ExactFit(self.model),
+            cache,
+        )
+        whole = [torch.from_numpy(self.whole(r.data).copy())[None] for r in references]
+        seen = [self.model(truth) for truth in whole]
+        first, *others = ([self.estimate(name, *pair) for pair in seen] for name in (settings.base, *settings.opinions))
+        measured = zip(whole, first, [y for _, y in seen], strict=True)
+        self.frame = frame or measure_frame(list(measured), self.model, channels)
+        self.inside = self.model.with_srf(self.model.srf @ self.frame.axes)
+        self.scenes = [self._scene(*parts) for parts in zip(whole, first, seen, *others, strict=True)]
+        weights = np.array([r.weight for r in references])
+        self._shares = weights / weights.sum()
+
+    def estimate(self, method: str, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """The method's result on a whole scene, moved to fit both inputs; kept in the cache."""
+        path = self.cache and self.cache / f"{method}-{_digest(lrhsi, msi, self.model)}.npy"
+        if path and path.is_file():
+            found = torch.from_numpy(np.load(path))[None]
+        else:
+            mask = torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)
+            with torch.no_grad():
+                fuser = make_method(method).fit(TrainingScene(lrhsi, msi, mask), self.model)
+                found = fuser.predict(lrhsi, msi).float()
+            if path:
+                path.parent.mkdir(exist_ok=True)
+                np.save(path, found[0].numpy())
+        return self.fit(found, lrhsi, msi)
+
+    @torch.no_grad()
+    def _scene(self, truth: Tensor, first: Tensor, seen: tuple[Tensor, Tensor], *others: Tensor) -> BandScene:
+        view = look(self.frame, first, others, *seen, self.model)
+        maps = torch.cat([view.base, view.obs.guide, view.usual, seen[1], first, truth], 1)[0]
+        gap = (first - truth)[0]
+        weight = 1 / gap.square().mean((1, 2), keepdim=True).sqrt().clamp_min(LEAST_ERROR)
+        return BandScene(maps, view.obs.x[0], (gap * weight).abs().mean(0), weight, angles(first, truth)[0])
+
+    def batch(self, number: int, size: int, part: slice = EVERY) -> list[BandSample]:
+        """One sample that holds `part` of the `size` patches of batch `number`."""
+        rng = np.random.default_rng([self.seed, number])
+        chosen = rng.choice(len(self.scenes), size, p=self._shares)
+        parts, chosen = [self._window(self.scenes[i], rng) for i in chosen][part], chosen[part]
+        if not parts:
+            return []
+        maps, low = (torch.stack(part) for part in zip(*parts, strict=True))
+        return [self._sample(maps, low, [self.scenes[i] for i in chosen], skip=self.settings.scale // 2)]
+
+    def others(self, references: Sequence[Reference]) -> BandSource:
+        """The same for other references, in the same frame."""
+        return BandSource(references, self.settings, self.seed, len(self.frame.unit), self.frame, self.cache)
+
+    def inputs_about(self, axis: int) -> list[int]:
+        """The network's input channels that hold an axis's detail and the opinions about it."""
+        k, hidden = len(self.frame.unit), axis - self.bands
+        opinions = range(len(self.settings.opinions)) if hidden >= 0 else ()
+        return [k + axis, *(2 * k + i * (k - self.bands) + hidden for i in opinions)]
+
+    def frame_tensors(self) -> dict[str, Tensor]:
+        """Frame and sensors, which are part of the weights."""
+        nm = torch.from_numpy(self.references[0].wavelengths_nm)
+        kernel = torch.from_numpy(self.model.psf.kernel)
+        return {**vars(self.frame), "wavelengths_nm": nm, "srf": self.model.srf, "psf": kernel}
+
+    @cached_property
+    def held(self) -> list[BandSample]:
+        """Every scene as one sample."""
+        return [self._sample(scene.maps[None], scene.low[None], [scene]) for scene in self.scenes]
+
+    def _window(self, scene: BandScene, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A random window in a random symmetry, (n, size, size) and (K, size / s, size / s); of some tries the one with
+        the largest error, as half of many scenes is a dark background.
+
+        Where the phase isn't centred a mirrored axis has its LR pixels elsewhere, so the window starts where it brings
+        them back to the phase.
+        """
+        s, n = self.settings.scale, self.settings.size // self.settings.scale
+        flips, turned = (rng.integers(2, size=2), int(rng.integers(2))) if self.settings.augment else ((0, 0), 0)
+        shifts = [round(2 * self.model.phase + 1 - s) if flip else 0 for flip in flips]
+        tries = [
+            [int(rng.integers(-(d // s), size - n + 1)) for d, size in zip(shifts, scene.low.shape[1:], strict=True)]
+            for _ in range(self.settings.tries)
+        ]
+
+        def cut(image: Tensor, start: list[int]) -> Tensor:
+            row, col = (s * i + d for i, d in zip(start, shifts, strict=True))
+            return image[..., row : row + s * n, col : col + s * n]
+
+        row, col = max(tries, key=lambda start: float(cut(scene.error, start).mean()))
+        axes = [axis for axis, flip in zip((1, 2), flips, strict=True) if flip]
+        low = scene.low[:, row : row + n, col : col + n].flip(axes)
+        maps = cut(scene.maps, [row, col]).flip(axes)
+        return (maps.transpose(1, 2), low.transpose(1, 2)) if turned else (maps, low)
+
+    def _sample(self, maps: Tensor, low: Tensor, scenes: list[BandScene], skip: int = 0) -> BandSample:
+        count, k = self.frame.axes.shape
+        base, guide, usual, msi, first, truth = maps.split([k, self.guide, 1, self.bands, count, count], 1)
+        observation = Observation(low, msi.contiguous(), guide, self.inside, self.frame.unit)
+        weight, angle = (torch.stack([getattr(s, key) for s in scenes]) for key in ("weight", "angle"))
+        return BandSample(
+            base, observation, torch.ones(()), first, truth, usual, weight, angle, self.frame, self.fit, skip
+        )
+
+
+def _digest(lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> str:
+    """What an estimate depends on, as 16 letters."""
+    parts = (lrhsi.numpy().tobytes(), msi.numpy().tobytes(), model.srf.numpy().tobytes(), model.describe().encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

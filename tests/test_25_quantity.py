@@ -1,0 +1,156 @@
+"""What the numbers of an image are, and a pair brought to one unit only where that's needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msi_products as made
+import numpy as np
+import pytest
+
+from hsfuse.errors import InputError
+from hsfuse.grid import align
+from hsfuse.io import open_cube
+from hsfuse.io.quantity import different_dates, guess_scale, settle_quantity
+
+
+def image(path: Path, values: np.ndarray, gsd: float = 30, bands: int = 3, **how):
+    """An open image of `bands` bands with these values (h, w)."""
+    return open_cube(made.write_raster(path, np.stack([values] * bands), gsd, **how))
+
+
+def reflectance(shape=(60, 60), seed: int = 1) -> np.ndarray:
+    """Smooth reflectance of about 0.08 to 0.4."""
+    return (made.counts(shape, seed).astype(np.float32) - 1000) / 8000
+
+
+def test_figures_tell_reflectance_from_other_numbers(tmp_path):
+    r = reflectance()
+    for name, values, quantity, scale in (
+        ("float", r, "reflectance", 1.0),
+        ("ten thousandths", np.round(r * 1e4).astype("int16"), "reflectance", 1e-4),
+        ("the same as float", np.float32(r * 1e4), "reflectance", 1e-4),
+        ("percent or radiance", np.float32(r * 100), "unknown", 1.0),
+        ("bytes", np.round(r * 500).astype("uint8"), "unknown", 1.0),
+        ("counts with an offset", np.round(r * 1e4 + 5000).astype("uint16"), "unknown", 1.0),
+        ("large counts", np.round(r * 2e5).astype("uint16"), "unknown", 1.0),
+        ("blank", np.full((60, 60), np.nan, np.float32), "unknown", 1.0),
+    ):
+        with image(tmp_path / f"{name}.tif", values) as reader:
+            guess = guess_scale(reader)
+            assert (guess.quantity, guess.scale) == (quantity, scale), name
+            assert guess.note
+            assert reader.nonfinite == 0
+
+
+def test_metadata_are_believed_before_figures(tmp_path):
+    with open_cube(made.landsat(tmp_path)) as reader:
+        reader.scales = reader.scales * 1000  # whatever the figures are
+        assert guess_scale(reader).quantity == "reflectance"
+        assert not guess_scale(reader).note
+    with image(tmp_path / "a.tif", reflectance()) as reader:
+        reader.quantity = "radiance"
+        assert guess_scale(reader).quantity == "radiance"
+
+
+@pytest.mark.parametrize("power", [2, 3, 4])
+@pytest.mark.parametrize("free", ["HSI", "MSI"])
+def test_the_image_without_metadata_follows_the_other(tmp_path, power, free):
+    values = reflectance()
+    other = values * np.float32(10**power)
+    hsi_values, msi_values = (other, values) if free == "HSI" else (values, other)
+    with image(tmp_path / "h.tif", hsi_values) as hsi, image(tmp_path / "m.tif", msi_values, 10) as msi:
+        (msi if free == "HSI" else hsi).quantity = "reflectance"
+        (note,) = settle_quantity(hsi, msi)
+        assert f"the {free}, which doesn't say its own, is multiplied by {10.0**-power:g}" in note
+        np.testing.assert_allclose(hsi.read().data, msi.read().data, rtol=1e-5)
+        assert settle_quantity(hsi, msi) == []  # once is enough
+
+
+def test_a_scale_in_the_file_counts_as_metadata(tmp_path):
+    r = reflectance()
+    with image(tmp_path / "h.tif", r) as hsi, image(tmp_path / "m.tif", np.round(r * 1e4).astype("uint16")) as msi:
+        hsi.scales = hsi.scales * 1.0
+        msi.scales, msi.offsets = msi.scales * 2e-4, msi.offsets - 0.01
+        assert settle_quantity(hsi, msi) == []  # twice as high: no matter of units
+        hsi.scales = hsi.scales * 1e-4
+        (note,) = settle_quantity(hsi, msi)
+        assert "both say their units" in note
+
+
+def test_a_pair_that_agrees_is_left_alone(tmp_path):
+    rng = np.random.default_rng(5)
+    for i, factor in enumerate((1.0, 1e4, 120.0)):
+        values = reflectance() * np.float32(factor)
+        for share in (0.4, 1.0, 2.5):
+            msi_values = values * np.float32(share) * rng.uniform(0.9, 1.1, values.shape).astype(np.float32)
+            with (
+                image(tmp_path / f"h{i}.tif", values) as hsi,
+                image(tmp_path / f"m{i}{share}.tif", msi_values, 10) as msi,
+            ):
+                assert settle_quantity(hsi, msi) == []
+                assert (hsi.scales == 1).all()
+                assert (msi.scales == 1).all()
+
+
+def test_when_neither_says_the_reflectance_is_kept_else_the_hsi(tmp_path):
+    r = reflectance()
+    for low, high, follows in ((r, r * 1e4, "MSI"), (r * 1e4, r, "HSI"), (r * 1e4, r * 1e2, "MSI")):
+        with (
+            image(tmp_path / "h.tif", np.float32(low)) as hsi,
+            image(tmp_path / "m.tif", np.float32(high), 10) as msi,
+        ):
+            (note,) = settle_quantity(hsi, msi)
+            assert f"the {follows}, which" in note
+            np.testing.assert_allclose(hsi.read().data, msi.read().data, rtol=1e-5)
+
+
+def test_a_tenfold_difference_is_told_but_not_touched(tmp_path):
+    with image(tmp_path / "h.tif", reflectance()) as hsi, image(tmp_path / "m.tif", reflectance() * 8, 10) as msi:
+        (note,) = settle_quantity(hsi, msi)
+        assert "check both images" in note
+        assert (msi.scales == 1).all()
+
+
+def test_radiance_and_reflectance_need_matched_radiometry(tmp_path):
+    with image(tmp_path / "h.tif", reflectance() * 300) as hsi, image(tmp_path / "m.tif", reflectance(), 10) as msi:
+        hsi.quantity, msi.quantity = "radiance", "reflectance"
+        (note,) = settle_quantity(hsi, msi)
+        assert "the HSI holds radiance, the MSI reflectance" in note
+        assert (msi.scales == 1).all()
+        with pytest.raises(InputError, match="can't be fused without matching"):
+            settle_quantity(hsi, msi, matched=False)
+
+
+def test_levels_are_those_of_the_common_extent_seen_through_the_response(tmp_path):
+    """Outside the common extent the MSI is 100 times as bright; the HSI's other bands are 100 times as bright, too."""
+    msi_values = np.full((120, 120), 20.0, np.float32)
+    msi_values[:60, :60] = 0.2
+    cube = np.stack([np.full((20, 20), v, np.float32) for v in (0.2, 20.0, 20.0)])
+    hsi_path = made.write_raster(tmp_path / "h.tif", cube, 30)
+    with open_cube(hsi_path) as hsi, image(tmp_path / "m.tif", msi_values, 10) as msi:
+        alignment = align(hsi.grid, msi.grid)
+        weights = np.array([[1.0, 0.0, 0.0]] * 3)
+        assert settle_quantity(hsi, msi, alignment, weights=weights) == []
+        assert settle_quantity(hsi, msi, alignment, hsi_bands=[0]) == []
+        assert settle_quantity(hsi, msi, alignment)
+
+
+def test_nothing_is_settled_without_a_valid_pixel(tmp_path):
+    blank = np.full((60, 60), np.nan, np.float32)
+    with image(tmp_path / "h.tif", blank) as hsi, image(tmp_path / "m.tif", reflectance(), 10) as msi:
+        assert settle_quantity(hsi, msi) == []
+        assert hsi.nonfinite == 0
+
+
+def test_days_of_acquisition_are_compared(tmp_path):
+    with image(tmp_path / "h.tif", reflectance()) as hsi, image(tmp_path / "m.tif", reflectance()) as msi:
+        assert different_dates(hsi, msi) is None
+        hsi.tags["ACQUIRED"] = "2022-07-24T10:20:48.758475Z"
+        assert different_dates(hsi, msi) is None
+        msi.tags["ACQUIRED"] = "2022-07-24"
+        assert different_dates(hsi, msi) is None
+        msi.tags["ACQUIRED"] = "2022-08-01T00:00:00+02:00"
+        assert "on 2022-07-24, the MSI on 2022-08-01, 8 days apart" in str(different_dates(hsi, msi))
+        msi.tags["ACQUIRED"] = "last summer"
+        assert different_dates(hsi, msi) is None

@@ -1,0 +1,413 @@
+"""What a pair tells of its own observation: response, PSF, shift and radiometry recovered from simulated pairs.
+
+The pairs have noise of 35 dB (LRHSI) and 40 dB (MSI). Tolerances: centres 3 nm and a tenth of the band's width, PSF
+widths 5 %, angle 5 degrees, shift 0.1 MSI pixel, fused accuracy 0.5 dB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from hsfuse.errors import InputError, SettingError
+from hsfuse.estimation import (
+    compare_responses,
+    estimate_observation,
+    estimate_psf,
+    estimate_srf,
+    match_radiometry,
+)
+from hsfuse.estimation.curves import FlatTops
+from hsfuse.estimation.departure import second_difference
+from hsfuse.estimation.radiometry import match_lines
+from hsfuse.estimation.spectra import clean_spectra
+from hsfuse.estimation.srf import centres_widths
+from hsfuse.estimation.views import ellipse
+from hsfuse.fusers import TrainingScene, make_fuser
+from hsfuse.physics import ObservationModel, Psf, elliptic_psf, gaussian_psf, sigma_from_mtf
+from hsfuse.srf import load_srf, write_srf
+
+NM = np.arange(405.0, 1000.0, 7.0)
+BANDS = ("B2", "B3", "B4", "B6", "B8", "B8A")
+RESPONSE = load_srf("sentinel2a").select(BANDS)
+MATRIX = RESPONSE.matrix(NM)[0]
+SCALE, SIDE = 4, 30
+
+
+def truth(seed: int = 0, materials: int = 14) -> np.ndarray:
+    """Reflectance (C, H, W): random smooth spectra in patches with soft edges."""
+    rng = np.random.default_rng(seed)
+    fine, side = np.arange(300.0, 1100.0), SIDE * SCALE
+    curves = gaussian_filter1d(rng.standard_normal((materials, fine.size)), 22, axis=1)
+    curves = np.stack([np.interp(NM, fine, curve / curve.std()) for curve in curves])
+    widths = np.geomspace(1.5, 6, materials)
+    maps = np.stack([gaussian_filter(rng.standard_normal((side, side)), width) for width in widths])
+    maps = np.exp(3 * maps / maps.std(axis=(1, 2), keepdims=True))
+    return np.tensordot((0.3 + 0.09 * curves).T, maps / maps.sum(0), 1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A simulated pair: truth (1, C, H, W), blocks, and the model that made them."""
+
+    truth: torch.Tensor
+    lrhsi: torch.Tensor
+    msi: torch.Tensor
+    model: ObservationModel
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return torch.ones(self.lrhsi[:, 0].shape, dtype=torch.bool)
+
+    @property
+    def images(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.lrhsi, self.msi, self.mask
+
+
+def noisy(image: torch.Tensor, snr: float, rng: np.random.Generator) -> torch.Tensor:
+    power = image.square().mean((0, 2, 3), keepdim=True)
+    return image + torch.from_numpy(rng.standard_normal(image.shape)) * (power * 10 ** (-snr / 10)).sqrt()
+
+
+def observed(psf: Psf, seed: int = 0, matrix: np.ndarray = MATRIX) -> Seen:
+    rng = np.random.default_rng(seed + 100)
+    x, model = torch.from_numpy(truth(seed))[None], ObservationModel(matrix, psf, SCALE)
+    return Seen(x, noisy(model.spatial(x), 35, rng), noisy(model.spectral(x), 40, rng), model)
+
+
+@pytest.fixture(scope="module")
+def usual() -> Seen:
+    return observed(gaussian_psf(sigma_from_mtf(0.3, SCALE), SCALE))
+
+
+def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    cos = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return np.degrees(np.arccos(cos))
+
+
+# ---- curves
+
+
+def test_flat_tops_are_means_with_the_right_centre() -> None:
+    weights = FlatTops.at(NM).weights(np.array([500.0, 703.0]), np.array([60.0, 25.0]), np.array([0.1, 0.2]))
+    np.testing.assert_allclose(weights.sum(1), 1)
+    np.testing.assert_allclose(weights @ NM, [500, 703], atol=0.2)
+    assert weights.min() >= 0
+
+
+def test_a_flat_top_far_from_every_band_is_empty() -> None:
+    assert FlatTops.at(NM).weights(np.array([2000.0]), np.array([20.0]), np.array([0.1])).sum() == 0
+
+
+def test_second_differences_see_a_parabola_on_any_spacing() -> None:
+    x = np.cumsum(np.random.default_rng(0).uniform(0.5, 2, 20))
+    cells = (x[2:] - x[:-2]) / 2
+    np.testing.assert_allclose(second_difference(x) @ (3 * x**2 - x), 6 * np.sqrt(cells), rtol=1e-9)
+
+
+def test_spectra_keep_the_dimensions_that_stand_out_of_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0.5, 2, 40)[:, None]
+    spectra = rng.standard_normal((40, 5)) @ rng.standard_normal((5, 900)) * 3 + noise * rng.standard_normal((40, 900))
+    clean = clean_spectra(spectra)
+    assert clean.basis.shape == (40, 5)
+    np.testing.assert_allclose(clean.scores @ clean.scores.T / 900, clean.moment, atol=1e-6 * clean.moment.max())
+
+
+# ---- response
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_response_is_recovered(seed: int) -> None:
+    seen = observed(gaussian_psf(2.0, SCALE), seed)
+    found = estimate_srf(*seen.images, seen.model, NM)
+    centre, width = centres_widths(MATRIX, NM)
+    assert np.abs(found.centre_nm - centre).max() < 3
+    assert (np.abs(found.centre_nm - centre) < 0.1 * width + 1).all()
+    assert angle_deg(found.matrix, MATRIX).max() < 20
+    np.testing.assert_allclose(found.matrix.sum(1), 1)
+    assert found.matrix.min() >= 0
+    np.testing.assert_allclose(found.gain, 1, atol=0.03)
+    assert np.abs(found.offset).max() < 0.01
+    assert found.correlation.min() > 0.99
+
+
+def test_response_does_not_depend_on_the_msi_gain_and_offset(usual: Seen) -> None:
+    plain = estimate_srf(*usual.images, usual.model, NM)
+    found = estimate_srf(usual.lrhsi, 1.4 * usual.msi + 0.05, usual.mask, usual.model, NM)
+    np.testing.assert_allclose(found.matrix, plain.matrix, atol=2e-3)
+    np.testing.assert_allclose(found.gain, 1.4 * plain.gain, rtol=1e-2)
+
+
+def test_order_and_doubles_of_the_hsi_bands_do_not_matter(usual: Seen) -> None:
+    plain = estimate_srf(*usual.images, usual.model, NM)
+    order = np.random.default_rng(0).permutation(np.append(np.arange(NM.size), 20))
+    found = estimate_srf(usual.lrhsi[:, order], usual.msi, usual.mask, usual.model, NM[order])
+    doubled = np.where(order == 20, 2.0, 1.0)
+    np.testing.assert_allclose(found.matrix * doubled, plain.matrix[:, order], atol=1e-9)
+
+
+def test_a_range_can_be_given(usual: Seen) -> None:
+    plain = estimate_srf(*usual.images, usual.model, NM)
+    ranges = [(430, 560), (600, 700), *[None] * 4]
+    found = estimate_srf(*usual.images, usual.model, NM, within_nm=ranges)
+    assert abs(found.centre_nm[0] - plain.centre_nm[0]) < 1.5
+    assert found.matrix[1, (NM < 600) | (NM > 700)].max() == 0
+    assert found.residual[1] > 2 * plain.residual[1]  # B3 is at 560 nm
+    with pytest.raises(SettingError, match="hold 2 HSI bands, wanted 3"):
+        estimate_srf(*usual.images, usual.model, NM, within_nm=[(500, 514), *[None] * 5])
+
+
+def test_spread_says_what_smooth_spectra_leave_open(usual: Seen) -> None:
+    """Two materials: one direction alone, so that the place of a band hardly shows."""
+    x = torch.from_numpy(truth(materials=2))[None]
+    rng = np.random.default_rng(0)
+    lrhsi, msi = noisy(usual.model.spatial(x), 35, rng), noisy(usual.model.spectral(x), 40, rng)
+    poor = estimate_srf(lrhsi, msi, usual.mask, usual.model, NM)
+    rich = estimate_srf(*usual.images, usual.model, NM)
+    assert poor.dimension < rich.dimension
+    assert np.median(rich.centre_sd_nm) < 2
+    assert np.median(poor.centre_sd_nm) > 3 * np.median(rich.centre_sd_nm)
+
+
+def test_masked_pixels_take_no_part(usual: Seen) -> None:
+    lrhsi, msi, mask = usual.lrhsi.clone(), usual.msi.clone(), usual.mask.clone()
+    mask[0, 12:15, 3:6] = False
+    lrhsi[0, :, 12:15, 3:6] = 9.0
+    msi[0, :, 48:60, 12:24] = -5.0
+    found, plain = estimate_srf(lrhsi, msi, mask, usual.model, NM), estimate_srf(*usual.images, usual.model, NM)
+    assert np.abs(found.centre_nm - plain.centre_nm).max() < 2
+    psf = estimate_psf(lrhsi, msi, mask, MATRIX, SCALE)
+    np.testing.assert_allclose(psf.sigma, sigma_from_mtf(0.3, SCALE), rtol=0.05)
+
+
+def test_a_constant_band_and_too_few_pixels(usual: Seen) -> None:
+    flat = usual.msi.clone()
+    flat[:, 2] = 0.2
+    with pytest.raises(InputError, match="MSI band 3 is constant"):
+        estimate_srf(usual.lrhsi, flat, usual.mask, usual.model, NM)
+    few = torch.zeros_like(usual.mask)
+    few[0, :4, :4] = True
+    with pytest.raises(InputError, match="16 LR pixels are valid in both images, wanted at least 64"):
+        estimate_srf(usual.lrhsi, usual.msi, few, usual.model, NM)
+    with pytest.raises(InputError, match="LR pixels lie"):
+        estimate_psf(usual.lrhsi, usual.msi, few, MATRIX, SCALE)
+
+
+def test_images_that_show_the_opposite(usual: Seen) -> None:
+    with pytest.raises(InputError, match="doesn't rise with any HSI band"):
+        estimate_srf(0.01 * usual.lrhsi - usual.lrhsi.mean(1, keepdim=True), usual.msi, usual.mask, usual.model, NM)
+
+
+# ---- the estimate as a response
+
+
+def test_written_and_read_it_is_the_same_matrix(usual: Seen, tmp_path) -> None:
+    found = estimate_srf(*usual.images, usual.model, NM)
+    path = write_srf(found.as_response(BANDS), tmp_path / "own.csv", about={"estimated": "from a.tif"})
+    again = load_srf(path)
+    assert (again.bands, again.weights) == (BANDS, True)
+    matrix, coverage = again.matrix(NM)
+    np.testing.assert_allclose(matrix, found.matrix, atol=2e-6)
+    np.testing.assert_allclose(coverage, 1)
+
+
+def test_it_serves_another_hsi_as_a_curve(usual: Seen) -> None:
+    found = estimate_srf(*usual.images, usual.model, NM)
+    other = np.arange(420.0, 980.0, 10.0)
+    matrix, _ = found.as_response(BANDS).matrix(other)
+    np.testing.assert_allclose(matrix @ other, found.centre_nm, atol=1.5)
+
+
+def test_comparison_with_the_right_and_the_wrong_sensor(usual: Seen) -> None:
+    found = estimate_srf(*usual.images, usual.model, NM)
+    assert not any(band.disagrees for band in compare_responses(found, RESPONSE, BANDS))
+    wrong = compare_responses(found, load_srf("sentinel2a"), ("B2", "B3", "B5", "B6", "B8", "B8A"))
+    assert [band.band for band in wrong if band.disagrees] == ["B5"]
+    assert "704" in wrong[2].describe()
+
+
+# ---- PSF
+
+
+def test_an_ellipse_of_equal_widths_is_the_gaussian() -> None:
+    np.testing.assert_allclose(elliptic_psf(1.7, 1.7, 33, 4).kernel, gaussian_psf(1.7, 4).kernel, atol=1e-15)
+    np.testing.assert_allclose(elliptic_psf(1.2, 2.5, 90, 4).kernel, elliptic_psf(2.5, 1.2, 0, 4).kernel, atol=1e-15)
+
+
+def test_an_ellipse_turned_a_little_leans_down_to_the_right() -> None:
+    kernel = elliptic_psf(1.0, 2.5, 20, 3).kernel
+    t = np.arange(len(kernel)) - (len(kernel) - 1) / 2
+    assert (kernel * t[:, None] * t).sum() > 0.5  # rows count downwards
+
+
+@pytest.mark.parametrize("bad", [(0, 1), (1, -1), (np.inf, 1), (np.nan, 1)])
+def test_widths_that_cannot_be(bad: tuple[float, float]) -> None:
+    with pytest.raises(SettingError, match="wanted positive"):
+        elliptic_psf(*bad, 0, 4)
+
+
+def test_mtf_is_the_one_asked_for() -> None:
+    np.testing.assert_allclose(gaussian_psf(sigma_from_mtf(0.25, 5), 5).mtf(5), 0.25, rtol=1e-3)
+    y, x = elliptic_psf(3.0, 1.5, 0, 4).mtf(4)
+    assert y < x
+
+
+def test_ellipse_reads_back_widths_and_angle() -> None:
+    sy, sx, theta = 1.3, 2.4, np.radians(-35)
+    x, y = np.array([np.cos(theta), np.sin(theta)]), np.array([-np.sin(theta), np.cos(theta)])
+    covariance = (sx**2 * np.outer(x, x) + sy**2 * np.outer(y, y))[::-1, ::-1]  # from (x, y) to (y, x)
+    root = np.linalg.cholesky(covariance)
+    found = ellipse(np.array([np.log(root[0, 0]), np.log(root[1, 1]), root[1, 0]]))
+    np.testing.assert_allclose(found, [1.3, 2.4, -35])
+
+
+@pytest.mark.parametrize(("sy", "sx", "theta"), [(2.0, 2.0, 0), (2.6, 1.6, 25), (1.4, 2.2, -40)])
+def test_psf_is_recovered(sy: float, sx: float, theta: float) -> None:
+    seen = observed(elliptic_psf(sy, sx, theta, SCALE))
+    found = estimate_psf(*seen.images, MATRIX, SCALE)
+    np.testing.assert_allclose(found.sigma, [sy, sx], rtol=0.05)
+    assert sy == sx or abs(found.theta_deg - theta) < 5
+    np.testing.assert_allclose(found.shift, 0, atol=0.1)
+    np.testing.assert_allclose(found.mtf, seen.model.psf.mtf(SCALE), atol=0.03)
+    assert max(found.sigma_sd) < 0.1
+    assert "MTF" in found.describe()
+
+
+def test_a_shift_is_not_taken_for_width(usual: Seen) -> None:
+    moved = torch.roll(usual.msi, (-2, 1), (2, 3))  # the HSI shows what the MSI shows 2 rows up and 1 column right
+    found = estimate_psf(usual.lrhsi, moved, usual.mask, MATRIX, SCALE)
+    np.testing.assert_allclose(found.shift, [-2, 1], atol=0.1)
+    np.testing.assert_allclose(found.sigma, sigma_from_mtf(0.3, SCALE), rtol=0.05)
+
+
+def test_psf_does_not_depend_on_gain_and_offset(usual: Seen) -> None:
+    plain = estimate_psf(*usual.images, MATRIX, SCALE)
+    found = estimate_psf(usual.lrhsi, 0.6 * usual.msi - 0.02, usual.mask, MATRIX, SCALE)
+    np.testing.assert_allclose(found.sigma, plain.sigma, rtol=1e-3)
+    np.testing.assert_allclose(found.gain, 0.6 * plain.gain, rtol=1e-3)
+
+
+def box_psf() -> Psf:
+    """A detector's square of one LR pixel, nothing else: no Gaussian."""
+    return Psf(np.pad(np.ones((SCALE, SCALE)), SCALE))
+
+
+def test_a_free_kernel_comes_nearer_to_a_psf_that_is_no_gaussian() -> None:
+    seen = observed(box_psf())
+    errors = []
+    for kind in ("gaussian", "free"):
+        kernel = estimate_psf(*seen.images, MATRIX, SCALE, kind=kind).psf.kernel
+        true = np.pad(seen.model.psf.kernel, max(0, (len(kernel) - 3 * SCALE) // 2))
+        kernel = np.pad(kernel, (len(true) - len(kernel)) // 2)
+        errors.append(np.linalg.norm(kernel - true) / np.linalg.norm(true))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_psf_kinds_that_cannot_be(usual: Seen) -> None:
+    with pytest.raises(SettingError, match="wanted gaussian or free"):
+        estimate_psf(*usual.images, MATRIX, SCALE, kind="square")
+    with pytest.raises(SettingError, match="up to ratio 12"):
+        estimate_psf(*usual.images, MATRIX, 13, kind="free")
+
+
+def test_odd_ratio_and_corner_phase() -> None:
+    x = torch.from_numpy(truth())[None, :, :117, :117]
+    model = ObservationModel(MATRIX, gaussian_psf(1.5, 3, 0.0), 3, 0.0)
+    found = estimate_psf(model.spatial(x), model.spectral(x), torch.ones(1, 39, 39, dtype=torch.bool), MATRIX, 3, 0.0)
+    np.testing.assert_allclose(found.sigma, 1.5, rtol=0.02)
+    np.testing.assert_allclose(found.shift, 0, atol=0.02)
+
+
+# ---- both
+
+
+def test_fused_as_well_with_what_was_estimated_as_with_the_truth() -> None:
+    seen = observed(elliptic_psf(2.6, 1.7, 20, SCALE), seed=3)
+    found = estimate_observation(*seen.images, NM, SCALE)
+    assert found.response is not None
+    assert found.psf is not None
+    np.testing.assert_allclose(found.psf.sigma, [2.6, 1.7], rtol=0.05)
+    assert abs(found.psf.theta_deg - 20) < 5
+    scene = TrainingScene(seen.lrhsi.float(), seen.msi.float(), seen.mask)
+    errors = [fused_error(scene, model, seen.truth.float()) for model in (seen.model, found.model(seen.model))]
+    assert 20 * np.log10(errors[1] / errors[0]) < 0.5
+
+
+def fused_error(scene: TrainingScene, model: ObservationModel, true: torch.Tensor) -> float:
+    with torch.no_grad():
+        fused = make_fuser("glp-reg").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    return float((fused - true).square().mean().sqrt())
+
+
+def test_what_is_known_is_kept(usual: Seen) -> None:
+    only_psf = estimate_observation(*usual.images, NM, SCALE, matrix=MATRIX)
+    assert only_psf.response is None
+    assert only_psf.psf is not None
+    assert torch.equal(only_psf.model(usual.model).srf, usual.model.srf)
+    only_srf = estimate_observation(*usual.images, NM, SCALE, psf=usual.model.psf)
+    assert only_srf.psf is None
+    assert only_srf.model(usual.model).psf is usual.model.psf
+    known = estimate_observation(*usual.images, NM, SCALE, matrix=MATRIX, psf=usual.model.psf)
+    assert known.response is known.psf is None
+
+
+# ---- radiometry
+
+
+def line(n: int = 2000, noise: float = 0.01, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    level = 0.2 + 0.05 * rng.standard_normal(n)
+    return level[None] + noise * rng.standard_normal((1, n)), level[None] + noise * rng.standard_normal((1, n))
+
+
+def test_equal_sensors_need_no_match() -> None:
+    found = match_lines(*line())
+    assert not found.deviating.any()
+    assert not found.doubtful.any()
+
+
+def test_matching_the_other_way_round_is_the_inverse() -> None:
+    x, y = line()
+    there, back = match_lines(x, 1.3 * y + 0.04), match_lines(1.3 * y + 0.04, x)
+    np.testing.assert_allclose(there.gain * back.gain, 1, rtol=1e-6)
+    np.testing.assert_allclose(there.gain, 1.3, rtol=0.02)
+    np.testing.assert_allclose(there.offset, 0.04, atol=0.006)
+    assert there.deviating.all()
+
+
+def test_outliers_hardly_move_the_line() -> None:
+    x, y = line()
+    y[0, ::10] = 0.9  # a tenth of the pixels under clouds
+    found = match_lines(x, y)
+    assert abs(found.gain[0] - 1) < 0.1
+    assert abs(np.polyfit(x[0], y[0], 1)[1]) > 0.05  # least squares is far off
+
+
+def test_images_without_relation_are_doubtful_and_left_alone() -> None:
+    x, _ = line()
+    found = match_lines(x, line(seed=9)[1])
+    assert found.doubtful.all()
+    assert found.where(~found.doubtful).gain[0] == 1
+
+
+def test_radiometry_of_a_pair(usual: Seen) -> None:
+    gain, offset = np.array([0.8, 1.2, 1, 1, 1, 1.5]), np.array([0.02, 0, 0, -0.03, 0, 0])
+    msi = usual.msi * torch.from_numpy(gain)[:, None, None] + torch.from_numpy(offset)[:, None, None]
+    found = match_radiometry(usual.lrhsi, msi, usual.mask, usual.model)
+    np.testing.assert_allclose(found.gain, gain, rtol=0.02)
+    np.testing.assert_allclose(found.offset, offset, atol=0.006)
+    assert list(found.deviating) == [True, True, False, True, False, True]
+    back = found.apply(msi[0].numpy().astype(np.float32))
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, usual.msi[0], atol=0.01)
+    assert "B2 x 0.798 +- 0.0" in found.describe(BANDS)
+
+
+def test_constant_images_have_no_radiometry(usual: Seen) -> None:
+    with pytest.raises(InputError, match="constant"):
+        match_radiometry(usual.lrhsi, torch.zeros_like(usual.msi), usual.mask, usual.model)
