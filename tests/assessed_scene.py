@@ -42,10 +42,10 @@ class Scene:
         return str(self.folder / name)
 
 
-def truth_cube(seed: int = 0) -> np.ndarray:
+def truth_cube(seed: int = 0, shape: tuple[int, int] = GRID.shape) -> np.ndarray:
     """Smooth random mixtures of three smooth spectra (C, H, W), reflectance 0.05 to 0.6."""
     rng = np.random.default_rng(seed)
-    abundance = np.stack([gaussian_filter(rng.standard_normal(GRID.shape), 2) for _ in range(3)])
+    abundance = np.stack([gaussian_filter(rng.standard_normal(shape), 2) for _ in range(3)])
     abundance = np.exp(8 * abundance) / np.exp(8 * abundance).sum(axis=0)
     spectra = np.array(
         [0.1 + 0.4 / (1 + np.exp(-(WAVELENGTHS_NM - c) / w)) for c, w in ((700, 20), (500, 90), (900, -80))]
@@ -66,17 +66,18 @@ def write_cube(path: str | Path, data: np.ndarray, mask: np.ndarray | None = Non
     write(path, data, GRID, Spectrum(tuple(WAVELENGTHS_NM)), mask, **tags)
 
 
-def make_scene(folder: Path) -> Scene:
+def make_scene(folder: Path, side: int = GRID.shape[0]) -> Scene:
     """hsi.tif, msi.tif, truth.tif and s.csv by the observation model with the default PSF, without noise."""
     lines = ["wavelength_nm," + ",".join(CENTRES_NM)]
     for nm in range(400, 1001, 5):
         lines.append(f"{nm}," + ",".join(f"{np.exp(-(((nm - c) / 25) ** 2)):.6f}" for c in CENTRES_NM.values()))
     (folder / "s.csv").write_text("\n".join(lines))
-    truth = truth_cube()
+    grid = Grid((side, side), GRID.transform, GRID.crs)
+    truth = truth_cube(shape=grid.shape)
     weights, _ = load_srf(folder / "s.csv").matrix(WAVELENGTHS_NM)
     model = ObservationModel(weights, gaussian_psf(sigma_from_mtf(0.3, SCALE), SCALE), SCALE)
     lrhsi, msi = (part[0].numpy() for part in model(torch.from_numpy(truth)[None]))
-    write(folder / "hsi.tif", lrhsi, GRID.coarsen(SCALE), Spectrum(tuple(WAVELENGTHS_NM)))
-    write(folder / "msi.tif", msi, GRID, Spectrum(None, None, tuple(CENTRES_NM)))
-    write_cube(folder / "truth.tif", truth)
+    write(folder / "hsi.tif", lrhsi, grid.coarsen(SCALE), Spectrum(tuple(WAVELENGTHS_NM)))
+    write(folder / "msi.tif", msi, grid, Spectrum(None, None, tuple(CENTRES_NM)))
+    write(folder / "truth.tif", truth, grid, Spectrum(tuple(WAVELENGTHS_NM)))
     return Scene(folder, truth)

@@ -115,6 +115,20 @@ def test_patience_ends_it(tiny):
     assert run.log.kept_step == 0
 
 
+def test_trained_weights_go_part_of_the_way(tiny):
+    """The result lies between the first weights and those that the same run gives when it goes all the way."""
+    nets = []
+    for way in (0.0, 0.5, 1.0):
+        start = replace(FROM_SCRATCH, way=way)
+        chosen = settings(steps=8, check_every=8, learning_rate=4e-3, consistency=0)
+        nets.append(Adaptation(rehearsal(tiny), chosen, start).run(small_net()).state_dict())
+    first, half, whole = nets
+    assert all(torch.equal(value, first[key]) for key, value in small_net().state_dict().items())
+    assert any(not torch.equal(whole[key], first[key]) for key in first)
+    for key, value in half.items():
+        torch.testing.assert_close(value, (first[key] + whole[key]) / 2)
+
+
 def test_the_time_budget_ends_it(tiny):
     run = adaptation(tiny, settings(steps=10_000, minutes=1e-9))
     run.run(small_net())

@@ -12,7 +12,12 @@ from hsfuse.scene import SceneSettings
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
-_CORRECTIONS = {"register": "report", "register_limit": None, "match_radiometry": "off", "drop_absorption": None}
+_CORRECTIONS: dict[str, str | None] = {
+    "register": "report",
+    "register_limit": None,
+    "match_radiometry": "off",
+    "drop_absorption": None,
+}
 _RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "phase", *_CORRECTIONS)
 _SECTIONS = ("settings", "scene", "observation", "options")
 
@@ -56,8 +61,10 @@ class AssessSettings:
 
     def for_scene(self) -> SceneSettings:
         """The part that says how LRHSI and MSI are to be understood; what is None stays at its default."""
-        asked = {name: getattr(self, name) for name in _RECORDED}
-        chosen = {name: _CORRECTIONS.get(name) if value is None else value for name, value in asked.items()}
+        asked: dict[str, Any] = {name: getattr(self, name) for name in _RECORDED}
+        chosen: dict[str, Any] = {
+            name: _CORRECTIONS.get(name) if value is None else value for name, value in asked.items()
+        }
         return SceneSettings(**{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -23,7 +23,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @click.command(no_args_is_help=True)
 @options.hsi
 @options.msi
-@options.srf
+@options.srf_of_msi
 @click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, or .dat/.img/.bsq for ENVI.")
 @options.msi_bands
 @click.option("--method", default="srlf", show_default=True, help="srlf, or a training-free method such as glp-ens.")
@@ -32,6 +32,10 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.mtf
 @options.psf_sigma
 @options.phase
+@options.register
+@options.register_limit
+@options.match_radiometry
+@options.drop_absorption
 @click.option("--adapt-steps", type=click.IntRange(0), default=300, show_default=True, help="Training steps at most.")
 @click.option(
     "--adapt-minutes", type=click.FloatRange(0), default=3.0, show_default=True, help="Training time at most."
@@ -97,10 +101,12 @@ def _settings(values: dict[str, Any]) -> Any:
     from hsfuse.scene import SceneSettings
 
     v = values
+    understood = ["srf", "msi_bands", "mtf", "psf_sigma", "phase", "register", "register_limit", "match_radiometry"]
+    understood.append("drop_absorption")
     stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
     fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
     return FuseSettings(
-        scene=SceneSettings(v["srf"], v["msi_bands"], v["mtf"], v["psf_sigma"], v["phase"]),
+        scene=SceneSettings(**{key: v[key] for key in understood}),
         adapt=AdaptSettings(steps=v["adapt_steps"], minutes=v["adapt_minutes"], seed=v["seed"]),
         output=OutputSettings(format=v["driver"], **{key: v[key] for key in stored}),
         command=" ".join(["hsfuse", *sys.argv[1:]]),

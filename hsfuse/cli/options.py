@@ -21,6 +21,16 @@ def parse_bands(context: click.Context, parameter: click.Parameter, value: str |
     return None if value is None else tuple(part.strip() for part in value.split(","))
 
 
+def parse_files(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> Path | tuple[Path, ...] | None:
+    """One file or product as its path; several, or a list with commas, as the paths of one image's bands."""
+    from hsfuse.io import split_paths
+
+    paths = tuple(path for text in value for path in split_paths(text))
+    return paths[0] if len(paths) == 1 else paths or None
+
+
 def _log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
     """Count -q down and -v up, whichever comes first on the line."""
     meta = context.meta
@@ -28,9 +38,27 @@ def _log_level(context: click.Context, parameter: click.Parameter, value: int) -
     start_logging(meta["hsfuse.verbosity"])
 
 
-hsi = click.option("--hsi", type=PATH, required=True, help="LRHSI with wavelengths: ENVI, GeoTIFF or other raster.")
-msi = click.option("--msi", type=PATH, required=True, help="MSI that covers the same ground.")
+hsi = click.option(
+    "--hsi",
+    type=PATH,
+    required=True,
+    help="LRHSI with wavelengths: ENVI, GeoTIFF, other raster, or a product's folder.",
+)
+msi = click.option(
+    "--msi",
+    multiple=True,
+    required=True,
+    callback=parse_files,
+    metavar="PATH",
+    help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
+)
 srf = click.option("--srf", required=True, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
+srf_of_msi = click.option(
+    "--srf",
+    default="auto",
+    show_default=True,
+    help="Sensor of the MSI (see `hsfuse srf list`), or a CSV; auto: as the MSI's product says.",
+)
 msi_bands = click.option(
     "--msi-bands", callback=parse_bands, metavar="NAMES", help="Bands of the MSI, such as B2,B3,B4,B8."
 )
@@ -39,6 +67,26 @@ mtf = click.option(
 )
 psf_sigma = click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
 phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
+register = click.option(
+    "--register",
+    type=click.Choice(["auto", "off", "report"]),
+    default="auto",
+    show_default=True,
+    help="Correct a shift between the two images, don't look, or only tell it.",
+)
+register_limit = click.option(
+    "--register-limit", type=click.FloatRange(0), default=3.0, show_default=True, help="Largest shift in LR pixels."
+)
+match_radiometry = click.option(
+    "--match-radiometry",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Bring the MSI's bands to the HSI's radiometry where they clearly differ.",
+)
+drop_absorption = click.option(
+    "--drop-absorption", is_flag=True, help="Leave out bands at 1350-1450 and 1800-1950 nm (water vapour)."
+)
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."

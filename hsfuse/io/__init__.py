@@ -2,7 +2,8 @@
 
 from hsfuse.io.checks import check_valid, usable_bands
 from hsfuse.io.encode import DTYPES
-from hsfuse.io.opening import Paths, open_cube
+from hsfuse.io.layers import LayeredReader
+from hsfuse.io.opening import Paths, open_cube, split_paths
 from hsfuse.io.outputs import check_output, driver_of, output_files
 from hsfuse.io.reader import CubeReader
 from hsfuse.io.sinks import TILE
@@ -13,11 +14,13 @@ __all__ = [
     "TILE",
     "CubeReader",
     "CubeWriter",
+    "LayeredReader",
     "Paths",
     "check_output",
     "check_valid",
     "driver_of",
     "open_cube",
     "output_files",
+    "split_paths",
     "usable_bands",
 ]

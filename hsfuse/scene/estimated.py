@@ -56,8 +56,8 @@ class PairEstimate:
             return []
         y, x = self.psf.shift
         return [
-            f"the HSI shows the ground {y:+.2f} (down) and {x:+.2f} (right) MSI pixels off the MSI: the estimates allow "
-            "for it, a fusion needs registration"
+            f"the HSI shows the ground {y:+.2f} (down) and {x:+.2f} (right) MSI pixels off the MSI: the estimates "
+            "allow for it, a fusion needs registration"
         ]
 
     def as_response(self) -> SpectralResponse | None:

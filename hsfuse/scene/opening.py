@@ -11,7 +11,7 @@ import numpy as np
 from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, SettingError
 from hsfuse.estimation import match_radiometry
-from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
+from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.quantity import different_dates, settle_quantity
 from hsfuse.patches import sample_scene
 from hsfuse.physics import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf, sigma_from_mtf
@@ -50,9 +50,11 @@ def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePai
 
 def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
     """The pair as the files' own georeference has it."""
-    response = load_srf(settings.srf)
+    response = load_srf(_sensor(settings, high))
     notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
     nesting = nest(low.grid, high.grid)
+    if isinstance(high, LayeredReader):
+        high.focus(nesting.alignment.msi_window)
     hsi_bands = _usable(low, settings, notes)
     match = match_bands(response, high.spectrum.names or (None,) * high.count, high.count, settings.msi_bands)
     spectrum = low.spectrum.select(hsi_bands)
@@ -83,6 +85,15 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
         matched=settings.match_radiometry == "auto",
     )
     return replace(pair, notes=notes)
+
+
+def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
+    """The sensor's name as given, or as the MSI product tells it."""
+    if settings.srf != "auto":
+        return settings.srf
+    if "SENSOR" not in msi.tags:
+        raise SettingError(f"{msi.path} doesn't say which sensor took it; name it with --srf (see hsfuse srf list)")
+    return msi.tags["SENSOR"]
 
 
 def _usable(reader: CubeReader, settings: SceneSettings, notes: list[str]) -> list[int]:

@@ -14,12 +14,13 @@ DEFAULT_MTF = 0.3
 class SceneSettings:
     """Response, MSI bands, PSF (MTF at Nyquist or sigma in MSI pixels), phase, and what is done about misfits.
 
-    `srf` names a sensor of the library or a CSV. `register` corrects a shift of at most `register_limit` LR pixels,
-    only reports it, or doesn't look; `match_radiometry` brings the MSI's bands to the HSI's radiometry where they
-    differ clearly; `drop_absorption` leaves out the bands in which water vapour absorbs nearly all light.
+    `srf` names a sensor of the library or a CSV, or is "auto" for the sensor that the MSI's product tells. `register`
+    corrects a shift of at most `register_limit` LR pixels, only reports it, or doesn't look; `match_radiometry` brings
+    the MSI's bands to the HSI's radiometry where they differ clearly; `drop_absorption` leaves out the bands in which
+    water vapour absorbs nearly all light.
     """
 
-    srf: str
+    srf: str = "auto"
     msi_bands: tuple[str, ...] | None = None
     mtf: float = DEFAULT_MTF
     psf_sigma: float | None = None

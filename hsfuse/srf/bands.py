@@ -68,13 +68,16 @@ def match_bands(
 ) -> BandMatch:
     """Which of the `count` bands of an MSI file are which bands of `srf`.
 
-    By `requested` names (one for each file band, '-' or '' leaves a band out), else by band descriptions (B2, B02,
+    By `requested` names (one for each file band, '-' or '' leaves a band out; or fewer, of those that the file names
+    itself), else by band descriptions (B2, B02,
     Band 2, Blue, 'blue - B02'), else by the sensor's default set for that many bands, else in order if there are as
     many as the response has. Raises SettingError if `requested` has another length, SrfError if nothing fits.
     """
+    texts = _without_numbers(descriptions, count)
+    if requested is not None and len(requested) < count and any(texts):
+        return _match_chosen(srf, _match_descriptions(srf, texts), requested)
     if requested is not None:
         return _match_option(srf, count, requested)
-    texts = _without_numbers(descriptions, count)
     found = _match_descriptions(srf, texts)
     if found:
         left = [f"band {i + 1} ({texts[i] or 'no name'})" for i in range(count) if i not in found]
@@ -104,6 +107,19 @@ def _match_option(srf: SpectralResponse, count: int, requested: Sequence[str]) -
     note = f"MSI bands as given: {', '.join(chosen.values())}." + (
         f" Left out: band {', '.join(left)}." if left else ""
     )
+    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", note)
+
+
+def _match_chosen(srf: SpectralResponse, named: dict[int, str], requested: Sequence[str]) -> BandMatch:
+    """A choice among the bands that an MSI names itself, in the file's order."""
+    wanted = [srf.bands[srf.index(name)] for name in requested if name.strip() not in ("", "-")]
+    missing = [band for band in wanted if band not in named.values()]
+    if missing or not wanted or len(set(wanted)) < len(wanted):
+        what = f"{', '.join(missing)}, which the MSI doesn't have" if missing else "no band, or one twice"
+        raise SettingError(f"--msi-bands names {what}; the MSI has {', '.join(named.values()) or 'no band names'}.")
+    chosen = {i: band for i, band in named.items() if band in wanted}
+    left = [band for band in named.values() if band not in wanted]
+    note = f"MSI bands as chosen: {', '.join(chosen.values())}. Left out: {', '.join(left) or 'none'}."
     return BandMatch(tuple(chosen), tuple(chosen.values()), "option", note)
 
 

@@ -53,8 +53,26 @@ class WarpedReader(CubeReader):
         self.grid = grid
         self.files, self.driver, self.dtype = source.files, source.driver, source.dtype
         self.spectrum: Spectrum = source.spectrum
-        self.scales, self.offsets, self.nodata_values = source.scales, source.offsets, source.nodata_values
+        self.nodata_values = source.nodata_values
         self.quantity, self.notes, self.tags = source.quantity, source.notes, source.tags
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """The source's, also when they are changed: values are decoded there."""
+        return self._source.scales
+
+    @scales.setter
+    def scales(self, value: NDArray[np.float64]) -> None:
+        self._source.scales = value
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """The source's, too."""
+        return self._source.offsets
+
+    @offsets.setter
+    def offsets(self, value: NDArray[np.float64]) -> None:
+        self._source.offsets = value
 
     def close(self) -> None:
         """Close the source."""

@@ -1,0 +1,149 @@
+"""Wald's protocol: both inputs degraded by their ratio, fused again in the same way, and held against the LRHSI.
+
+At full resolution there is no truth. One step down there is: the LRHSI itself (Wald, Ranchin and Mangolini 1997,
+PE&RS 63(6), second property). How good a method is there says how good it is likely to be one step up; detail finer
+than the LRHSI's pixels is the harder, so figures at full resolution are rather worse.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rasterio.windows import Window
+
+from hsfuse.assessment import AssessSettings, Assessment, assess, read_provenance
+from hsfuse.cube import Cube, Spectrum
+from hsfuse.errors import SettingError
+from hsfuse.fusers.adaptation import AdaptSettings
+from hsfuse.fusion import FuseSettings, run_fusion
+from hsfuse.grid import Grid
+from hsfuse.io import CubeWriter, Paths, open_cube
+from hsfuse.observe import VALUES_AT_ONCE, degrade, reach
+from hsfuse.physics import ObservationModel
+from hsfuse.scene import ScenePair, SceneSettings, open_scene
+
+log = logging.getLogger(__name__)
+
+#: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
+LEAST_SIDE = 4
+#: What a fused file may record of its fusion; the rest doesn't change the result.
+_RECORDED = ("method", "base", "model", "tile", "overlap", "ensemble")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """LRHSI and MSI at reduced resolution, and the truth that belongs to them."""
+
+    hsi: Path
+    msi: Path
+    truth: Path
+    fused: Path
+
+    @classmethod
+    def within(cls, folder: Path) -> _Files:
+        return cls(*(folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused")))
+
+
+def assess_reduced(
+    fused: str | Path, hsi: str | Path, msi: Paths, settings: AssessSettings | None = None, device: str = "auto"
+) -> Assessment:
+    """Quality of the method that made `fused`, one step down: LRHSI and MSI degraded by their ratio, fused, compared.
+
+    Method and settings are those that the fused file records, else hsfuse's own. Raises SettingError where no response
+    is known or the LRHSI is too small to be degraded again, and what `fuse` and `assess` raise.
+    """
+    with open_cube(fused, role="raster") as reader:
+        provenance = read_provenance(reader.tags)
+    chosen, _ = (settings or AssessSettings()).filled(provenance)
+    if chosen.srf is None:
+        raise SettingError("--srf is missing: Wald's protocol fuses again, which needs the MSI's response")
+    again, notes = fuse_settings(provenance, chosen.for_scene())
+    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_scene(hsi, msi, chosen.for_scene()) as pair:
+        files = _Files.within(Path(name))
+        _degrade(pair, files)
+        same = replace(again.scene, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+        run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
+        found = _assessed(files, pair, same, chosen)
+    inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.scale}"}
+    log.info("reduced resolution: %s", again.method)
+    return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
+
+
+def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: AssessSettings) -> Assessment:
+    return assess(
+        files.fused,
+        reference=files.truth,
+        hsi=files.hsi,
+        msi=files.msi,
+        srf=scene.srf,
+        msi_bands=scene.msi_bands,
+        mtf=scene.mtf,
+        psf_sigma=scene.psf_sigma,
+        phase=scene.phase,
+        register="off",
+        match_radiometry="off",
+        peak=chosen.peak,
+        window=chosen.window,
+        scale=pair.scale,
+        tile=chosen.tile,
+    )
+
+
+def fuse_settings(provenance: Mapping[str, Any], scene: SceneSettings) -> tuple[FuseSettings, list[str]]:
+    """How a file was fused, as far as it records that, and a word where it doesn't."""
+    record = provenance.get("fusing", provenance.get("method"))
+    if not isinstance(record, Mapping) or not record.get("method"):
+        word = "the fused file doesn't record how it was made: the figures at reduced resolution are hsfuse's own"
+        return FuseSettings(scene), [f"{word} method's, not this file's"]
+    known = {key: record[key] for key in _RECORDED if record.get(key) is not None}
+    asked = record.get("adapt")
+    names = {f.name for f in fields(AdaptSettings)}
+    adapt = AdaptSettings(**{k: v for k, v in asked.items() if k in names}) if isinstance(asked, Mapping) else None
+    return replace(FuseSettings(scene), **known, adapt=adapt or AdaptSettings()), []
+
+
+def _degrade(pair: ScenePair, files: _Files) -> None:
+    """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
+    s = pair.scale
+    low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
+    if min(low) < LEAST_SIDE:
+        raise SettingError(
+            f"the LRHSI has {pair.lr_shape[0]} x {pair.lr_shape[1]} pixels on the common extent: too few to be "
+            f"degraded by {s} again (wanted at least {LEAST_SIDE * s} a side); leave --protocol wald out"
+        )
+    truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
+    msi = Spectrum(None, None, pair.msi_names)
+    _write(files.truth, truth, pair.spectrum, pair.read_lr, len(pair.hsi_bands))
+    _write_degraded(files.hsi, truth.coarsen(s), pair.spectrum, pair.read_lr, pair.model, len(pair.hsi_bands))
+    _write_degraded(files.msi, truth, msi, pair.read_hr, pair.model, len(pair.msi_bands))
+
+
+def _strips(grid: Grid, values: int) -> list[Window]:
+    """Strips of whole rows, of about so many values at a time, `values` a pixel."""
+    rows, cols = grid.shape
+    step = max(1, VALUES_AT_ONCE // (values * cols))
+    return [Window(0, row, cols, min(step, rows - row)) for row in range(0, rows, step)]
+
+
+def _write(path: Path, grid: Grid, spectrum: Spectrum, read: Callable[[Window], Cube], bands: int) -> None:
+    with CubeWriter(path, grid, spectrum) as writer:
+        for window in _strips(grid, bands):
+            cube = read(window)
+            writer.write(window, cube.data, cube.mask)
+
+
+def _write_degraded(
+    path: Path, grid: Grid, spectrum: Spectrum, read: Callable[[Window], Cube], model: ObservationModel, bands: int
+) -> None:
+    """What `read` gives by windows of s times as many pixels, degraded to `grid` strip by strip."""
+    with CubeWriter(path, grid, spectrum) as writer:
+        for window in _strips(grid, bands * model.scale**2):
+            around, cut = reach(model, window, grid.shape)
+            cube = read(around)
+            data, mask = degrade(model, cube.data, cube.mask)
+            writer.write(window, data[:, *cut], mask[cut])
