@@ -16,15 +16,15 @@ from typing import Any
 
 from rasterio.windows import Window
 
-from hsfuse.assessment import AssessSettings, Assessment, assess, read_provenance
-from hsfuse.cube import Cube, Spectrum
+from hsfuse.assessment import Assessment, AssessSettings, assess, read_provenance
+from hsfuse.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.errors import SettingError
 from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusion import FuseSettings, run_fusion
 from hsfuse.grid import Grid
 from hsfuse.io import CubeWriter, Paths, open_cube
 from hsfuse.observe import VALUES_AT_ONCE, degrade, reach
-from hsfuse.physics import ObservationModel
+from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,22 @@ class _Files:
         return cls(*(folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused")))
 
 
+def assess_wald(
+    fused: str | Path,
+    *,
+    hsi: str | Path | None = None,
+    msi: Paths | None = None,
+    reference: str | Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> Assessment:
+    """`assess` at full resolution with, as its `reduced`, the same at reduced resolution; see `assess_reduced`."""
+    if hsi is None or msi is None:
+        raise SettingError(f"{'--hsi' if hsi is None else '--msi'} is missing: Wald's protocol degrades both inputs")
+    full = assess(fused, reference=reference, hsi=hsi, msi=msi, **settings)
+    return replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings(**settings), device))
+
+
 def assess_reduced(
     fused: str | Path, hsi: str | Path, msi: Paths, settings: AssessSettings | None = None, device: str = "auto"
 ) -> Assessment:
@@ -65,7 +81,7 @@ def assess_reduced(
     again, notes = fuse_settings(provenance, chosen.for_scene())
     with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_scene(hsi, msi, chosen.for_scene()) as pair:
         files = _Files.within(Path(name))
-        _degrade(pair, files)
+        _degrade(pair, files, again.scene)
         same = replace(again.scene, msi_bands=pair.msi_names, register="off", match_radiometry="off")
         run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
         found = _assessed(files, pair, same, chosen)
@@ -107,7 +123,7 @@ def fuse_settings(provenance: Mapping[str, Any], scene: SceneSettings) -> tuple[
     return replace(FuseSettings(scene), **known, adapt=adapt or AdaptSettings()), []
 
 
-def _degrade(pair: ScenePair, files: _Files) -> None:
+def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
     """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
     s = pair.scale
     low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
@@ -118,9 +134,35 @@ def _degrade(pair: ScenePair, files: _Files) -> None:
         )
     truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
     msi = Spectrum(None, None, pair.msi_names)
-    _write(files.truth, truth, pair.spectrum, pair.read_lr, len(pair.hsi_bands))
-    _write_degraded(files.hsi, truth.coarsen(s), pair.spectrum, pair.read_lr, pair.model, len(pair.hsi_bands))
-    _write_degraded(files.msi, truth, msi, pair.read_hr, pair.model, len(pair.msi_bands))
+    bands, model = len(pair.hsi_bands), _model(pair, scene)
+    _write(files.truth, truth, pair.spectrum, pair.read_lr, bands)
+    _write_degraded(files.hsi, truth.coarsen(s), pair.spectrum, _Degraded(pair.read_lr, model, low, bands))
+    _write_degraded(files.msi, truth, msi, _Degraded(pair.read_hr, model, pair.lr_shape, len(pair.msi_bands)))
+
+
+def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
+    """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
+    if not pair.warped:
+        return pair.model
+    sigma = sigma_from_mtf(scene.mtf, pair.scale) if scene.psf_sigma is None else scene.psf_sigma
+    return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.scale), pair.scale)
+
+
+@dataclass(frozen=True)
+class _Degraded:
+    """An image of so many `bands` seen by the sensor: `around` reads it, `shape` is all that there is, degraded."""
+
+    around: Callable[[Window], Cube]
+    model: ObservationModel
+    shape: tuple[int, int]
+    bands: int
+
+    def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
+        """A window of the degraded image and its mask."""
+        wide, cut = reach(self.model, window, self.shape)
+        cube = self.around(wide)
+        data, mask = degrade(self.model, cube.data, cube.mask)
+        return data[:, *cut], mask[cut]
 
 
 def _strips(grid: Grid, values: int) -> list[Window]:
@@ -137,13 +179,7 @@ def _write(path: Path, grid: Grid, spectrum: Spectrum, read: Callable[[Window], 
             writer.write(window, cube.data, cube.mask)
 
 
-def _write_degraded(
-    path: Path, grid: Grid, spectrum: Spectrum, read: Callable[[Window], Cube], model: ObservationModel, bands: int
-) -> None:
-    """What `read` gives by windows of s times as many pixels, degraded to `grid` strip by strip."""
+def _write_degraded(path: Path, grid: Grid, spectrum: Spectrum, source: _Degraded) -> None:
     with CubeWriter(path, grid, spectrum) as writer:
-        for window in _strips(grid, bands * model.scale**2):
-            around, cut = reach(model, window, grid.shape)
-            cube = read(around)
-            data, mask = degrade(model, cube.data, cube.mask)
-            writer.write(window, data[:, *cut], mask[cut])
+        for window in _strips(grid, source.bands * source.model.scale**2):
+            writer.write(window, *source.read(window))

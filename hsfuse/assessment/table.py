@@ -24,11 +24,17 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of several files: values in their order, and which of them is best (none when there is one file)."""
+    """One metric, a value a column: `tops` is the best of the columns it may be compared with (None: no others)."""
 
     info: MetricInfo
     values: tuple[float | None, ...]
-    best: frozenset[int]
+    tops: tuple[float | None, ...]
+
+    @property
+    def best(self) -> frozenset[int]:
+        """Columns that are best among theirs."""
+        pairs = zip(self.values, self.tops, strict=True)
+        return frozenset(i for i, (value, top) in enumerate(pairs) if value is not None and value == top)
 
     @property
     def unit(self) -> str:
@@ -37,11 +43,9 @@ class Row:
 
     def delta(self, index: int) -> str | None:
         """Difference of one value from the best, signed; None for the best itself and undefined ones."""
-        value = self.values[index]
-        if value is None or not self.best or index in self.best:
+        value, top = self.values[index], self.tops[index]
+        if value is None or top is None or value == top:
             return None
-        top = self.values[min(self.best)]
-        assert top is not None
         return f"{value - top:+.3g}" if math.isfinite(value - top) else None
 
     @property
@@ -65,22 +69,34 @@ class Failure:
         return f"{self.fused}: {self.info.key} is {found}, wanted {wanted} {self.limit:g}"
 
 
+def columns(assessments: Sequence[Assessment]) -> list[Assessment]:
+    """What is put side by side: every file at full resolution, then those that there are at reduced resolution."""
+    return [*assessments, *(a.reduced for a in assessments if a.reduced is not None)]
+
+
+def column_names(assessments: Sequence[Assessment]) -> list[str]:
+    """A short name for each of the `columns`."""
+    names = short_names([a.fused for a in assessments])
+    return names + [f"{n}, reduced" for n, a in zip(names, assessments, strict=True) if a.reduced is not None]
+
+
 def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[Row]:
-    """The metrics that at least one of the files has."""
-    out = []
+    """The metrics that at least one of the `columns` has; the best is sought among those of one resolution."""
+    out, shown = [], columns(assessments)
     for key in keys:
-        if any(key in a.metrics for a in assessments):
-            values = tuple(a.metrics.get(key) for a in assessments)
-            out.append(Row(CATALOGUE[key], values, _best(CATALOGUE[key], values)))
+        if any(key in a.metrics for a in shown):
+            values, full = tuple(a.metrics.get(key) for a in shown), len(assessments)
+            tops = [_top(CATALOGUE[key], values[:full])] * full + [_top(CATALOGUE[key], values[full:])] * (
+                len(shown) - full
+            )
+            out.append(Row(CATALOGUE[key], values, tuple(tops)))
     return out
 
 
-def _best(info: MetricInfo, values: Sequence[float | None]) -> frozenset[int]:
+def _top(info: MetricInfo, values: Sequence[float | None]) -> float | None:
+    """The best of several; None where there are no two to compare."""
     known = [v for v in values if v is not None]
-    if len(known) < 2:
-        return frozenset()
-    top = max(known) if info.direction == "higher" else min(known)
-    return frozenset(i for i, v in enumerate(values) if v == top)
+    return None if len(known) < 2 else max(known) if info.direction == "higher" else min(known)
 
 
 def number(value: float | None) -> str:
@@ -94,7 +110,7 @@ def number(value: float | None) -> str:
 
 def text_table(assessments: Sequence[Assessment]) -> str:
     """Sections of metrics, a column a file; the best is marked with * when there are several."""
-    names = short_names([a.fused for a in assessments])
+    names = column_names(assessments)
     lines: list[str] = []
     for section, keys in SECTIONS.items():
         found = rows(assessments, keys)
@@ -106,10 +122,11 @@ def text_table(assessments: Sequence[Assessment]) -> str:
 
 def _index_lines(assessments: Sequence[Assessment], names: Sequence[str]) -> list[str]:
     """RMSE of the spectral indices, a column a file."""
-    keys = dict.fromkeys((c.name, c.against) for a in assessments for c in a.indices)
+    shown = columns(assessments)
+    keys = dict.fromkeys((c.name, c.against) for a in shown for c in a.indices)
     if not keys:
         return []
-    known = [{(c.name, c.against): c.rmse for c in a.indices} for a in assessments]
+    known = [{(c.name, c.against): c.rmse for c in a.indices} for a in shown]
     body = [[f"  {key[0]}", f"vs {key[1]}", *(number(k.get(key)) + " " for k in known)] for key in keys]
     return ["", *_aligned([["RMSE of spectral indices", "", *names], *body])]
 
@@ -140,7 +157,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 def comparison(assessments: Sequence[Assessment], style: str) -> str:
     """All metrics of the files as "csv" (full digits) or "markdown" (best in bold)."""
-    names, found = short_names([a.fused for a in assessments]), rows(assessments, CATALOGUE)
+    names, found = column_names(assessments), rows(assessments, CATALOGUE)
     if style == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -181,11 +198,16 @@ def parse_limits(text: str) -> dict[str, float]:
 
 
 def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[Failure]:
-    """Which files miss which limits; a metric that is undefined misses its limit."""
+    """Which files miss which limits: at full resolution or, what there is only at reduced resolution, there.
+
+    A metric that is undefined misses its limit.
+    """
     failures = []
     for a in assessments:
         for key, limit in limits.items():
             info, value = CATALOGUE[key], a.metrics.get(key)
+            if value is None and a.reduced is not None:
+                value = a.reduced.metrics.get(key)
             if value is None or (value < limit if info.direction == "higher" else value > limit):
                 failures.append(Failure(a.fused, info, value, limit))
     return failures

@@ -18,7 +18,9 @@ _log = logging.getLogger("hsfuse.assess")
 @click.argument("fused", nargs=-1, type=options.PATH)
 @click.option("--reference", type=options.PATH, help="The truth, on the fused cube's grid.")
 @click.option("--hsi", type=options.PATH, help="LRHSI that went into the fusion.")
-@click.option("--msi", type=options.PATH, help="MSI that went into the fusion.")
+@click.option(
+    "--msi", type=options.PATH, multiple=True, help="MSI that went into the fusion; give it again for more files of it."
+)
 @click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file records.")
 @options.msi_bands
 @click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")
@@ -27,6 +29,13 @@ _log = logging.getLogger("hsfuse.assess")
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
 @click.option("--scale", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["full", "wald"]),
+    default="full",
+    show_default=True,
+    help="wald: also degrade both inputs, fuse again in the same way, and compare with the LRHSI.",
+)
 @click.option("--report", type=options.PATH, help="Write one self-contained HTML file.")
 @options.json_output
 @click.option("--csv", "style", flag_value="csv", help="Print all metrics as CSV.")
@@ -57,18 +66,22 @@ def _assess(
     as_json: bool,
     style: str | None,
     fail_under: str | None,
+    protocol: str,
     overwrite: bool,
+    msi: tuple[Path, ...],
     **settings: Any,
 ) -> int:
     """Assess, print, write the report; returns the exit code."""
     from hsfuse import assessment
     from hsfuse.report import check_report_path, write_report
+    from hsfuse.wald import assess_wald
 
     limits = assessment.parse_limits(fail_under) if fail_under else {}
     if report is not None:
-        inputs = (*fused, settings["reference"], settings["hsi"], settings["msi"])
+        inputs = (*fused, settings["reference"], settings["hsi"], *msi)
         check_report_path(report, overwrite, [path for path in inputs if path is not None])
-    results = [assessment.assess(path, **settings) for path in fused]
+    measure = assess_wald if protocol == "wald" else assessment.assess
+    results = [measure(path, msi=_one_or_more(msi), **settings) for path in fused]
     _say(results)
     if as_json:
         print_json(results[0].to_dict() if len(results) == 1 else [a.to_dict() for a in results])
@@ -83,10 +96,15 @@ def _assess(
     return 3 if failures else 0
 
 
+def _one_or_more(files: tuple[Path, ...]) -> Any:
+    """None, the one file, or all of them."""
+    return files if len(files) > 1 else next(iter(files), None)
+
+
 def _say(results: list[Any]) -> None:
     """Settings, notes and warnings of all files on stderr, each line once."""
     told: set[str] = set()
-    for a in results:
+    for a in [*results, *(a.reduced for a in results if a.reduced is not None)]:
         settings = [f"{key}: {value}" for key, value in {**a.inputs, **a.settings}.items()]
         for level, lines in ((logging.DEBUG, settings), (logging.INFO, a.notes), (logging.WARNING, a.warnings)):
             for line in lines:

@@ -16,9 +16,11 @@ from hsfuse.fusers.card import ModelCard, load_checkpoint
 from hsfuse.fusers.guided import Guided
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel
+from hsfuse.resources import data_folder
 
 #: What the names of tensors begin with that aren't the network's.
 FRAME = "bands."
+DEFAULT_WEIGHTS = "srlf-cave-x8.safetensors"
 #: How far response and PSF may be from the weights' own, relative to their largest value.
 SRF_TOLERANCE, PSF_TOLERANCE = 0.02, 0.02
 
@@ -26,7 +28,8 @@ SRF_TOLERANCE, PSF_TOLERANCE = 0.02, 0.02
 class Banded:
     """`base` corrected by weights of one pair of sensors: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, C, H, W).
 
-    Both inputs are taken as exact. The result is the mean over the first `turns` of the square's eight symmetries.
+    Both inputs are taken as exact. `weights` are by default those that come with hsfuse for CAVE at ratio 8. The result
+    is the mean over the first `turns` of the square's eight symmetries.
     """
 
     name = "srlf-bands"
@@ -36,8 +39,8 @@ class Banded:
     frame: BandFrame
     net: SRLFNet
 
-    def __init__(self, weights: Path, turns: int = 8) -> None:
-        self.weights, self.turns = weights, turns
+    def __init__(self, weights: Path | None = None, turns: int = 8) -> None:
+        self.weights, self.turns = weights or data_folder("models") / DEFAULT_WEIGHTS, turns
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the classical methods; the network is as trained. ModelError for other sensors."""

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hsfuse import __version__
-from hsfuse.assessment import SECTIONS, Assessment, Row, number, rows, short_names
+from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, rows, short_names
 from hsfuse.errors import OutputError
 from hsfuse.io.outputs import write_whole
 from hsfuse.metrics import CATALOGUE
@@ -33,8 +33,8 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
         version=__version__,
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
-        names=names,
-        comparison=_sections(assessments) if len(assessments) > 1 else [],
+        names=column_names(assessments),
+        comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
         parts=[_part(a, name, tops) for a, name in zip(assessments, names, strict=True)],
         catalogue=_defined(assessments),
     )

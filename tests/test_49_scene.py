@@ -1,0 +1,144 @@
+"""Pairs as they come: other grids, shifts, units and radiometry are put right, and said, when a pair is opened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
+from rasterio.windows import Window
+from waves import EAST, NORTH, UTM32, UTM33, Waves, square
+
+from hsfuse.cube import Spectrum
+from hsfuse.errors import GridError, SettingError
+from hsfuse.grid import Grid
+from hsfuse.physics import sigma_from_mtf
+from hsfuse.registration import register
+from hsfuse.scene import SceneSettings, open_scene
+from hsfuse.srf import load_srf
+
+HSI = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
+MSI = Spectrum(None, None, BANDS)
+PLAIN = SceneSettings("sentinel2a")
+
+
+def wave_pair(folder, hsi_grid: Grid, msi_grid: Grid, ratio: float, moved=(0.0, 0.0)):
+    """A pair of files of one analytic scene; the LRHSI's content lies `moved` (x, y) metres off its georeference."""
+    scene = Waves(bands=31, finest=10.0)
+    weights, _ = load_srf("sentinel2a").select(BANDS).matrix(WAVELENGTHS_NM, FWHM_NM)
+    sigma = sigma_from_mtf(0.3, ratio) * 10.0
+    low, high = scene.on(hsi_grid, sigma, moved), scene.on(msi_grid)
+    save(folder / "hsi.tif", low, hsi_grid, HSI)
+    save(folder / "msi.tif", np.tensordot(weights, high, 1), msi_grid, MSI)
+    return folder / "hsi.tif", folder / "msi.tif"
+
+
+def whole(pair):
+    h, w = pair.lr_shape
+    return pair.read_lr(Window(0, 0, w, h)), pair.read_hr(Window(0, 0, w * pair.scale, h * pair.scale))
+
+
+def misfit(pair) -> float:
+    """RMS difference of both images in the MSI's bands at low resolution, inside, relative to their contrast."""
+    import torch
+
+    low, high = whole(pair)
+    seen = np.tensordot(pair.model.srf.numpy(), low.data, 1)
+    wanted = pair.model.spatial(torch.from_numpy(high.data)[None])[0].numpy()
+    inner = np.s_[:, 3:-3, 3:-3]
+    assert low.mask[inner[1:]].all()
+    return float((seen - wanted)[inner].std() / wanted[inner].std())
+
+
+@pytest.mark.parametrize(
+    ("side", "turn", "crs"), [(40.0, 0.0, UTM33), (29.0, 0.0, UTM33), (33.0, 12.0, UTM33), (30.0, 0.0, UTM32)]
+)
+def test_any_grid_is_brought_onto_the_msi_s(tmp_path, side, turn, crs):
+    centre = (EAST, NORTH)
+    if crs == UTM32:
+        from rasterio.warp import transform
+
+        xs, ys = transform(UTM33, UTM32, [EAST], [NORTH])
+        centre = (xs[0], ys[0])
+    low = square(side, (60, 60), centre, turn, crs)
+    files = wave_pair(tmp_path, low, square(10.0, (128, 120)), side / 10)
+    with open_scene(*files, PLAIN) as pair:
+        assert pair.scale == round(side / 10)
+        assert misfit(pair) < 0.05
+        assert pair.warped == (side != 40.0 or turn != 0)
+        left = register(pair, pair.warped)
+    assert left.length * pair.scale < 0.1
+
+
+@pytest.mark.parametrize("moved", [(13.0, -57.0), (0.0, 8.0), (-95.0, 40.0)])
+def test_a_shift_is_corrected_and_told(tmp_path, moved):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, moved)
+    with open_scene(*files, SceneSettings("sentinel2a", register="off")) as pair:
+        before = misfit(pair)
+    with open_scene(*files, PLAIN) as pair:
+        after = misfit(pair)
+        assert pair.residual is not None
+        assert pair.residual.length * 4 < 0.1
+        assert any("shift of the HSI" in note for note in pair.notes)
+        assert "after correction" in pair.summary()["registration"]
+    assert after < 0.5 * before
+    with open_scene(*files, SceneSettings("sentinel2a", register="report")) as pair:
+        assert misfit(pair) == pytest.approx(before)
+        assert (pair.shift.dx * 40, -pair.shift.dy * 40) == pytest.approx(moved, abs=1.0)
+
+
+def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, (0.0, 60.0))
+    with pytest.raises(GridError, match="at most 1 are"):
+        open_scene(*files, SceneSettings("sentinel2a", register_limit=1.0))
+
+
+def test_gain_and_offset_of_the_msi_are_taken_out(tmp_path):
+    scene = memory_scene((32, 32))
+    plain = scene.msi[0].numpy()
+    gain, offset = np.array([1.2, 0.9, 1.0, 1.1], np.float32), np.array([0.02, 0.0, 0.0, -0.03], np.float32)
+    files = save_pair(tmp_path, scene, msi=plain * gain[:, None, None] + offset[:, None, None])
+    with open_scene(files.hsi, files.msi, PLAIN) as pair:
+        _, high = whole(pair)
+        assert any("radiometry" in note for note in pair.notes)
+    np.testing.assert_allclose(high.data, plain, atol=0.01)
+    with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a", match_radiometry="off")) as pair:
+        _, high = whole(pair)
+        assert pair.radiometry is None
+    np.testing.assert_allclose(high.data[0], plain[0] * 1.2 + 0.02, atol=1e-5)
+
+
+def test_a_pair_that_agrees_is_left_alone(files):
+    with open_scene(files.hsi, files.msi, PLAIN) as pair:
+        assert pair.radiometry is None
+        assert not pair.warped
+        assert pair.residual is None
+
+
+def test_units_are_settled(tmp_path):
+    scene = memory_scene((24, 24))
+    files = save_pair(tmp_path, scene)
+    counts = (scene.msi[0].numpy() * 1e4).round()
+    save(files.msi, counts, files.hr_grid, MSI, dtype="uint16")
+    with open_scene(files.hsi, files.msi, PLAIN) as pair:
+        _, high = whole(pair)
+        assert any("units" in note for note in pair.notes)
+    np.testing.assert_allclose(high.data, scene.msi[0].numpy(), atol=1e-3)
+
+
+def test_absorption_bands_can_be_left_out(tmp_path):
+    nm = np.linspace(430, 2400, 31)
+    grid = Grid((16, 16), square(40.0, (16, 16)).transform, UTM33)
+    data = np.random.default_rng(0).random((31, 16, 16)).astype(np.float32)
+    save(tmp_path / "hsi.tif", data, grid, Spectrum(tuple(nm)))
+    save(tmp_path / "msi.tif", np.repeat(np.repeat(data[:4], 4, 1), 4, 2), grid.refine(4), MSI)
+    with open_scene(
+        tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a", drop_absorption=True)
+    ) as pair:
+        left = nm[pair.hsi_bands]
+    assert not (((left > 1350) & (left < 1450)) | ((left > 1800) & (left < 1950))).any()
+    assert len(left) < 31
+
+
+def test_the_sensor_has_to_be_known(files):
+    with pytest.raises(SettingError, match="name it with --srf"):
+        open_scene(files.hsi, files.msi, SceneSettings())
