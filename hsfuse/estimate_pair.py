@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hsfuse.estimation import compare_responses
-from hsfuse.io import open_cube
+from hsfuse.io import Paths, open_cube
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
 from hsfuse.scene.estimated import PairEstimate, estimate_scene, unknown_bands
 from hsfuse.srf import write_srf
@@ -17,7 +17,7 @@ from hsfuse.srf import write_srf
 
 def estimate_pair(
     hsi: str | Path,
-    msi: str | Path,
+    msi: Paths,
     *,
     like: str | None = None,
     msi_bands: Sequence[str] | None = None,
@@ -45,7 +45,7 @@ def estimate_pair(
 
 @contextmanager
 def _opened(
-    hsi: str | Path, msi: str | Path, settings: SceneSettings
+    hsi: str | Path, msi: Paths, settings: SceneSettings
 ) -> Iterator[tuple[ScenePair, tuple[str, ...], list[str]]]:
     """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
     if settings.srf:

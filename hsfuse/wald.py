@@ -8,7 +8,8 @@ than the LRHSI's pixels is the harder, so figures at full resolution are rather 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,6 @@ from hsfuse.io import CubeWriter, Paths, open_cube
 from hsfuse.observe import VALUES_AT_ONCE, degrade, reach
 from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
-
-log = logging.getLogger(__name__)
 
 #: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
 LEAST_SIDE = 4
@@ -83,11 +82,23 @@ def assess_reduced(
         files = _Files.within(Path(name))
         _degrade(pair, files, again.scene)
         same = replace(again.scene, msi_bands=pair.msi_names, register="off", match_radiometry="off")
-        run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
+        with _quiet():
+            run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
         found = _assessed(files, pair, same, chosen)
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.scale}"}
-    log.info("reduced resolution: %s", again.method)
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word about the temporary files from the fusion."""
+    logger = logging.getLogger("hsfuse.fusion")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: AssessSettings) -> Assessment:

@@ -38,7 +38,7 @@ ONLY_IN = {
     "safetensors": ("fusers.card",),
 }
 #: Modules of layer 4 that may import the assessment: fusion only for `fuse --report`, where it is asked for.
-MAY_ASSESS = ("assessment", "report", "training", "benchmark", "fusion")
+MAY_ASSESS = ("assessment", "report", "training", "benchmark", "fusion", "wald")
 LARGEST_FILE = 20 * 2**20
 WORDS_THAT_DONT_BELONG = ("/work" + "/", "/home" + "/", "/roo" + "t/")
 

@@ -213,7 +213,7 @@ def test_without_numba_chunked_takes_over(monkeypatch):
 
 def test_unknown_backend_is_refused_with_the_names(monkeypatch):
     monkeypatch.setenv(VARIABLE, "warp")
-    with pytest.raises(SettingError, match=r"warp.*mamba, cpu, chunked"):
+    with pytest.raises(SettingError, match=r"warp.*mamba, cpu, triton, chunked"):
         choose_backend("cpu")
 
 

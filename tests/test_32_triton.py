@@ -12,10 +12,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from test_32_scan import FORWARD, GRADIENT, inputs, relative_error, value_and_gradients
 
 from hsfuse.nets.scan import available_backends
 from hsfuse.nets.scan.reference import scan2d_reference
-from test_32_scan import FORWARD, GRADIENT, inputs, relative_error, value_and_gradients
 
 #: Map and channels, and sizes other than the module's.
 CASES = {

@@ -1,6 +1,7 @@
 """Laws of the SS2D block: shape, published parameter count, initialisation, residual, and what it depends on."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -54,6 +55,50 @@ def test_inference_equals_training_forward():
     with torch.no_grad():
         plain = block(x)
     torch.testing.assert_close(plain, block(x).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 4, 1, 1), (2, 7, 3, 5), (1, 16, 9, 8), (3, 31, 6, 17), (1, 70, 2, 33)], ids=str)
+def test_fused_inference_equals_the_definition(size):
+    """The whole block in float32 without gradients, however its rows are shared out, against torch in float64."""
+    torch.manual_seed(0)
+    block, x = SS2D(size[1]).eval(), torch.randn(*size)
+    for norm in (block.norm, block.out_norm):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    torch.nn.init.normal_(block.conv.bias)
+    wanted = deepcopy(block).double()(x.double()).detach().float()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif("cpu" not in available_backends("cpu"), reason="Numba is not installed")
+def test_threads_share_the_rows_of_a_fused_block(monkeypatch):
+    monkeypatch.setattr("hsfuse.nets.scan.cpu.SMALL", 0)
+    block, x = SS2D(9).eval(), torch.randn(2, 9, 11, 13)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            results.append(block(x))
+    torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@pytest.mark.skipif("cpu" not in available_backends("cpu"), reason="Numba is not installed")
+def test_only_inference_is_fused(monkeypatch):
+    fused = []
+    monkeypatch.setattr("hsfuse.nets.scan.block.block_cpu", lambda block, x: fused.append(1) or x)
+    block, x = SS2D(4).eval(), torch.randn(1, 4, 3, 3)
+    block(x)
+    with torch.no_grad():
+        deepcopy(block).double()(x.double())
+        block.train()(x)
+        monkeypatch.setenv(VARIABLE, "chunked")
+        block.eval()(x)
+        assert not fused
+        monkeypatch.delenv(VARIABLE)
+        block(x)
+    assert fused
 
 
 @pytest.mark.parametrize("name", available_backends("cpu"))

@@ -19,12 +19,13 @@ def scene():
     return make_scene(size=128, noise=0.003)
 
 
-def test_the_choice_is_the_best_at_full_resolution_too(scene):
+def test_the_choice_is_as_good_as_the_best_at_full_resolution(scene):
     truth, observed, model = scene
     choice = choose_base(observed, model, QUICK)
     fitted = [make_fuser(name).fit(observed, model) for name in QUICK]
     errors = {fuser.name: rmse(fuser.predict(observed.lrhsi, observed.msi), truth) for fuser in fitted}
-    assert choice.name == min(errors, key=errors.get)
+    assert errors[choice.name] < 1.1 * min(errors.values())
+    assert errors[choice.name] < 0.8 * errors["bicubic"]
     assert list(choice.scores)[-1] == "bicubic"
     assert set(choice.scores) == set(QUICK)
 

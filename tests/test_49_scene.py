@@ -142,3 +142,17 @@ def test_absorption_bands_can_be_left_out(tmp_path):
 def test_the_sensor_has_to_be_known(files):
     with pytest.raises(SettingError, match="name it with --srf"):
         open_scene(files.hsi, files.msi, SceneSettings())
+
+
+@pytest.mark.parametrize("psf", ["estimate", "free"])
+def test_response_and_psf_are_estimated_from_the_pair(tmp_path, psf):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0)
+    with open_scene(*files, SceneSettings("estimate", psf=psf)) as pair:
+        unknown = misfit(pair)
+        assert pair.msi_names == BANDS
+        assert any("estimated PSF" in note for note in pair.notes)
+        assert any("estimated response" in note for note in pair.notes)
+        y, x = pair.model.psf.mtf(4)
+    assert (y, x) == pytest.approx((0.3, 0.3), abs=0.05)
+    with open_scene(*files, SceneSettings("sentinel2a", mtf=0.1)) as pair:
+        assert unknown < misfit(pair)

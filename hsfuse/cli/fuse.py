@@ -31,6 +31,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
 @options.mtf
 @options.psf_sigma
+@options.psf
 @options.phase
 @options.register
 @options.register_limit
@@ -101,7 +102,17 @@ def _settings(values: dict[str, Any]) -> Any:
     from hsfuse.scene import SceneSettings
 
     v = values
-    understood = ["srf", "msi_bands", "mtf", "psf_sigma", "phase", "register", "register_limit", "match_radiometry"]
+    understood = [
+        "srf",
+        "msi_bands",
+        "mtf",
+        "psf_sigma",
+        "phase",
+        "psf",
+        "register",
+        "register_limit",
+        "match_radiometry",
+    ]
     understood.append("drop_absorption")
     stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
     fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]

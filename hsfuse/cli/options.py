@@ -57,7 +57,7 @@ srf_of_msi = click.option(
     "--srf",
     default="auto",
     show_default=True,
-    help="Sensor of the MSI (see `hsfuse srf list`), or a CSV; auto: as the MSI's product says.",
+    help="Sensor of the MSI (see `hsfuse srf list`) or a CSV; auto: as the product says; estimate: from the pair.",
 )
 msi_bands = click.option(
     "--msi-bands", callback=parse_bands, metavar="NAMES", help="Bands of the MSI, such as B2,B3,B4,B8."
@@ -67,6 +67,13 @@ mtf = click.option(
 )
 psf_sigma = click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
 phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
+psf = click.option(
+    "--psf",
+    type=click.Choice(["mtf", "estimate", "free"]),
+    default="mtf",
+    show_default=True,
+    help="PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
+)
 register = click.option(
     "--register",
     type=click.Choice(["auto", "off", "report"]),

@@ -108,7 +108,9 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
 @options.overwrite
 @options.json_output
 @options.verbosity
-def estimate(hsi: Path, msi: Path, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def estimate(
+    hsi: Path, msi: Path | tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool, **settings: Any
+) -> None:
     """Estimate the MSI's spectral response, and the LRHSI's PSF, from the pair itself.
 
     What a scene can't tell is said by +-: smooth spectra leave a band's place and width open. A table of the vendor is
@@ -129,7 +131,7 @@ def estimate(hsi: Path, msi: Path, output: Path | None, overwrite: bool, as_json
         log.warning("%s", warning)
     response = found.as_response()
     if output is not None and response is not None:
-        about = {"estimated": f"from {hsi.name} and {msi.name}"}
+        about = {"estimated": f"from {hsi.name} and {(msi if isinstance(msi, Path) else msi[0]).name}"}
         write_srf(response, output, about=about, overwrite=overwrite)
     if as_json:
         print_json(found.to_dict() | {"csv": None if output is None else str(output)})

@@ -23,6 +23,7 @@ M and N are learned on the scene's sample, starting from pure pixels found by su
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -41,7 +42,7 @@ MSI_WEIGHT = 2.0
 MOMENTUM = 0.9
 MOST_AHEAD = 5.0
 #: Updates of the LRHSI's own abundances, s^2 times cheaper than a tile's.
-START_UPDATES = 3000
+START_UPDATES = 400
 
 
 class CNMF:
@@ -94,9 +95,7 @@ class CNMF:
         """Abundances of the LRHSI alone, interpolated: (B, P, H, W)."""
         x = mix(self.m.T, lrhsi.clamp_min(0)) + self.sum_to_one
         gram = self.m.T @ self.m + self.sum_to_one
-        a = torch.full_like(x, 1 / self.m.shape[1])
-        for _ in range(START_UPDATES):
-            a = a * x / (mix(gram, a) + TINY)
+        a = _updated(torch.full_like(x, 1 / self.m.shape[1]), x, lambda a: mix(gram, a), START_UPDATES)
         return self.model.upsample(a).clamp_min(1e-4)
 
     def _update_abundances(self, a: Tensor, lrhsi: Tensor, msi: Tensor, steps: int) -> Tensor:
@@ -105,11 +104,7 @@ class CNMF:
         gram_y = self.weight_y * self.n.T @ self.n + self.weight_one
         goal = self.weight_x * back(mix(self.m.T, lrhsi.clamp_min(0))) + self.weight_one
         goal = goal + self.weight_y * mix(self.n.T, msi.clamp_min(0))
-        ahead = a
-        for _ in range(steps):
-            last, a = a, ahead * goal / (back(mix(gram_x, down(ahead))) + mix(gram_y, ahead) + TINY)
-            ahead = a * (a / last.clamp_min(TINY)).clamp(1 / MOST_AHEAD, MOST_AHEAD) ** MOMENTUM
-        return a
+        return _updated(a, goal, lambda a: back(mix(gram_x, down(a))) + mix(gram_y, a), steps)
 
     def _update_endmembers(self, a: Tensor, scene: TrainingScene) -> None:
         """One multiplicative step of M and N on the sample's valid pixels."""
@@ -121,6 +116,15 @@ class CNMF:
     def describe(self) -> dict[str, str]:
         """Number of endmembers and updates."""
         return {"method": self.name, "endmembers": str(self.m.shape[1]), "updates per tile": str(self.iterations)}
+
+
+def _updated(a: Tensor, goal: Tensor, image: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+    """Extrapolated multiplicative updates of non-negative a (B, P, H, W) towards image(a) = goal in least squares."""
+    ahead = a
+    for _ in range(steps):
+        last, a = a, ahead * goal / (image(ahead) + TINY)
+        ahead = a * (a / last.clamp_min(TINY)).clamp(1 / MOST_AHEAD, MOST_AHEAD) ** MOMENTUM
+    return a
 
 
 def _factor_step(m: Tensor, x: Tensor, a: Tensor) -> Tensor:

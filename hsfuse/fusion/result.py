@@ -63,5 +63,25 @@ def provenance_of(
         "seed": settings.adapt.seed,
         "device": device,
         "scan": backend_name(torch.device(device)),
+        "fusing": _fusing(settings),
+        "registration": None if pair.shift is None else _shift(pair),
+        "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         "notes": pair.notes,
     }
+
+
+def _fusing(settings: FuseSettings) -> dict[str, Any]:
+    """What it takes to fuse another pair the same way."""
+    kept = ("method", "base", "model", "tile", "overlap", "ensemble")
+    return {key: getattr(settings, key) for key in kept} | {"adapt": asdict(settings.adapt)}
+
+
+def _shift(pair: ScenePair) -> dict[str, Any]:
+    """What registration found, what it left, and where, in LR pixels."""
+    assert pair.shift is not None
+    left = pair.residual
+    shift, rest = (
+        {key: getattr(s, key) for key in ("dy", "dx", "sd", "windows")} for s in (pair.shift, left or pair.shift)
+    )
+    local = [{key: round(value, 3) for key, value in asdict(window).items()} for window in (left or pair.shift).field]
+    return shift | {"corrected": left is not None, "residual": rest, "field": local}

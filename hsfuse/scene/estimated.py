@@ -48,6 +48,16 @@ class PairEstimate:
         lines += [f"estimate and library disagree, {band.describe()}" for band in self.comparison if band.disagrees]
         return lines + self._shift_warning()
 
+    def describe(self) -> list[str]:
+        """What was estimated, in a line each."""
+        lines = []
+        if self.response is not None:
+            facts = zip(self.bands, self.response.centre_nm, self.response.width_nm, strict=True)
+            lines.append("response: " + ", ".join(f"{band} {nm:.0f} nm, {width:.0f} wide" for band, nm, width in facts))
+        if self.psf is not None:
+            lines.append(f"PSF: {self.psf.describe()}")
+        return lines
+
     def _shift_warning(self) -> list[str]:
         if self.psf is None:
             return []

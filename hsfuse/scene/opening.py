@@ -16,11 +16,14 @@ from hsfuse.io.quantity import different_dates, settle_quantity
 from hsfuse.patches import sample_scene
 from hsfuse.physics import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf, sigma_from_mtf
 from hsfuse.registration import judge, register
+from hsfuse.scene.estimated import estimate_scene, unknown_bands, with_estimate
 from hsfuse.scene.pair import ScenePair
 from hsfuse.scene.settings import SceneSettings
-from hsfuse.srf import covered_bands, load_srf, match_bands
+from hsfuse.srf import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands
 from hsfuse.warp import Nesting, nest
 
+#: The name that has the response estimated.
+ESTIMATE = "estimate"
 #: Strong water vapour absorption in nm: next to no light comes through.
 ABSORPTION_NM = ((1350.0, 1450.0), (1800.0, 1950.0))
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
@@ -38,7 +41,7 @@ def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePai
     try:
         low = stack.enter_context(open_cube(hsi, role="HSI"))
         high = stack.enter_context(open_cube(msi, role="MSI"))
-        pair = _matched(low, high, settings)
+        pair = _estimated(_matched(low, high, settings), settings, srf=settings.srf == ESTIMATE)
         pair = _registered(pair, low, settings)
         if settings.match_radiometry == "auto":
             pair = _radiometry(pair)
@@ -50,13 +53,12 @@ def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePai
 
 def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
     """The pair as the files' own georeference has it."""
-    response = load_srf(_sensor(settings, high))
+    match, response = _bands(low, high, settings)
     notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
     nesting = nest(low.grid, high.grid)
     if isinstance(high, LayeredReader):
         high.focus(nesting.alignment.msi_window)
     hsi_bands = _usable(low, settings, notes)
-    match = match_bands(response, high.spectrum.names or (None,) * high.count, high.count, settings.msi_bands)
     spectrum = low.spectrum.select(hsi_bands)
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
@@ -85,6 +87,25 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
         matched=settings.match_radiometry == "auto",
     )
     return replace(pair, notes=notes)
+
+
+def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[BandMatch, SpectralResponse]:
+    """Which bands the MSI has, and their response; a flat one stands in for one that is to be estimated."""
+    if settings.srf == ESTIMATE:
+        return unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
+    response = load_srf(_sensor(settings, high))
+    names = high.spectrum.names or (None,) * high.count
+    return match_bands(response, names, high.count, settings.msi_bands), response
+
+
+def _estimated(pair: ScenePair, settings: SceneSettings, srf: bool) -> ScenePair:
+    """The pair with the response and the PSF that it tells itself, where asked for."""
+    psf = settings.psf != "mtf"
+    if not srf and not psf:
+        return pair
+    found = estimate_scene(pair, srf, psf, "free" if settings.psf == "free" else "gaussian")
+    told = [f"estimated {line}" for line in found.describe()]
+    return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
 
 
 def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
@@ -150,6 +171,7 @@ def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> Sc
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     model = ObservationModel(pair.model.srf.cpu().numpy(), _psf(settings, last), last.scale, settings.phase)
     moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped)
+    moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
     return replace(moved, residual=register(moved, moved.warped))
 
 

@@ -18,7 +18,7 @@ TRIAD_SIZE = 2**24
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Measured limits: exponentials in 10^9 a second, on one thread and on all; memory bandwidth in 10^9 bytes a second.
+    """Measured limits: 10^9 exponentials a second on one thread and on all; memory bandwidth in 10^9 bytes a second.
 
     None where they can't be measured: exponentials without Numba and on GPUs.
     """

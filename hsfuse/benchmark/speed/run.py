@@ -32,7 +32,7 @@ class SpeedSettings:
     """What to measure: the network of `bands` at ratio `scale`, on `device`, each time the best of `turns`.
 
     Sides in HR pixels: `tile` of inference, `patch` and `batch` of a training step, `scene` fused in tiles, and
-    `memory_tiles` whose peak memory is taken. Scans alone are measured on one map of `patch`.
+    `memory_tiles` whose peak memory is taken. Backends are compared on one map of `patch`.
     """
 
     bands: int = 31
@@ -80,12 +80,12 @@ class SpeedReport:
     scans: tuple[ScanSpeed, ...]
     backend: str
     tile_s: float
-    tile_ratio: float
     scan_share: float  # of a tile's time, full-resolution scans alone
     scene_s: float
     million_pixel_bands: float  # a second, whole scene
     step_s: float
-    step_ratio: float
+    inference_ratio: float  # whole network, one patch
+    training_ratio: float
     memory_mib: dict[int, float | None]  # tile side -> peak above the process at rest
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,16 +103,21 @@ def run_speed(settings: SpeedSettings) -> SpeedReport:
     memory = _memory(settings, device)
     ceilings = measure_ceilings(device, settings.turns)
     scans = tuple(_scans(settings, device, ceilings.exp_all_threads))
-    tile = _race_backends(_inference(settings, device, settings.tile), backend, settings.turns, device)
-    step = _race_backends(_training_step(settings, device), backend, settings.turns, device)
-    scan = race({"": _scan_call(settings, device, settings.tile, backend)}, settings.turns, device)[""]
-    scene = race({"": partial(_scene, settings, device)}, 1, device)[""]
+    calls = {
+        "tile": _inference(settings, device, settings.tile),
+        "scan": _scan_call(settings, device, settings.tile, backend),
+        "scene": _scene(settings, device),
+        "step": _training_step(settings, device, settings.batch),
+    }
+    times = race(calls, settings.turns, device)
     return SpeedReport(
         settings, _machine(device), ceilings, scans, backend,
-        tile_s=tile[backend], tile_ratio=tile[BASELINE] / tile[backend],
-        scan_share=scan * SCANS * SRLFConfig.stages / tile[backend],
-        scene_s=scene, million_pixel_bands=settings.bands * settings.scene**2 / 1e6 / scene,
-        step_s=step[backend], step_ratio=step[BASELINE] / step[backend], memory_mib=memory,
+        tile_s=times["tile"], scan_share=times["scan"] * SCANS * SRLFConfig.stages / times["tile"],
+        scene_s=times["scene"], million_pixel_bands=settings.bands * settings.scene**2 / 1e6 / times["scene"],
+        step_s=times["step"],
+        inference_ratio=_ratio(_inference(settings, device, settings.patch), backend, settings.turns, device),
+        training_ratio=_ratio(_training_step(settings, device, 1), backend, settings.turns, device),
+        memory_mib=memory,
     )  # fmt: skip
 
 
@@ -144,16 +149,15 @@ def _forced(backend: str) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def _race_backends(
-    call: Callable[[], object], backend: str, turns: int, device: torch.device
-) -> dict[str, float]:  # fmt: skip
-    """The same call with the chosen backend and with the baseline."""
+def _ratio(call: Callable[[], object], backend: str, turns: int, device: torch.device) -> float:
+    """How many times faster a call is with `backend` than with the baseline."""
 
     def forced(name: str) -> None:
         with _forced(name):
             call()
 
-    return race({name: partial(forced, name) for name in (backend, BASELINE)}, turns, device)
+    best = race({name: partial(forced, name) for name in (backend, BASELINE)}, turns, device, cold=BASELINE)
+    return best[BASELINE] / best[backend]
 
 
 def _scan_arguments(settings: SpeedSettings, device: torch.device, side: int) -> list[Tensor]:
@@ -177,8 +181,10 @@ def _scans(settings: SpeedSettings, device: torch.device, exp_rate: float | None
     def both(name: str) -> None:
         torch.autograd.grad(BACKENDS[name].scan(*leaves).sum(), leaves)
 
-    forward = race({n: partial(torch.no_grad()(BACKENDS[n].scan), *arguments) for n in names}, settings.turns, device)
-    with_gradients = race({n: partial(both, n) for n in names}, settings.turns, device)
+    forward = race(
+        {n: partial(torch.no_grad()(BACKENDS[n].scan), *arguments) for n in names}, settings.turns, device, BASELINE
+    )
+    with_gradients = race({n: partial(both, n) for n in names}, settings.turns, device, BASELINE)
     updates = 4 * arguments[0].numel() * arguments[4].shape[2] / 1e9
     for name in names:
         a, b = forward[name], with_gradients[name]
@@ -187,7 +193,9 @@ def _scans(settings: SpeedSettings, device: torch.device, exp_rate: float | None
         yield ScanSpeed(name, a, b, updates / a, updates / b, *ratios, share)
 
 
-def _network(settings: SpeedSettings, device: torch.device, batch: int, side: int) -> tuple[SRLFNet, Tensor, Observation]:
+def _network(
+    settings: SpeedSettings, device: torch.device, batch: int, side: int
+) -> tuple[SRLFNet, Tensor, Observation]:
     """A network with random weights, and images for it."""
     bands, s = settings.bands, settings.scale
     model = ObservationModel(torch.rand(3, bands) / bands, gaussian_psf(0.5 * s, s), s).to(device)
@@ -202,15 +210,19 @@ def _inference(settings: SpeedSettings, device: torch.device, side: int) -> Call
     return partial(torch.no_grad()(net.eval()), base, obs)
 
 
-def _scene(settings: SpeedSettings, device: torch.device) -> None:
+def _scene(settings: SpeedSettings, device: torch.device) -> Callable[[], None]:
     """A whole scene, tile by tile."""
     call = _inference(settings, device, settings.tile)
-    for _ in range((settings.scene // settings.tile) ** 2):
-        call()
+
+    def scene() -> None:
+        for _ in range((settings.scene // settings.tile) ** 2):
+            call()
+
+    return scene
 
 
-def _training_step(settings: SpeedSettings, device: torch.device) -> Callable[[], None]:
-    net, base, obs = _network(settings, device, settings.batch, settings.patch)
+def _training_step(settings: SpeedSettings, device: torch.device, batch: int) -> Callable[[], None]:
+    net, base, obs = _network(settings, device, batch, settings.patch)
     optimiser = torch.optim.Adam(net.train().parameters())
 
     def step() -> None:

@@ -11,6 +11,8 @@ import torch
 
 #: Seconds that one contestant runs in one turn, at least one call.
 TURN_S = 0.2
+#: Seconds of a call above which it isn't repeated.
+LONG_S = 3.0
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -23,18 +25,22 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def race(calls: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:
-    """Shortest time in seconds of each call: a warm-up each, then `turns` rounds in which all run in turn.
+def race(
+    calls: Mapping[str, Callable[[], object]], turns: int, device: torch.device, cold: str = ""
+) -> dict[str, float]:  # fmt: skip
+    """Shortest time in seconds of each call: a warm-up each but `cold`, then up to `turns` rounds of all in turn.
 
-    Contestants meet the same load, so that their ratios hold where the times themselves don't.
+    Contestants meet the same load, so that their ratios hold where the times themselves don't. One that takes longer
+    than LONG_S runs once.
     """
-    for call in calls.values():
-        call()
+    for name, call in calls.items():
+        if name != cold:
+            call()
     best = dict.fromkeys(calls, float("inf"))
-    for _ in range(turns):
+    for turn in range(turns):
         for name, call in calls.items():
             spent = 0.0
-            while spent < TURN_S:
+            while spent < TURN_S and not (turn and best[name] > LONG_S):
                 seconds = _seconds(call, device)
                 best[name], spent = min(best[name], seconds), spent + seconds
     return best

@@ -46,10 +46,12 @@ def share(kernel: Callable[..., None], tasks: Sequence[tuple[Any, ...]], threads
 
 
 def threads_for(updates: int, tasks: int) -> int:
+    """Threads worth using for so many state updates, in so many parts: torch's number, or one for a small map."""
     return 1 if updates < SMALL else max(1, min(torch.get_num_threads(), tasks))
 
 
 def flat(x: Tensor) -> np.ndarray:
+    """The numbers of a contiguous tensor, in place."""
     return x.detach().reshape(-1).numpy()
 
 

@@ -91,7 +91,7 @@ def ends(u, proj, weight, bias, a, grad_y, found, decays, height, width, D, N, R
     i = 0
     while i < steps:
         j = steps - 1 - i if ADJOINT else i
-        pixel, row, low, dt, slope, value, b = _step(
+        pixel, row, _low, dt, _slope, value, b = _step(
             j, image, k, first, steps, u, proj, weights, biases, d, n, r, height, width, D, N, R
         )
         decay = tl.exp2(dt[None, :] * decay_rates)
@@ -143,7 +143,7 @@ def outputs(u, proj, weight, bias, a, skip, starts, y, k, height, width, D, N, R
     state = _tile(starts, ((image * 4 + k) * chunks + chunk) * N * D, n, d, N, D)
     i = 0
     while i < steps:
-        pixel, row, low, dt, slope, value, b = _step(
+        pixel, row, _low, dt, _slope, value, b = _step(
             i, image, k, first, steps, u, proj, weights, biases, d, n, r, height, width, D, N, R
         )
         c = tl.load(row + R + N + n, n < N, 0.0)
@@ -160,8 +160,8 @@ def gradients(u, proj, weight, bias, a, skip, starts, carries, grad_y, history, 
               STEPS: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr):  # fmt: skip
     """Gradients of direction k, chunks `begin` and on. grad_u (B, H, W, D) is written (k = 0) or added to.
 
-    `history` (programs, STEPS, BN, BD) is scratch. grad_proj (blocks, B, H, W, 4, P) is to be summed over blocks; grad_a
-    (B, 4, chunks, N, D) and grad_steps (B, 4, chunks, R + 2, D), of dt_weight, dt_bias, skip, over images and chunks.
+    `history` (programs, STEPS, BN, BD) is scratch. grad_proj (blocks, B, H, W, 4, P) is to be summed over blocks;
+    grad_a (B, 4, chunks, N, D) and grad_steps (B, 4, chunks, R + 2, D), of dt_weight, dt_bias, skip, over images and chunks.
     """
     chunk, block, image = begin + tl.program_id(0), tl.program_id(1), tl.program_id(2)
     d, n, r = block * BD + tl.arange(0, BD), tl.arange(0, BN), tl.arange(0, BR)
