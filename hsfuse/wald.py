@@ -54,14 +54,16 @@ def assess_wald(
     hsi: str | Path | None = None,
     msi: Paths | None = None,
     reference: str | Path | None = None,
+    qa: str | Path | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Assessment:
     """`assess` at full resolution with, as its `reduced`, the same at reduced resolution; see `assess_reduced`."""
     if hsi is None or msi is None:
         raise SettingError(f"{'--hsi' if hsi is None else '--msi'} is missing: Wald's protocol degrades both inputs")
-    full = assess(fused, reference=reference, hsi=hsi, msi=msi, **settings)
-    return replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings(**settings), device))
+    full = assess(fused, reference=reference, hsi=hsi, msi=msi, qa=qa, **settings)
+    both = replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings(**settings), device))
+    return replace(both, checks=checks(both))
 
 
 def assess_reduced(

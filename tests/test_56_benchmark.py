@@ -15,7 +15,7 @@ from conftest import save
 from scipy.ndimage import gaussian_filter
 
 import hsfuse.benchmark.run as run_module
-from hsfuse.benchmark import BenchmarkConfig, Method, markdown, parse_config, run_benchmark, text_tables
+from hsfuse.benchmark import BenchmarkConfig, Method, parse_config, render, run_benchmark, text_tables
 from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.plot import Axis, Point, scatter
 from hsfuse.benchmark.process import CaseError, run_hsfuse
@@ -78,7 +78,7 @@ def test_methods_are_rows_with_figures(result):
     assert list(rows) == ["bicubic", "broken", "gsa"]
     assert rows["gsa"].value("psnr") > rows["bicubic"].value("psnr") + 3
     assert rows["gsa"].outcome.device in ("cpu", "cuda")
-    assert set(rows["gsa"].outcome.seconds) == {"fit", "fuse", "wall"}
+    assert set(rows["gsa"].outcome.seconds) == {"fit", "fuse", "wall", "cpu"}
 
 
 def test_a_failure_is_a_row_and_not_the_end(result):
@@ -91,7 +91,7 @@ def test_a_failure_is_a_row_and_not_the_end(result):
 def test_outputs_say_the_same(result, folder):
     lines = list(csv.DictReader((folder / "out" / "results.csv").open()))
     assert [line["method"] for line in lines] == ["bicubic", "broken", "gsa"]
-    assert float(lines[2]["psnr"]) == result.rows[2].value("psnr")
+    assert float(lines[2]["psnr"]) == pytest.approx(result.rows[2].value("psnr"), rel=1e-6)
     entries = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
     assert [entry["key"] for entry in entries] == [row.case.key for row in result.rows]
     assert not (folder / "out" / "work").exists()
@@ -312,6 +312,7 @@ def test_an_array_is_a_reference_when_its_wavelengths_are_given(folder, tmp_path
 
 
 def made_up(config: BenchmarkConfig, figures):
+    """Rows with these PSNRs, SAMs and times; a failure where there is no PSNR."""
     return [
         Row(case, Outcome({"psnr": p, "sam": a}, {"fit": t, "fuse": t}, 400.0, "cpu") if p else Outcome(error="no <b>"))
         for case, (p, a, t) in zip(config.cases, figures, strict=True)
@@ -330,17 +331,9 @@ def test_the_best_is_marked_by_its_direction(rows):
     assert "42.00*" in text
     assert "3.000*" in text
     assert "broken failed: no <b>" in text
-    assert "**42.00**" in markdown(rows)
+    assert "**42.00**" in render(rows)
     alone = cells(rows[:1])[0]
     assert not any(cell.best for cell in alone)
-
-
-def test_several_pairs_have_an_overview_of_what_differs(folder):
-    config = parse_config(settings(scales=[2, 4]), folder=folder)
-    first = markdown(made_up(config, [(40.0, 3.0, 0.1), (42.0, 2.0, 0.1), (39.0, 4.0, 0.1), (38.0, 5.0, 0.1)]))
-    lines = first.splitlines()
-    assert lines[0].endswith("| scene, x2 | scene, x4 |")
-    assert lines[2] == "| bicubic | 40.00 / 3.000 | **39.00** / **4.000** |"
 
 
 def test_page_is_whole_and_tells_how_it_was_made(rows, config):

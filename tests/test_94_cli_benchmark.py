@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -45,6 +46,9 @@ def test_config_runs_resumes_and_says_what_failed(folder):
     told = json.loads(again.stdout)
     assert told["failed"] == 0
     assert told["rows"][0]["psnr"] > 20
+    table = run(folder / "small.toml", "-o", out, "--methods", "bicubic", "--markdown").stdout
+    assert table.startswith("**scene, x4")
+    assert "| bicubic |" in table
     fresh = run(folder / "small.toml", "-o", out, "--methods", "broken", "--fresh", code=1)
     assert "done already" not in fresh.stderr
 
@@ -54,7 +58,15 @@ def test_options_alone_are_enough(folder):
     noise = ["--snr-hsi", "35", "--snr-msi", "40", "--msi-bands", "B2,B3,B4,B8", "--seed", "3", "--mtf", "0.25"]
     told = json.loads(run(*arguments, *noise, "-o", folder / "alone", "--json").stdout)
     (row,) = told["rows"]
-    wanted = {"scale": 2, "snr_hsi": 35, "snr_msi": 40, "seed": 3, "psf": "MTF 0.25", "msi_bands": "B2 B3 B4 B8"}
+    wanted = {
+        "scale": 2,
+        "snr_hsi": 35,
+        "snr_msi": 40,
+        "seed": 3,
+        "mtf": 0.25,
+        "psf_sigma": None,
+        "msi_bands": "B2 B3 B4 B8",
+    }
     assert {key: row[key] for key in wanted} == wanted
 
 
@@ -67,10 +79,34 @@ def test_options_alone_are_enough(folder):
         (["--scales", "4,x"], 2, "isn't a list of numbers"),
         (["--snr-hsi", "30,35", "--snr-msi", "30,35,40"], 2, "wanted as many, or one"),
         (["--msi-bands", "B2"], 2, "--msi-bands needs --srf"),
+        (["tables", "gone.csv"], 1, "gone.csv: can't be read"),
+        (["speed", "--turns", "0"], 2, "--turns"),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, words):
     assert words in run(*arguments, code=code).stderr
+
+
+def test_stored_results_become_tables(folder):
+    out, text = folder / "stored", folder / "text.md"
+    run(folder / "small.toml", "-o", out, "--methods", "bicubic")
+    table = run("tables", out / "results.csv", "--form", "overview").stdout
+    assert table.splitlines()[0] == "| PSNR dB ↑ / SAM ° ↓ | scene |"
+    text.write_text("before\n<!-- benchmark:results overview -->\n<!-- /benchmark -->\nafter\n")
+    assert "tables renewed" in run("tables", out / "results.csv", "--into", text).stdout
+    assert table in text.read_text()
+    assert "nothing to renew" in run("tables", out / "results.csv", "--into", text).stdout
+    text.write_text("no place\n")
+    assert "has no place for tables" in run("tables", out / "results.csv", "--into", text, code=1).stderr
+
+
+def test_speed_takes_its_settings(monkeypatch):
+    asked = []
+    report = SimpleNamespace(to_dict=lambda: {"tile_s": 1.5})
+    monkeypatch.setattr("hsfuse.benchmark.speed.run_speed", lambda settings: asked.append(settings) or report)
+    told = json.loads(run("speed", "--bands", "8", "--scale", "4", "--device", "cpu", "--json").stdout)
+    assert told == {"tile_s": 1.5}
+    assert (asked[0].bands, asked[0].scale, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
 
 
 def test_a_config_that_is_not_toml_is_told(tmp_path):
@@ -85,6 +121,7 @@ def test_the_configuration_that_comes_along_fits(tmp_path):
     for name in ("airborne/a.tif", "satellite/b.hdr", "close-range/c.npz"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
+    assert len(load_config(CONFIGS / "benchmark-example.toml").cases) > 10
     pairs = load_config(CONFIGS / "benchmark-pairs.toml", data=tmp_path).cases
     assert {case.scene.name: case.sensor.srf for case in pairs} == {
         "a": "sentinel2a",

@@ -1,11 +1,14 @@
 """How good a fused cube is: `assess` measures it, `Assessment` holds all of it, `text_table` puts it in words."""
 
+from hsfuse.assessment.checks import checks, overall
 from hsfuse.assessment.collect import choose_points
 from hsfuse.assessment.core import assess
 from hsfuse.assessment.result import (
     Assessment,
     BandGain,
+    Check,
     Curve,
+    Expected,
     Histogram,
     IndexCheck,
     MapLayer,
@@ -36,7 +39,9 @@ __all__ = [
     "AssessSettings",
     "Assessment",
     "BandGain",
+    "Check",
     "Curve",
+    "Expected",
     "Failure",
     "Histogram",
     "IndexCheck",
@@ -48,12 +53,14 @@ __all__ = [
     "SampledSpectra",
     "assess",
     "check",
+    "checks",
     "choose_points",
     "column_names",
     "columns",
     "comparison",
     "explain",
     "number",
+    "overall",
     "parse_limits",
     "read_provenance",
     "rows",

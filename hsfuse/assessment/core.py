@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hsfuse.assessment.collect import choose_points, point_grid
+from hsfuse.assessment.checks import checks
+from hsfuse.assessment.collect import point_grid
 from hsfuse.assessment.composites import composites
-from hsfuse.assessment.findings import shift_words, warn
+from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
+from hsfuse.assessment.findings import msi_gains, shift_words, warn
 from hsfuse.assessment.inputs import Inputs, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
-from hsfuse.assessment.result import (
-    Assessment,
-    BandGain,
-    Curve,
-    MapLayer,
-    Picture,
-    Registration,
-    ResponseCurves,
-    SampledSpectra,
-)
+from hsfuse.assessment.result import Assessment, BandGain, Registration
 from hsfuse.assessment.settings import AssessSettings, read_provenance, recorded
 from hsfuse.errors import InputError, SettingError
 from hsfuse.io import Paths, open_cube
-from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
+from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.registration import register
 
 #: A reference with values above this isn't reflectance: its own maximum is the peak then.
 REFLECTANCE_LIMIT = 1.5
-_MAP_TITLES = {
-    "rmse": ("Error against the reference (RMSE over bands)", "data unit"),
-    "sam": ("Spectral angle to the reference", "degrees"),
-    "hsi_rmse": ("Consistency with the LRHSI (RMSE over bands)", "data unit"),
-    "hsi_sam": ("Spectral angle between degraded fused cube and LRHSI", "degrees"),
-    "msi_rmse": ("Consistency with the MSI (RMSE over bands)", "data unit"),
-}
 
 
 def assess(
@@ -47,10 +32,12 @@ def assess(
     reference: str | Path | None = None,
     hsi: str | Path | None = None,
     msi: Paths | None = None,
+    qa: str | Path | None = None,
     **settings: Any,
 ) -> Assessment:
     """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
 
+    `qa` is the quality raster of its fusion, whose expected error is shown and, with a reference, tested.
     `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, scale, tile, ...); what
     is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
     image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
@@ -66,8 +53,8 @@ def assess(
         provenance = read_provenance(reader.tags)
         chosen, notes = AssessSettings(**settings).filled(provenance)
         notes += reader.notes
-        inputs = open_inputs(stack, reader, reference, hsi, msi, chosen, notes)
-        named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi}
+        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, chosen, notes)
+        named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
 
@@ -110,29 +97,32 @@ class _Work:
             self.notes += result.notes
         registration = self._registration()
         shift = self._shift(registration)
-        return Assessment(
+        found = Assessment(
             fused=files["fused"],
             shape=self.shape,
             has_wavelengths=self.inputs.has_wavelengths,
             metrics={key: value for result in results for key, value in result.values.items()},
             inputs=files | (self.inputs.observed.pair.summary() if self.inputs.observed else {}),
             settings=self.told,
-            curves=tuple(curve for result in results for curve in self._curves(result)),
-            maps=self._maps(),
-            pictures=self._pictures(),
-            spectra=self._spectra(),
+            curves=tuple(curve for result in results for curve in curves_of(self.inputs, result)),
+            maps=maps_of(self.into),
+            pictures=pictures_of(self.inputs, self.into, self.kinds),
+            spectra=spectra_of(self.inputs, self.into, self.points),
             histograms=(self.into.angles.result(),) if truth is not None else (),
             indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
             shift_px=shift,
             registration=registration,
             radiometry=self._radiometry(),
-            response=self._response(),
+            msi_gains=self._gains(without),
+            expected=expected_of(self.into),
+            response=response_of(self.inputs),
             provenance=self.provenance,
             notes=tuple(dict.fromkeys(self.notes)),
             warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None, shift)),
             valid_pixels=valid,
             seconds=time.perf_counter() - started,
         )
+        return replace(found, checks=checks(found))
 
     def _reference_metrics(self) -> ReferenceMetrics | None:
         if self.inputs.reference is None:
@@ -164,46 +154,6 @@ class _Work:
             del results[0].per_band["ergas"]
         return results
 
-    def _curves(self, result: MetricResult) -> list[Curve]:
-        observed, out = self.inputs.observed, []
-        for key, values in result.per_band.items():
-            of_msi = observed is not None and (key.startswith("msi_") or key == "d_s")
-            nm = (
-                observed.model.srf.numpy() @ self.inputs.wavelengths_nm
-                if of_msi and observed
-                else self.inputs.wavelengths_nm
-            )
-            names = observed.msi_names if of_msi and observed else None
-            info = CATALOGUE[key]
-            out.append(
-                Curve(key, key, info.title, "" if info.unit == "1" else info.unit, nm, np.asarray(values), names)
-            )
-        return out
-
-    def _maps(self) -> tuple[MapLayer, ...]:
-        return tuple(MapLayer(name, *_MAP_TITLES[name], m.mean()[0], m.step) for name, m in self.into.maps.items())
-
-    def _pictures(self) -> tuple[Picture, ...]:
-        out = []
-        for image, kinds in self.kinds.items():
-            means, order = self.into.views[image].mean(), self.into.display[image]
-            nm = self._wavelengths(image)
-            for kind, bands in kinds.items():
-                labels = [f"{nm[b]:.0f} nm" if self.inputs.has_wavelengths else f"band {nm[b]:.0f}" for b in bands]
-                rows = [order.index(b) for b in bands]
-                out.append(Picture(image, kind, means[rows], (labels[0], labels[1], labels[2])))
-        return tuple(out)
-
-    def _wavelengths(self, image: str) -> np.ndarray:
-        if image == "MSI" and self.inputs.observed:
-            return np.asarray(self.inputs.observed.model.srf.numpy() @ self.inputs.wavelengths_nm)
-        return self.inputs.wavelengths_nm
-
-    def _spectra(self) -> SampledSpectra:
-        values = {image: sampler.values for image, sampler in self.into.points.items()}
-        nm = {image: self._wavelengths(image) for image in values}
-        return SampledSpectra(*self.points, nm, values, choose_points(values.get("reference", values["fused"])))
-
     def _registration(self) -> Registration | None:
         if self.inputs.observed is None:
             return None
@@ -224,10 +174,7 @@ class _Work:
         figures = zip(match.gain.tolist(), match.offset.tolist(), match.correlation.tolist(), strict=True)
         return tuple(BandGain(b, *f) for b, f in zip(self.inputs.observed.pair.msi_names, figures, strict=True))
 
-    def _response(self) -> ResponseCurves | None:
-        observed = self.inputs.observed
-        if observed is None:
-            return None
-        return ResponseCurves(
-            observed.msi_names, self.inputs.wavelengths_nm, observed.model.srf.numpy(), observed.coverage
-        )
+    def _gains(self, without: NoReferenceMetrics | None) -> dict[str, float]:
+        if without is None or self.inputs.observed is None:
+            return {}
+        return dict(zip(self.inputs.observed.msi_names, msi_gains(without).tolist(), strict=True))

@@ -6,6 +6,7 @@ from math import hypot
 
 import numpy as np
 
+from hsfuse.assessment.checks import SEEN_WEIGHT
 from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
 from hsfuse.metrics import MetricResult, NoReferenceMetrics
@@ -18,8 +19,6 @@ CONSISTENCY_LIMIT = 0.1
 SHIFT_LIMIT_PX = 0.4
 #: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
 BLIND_RANGE_NM = 100.0
-#: Share of the largest weight in R from which on an MSI band sees an HSI band.
-SEEN_WEIGHT = 0.01
 
 
 def warn(

@@ -1,4 +1,4 @@
-"""Whether spectral indices survive the fusion: vegetation, water, moisture and absorption depth."""
+"""Whether spectral indices survive the fusion: vegetation, water, moisture, band ratios, red edge, absorption depth."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ def _normalised(planes: Sequence[Floats]) -> Floats:
     return np.divide(planes[0] - planes[1], total, out=np.full(total.shape, np.nan), where=positive)
 
 
+def _ratio(planes: Sequence[Floats]) -> Floats:
+    """a / b; undefined where a reflectance isn't positive."""
+    positive = (planes[0] > 0) & (planes[1] > 0)
+    return np.divide(planes[0], planes[1], out=np.full(planes[0].shape, np.nan), where=positive)
+
+
+def _red_edge(planes: Sequence[Floats]) -> Floats:
+    """Wavelength in nm of half the rise from red to near infrared; undefined where there is no rise."""
+    red, low, high, infrared = planes
+    rise = high - low
+    share = np.divide((red + infrared) / 2 - low, rise, out=np.full(rise.shape, np.nan), where=rise > MIN_RISE)
+    return np.where((share >= 0) & (share <= 1), 700 + 40 * share, np.nan)
+
+
 def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Floats]], Floats]:
     """1 - value in the feature / straight line between its shoulders (Clark and Roush 1984)."""
     left, middle, right = wavelengths_nm
@@ -40,6 +54,8 @@ def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Flo
     return value
 
 
+#: Reflectance between 700 and 740 nm from which on there is a red edge.
+MIN_RISE = 0.02
 _CHLOROPHYLL = (560.0, 670.0, 750.0)
 _CLAY = (2120.0, 2200.0, 2250.0)
 INDICES = (
@@ -47,6 +63,9 @@ INDICES = (
     SpectralIndex("NDRE", "(R790 - R715) / (R790 + R715), red edge", (790, 715), _normalised),
     SpectralIndex("NDWI", "(R560 - R842) / (R560 + R842), open water", (560, 842), _normalised),
     SpectralIndex("NDMI", "(R842 - R1610) / (R842 + R1610), moisture", (842, 1610), _normalised),
+    SpectralIndex("SR", "R842 / R665, simple ratio", (842, 665), _ratio),
+    SpectralIndex("clay ratio", "R1650 / R2210", (1650, 2210), _ratio),
+    SpectralIndex("red edge", "position in nm by four points (Guyot and Baret 1988)", (670, 700, 740, 780), _red_edge),
     SpectralIndex("depth, 670 nm", "chlorophyll absorption between 560 and 750 nm", _CHLOROPHYLL, _depth(_CHLOROPHYLL)),
     SpectralIndex("depth, 2200 nm", "clay absorption between 2120 and 2250 nm", _CLAY, _depth(_CLAY)),
 )

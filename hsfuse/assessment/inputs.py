@@ -21,6 +21,8 @@ from hsfuse.srf import covered_bands
 
 #: Band centres closer than this are the same band, in nm.
 SAME_BAND_NM = 0.5
+#: How the name of the band of a quality raster begins that is of use here.
+EXPECTED_ERROR = "expected error"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Inputs:
     left_out: int
     reference: Source | None
     observed: Observed | None
+    expected: Source | None = None
 
 
 def open_inputs(
@@ -92,6 +95,7 @@ def open_inputs(
     reference: str | Path | None,
     hsi: str | Path | None,
     msi: Paths | None,
+    qa: str | Path | None,
     settings: AssessSettings,
     notes: list[str],
 ) -> Inputs:
@@ -102,13 +106,15 @@ def open_inputs(
     source = Source(fused, chosen)
     observed = _observed(stack, source, hsi, msi, settings, notes)
     truth = None if reference is None else _reference(stack, source, reference, notes)
+    expected = None if qa is None else _expected(stack, fused, qa, notes)
     known = [_centres(s) for s in (source, observed.low if observed else None, truth) if s is not None]
     centres = next((c for c in known if c is not None), None)
     has_wavelengths = centres is not None
     if centres is None:
         notes.append("no file has wavelengths: bands are numbered in the curves")
         centres = np.arange(1.0, len(chosen) + 1)
-    return Inputs(source, fused.grid.shape, centres, has_wavelengths, fused.count - len(chosen), truth, observed)
+    left_out = fused.count - len(chosen)
+    return Inputs(source, fused.grid.shape, centres, has_wavelengths, left_out, truth, observed, expected)
 
 
 def _centres(source: Source) -> np.ndarray | None:
@@ -121,6 +127,16 @@ def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[st
     notes += reader.notes
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
+
+
+def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[str]) -> Source:
+    """The expected error of a quality raster; InputError where it has none."""
+    reader = stack.enter_context(open_cube(path, role="raster"))
+    names = reader.spectrum.names or ()
+    bands = [i for i, name in enumerate(names) if name is not None and name.startswith(EXPECTED_ERROR)]
+    if not bands:
+        raise InputError(f"{path} has no band {EXPECTED_ERROR!r}; wanted the quality raster of `hsfuse fuse --qa`")
+    return Source(reader, bands[:1], _offset(fused, reader, notes))
 
 
 def _offset(fused: CubeReader, other: CubeReader, notes: list[str]) -> tuple[int, int]:

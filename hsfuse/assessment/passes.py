@@ -63,8 +63,11 @@ class Collectors:
 
 def map_names(inputs: Inputs) -> list[str]:
     """Maps that can be made from what there is; those that begin with hsi_ are on the LRHSI's grid."""
-    return (["rmse", "sam"] if inputs.reference else []) + (
-        ["hsi_rmse", "hsi_sam", "msi_rmse"] if inputs.observed else []
+    return (
+        (["rmse"] if inputs.reference else [])
+        + (["expected_error"] if inputs.expected else [])
+        + (["sam"] if inputs.reference else [])
+        + (["hsi_rmse", "hsi_sam", "msi_rmse"] if inputs.observed else [])
     )
 
 
@@ -107,6 +110,10 @@ def high_pass(
         core = slice(0, tile.rows), slice(0, tile.cols)
         into.image("fused", tile.row, tile.col, fused.data[:, *core], fused.mask[core])
         count += int(fused.mask[core].sum())
+        if inputs.expected is not None:
+            told = inputs.expected.read(Window(tile.col, tile.row, tile.cols, tile.rows))
+            known = told.mask & fused.mask[core]
+            into.map("expected_error", tile.row, tile.col, np.where(known, told.data[0], np.nan))
         if reference is not None and inputs.reference is not None:
             _with_reference(tile, fused, inputs.reference.read(_window(tile)), reference, into)
         if without is not None and inputs.observed is not None:

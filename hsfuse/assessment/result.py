@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,12 +127,31 @@ class BandGain:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Mean of the error that a quality raster expects, of the error found, and their rank correlation (Spearman)."""
+
+    mean: float
+    found: float | None = None
+    rank_correlation: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words."""
+
+    topic: str
+    verdict: Literal["good", "look", "poor"]
+    text: str
+
+
+@dataclass(frozen=True)
 class Assessment:
     """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
 
     Without wavelengths all `wavelengths_nm` are band numbers. `shift_px`: by how many of its pixels the MSI lies (down,
     right) of where the LRHSI has it, None where that can't be told. `radiometry` is empty where the MSI was taken as it
-    is. `reduced` is the same at reduced resolution, where the LRHSI is the truth (Wald's protocol).
+    is; `msi_gains` are the factors by which it is brighter than the fused cube has it. `expected` is what a quality
+    raster says. `reduced` is the same at reduced resolution, where the LRHSI is the truth (Wald's protocol).
     """
 
     fused: str
@@ -150,10 +169,13 @@ class Assessment:
     shift_px: tuple[float, float] | None = None
     registration: Registration | None = None
     radiometry: tuple[BandGain, ...] = ()
+    msi_gains: dict[str, float] = field(default_factory=dict)
+    expected: Expected | None = None
     response: ResponseCurves | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
     valid_pixels: int = 0
     seconds: float = 0.0
     reduced: Assessment | None = None
@@ -174,6 +196,9 @@ class Assessment:
             "shift_px": None if self.shift_px is None else list(self.shift_px),
             "registration": None if self.registration is None else _plain_all(asdict(self.registration)),
             "radiometry": [asdict(band) for band in self.radiometry],
+            "msi_gains": _plain_all(self.msi_gains),
+            "expected_error": None if self.expected is None else _plain_all(asdict(self.expected)),
+            "checks": [asdict(check) for check in self.checks],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "provenance": _plain_all(self.provenance),

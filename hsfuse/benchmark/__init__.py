@@ -2,11 +2,13 @@
 
 from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.config import BenchmarkConfig, load_config, parse_config
-from hsfuse.benchmark.results import Row
+from hsfuse.benchmark.markdown import FORMS, fill, fill_file, render
+from hsfuse.benchmark.results import Row, read_csv
 from hsfuse.benchmark.run import BenchmarkResult, run_benchmark
-from hsfuse.benchmark.table import markdown, text_tables
+from hsfuse.benchmark.table import text_tables
 
 __all__ = [
+    "FORMS",
     "BenchmarkConfig",
     "BenchmarkResult",
     "Case",
@@ -16,9 +18,12 @@ __all__ = [
     "Row",
     "Scene",
     "Sensor",
+    "fill",
+    "fill_file",
     "load_config",
-    "markdown",
     "parse_config",
+    "read_csv",
+    "render",
     "run_benchmark",
     "text_tables",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ from hsfuse.benchmark.cases import METHOD_OPTIONS, Case, Method, Noise, Psf, Sce
 from hsfuse.errors import SettingError
 from hsfuse.scene import DEFAULT_MTF
 from hsfuse.srf import load_srf
+from hsfuse.toml_tables import read_toml
 
 #: Keys that hold for all scenes unless a scene says otherwise.
 AXES = ("scales", "sensors", "noise", "psf")
@@ -66,13 +66,7 @@ class _At:
 
 def load_config(path: Path, changes: Mapping[str, Any] | None = None, data: Path | None = None) -> BenchmarkConfig:
     """Read a benchmark from TOML; SettingError names the key that doesn't fit. See `parse_config`."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path}: can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path}: not TOML ({error})") from error
-    return parse_config(raw, changes, str(path), data or path.parent)
+    return parse_config(read_toml(path), changes, str(path), data or path.parent)
 
 
 def parse_config(

@@ -18,7 +18,7 @@ _UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> int:
-    """Run, write {"code", "peak_mib", "seconds"} to the file."""
+    """Run, write {"code", "peak_mib", "seconds", "cpu"} to the file."""
     target, *command = sys.argv[1:]
     start = time.monotonic()
     process = subprocess.Popen(command)
@@ -28,6 +28,7 @@ def main() -> int:
         "code": process.returncode,
         "peak_mib": round(usage.ru_maxrss / _UNITS_PER_MIB, 1),
         "seconds": round(time.monotonic() - start, 2),
+        "cpu": round(usage.ru_utime + usage.ru_stime, 2),
     }
     Path(target).write_text(json.dumps(taken), encoding="utf-8")
     return 0

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import fmean, median
 from string import Template
 from typing import Any
 
 from hsfuse import __version__
 from hsfuse.benchmark.plot import Point, scatter
 from hsfuse.benchmark.results import Row
-from hsfuse.benchmark.table import COLUMNS, Cell, cells, errors, groups
+from hsfuse.benchmark.summary import Matrix, labels_of, overview, summary
+from hsfuse.benchmark.table import COLUMNS, OVERVIEW, Cell, cells, errors, groups
 from hsfuse.metrics import CATALOGUE
 
 _FOLDER = Path(__file__).parent
@@ -22,7 +24,7 @@ PLOTTED = ("psnr", "sam")
 
 def render_page(rows: Sequence[Row], source: Mapping[str, Any], command: str) -> str:
     """One HTML page that needs no other file."""
-    labels = list(dict.fromkeys(row.case.method.label for row in rows))
+    labels = labels_of(rows)
     found = groups(rows)
     scenes = list(dict.fromkeys(row.case.scene.name for row in rows))
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
@@ -30,7 +32,7 @@ def render_page(rows: Sequence[Row], source: Mapping[str, Any], command: str) ->
         style=_style(),
         title=escape(f"{len(labels)} methods on {_counted(len(scenes), 'scene')}"),
         lead=escape(_lead(rows, len(found))),
-        sections="\n".join(_section(title, same, labels) for title, same in found),
+        sections="\n".join([*_summary(rows, len(found), labels), *(_section(*pair, labels) for pair in found)]),
         command=escape(command or "not recorded"),
         config=escape(json.dumps(source, indent=2, default=str, ensure_ascii=False)),
         metrics=_definitions(),
@@ -56,6 +58,35 @@ def _lead(rows: Sequence[Row], pairs: int) -> str:
         f"{_counted(pairs, 'simulated pair')}, {_counted(len(rows), 'case')}, on {', '.join(devices) or 'no device'}."
     )
     return text + (f" {_counted(failed, 'case')} failed." if failed else "")
+
+
+def _summary(rows: Sequence[Row], pairs: int, labels: Sequence[str]) -> list[str]:
+    """What all pairs tell together, where there are several."""
+    if pairs < 2:
+        return []
+    plots = "".join(_plot(key, rows, labels) for key in PLOTTED)
+    return [
+        f"<section><h2>All {pairs} pairs</h2><p>Means over scenes, the number of scenes in brackets; how often each "
+        f"method is first in {' and in '.join(c.title for c in OVERVIEW)}; its median time to fit and fuse.</p>",
+        _matrix(summary(rows)),
+        f'<div class="charts">{plots}</div>',
+        f"<details><summary>Every pair</summary>{_matrix(overview(rows))}</details></section>",
+    ]
+
+
+def _matrix(table: Matrix) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=num" if i else ""}>{escape(text)}</th>' for i, text in enumerate(table.head)
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>{"".join(map(_entry, line))}</tr>' for label, line in table.lines
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _entry(figures: Sequence[Cell]) -> str:
+    shown = " / ".join(f"<b>{escape(c.text)}</b>" if c.best else escape(c.text) for c in figures)
+    return f'<td class="num">{shown}</td>'
 
 
 def _section(title: str, rows: Sequence[Row], labels: Sequence[str]) -> str:
@@ -88,16 +119,21 @@ def _cell(cell: Cell) -> str:
 
 def _plot(key: str, rows: Sequence[Row], labels: Sequence[str]) -> str:
     info = CATALOGUE[key]
-    points = [
-        Point(row.case.method.label, labels.index(row.case.method.label), max(row.seconds, 0.01), value)
-        for row in rows
-        if row.seconds is not None and (value := row.value(key)) is not None
-    ]
+    points = [point for i, label in enumerate(labels) if (point := _point(key, rows, label, i)) is not None]
     picture = scatter(points, info.title, info.unit, higher=info.direction == "higher")
     if not picture:
         return ""
     title = escape(f"{info.title}, {info.unit} ({info.direction} is better)")
     return f'<figure class="chart"><h4>{title}</h4>{picture}</figure>'
+
+
+def _point(key: str, rows: Sequence[Row], label: str, index: int) -> Point | None:
+    """A method's mean figure and median time; None where it has none."""
+    own = [row for row in rows if row.case.method.label == label]
+    known = [(row.seconds, value) for row in own if row.seconds is not None and (value := row.value(key)) is not None]
+    if not known:
+        return None
+    return Point(label, index, max(median(s for s, _ in known), 0.01), fmean(value for _, value in known))
 
 
 def _definitions() -> str:

@@ -24,11 +24,12 @@ class CaseError(HsfuseError):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command printed as JSON, its wall time and its peak memory."""
+    """What a command printed as JSON, its wall time, its peak memory and its processor time."""
 
     result: dict[str, Any]
     seconds: float
     peak_mib: float
+    cpu_seconds: float
 
 
 def run_hsfuse(arguments: list[str], folder: Path) -> Finished:
@@ -44,7 +45,7 @@ def run_hsfuse(arguments: list[str], folder: Path) -> Finished:
     usage.unlink()
     if taken["code"]:
         raise CaseError(_reason(taken["code"], said))
-    return Finished(json.loads(out), taken["seconds"], taken["peak_mib"])
+    return Finished(json.loads(out), taken["seconds"], taken["peak_mib"], taken["cpu"])
 
 
 def _run(command: list[str]) -> tuple[str, str]:

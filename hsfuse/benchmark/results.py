@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsfuse.benchmark.cases import Case
-from hsfuse.errors import OutputError
+from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
+from hsfuse.errors import InputError
 from hsfuse.metrics import CATALOGUE
+from hsfuse.scene import DEFAULT_MTF
+
+#: The method alone; the process; and its processor time on all cores, which a busy machine doesn't lengthen.
+SECONDS = ("fit", "fuse", "wall", "cpu")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of a finished case, or its error. `seconds`: fit, fuse (the method alone) and wall (the process)."""
+    """Figures of a finished case, or its error; `seconds` by the names in SECONDS."""
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -55,14 +58,14 @@ class Row:
             "msi_bands": " ".join(case.sensor.msi_bands or ()),
             "snr_hsi": case.noise.snr_hsi,
             "snr_msi": case.noise.snr_msi,
-            "psf": case.psf.text,
+            "mtf": case.psf.mtf if case.psf.sigma is None else None,
+            "psf_sigma": case.psf.sigma,
             "seed": case.seed,
             "method": case.method.label,
+            "fuser": case.method.name,
             "device": outcome.device,
             **{key: outcome.metrics[key] for key in CATALOGUE if key in outcome.metrics},
-            "fit_s": outcome.seconds.get("fit"),
-            "fuse_s": outcome.seconds.get("fuse"),
-            "wall_s": outcome.seconds.get("wall"),
+            **{f"{what}_s": outcome.seconds.get(what) for what in SECONDS},
             "peak_mib": outcome.peak_mib,
             "error": outcome.error,
         }
@@ -117,21 +120,43 @@ def csv_text(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """All rows with all metrics in full digits."""
-    flat = csv_text(rows)
+    """All rows with all metrics, in the digits that float32 bears."""
+    flat = [{key: _digits(value) for key, value in row.items()} for row in csv_text(rows)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(flat[0]) if flat else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A text file, under another name first; OutputError when that can't be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _digits(value: Any) -> Any:
+    return f"{value:.7g}" if isinstance(value, float) else value
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV of `write_csv`, their cases without paths and method options; InputError for another file."""
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_row(line) for line in csv.DictReader(file)]
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except (KeyError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} isn't the results.csv of a benchmark ({error!r})") from error
+
+
+def _row(line: dict[str, str]) -> Row:
+    def number(key: str) -> float | None:
+        return float(line[key]) if line[key] else None
+
+    sigma = number("psf_sigma")
+    case = Case(
+        Scene(line["scene"], Path(line["scene"])),
+        int(line["scale"]),
+        Sensor(line["srf"], tuple(line["msi_bands"].split()) or None),
+        Noise(number("snr_hsi"), number("snr_msi")),
+        Psf(number("mtf") or DEFAULT_MTF, sigma),
+        int(line["seed"]),
+        Method(line["fuser"], line["method"]),
+    )
+    metrics = {key: number(key) for key in CATALOGUE if key in line}
+    seconds = {what: s for what in SECONDS if (s := number(f"{what}_s")) is not None}
+    return Row(case, Outcome(metrics, seconds, number("peak_mib"), line["device"], line["error"] or None))

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from hsfuse.benchmark.cases import Case
 from hsfuse.benchmark.config import BenchmarkConfig
+from hsfuse.benchmark.markdown import render
 from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.process import run_hsfuse
 from hsfuse.benchmark.reference import reference_file
-from hsfuse.benchmark.results import Outcome, ResultFile, Row, csv_text, write_csv, write_whole
-from hsfuse.benchmark.table import markdown
+from hsfuse.benchmark.results import Outcome, ResultFile, Row, csv_text, write_csv
 from hsfuse.errors import HsfuseError, OutputError
 from hsfuse.fusion import pick_device
+from hsfuse.io.outputs import write_whole
 
 if TYPE_CHECKING:
     from hsfuse.simulation import SimulatedPair
@@ -101,7 +102,7 @@ def _write(rows: list[Row], folder: Path, config: BenchmarkConfig, command: str)
     if not rows:
         return
     write_csv(rows, folder / OUTPUTS[0])
-    write_whole(folder / OUTPUTS[1], markdown(rows))
+    write_whole(folder / OUTPUTS[1], render(rows, "all"))
     write_whole(folder / OUTPUTS[2], render_page(rows, config.source, command))
 
 
@@ -161,18 +162,19 @@ def _outcome(case: Case, pair: SimulatedPair, folder: Path, keep: bool) -> Outco
     finally:
         if not keep:
             fused.unlink(missing_ok=True)
-    seconds = {**done.result["seconds"], "wall": done.seconds}
+    seconds = {**done.result["seconds"], "wall": done.seconds, "cpu": done.cpu_seconds}
     device = str(done.result["provenance"]["device"])
     log.info("%s, %s: %.2f dB in %.1f s", case.group, case.method.label, float(metrics["psnr"] or 0), done.seconds)
     return Outcome(metrics, seconds, done.peak_mib, device, None, command)
 
 
 def fuse_arguments(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
-    """`hsfuse`'s arguments for the case, which knows the response and the PSF."""
+    """`hsfuse`'s arguments for the case, which knows the response, the PSF, and that both images fit together."""
     psf = {f"--{key.replace('_', '-')}": value for key, value in case.psf.settings(case.scale).items()}
     named = {
         "--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf, "--msi-bands": ",".join(pair.msi_bands),
-        "--seed": case.seed, "--device": case.device, "-o": fused, **psf,
+        "--seed": case.seed, "--device": case.device, "--register": "off", "--match-radiometry": "off", "-o": fused,
+        **psf,
     }  # fmt: skip
     words = [str(word) for item in named.items() for word in item]
     return ["fuse", *words, *case.method.arguments(), "--overwrite", "--json", "--quiet"]

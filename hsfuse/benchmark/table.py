@@ -1,4 +1,4 @@
-"""Rows of a benchmark as text and Markdown: one table for each pair, methods as rows, the best marked."""
+"""Rows of a benchmark as tables of text: one for each pair, methods as rows, the best marked."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ COLUMNS = (
     Column("fuse", "s", _seconds("fuse"), "{:.1f}".format),
     Column("memory", "MiB", lambda row: row.outcome.peak_mib, "{:.0f}".format),
 )
-#: The columns of the Markdown overview over all pairs.
+#: What stands for a method where there is little room.
 OVERVIEW = COLUMNS[:2]
 
 
@@ -71,11 +71,12 @@ def groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 def cells(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> list[list[Cell]]:
     """Figures of one group, a list a row; the best among several methods is marked."""
-    by_column = [_column([column.value(row) for row in rows], column) for column in columns]
+    by_column = [marked([column.value(row) for row in rows], column) for column in columns]
     return [list(line) for line in zip(*by_column, strict=True)]
 
 
-def _column(values: Sequence[float | None], column: Column) -> list[Cell]:
+def marked(values: Sequence[float | None], column: Column) -> list[Cell]:
+    """Figures of several methods, the best among them marked."""
     known = [v for v in values if v is not None]
     pick = {"higher": max, "lower": min}.get(column.better)
     top = pick(known) if pick is not None and len(set(known)) > 1 else None
@@ -110,59 +111,3 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 def errors(rows: Sequence[Row]) -> list[str]:
     """Which methods failed, and why."""
     return [f"{row.case.method.label} failed: {row.outcome.error}" for row in rows if row.outcome.error is not None]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """An overview of all pairs where there are several, then a table for each; the best in bold."""
-    found = groups(rows)
-    parts = [_overview(found)] if len(found) > 1 else []
-    parts += [_markdown_table(title, same) for title, same in found]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(title: str, rows: Sequence[Row]) -> str:
-    head = ["method", *(column.heading for column in COLUMNS), "device"]
-    lines = [_line(head), _rule(len(COLUMNS)) + " --- |"]
-    for row, line in zip(rows, cells(rows), strict=True):
-        lines.append(_line([row.case.method.label, *map(_bold, line), row.outcome.device or "-"]))
-    return "\n".join([f"**{_escaped(title)}**", "", *lines, *(f"\n{_escaped(text)}" for text in errors(rows))])
-
-
-def _overview(found: Sequence[tuple[str, list[Row]]]) -> str:
-    """Methods as rows, pairs as columns, each with the first two figures."""
-    labels = list(dict.fromkeys(row.case.method.label for _, rows in found for row in rows))
-    head = " / ".join(column.heading for column in OVERVIEW)
-    shown = [
-        {row.case.method.label: line for row, line in zip(rows, cells(rows, OVERVIEW), strict=True)}
-        for _, rows in found
-    ]
-    lines = [_line([head, *short_titles([rows[0] for _, rows in found])]), _rule(len(found))]
-    for label in labels:
-        figures = [" / ".join(map(_bold, group[label])) if label in group else "-" for group in shown]
-        lines.append(_line([label, *figures]))
-    return "\n".join(lines)
-
-
-def short_titles(firsts: Sequence[Row]) -> list[str]:
-    """Headings without what all pairs have in common; the scene always stays."""
-    parts = [
-        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.psf.text) for r in firsts
-    ]
-    differ = [i == 0 or len({p[i] for p in parts}) > 1 for i in range(len(parts[0]))]
-    return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
-
-
-def _bold(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else cell.text
-
-
-def _line(values: Sequence[str]) -> str:
-    return "| " + " | ".join(_escaped(v) for v in values) + " |"
-
-
-def _rule(numbers: int) -> str:
-    return "| --- |" + " ---: |" * numbers
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -21,6 +21,7 @@ _log = logging.getLogger("hsfuse.assess")
 @click.option(
     "--msi", type=options.PATH, multiple=True, help="MSI that went into the fusion; give it again for more files of it."
 )
+@click.option("--qa", type=options.PATH, help="Quality raster of the fusion: its expected error is shown and tested.")
 @click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file records.")
 @options.msi_bands
 @click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")

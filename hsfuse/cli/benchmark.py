@@ -1,4 +1,4 @@
-"""`hsfuse benchmark`: methods against each other on reference cubes."""
+"""`hsfuse benchmark`: methods against each other on reference cubes, tables of their results, the machine's speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,25 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} isn't a list of numbers") from None
 
 
-@click.command(no_args_is_help=True)
+class RunByDefault(click.Group):
+    """A group whose first command is meant where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `run` before a configuration or an option of it."""
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=RunByDefault, no_args_is_help=True)
+def benchmark() -> None:
+    """Compare methods on reference cubes.
+
+    `hsfuse benchmark CONFIG.toml` is short for `hsfuse benchmark run CONFIG.toml`; see `hsfuse benchmark run --help`.
+    """
+
+
+@benchmark.command(no_args_is_help=True)
 @click.argument("config", type=options.PATH, required=False)
 @click.option("-o", "--output", type=options.PATH, help="Folder for the results; default: the configuration's name.")
 @click.option("--data", type=options.PATH, help="Folder below which references are; default: the configuration's.")
@@ -40,16 +58,18 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute; default: auto.")
 @click.option("--resume/--fresh", default=True, help="Keep the rows that are there (default), or start over.")
 @click.option("--keep", is_flag=True, help="Keep the pairs and fused cubes, in the folder's work/.")
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @options.json_output
 @options.verbosity
 @click.pass_context
-def benchmark(
+def run(
     context: click.Context,
     config: Path | None,
     output: Path | None,
     data: Path | None,
     resume: bool,
     keep: bool,
+    markdown: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -59,7 +79,7 @@ def benchmark(
     the truth. The output folder receives results.jsonl, results.csv, table.md and report.html; run again, the command
     goes on where it was interrupted. Exit code 1 when a method failed.
     """
-    from hsfuse.benchmark import load_config, parse_config, run_benchmark, text_tables
+    from hsfuse.benchmark import load_config, parse_config, render, run_benchmark, text_tables
 
     changes = _changes(**values)
     if config is None:
@@ -72,8 +92,8 @@ def benchmark(
     if as_json:
         print_json(result.to_dict())
     else:
-        click.echo(text_tables(result.rows))
-        click.echo("\n" + "\n".join(f"{path}" for path in result.files.values()))
+        click.echo(render(result.rows, "all") if markdown else text_tables(result.rows) + "\n")
+        click.echo("\n".join(f"{path}" for path in result.files.values()), err=markdown)
     if result.failed:
         click.echo(f"hsfuse: {len(result.failed)} of {len(result.rows)} cases failed", err=True)
         context.exit(1)
@@ -115,3 +135,39 @@ def _pairs(hsi: list[Any] | None, msi: list[Any] | None) -> list[Any] | None:
         raise click.UsageError(f"--snr-hsi has {len(a)} values and --snr-msi {len(b)}: wanted as many, or one")
     n = max(len(a), len(b))
     return [list(pair) for pair in zip(a * (n // len(a)), b * (n // len(b)), strict=True)]
+
+
+@benchmark.command(no_args_is_help=True)
+@click.argument("results", type=options.PATH, nargs=-1, required=True)
+@click.option("--form", default="all", show_default=True, help="tables, overview, summary, lead, or all.")
+@click.option("--into", type=options.PATH, help="Text file whose marked places are filled, in place of printing.")
+def tables(results: tuple[Path, ...], form: str, into: Path | None) -> None:
+    """Print the tables of stored RESULTS (results.csv under any name) as Markdown, or put them into a text.
+
+    The table of NAME.csv goes between the lines `<!-- benchmark:NAME FORM -->` and `<!-- /benchmark -->` of --into.
+    """
+    from hsfuse.benchmark import fill_file, read_csv, render
+
+    if into is not None:
+        changed = fill_file(into, {path.stem: read_csv(path) for path in results})
+        click.echo(f"{into}: {'tables renewed' if changed else 'nothing to renew'}")
+        return
+    click.echo("\n".join(render(read_csv(path), form) for path in results), nl=False)
+
+
+@benchmark.command()
+@click.option("--bands", type=click.IntRange(1), default=31, show_default=True, help="Bands of the network.")
+@click.option("--scale", type=click.IntRange(2), default=8, show_default=True, help="Ratio of the GSDs.")
+@click.option("--turns", type=click.IntRange(1), default=3, show_default=True, help="Each time is the best of so many.")
+@options.device
+@options.json_output
+@options.verbosity
+def speed(bands: int, scale: int, turns: int, device: str, as_json: bool) -> None:
+    """Measure how fast SRLF-Net runs here: scan, tile, scene, training step, memory, and the machine's ceilings."""
+    from hsfuse.benchmark.speed import SpeedSettings, run_speed, speed_text
+
+    report = run_speed(SpeedSettings(bands=bands, scale=scale, turns=turns, device=device))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo(speed_text(report))

@@ -24,7 +24,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.hsi
 @options.msi
 @options.srf_of_msi
-@click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, or .dat/.img/.bsq for ENVI.")
+@click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, .dat/.img/.bsq for ENVI, or .zarr.")
 @options.msi_bands
 @click.option("--method", default="srlf", show_default=True, help="srlf, or a training-free method such as glp-ens.")
 @click.option("--model", type=options.PATH, help="Checkpoint of --save-model to start from; default: from scratch.")
@@ -60,7 +60,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     default="auto",
     help="Default: by suffix.",
 )
-@click.option("--co", "options", multiple=True, metavar="KEY=VALUE", callback=creation_options, help="GDAL's own.")
+@click.option("--co", "options", multiple=True, metavar="KEY=VALUE", callback=creation_options, help="GDAL's creation option.")
 @click.option("--overviews", is_flag=True, help="Add overviews to a GeoTIFF; a COG has them always.")
 @click.option("--bands", metavar="LIST", help="Write only these bands of the HSI, such as 1-50,120 or 450-900nm.")
 @click.option(

@@ -149,9 +149,11 @@ def factorise(spectra: Tensor, count: int, updates: int = 100) -> Tensor:
     """Non-negative factor M (C, P) of non-negative spectra (C, n), P up to `count`, started at pure pixels."""
     m = spectra[:, pure_pixels(spectra, count)].clamp_min(TINY)
     a = torch.full((m.shape[1], spectra.shape[1]), 1 / m.shape[1], dtype=m.dtype, device=m.device)
+    seen, gram = m.T @ spectra, m.T @ m
     for i in range(2 * updates):
         if i >= updates:
             m = _factor_step(m, spectra, a)
+            seen, gram = m.T @ spectra, m.T @ m
         for _ in range(3 if i >= updates else 1):
-            a = a * (m.T @ spectra) / (m.T @ m @ a + TINY)
+            a = a * seen / (gram @ a + TINY)
     return m

@@ -59,6 +59,7 @@ def train(
         with interruptible():
             _run(trainer, output, state, table)
             if peers.first:
+                trainer.best = trainer.best or readable(trainer.validate())
                 trainer.best |= _final_scores(trainer, [*validate_on, *load_test(config, data)])
                 _write(trainer, output, state, trainer.best)
     except KeyboardInterrupt:

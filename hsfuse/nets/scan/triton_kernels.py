@@ -161,7 +161,8 @@ def gradients(u, proj, weight, bias, a, skip, starts, carries, grad_y, history, 
     """Gradients of direction k, chunks `begin` and on. grad_u (B, H, W, D) is written (k = 0) or added to.
 
     `history` (programs, STEPS, BN, BD) is scratch. grad_proj (blocks, B, H, W, 4, P) is to be summed over blocks;
-    grad_a (B, 4, chunks, N, D) and grad_steps (B, 4, chunks, R + 2, D), of dt_weight, dt_bias, skip, over images and chunks.
+    grad_a (B, 4, chunks, N, D) and grad_steps (B, 4, chunks, R + 2, D), of dt_weight, dt_bias and skip, over images and
+    chunks.
     """
     chunk, block, image = begin + tl.program_id(0), tl.program_id(1), tl.program_id(2)
     d, n, r = block * BD + tl.arange(0, BD), tl.arange(0, BN), tl.arange(0, BR)

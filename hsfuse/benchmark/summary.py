@@ -1,0 +1,132 @@
+"""Many pairs at a glance: all of them side by side, means over scenes, and one method's lead over its rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from hsfuse.benchmark.cases import Case
+from hsfuse.benchmark.results import Row
+from hsfuse.benchmark.table import OVERVIEW, Cell, Column, cells, groups, marked
+from hsfuse.errors import SettingError
+
+#: Methods that hold a trained network or choose among the others: no rivals of SRLF-Net.
+KIN = ("srlf", "srlf-any", "best")
+_FIGURES = " / ".join(column.heading for column in OVERVIEW)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table whose entries are one or more figures; `head` has a title more than a line has entries."""
+
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[tuple[Cell, ...], ...]], ...]
+
+
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """The methods in their order."""
+    return list(dict.fromkeys(row.case.method.label for row in rows))
+
+
+def overview(rows: Sequence[Row]) -> Matrix:
+    """Methods as rows, pairs as columns, each with PSNR and SAM."""
+    found = groups(rows)
+    shown = [
+        {row.case.method.label: tuple(line) for row, line in zip(same, cells(same, OVERVIEW), strict=True)}
+        for _, same in found
+    ]
+    titles = short_titles([same[0] for _, same in found])
+    lines = ((label, tuple(group.get(label, (Cell("-"),)) for group in shown)) for label in labels_of(rows))
+    return Matrix((_FIGURES, *titles), tuple(lines))
+
+
+def short_titles(firsts: Sequence[Row]) -> list[str]:
+    """Headings without what all pairs have in common; the scene always stays."""
+    parts = [
+        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.psf.text) for r in firsts
+    ]
+    differ = [i == 0 or len({p[i] for p in parts}) > 1 for i in range(len(parts[0]))]
+    return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
+
+
+def _setting(case: Case) -> str:
+    return f"x{case.scale}, {case.noise.text}"
+
+
+def summary(rows: Sequence[Row]) -> Matrix:
+    """Methods as rows, ratio and noise as columns: means over the scenes on which no method failed.
+
+    Then how often each is first in PSNR and in SAM, and its median seconds.
+    """
+    labels = labels_of(rows)
+    whole = [(_setting(same[0].case), same) for _, same in groups(rows) if _complete(same, labels)]
+    settings = list(dict.fromkeys(setting for setting, _ in whole))
+    columns = [_means([same for at, same in whole if at == setting], labels) for setting in settings]
+    columns += [_firsts([same for _, same in whole], labels), _seconds(rows, labels)]
+    titles = [f"{s} ({sum(at == s for at, _ in whole)})" for s in settings]
+    lines = ((label, tuple(column[i] for column in columns)) for i, label in enumerate(labels))
+    return Matrix((_FIGURES, *titles, f"first, of {len(whole)}", "median s"), tuple(lines))
+
+
+def _complete(rows: Sequence[Row], labels: Sequence[str]) -> bool:
+    known = {row.case.method.label for row in rows if all(c.value(row) is not None for c in OVERVIEW)}
+    return known == set(labels)
+
+
+def _means(pairs: Sequence[Sequence[Row]], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """Both figures of every method, averaged over pairs."""
+    rows = {label: [row for same in pairs for row in same if row.case.method.label == label] for label in labels}
+
+    def mean(label: str, column: Column) -> float:
+        return fmean(value for row in rows[label] if (value := column.value(row)) is not None)
+
+    figures = [marked([mean(label, column) for label in labels], column) for column in OVERVIEW]
+    return list(zip(*figures, strict=True))
+
+
+def _firsts(pairs: Sequence[Sequence[Row]], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """On how many pairs every method is first, in each figure."""
+    count = {label: [0] * len(OVERVIEW) for label in labels}
+    for rows in pairs:
+        for row, line in zip(rows, cells(rows, OVERVIEW), strict=True):
+            for i, cell in enumerate(line):
+                count[row.case.method.label][i] += cell.best
+    return [tuple(Cell(str(n)) for n in count[label]) for label in labels]
+
+
+def _seconds(rows: Sequence[Row], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
+    taken = [[r.seconds for r in rows if r.case.method.label == label and r.seconds is not None] for label in labels]
+    return [(Cell(f"{median(s):.1f}" if s else "-"),) for s in taken]
+
+
+def lead(rows: Sequence[Row], label: str = "") -> Matrix:
+    """Scenes as rows, ratio and noise as columns: a method's lead over the best of its rivals, and which that is.
+
+    Positive where it is ahead, in PSNR and in SAM. `label` is the method's, default SRLF-Net's; rivals are all methods
+    but KIN. SettingError when the method isn't among the rows.
+    """
+    own = [row for row in rows if (row.case.method.label == label if label else row.case.method.name == "srlf")]
+    if not own:
+        raise SettingError(f"there are no rows of {label or 'srlf'}; known are {', '.join(labels_of(rows))}")
+    settings = list(dict.fromkeys(_setting(row.case) for row in own))
+    found = {(row.case.scene.name, _setting(row.case)): _ahead(row, rows) for row in own}
+    scenes = dict.fromkeys(row.case.scene.name for row in own)
+    lines = ((scene, tuple(found.get((scene, s), (Cell("-"),)) for s in settings)) for scene in scenes)
+    return Matrix((f"lead of {own[0].case.method.label}", *settings), tuple(lines))
+
+
+def _ahead(row: Row, rows: Sequence[Row]) -> tuple[Cell, ...]:
+    rivals = [r for r in rows if r.case.group == row.case.group and r.case.method.name not in KIN and r is not row]
+    return tuple(filter(None, (_gap(row, rivals, i) for i in range(len(OVERVIEW))))) or (Cell("-"),)
+
+
+def _gap(row: Row, rivals: Sequence[Row], i: int) -> Cell | None:
+    column = OVERVIEW[i]
+    own, sign = column.value(row), 1 if column.better == "higher" else -1
+    known = [(sign * value, r.case.method.label) for r in rivals if (value := column.value(r)) is not None]
+    if own is None or not known:
+        return None
+    best, name = max(known)
+    ahead = sign * own - best
+    return Cell(f"{ahead:+.{2 + i}f}{' ' if column.unit == 'dB' else ''}{column.unit} ({name})", ahead >= 0)
