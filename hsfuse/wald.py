@@ -17,7 +17,7 @@ from typing import Any
 
 from rasterio.windows import Window
 
-from hsfuse.assessment import Assessment, AssessSettings, assess, read_provenance
+from hsfuse.assessment import Assessment, AssessSettings, assess, checks, read_provenance
 from hsfuse.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.errors import SettingError
 from hsfuse.fusers.adaptation import AdaptSettings

@@ -398,7 +398,7 @@ def test_a_saved_model_is_refused_where_it_does_not_fit(files, tmp_path):
         ({"dtype": "complex64"}, SettingError, "complex64"),
         ({"device": "abacus"}, SettingError, "abacus"),
         ({"format": "PNG"}, SettingError, "unknown format 'PNG'"),
-        ({"msi_bands": ("B2",)}, SettingError, "names 1 bands but the MSI file has 4"),
+        ({"msi_bands": ("B2", "B9")}, SettingError, "names B9, which the MSI doesn't have"),
     ],
 )
 def test_settings_that_make_no_sense_are_told(files, tmp_path, options, error, said):

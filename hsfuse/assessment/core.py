@@ -110,6 +110,7 @@ class _Work:
             spectra=spectra_of(self.inputs, self.into, self.points),
             histograms=(self.into.angles.result(),) if truth is not None else (),
             indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
+            scale=self.scale,
             shift_px=shift,
             registration=registration,
             radiometry=self._radiometry(),

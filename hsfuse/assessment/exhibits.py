@@ -74,7 +74,7 @@ def response_of(inputs: Inputs) -> ResponseCurves | None:
 
 
 def expected_of(into: Collectors) -> Expected | None:
-    """Expected and found error, from the maps: block means of large scenes, as ranks of all pixels take their memory."""
+    """Expected and found error, from the maps: of large scenes block means, as ranks of all pixels take memory."""
     if "expected_error" not in into.maps:
         return None
     told = into.maps["expected_error"].mean()[0]

@@ -67,7 +67,8 @@ def _summary(rows: Sequence[Row], pairs: int, labels: Sequence[str]) -> list[str
     plots = "".join(_plot(key, rows, labels) for key in PLOTTED)
     return [
         f"<section><h2>All {pairs} pairs</h2><p>Means over scenes, the number of scenes in brackets; how often each "
-        f"method is first in {' and in '.join(c.title for c in OVERVIEW)}; its median time to fit and fuse.</p>",
+        f"method is first in {' and in '.join(c.title for c in OVERVIEW)}; the median processor time of its whole "
+        "command.</p>",
         _matrix(summary(rows)),
         f'<div class="charts">{plots}</div>',
         f"<details><summary>Every pair</summary>{_matrix(overview(rows))}</details></section>",

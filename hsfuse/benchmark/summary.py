@@ -57,16 +57,16 @@ def _setting(case: Case) -> str:
 def summary(rows: Sequence[Row]) -> Matrix:
     """Methods as rows, ratio and noise as columns: means over the scenes on which no method failed.
 
-    Then how often each is first in PSNR and in SAM, and its median seconds.
+    Then how often each is first in PSNR and in SAM, and the median processor time of its whole command.
     """
     labels = labels_of(rows)
     whole = [(_setting(same[0].case), same) for _, same in groups(rows) if _complete(same, labels)]
-    settings = list(dict.fromkeys(setting for setting, _ in whole))
+    settings = [s for s in dict.fromkeys(_setting(row.case) for row in rows) if any(s == at for at, _ in whole)]
     columns = [_means([same for at, same in whole if at == setting], labels) for setting in settings]
-    columns += [_firsts([same for _, same in whole], labels), _seconds(rows, labels)]
+    columns += [_firsts([same for _, same in whole], labels), _cpu(rows, labels)]
     titles = [f"{s} ({sum(at == s for at, _ in whole)})" for s in settings]
     lines = ((label, tuple(column[i] for column in columns)) for i, label in enumerate(labels))
-    return Matrix((_FIGURES, *titles, f"first, of {len(whole)}", "median s"), tuple(lines))
+    return Matrix((_FIGURES, *titles, f"first, of {len(whole)}", "CPU s"), tuple(lines))
 
 
 def _complete(rows: Sequence[Row], labels: Sequence[str]) -> bool:
@@ -95,9 +95,10 @@ def _firsts(pairs: Sequence[Sequence[Row]], labels: Sequence[str]) -> list[tuple
     return [tuple(Cell(str(n)) for n in count[label]) for label in labels]
 
 
-def _seconds(rows: Sequence[Row], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
-    taken = [[r.seconds for r in rows if r.case.method.label == label and r.seconds is not None] for label in labels]
-    return [(Cell(f"{median(s):.1f}" if s else "-"),) for s in taken]
+def _cpu(rows: Sequence[Row], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
+    times = [[r.outcome.seconds.get("cpu") for r in rows if r.case.method.label == label] for label in labels]
+    known = [[s for s in taken if s is not None] for taken in times]
+    return [(Cell(f"{median(s):.1f}" if s else "-"),) for s in known]
 
 
 def lead(rows: Sequence[Row], label: str = "") -> Matrix:

@@ -105,11 +105,11 @@ def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: T
 METHODS: dict[str, str] = {
     "srlf": "hsfuse.fusers.network:SRLFFuser",
     "srlf-any": "hsfuse.fusers.anysensor:AnySensor",
-    "best": "hsfuse.fusers.selection:Best",
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
     "glp-ens": "hsfuse.fusers.blend:DenoisedGLP",
     "blend": "hsfuse.fusers.blend:Blend",
+    "best": "hsfuse.fusers.selection:Best",
     "gsa": "hsfuse.fusers.gsa:GSA",
     "sfim": "hsfuse.fusers.sfim:SFIM",
     "glp": "hsfuse.fusers.glp:GLP",

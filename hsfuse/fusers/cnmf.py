@@ -15,7 +15,7 @@ Different here: the paper alternates two separate factorisations, passing abunda
 
 Abundances are extrapolated between updates as Ang, Gillis 2019, "Accelerating nonnegative matrix factorization
 algorithms using extrapolation", Neural Computation 31(2), do for other updates; here in the logarithm, so that they
-stay positive: 200 updates then reach a lower F than 600 without.
+stay positive: 100 updates then reach a lower F than 600 without.
 
 M and N are learned on the scene's sample, starting from pure pixels found by successive projection (Araujo et al.
 2001); a tile then only needs its abundances, which start from the LRHSI's, interpolated.
@@ -53,7 +53,7 @@ class CNMF:
     model: ObservationModel
 
     def __init__(
-        self, endmembers: int = 30, outer: int = 10, inner: int = 20, iterations: int = 200, sum_to_one: float = 0.3
+        self, endmembers: int = 30, outer: int = 10, inner: int = 20, iterations: int = 100, sum_to_one: float = 0.3
     ) -> None:
         self.endmembers, self.outer, self.inner = endmembers, outer, inner
         self.iterations, self.sum_to_one = iterations, sum_to_one

@@ -14,7 +14,14 @@ from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpect
 from hsfuse.quicklook import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
-COLOUR_MAPS = {"rmse": "magma", "sam": "viridis", "hsi_rmse": "cividis", "hsi_sam": "cividis", "msi_rmse": "cividis"}
+COLOUR_MAPS = {
+    "rmse": "magma",
+    "expected_error": "magma",
+    "sam": "viridis",
+    "hsi_rmse": "cividis",
+    "hsi_sam": "cividis",
+    "msi_rmse": "cividis",
+}
 #: Ranges of strong water vapour absorption, in nm: sensors see next to nothing there.
 ABSORPTION_NM = ((1350, 1450), (1800, 1950))
 #: Top of a map's colour bar, as a percentile of the map: single bad pixels shall not darken the rest.
@@ -30,6 +37,8 @@ CHARTED = {
     "hsi_relative_rmse": "Relative misfit to the LRHSI",
     "hsi_cc": "Correlation with the LRHSI",
 }
+#: Those of them that are shown at reduced resolution.
+CHARTED_REDUCED = ("psnr", "relative_rmse", "ssim", "cc")
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ def map_limits(assessments: Sequence[Assessment]) -> dict[str, float]:
         known = layer.values[np.isfinite(layer.values)]
         top = float(np.percentile(known, TOP_PERCENTILE)) if known.size else 0.0
         tops[layer.name] = max(tops.get(layer.name, 0.0), top)
+    if {"rmse", "expected_error"} <= tops.keys():  # what is expected is to be compared with what is found
+        tops["rmse"] = tops["expected_error"] = max(tops["rmse"], tops["expected_error"])
     return tops
 
 
@@ -112,6 +123,7 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
         "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
         "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
         "curves": [_curve(curves[name]) for name in CHARTED if name in curves],
+        "reduced": [] if assessment.reduced is None else _reduced_curves(assessment.reduced),
         "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
         "histograms": [
             {"title": h.title, "unit": h.unit, "edges": numbers(h.edges), "counts": [int(c) for c in h.counts]}
@@ -120,6 +132,11 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
         "response": _response(assessment),
         "training": training(assessment.provenance),
     }
+
+
+def _reduced_curves(assessment: Assessment) -> list[dict[str, Any]]:
+    curves = {c.name: c for c in assessment.curves}
+    return [_curve(curves[name]) for name in CHARTED_REDUCED if name in curves]
 
 
 def _curve(curve: Curve) -> dict[str, Any]:

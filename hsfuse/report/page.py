@@ -12,12 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hsfuse import __version__
-from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, rows, short_names
+from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, overall, rows, short_names
 from hsfuse.errors import OutputError
 from hsfuse.io.outputs import write_whole
 from hsfuse.metrics import CATALOGUE
 from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures
-from hsfuse.report.words import cards, flat, in_short, method_words, training_words
+from hsfuse.report.sections import effort, shift_figures, stages
+from hsfuse.report.words import REFERENCE_CARDS, cards, flat, in_short, method_words, training_words
 
 _FOLDER = Path(__file__).parent
 
@@ -55,6 +56,7 @@ def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[
     return {
         "a": assessment,
         "name": name,
+        "overall": overall(assessment.checks),
         "short": in_short(assessment),
         "cards": cards(assessment),
         "pictures": shown,
@@ -62,10 +64,24 @@ def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
         "method": method_words(assessment.provenance),
+        "reduced": _reduced(assessment),
+        "shifts": shift_figures(assessment),
+        "stages": stages(assessment.provenance),
+        "effort": effort(assessment.provenance),
         "training": training_words(assessment.provenance),
         "provenance": flat(assessment.provenance),
         "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),
     }
+
+
+def _reduced(assessment: Assessment) -> dict[str, Any] | None:
+    """What is shown of the test at reduced resolution; None without one."""
+    a = assessment.reduced
+    if a is None:
+        return None
+    tops = map_limits([a])
+    shown = [map_figure(m, tops[m.name]) for m in a.maps if m.name in ("rmse", "sam")]
+    return {"a": a, "short": in_short(a)[0], "cards": cards(a, REFERENCE_CARDS), "maps": shown}
 
 
 def _json(data: Any) -> str:
@@ -80,8 +96,11 @@ def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
     if first is None or first.band_names is None:
         return []
     shown = {n: curves[n].values for n in ("msi_rmse", "msi_relative_rmse", "msi_cc", "d_s") if n in curves}
+    taken = {b.band: f"× {b.gain:.3f} {b.offset:+.4f}" for b in assessment.radiometry}
     return [
-        {"band": band, "nm": f"{first.wavelengths_nm[i]:.0f}"} | {n: number(_known(v[i])) for n, v in shown.items()}
+        {"band": band, "nm": f"{first.wavelengths_nm[i]:.0f}", "taken": taken.get(band, "")}
+        | {"gain": number(_known(assessment.msi_gains.get(band, math.nan)))}
+        | {n: number(_known(v[i])) for n, v in shown.items()}
         for i, band in enumerate(first.band_names)
     ]
 

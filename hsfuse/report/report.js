@@ -152,6 +152,17 @@
     const move = () => stage.style.setProperty("--cut", `${wipe.value}%`);
     wipe.addEventListener("input", move);
     move();
+    flicker(file.querySelector(".flicker"), stage, move);
+  }
+
+  // Whole images in turn: the eye sees what moves.
+  function flicker(button, stage, still) {
+    let timer = null, left = true;
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-pressed", String(timer === null));
+      if (timer !== null) { clearInterval(timer); timer = null; still(); return; }
+      timer = setInterval(() => { left = !left; stage.style.setProperty("--cut", left ? "100%" : "0%"); }, 700);
+    });
   }
 
   const decode = (image) => {
@@ -212,10 +223,11 @@
     const data = JSON.parse(file.querySelector(".data").textContent);
     slider(file, data.pictures);
     spectra(file, data);
-    const curves = file.querySelector(".curves");
-    for (const c of data.curves) {
-      const series = [{ name: "", x: c.x, y: c.y, colour: "fused" }];
-      chart(html("div", "chart", curves), { title: c.title + (c.unit ? `, ${c.unit}` : ""), x: data.axis, series, shade: data.absorption, zero: c.zero, height: 230 });
+    for (const [name, drawn] of [[".curves", data.curves], [".reduced-curves", data.reduced]]) {
+      for (const c of drawn) {
+        const series = [{ name: "", x: c.x, y: c.y, colour: "fused" }];
+        chart(html("div", "chart", file.querySelector(name)), { title: c.title + (c.unit ? `, ${c.unit}` : ""), x: data.axis, series, shade: data.absorption, zero: c.zero, height: 230 });
+      }
     }
     file.querySelectorAll(".histogram").forEach((host) => {
       const h = data.histograms[+host.dataset.index], total = h.counts.reduce((a, b) => a + b, 0) || 1;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ CARDS = {
 }
 
 
+#: Those of them that need a reference.
+REFERENCE_CARDS = ("psnr", "sam", "ergas", "ssim")
+
+
 @dataclass(frozen=True)
 class Card:
     """One key figure."""
@@ -37,10 +41,11 @@ class Card:
     meaning: str
 
 
-def cards(assessment: Assessment) -> list[Card]:
-    """The key figures that there are."""
+def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Card]:
+    """The key figures among `keys` that there are."""
     out = []
-    for key, (title, meaning) in CARDS.items():
+    for key in keys:
+        title, meaning = CARDS[key]
         value = assessment.metrics.get(key)
         if value is None:
             continue
@@ -65,7 +70,7 @@ def in_short(assessment: Assessment) -> list[str]:
             f"Blurred back to the LRHSI, the cube differs from it by {low:.1%}; seen by the MSI's response, it differs "
             f"from the MSI by {high:.1%}. Differences below the noise of these images say nothing."
         )
-    if sam is None:
+    if sam is None and assessment.reduced is None:
         out.append(
             "There was no reference: the figures say whether the cube agrees with its inputs, not whether its fine "
             "detail is true."

@@ -1,0 +1,110 @@
+"""What the report tells of the making of a cube: stages, time and memory, registration, radiometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, isfinite
+from typing import Any
+
+from hsfuse.assessment import Assessment, number
+
+#: Width of a drawing of shifts, and length of its longest arrow, in its own units.
+DRAWN_WIDTH, LONGEST = 300.0, 34.0
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage of a fusion: error and angle on held-out cells relative to the base's, seconds, as text."""
+
+    name: str
+    error: str
+    angle: str
+    seconds: str
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A shift drawn from (x, y) to (x + dx, y + dy)."""
+
+    x: float
+    y: float
+    dx: float
+    dy: float
+
+
+@dataclass(frozen=True)
+class ShiftFigure:
+    """The shifts of all windows of a scene, drawn `times` too long on `width` x `height`; `words` tell them."""
+
+    title: str
+    words: str
+    width: float
+    height: float
+    arrows: tuple[Arrow, ...]
+    longest: float
+    times: float
+
+
+def stages(provenance: Mapping[str, Any]) -> list[StageRow]:
+    """Stages of the adaptation, as far as they are recorded."""
+    record = provenance.get("adaptation")
+    found = record.get("stages") if isinstance(record, Mapping) else None
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        return []
+    return [_stage(stage) for stage in found if isinstance(stage, Mapping) and stage.get("name")]
+
+
+def _stage(stage: Mapping[str, Any]) -> StageRow:
+    def share(key: str) -> str:
+        value = stage.get(key)
+        return f"{value:.1%}" if isinstance(value, int | float) and isfinite(value) else "-"
+
+    seconds = stage.get("seconds")
+    time = f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
+    return StageRow(str(stage["name"]), share("error"), share("angle"), time)
+
+
+def effort(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Time, memory and machine as (what, how much) lines."""
+    out = []
+    seconds = provenance.get("seconds")
+    if isinstance(seconds, Mapping):
+        known = {key: value for key, value in seconds.items() if isinstance(value, int | float)}
+        out = [(str(key).replace("_", " "), f"{value:.1f} s") for key, value in known.items()]
+    peak = provenance.get("peak_mib")
+    if isinstance(peak, int | float):
+        out.append(("peak memory", f"{peak:.0f} MiB"))
+    return out + [(name, str(provenance[key])) for key, name in _MACHINE.items() if provenance.get(key)]
+
+
+_MACHINE = {"device": "device", "scan": "scan kernel"}
+
+
+def shift_figures(a: Assessment) -> list[ShiftFigure]:
+    """Shifts of the LRHSI against the MSI: as the files have it and, where it was corrected, what is left.
+
+    Without the inputs, what the fused file records.
+    """
+    told = a.provenance.get("registration")
+    if a.registration is not None and a.scale is not None:
+        shape = (a.shape[1] / a.scale, a.shape[2] / a.scale)
+        both = [("As the files have it", a.registration.found), ("After correction", a.registration.left)]
+        known = [(title, shift) for title, shift in both if shift is not None and shift.field]
+        return [_figure(title, [vars(w) for w in s.field], shape, s.describe()) for title, s in known]
+    if isinstance(told, Mapping) and isinstance(told.get("field"), Sequence) and told["field"]:
+        rows, cols = ([window[key] for window in told["field"]] for key in ("row", "col"))
+        words = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
+        return [_figure("As recorded", told["field"], (max(rows) + min(rows), max(cols) + min(cols)), words)]
+    return []
+
+
+def _figure(title: str, field: Sequence[Mapping[str, float]], shape: tuple[float, float], words: str) -> ShiftFigure:
+    """`field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns."""
+    unit = DRAWN_WIDTH / max(shape[1], 1e-9)
+    longest = max(hypot(window["dy"], window["dx"]) for window in field)
+    times = LONGEST / unit / longest if longest > 0 else 1.0
+    arrows = tuple(
+        Arrow(w["col"] * unit, w["row"] * unit, w["dx"] * times * unit, w["dy"] * times * unit) for w in field
+    )
+    return ShiftFigure(title, words, DRAWN_WIDTH, shape[0] * unit, arrows, longest, times)
