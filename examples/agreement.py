@@ -25,6 +25,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional import image as tm
 
+from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
 
@@ -34,8 +35,8 @@ except ImportError:
     full_ref = None
 
 Array = NDArray[np.float64]
-#: (metric, figure, whose, why it differs where it does)
-Line = tuple[str, float, str, str]
+#: (metric, figure, whose, why it differs where it does, and hsfuse's own figure where it isn't the assessment's)
+Line = tuple[Any, ...]
 WINDOW = 32
 BORDER = "counts windows over a mirrored border"
 
@@ -50,7 +51,12 @@ def read(path: str | Path) -> Array:
 def with_reference(x: Array, y: Array, scale: float, peak: float, window: int) -> Iterator[Line]:
     """Figures of fused x against reference y, both (C, H, W)."""
     tx, ty = torch.from_numpy(x)[None], torch.from_numpy(y)[None]
-    yield "psnr", np.mean([peak_signal_noise_ratio(b, a, data_range=peak) for a, b in zip(x, y)]), "scikit-image", ""
+    yield (
+        "psnr",
+        np.mean([peak_signal_noise_ratio(b, a, data_range=peak) for a, b in zip(x, y, strict=True)]),
+        "scikit-image",
+        "",
+    )
     yield "psnr_global", float(tm.peak_signal_noise_ratio(tx, ty, data_range=peak)), "torchmetrics", ""
     mse = ((x - y) ** 2).mean((1, 2))
     yield "psnr_band_peak", np.mean(10 * np.log10(y.max((1, 2)) ** 2 / mse)), "numpy", ""
@@ -64,16 +70,16 @@ def with_reference(x: Array, y: Array, scale: float, peak: float, window: int) -
     yield "sam_median", np.percentile(angle, 50, method="inverted_cdf"), "numpy", "to the nearest 0.001 degree"
     yield "sam_p95", np.percentile(angle, 95, method="inverted_cdf"), "numpy", "to the nearest 0.001 degree"
     yield "ergas", float(tm.error_relative_global_dimensionless_synthesis(tx, ty, ratio=scale)), "torchmetrics", ""
-    yield "cc", np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(x, y)]), "numpy", ""
+    yield "cc", np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(x, y, strict=True)]), "numpy", ""
     laplace = 9 * (np.arange(9).reshape(3, 3) == 4) - np.ones((3, 3))
-    edges = [[ndimage.convolve(p, laplace)[1:-1, 1:-1].ravel() for p in planes] for planes in zip(x, y)]
+    edges = [[ndimage.convolve(p, laplace)[1:-1, 1:-1].ravel() for p in planes] for planes in zip(x, y, strict=True)]
     yield "scc", np.mean([np.corrcoef(*pair)[0, 1] for pair in edges]), "scipy, numpy", ""
-    yield "uiqi", np.mean([sliding_q(a, b, window) for a, b in zip(x, y)]), "scipy by the formula", ""
+    yield "uiqi", np.mean([sliding_q(a, b, window) for a, b in zip(x, y, strict=True)]), "scipy by the formula", ""
     full = tm.structural_similarity_index_measure(tx, ty, sigma=1.5, data_range=peak, return_full_image=True)
     yield "ssim", float(full[1][..., 5:-5, 5:-5].mean()), "torchmetrics, windows inside only", ""
     yield "ssim", float(full[0]), "torchmetrics as it is", BORDER
     gauss = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": peak}
-    yield "ssim", np.mean([structural_similarity(a, b, **gauss) for a, b in zip(x, y)]), "scikit-image", ""
+    yield "ssim", np.mean([structural_similarity(a, b, **gauss) for a, b in zip(x, y, strict=True)]), "scikit-image", ""
     yield "uiqi", float(tm.universal_image_quality_index(tx, ty)), "torchmetrics", "Gaussian windows of 11 x 11"
     if full_ref is not None:
         yield from by_sewar(np.moveaxis(x, 0, 2), np.moveaxis(y, 0, 2), scale, window)
@@ -84,10 +90,21 @@ def by_sewar(x: Array, y: Array, scale: float, window: int) -> Iterator[Line]:
     yield "rmse", full_ref.rmse(y, x), "sewar", ""
     yield "sam", np.degrees(full_ref.sam(y, x)), "sewar", ""
     yield "ergas", full_ref.ergas(y, x, r=1 / scale), "sewar", ""
-    why = "mirrors the border to whole blocks" if any(n % window for n in x.shape[:2]) else ""
-    yield "q2n", full_ref.q2n(y, x, ws=window), "sewar", why
+    yield from q2n_of("q2n", x, y, window)
     yield "scc", full_ref.scc(y, x), "sewar", "local correlation in windows of 8 x 8"
     yield "uiqi", full_ref.uqi(y, x, ws=window), "sewar", "divides by the window's means where the formula has sums"
+
+
+def q2n_of(name: str, x: Array, y: Array, window: int) -> Iterator[Line]:
+    """Q2n of cubes (H, W, C) by sewar: of all of them and, where that isn't the same, of their whole blocks."""
+    whole = [n // window * window for n in x.shape[:2]]
+    ours = metrics.q2n(np.moveaxis(x, 2, 0), np.moveaxis(y, 2, 0), window)
+    why = "" if tuple(whole) == x.shape[:2] else "mirrors the border to whole blocks"
+    yield name, full_ref.q2n(y, x, ws=window), "sewar", why, ours
+    if why:
+        x, y = (cube[: whole[0], : whole[1]] for cube in (x, y))
+        ours = metrics.q2n(np.moveaxis(x, 2, 0), np.moveaxis(y, 2, 0), window)
+        yield f"{name}, upper left {whole[0]} x {whole[1]}", full_ref.q2n(y, x, ws=window), "sewar", "", ours
 
 
 def sliding_q(a: Array, b: Array, window: int) -> float:
@@ -133,20 +150,22 @@ def without_reference(x: Array, low: Array, msi: Array, pair: ScenePair, window:
         if len(a) > 1:
             angle = tm.spectral_angle_mapper(torch.from_numpy(a)[None], torch.from_numpy(b)[None])
             yield f"{prefix}sam", np.degrees(float(angle)), "torchmetrics", ""
-        yield f"{prefix}cc", np.mean([np.corrcoef(p.ravel(), q.ravel())[0, 1] for p, q in zip(a, b)]), "numpy", ""
+        yield (
+            f"{prefix}cc",
+            np.mean([np.corrcoef(p.ravel(), q.ravel())[0, 1] for p, q in zip(a, b, strict=True)]),
+            "numpy",
+            "",
+        )
     upper = np.triu_indices(len(x), 1)
     d_lambda = np.abs(blockwise(x, window) - blockwise(low, window))[upper].mean()
     yield "d_lambda", d_lambda, "numpy by the formula", ""
     guides = (seen, msi), (seen_low, degraded(msi, pair))
-    fine, coarse = ([sliding_q(p, q, window) for p, q in zip(*both)] for both in guides)
+    fine, coarse = ([sliding_q(p, q, window) for p, q in zip(*both, strict=True)] for both in guides)
     d_s = np.abs(np.array(fine) - coarse).mean()
     yield "d_s", d_s, "scipy by the formula", ""
     yield "qnr", (1 - d_lambda) * (1 - d_s), "of the two above", ""
     if full_ref is not None:
-        khan = 1 - full_ref.q2n(np.moveaxis(low, 0, 2), np.moveaxis(down, 0, 2), ws=window)
-        why = "mirrors the border to whole blocks" if any(n % window for n in low.shape[1:]) else ""
-        yield "d_lambda_khan", khan, "sewar", why
-        yield "hqnr", (1 - khan) * (1 - d_s), "sewar, scipy", why
+        yield from q2n_of("1 - d_lambda_khan", np.moveaxis(down, 0, 2), np.moveaxis(low, 0, 2), window)
     if len(msi) == 1:
         columns = np.concatenate([np.ones((1, msi[0].size)), x.reshape(len(x), -1)]).T
         rest = msi.ravel() - columns @ np.linalg.lstsq(columns, msi.ravel(), rcond=None)[0]
@@ -156,8 +175,8 @@ def without_reference(x: Array, low: Array, msi: Array, pair: ScenePair, window:
 def table(a: Assessment, lines: list[Line]) -> str:
     """All lines as Markdown, the relative difference beside both figures; those that agree come first."""
     rows = []
-    for key, figure, whose, why in lines:
-        ours = a.metrics.get(key)
+    for key, figure, whose, why, *own in lines:
+        ours = own[0] if own else a.metrics.get(key)
         if ours is None:
             continue
         off = abs(figure - ours) / max(abs(ours), 1e-12)
@@ -168,7 +187,8 @@ def table(a: Assessment, lines: list[Line]) -> str:
 
 def compare(files: argparse.Namespace) -> str:
     """One scene's section."""
-    x, lines = read(files.fused), []
+    x = read(files.fused)
+    lines: list[Line] = []
     given = {"hsi": files.hsi, "msi": files.msi, "srf": files.srf}
     a = assess(files.fused, reference=files.reference, scale=files.scale, window=WINDOW, tile=64, **given,
                register="off", match_radiometry="off")  # fmt: skip

@@ -39,9 +39,9 @@ def small_fuser(**options):
     return SRLFFuser(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
 
 
-def rehearsal(scene, mask=None):
+def rehearsal(scene, mask=None, base="glp-reg"):
     training = scene.training if mask is None else TrainingScene(scene.lrhsi, scene.msi, mask)
-    return Rehearsal(training, make_frame(training, scene.model, "glp-reg"), 0)
+    return Rehearsal(training, make_frame(training, scene.model, base), 0)
 
 
 def adaptation(scene, chosen=FAST, mask=None):
@@ -120,8 +120,8 @@ def test_trained_weights_go_part_of_the_way(tiny):
     nets = []
     for way in (0.0, 0.5, 1.0):
         start = replace(FROM_SCRATCH, way=way)
-        chosen = settings(steps=8, check_every=8, learning_rate=4e-3, consistency=0)
-        nets.append(Adaptation(rehearsal(tiny), chosen, start).run(small_net()).state_dict())
+        chosen = settings(steps=12, check_every=4, learning_rate=1e-2, consistency=0)
+        nets.append(Adaptation(rehearsal(tiny, base="bicubic"), chosen, start).run(small_net()).state_dict())
     first, half, whole = nets
     assert all(torch.equal(value, first[key]) for key, value in small_net().state_dict().items())
     assert any(not torch.equal(whole[key], first[key]) for key in first)

@@ -4,14 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from affine import Affine
 from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write, write_cube
+from rasterio.windows import Window
 
-from hsfuse.assessment import assess, check, choose_points, comparison, explain, parse_limits, text_table
+from hsfuse import metrics
+from hsfuse.assessment import assess, check, choose_points, comparison, explain, overall, parse_limits, text_table
 from hsfuse.assessment.collect import BlockMeans, point_grid
 from hsfuse.assessment.findings import blind_ranges
+from hsfuse.assessment.indices import IndexSums
 from hsfuse.cube import Spectrum
 from hsfuse.errors import GridError, InputError, SettingError
+from hsfuse.fusion import fuse
 from hsfuse.grid import Grid
+from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE, psnr, sam_degrees, uiqi
 
 
@@ -251,3 +257,145 @@ def test_blind_ranges_are_those_without_weight():
     nm = np.arange(400.0, 1000, 20)
     srf = np.where((nm > 450) & (nm < 600), 1.0, 0.0)[None]
     assert blind_ranges(nm, srf) == [(600.0, 980.0)]
+
+
+def verdicts(a):
+    return {check.topic: check.verdict for check in a.checks}
+
+
+def test_checks_speak_for_a_true_cube_and_against_a_wrong_one(tmp_path):
+    scene = make_scene(tmp_path, 120)
+    files = dict(reference=scene.path("truth.tif"), **scene.observed, window=8)
+    found = verdicts(assess(scene.path("truth.tif"), **files))
+    assert found.pop("Inferred bands") == "look"  # four MSI bands don't see everything
+    assert set(found.values()) == {"good"}
+    grid = Grid((120, 120), GRID.transform, GRID.crs)
+    write(scene.path("wrong.tif"), np.roll(1.3 * scene.truth, 7, axis=1), grid, Spectrum(tuple(WAVELENGTHS_NM)))
+    wrong = assess(scene.path("wrong.tif"), **files)
+    found = verdicts(wrong)
+    for topic in ("Agreement with the truth", "Agreement with the LRHSI", "Agreement with the MSI"):
+        assert found[topic] == "poor"
+    assert found["Position"] == "good"  # that of the inputs
+    assert overall(wrong.checks).startswith("Don't rely on this cube")
+    assert "agreement with the LRHSI" in overall(wrong.checks)
+    assert json.loads(json.dumps(wrong.to_dict()))["checks"][0]["verdict"] == "poor"
+
+
+def test_checks_without_a_truth_say_so(scene):
+    a = assess(scene.path("truth.tif"), **scene.observed, window=8)
+    assert verdicts(a)["No test against a truth"] == "look"
+    assert overall(a.checks).startswith("Nothing is plainly wrong")
+    assert overall(()) == "Nothing that was checked speaks against this cube."
+
+
+def test_what_the_network_gained_is_a_check(scene):
+    for gain, verdict in ((0.2, "good"), (0.0, "look")):
+        write_cube(scene.path("net.tif"), scene.truth, provenance=json.dumps({"adaptation": {"gain": gain}}))
+        a = assess(scene.path("net.tif"), reference=scene.path("truth.tif"))
+        assert verdicts(a)["Gain of the network"] == verdict
+
+
+def quality_raster(path, expected, name="expected error (RMS over the bands in reflectance)"):
+    write(path, np.stack([np.zeros(GRID.shape), expected]), GRID, Spectrum(None, None, ("other", name)))
+
+
+@pytest.mark.parametrize("tile", [None, 20])
+def test_expected_error_is_held_against_the_real_one(scene, flawed, tile):
+    write_cube(scene.path("flawed.tif"), flawed)
+    files = {"reference": scene.path("truth.tif"), "qa": scene.path("qa.tif"), "tile": tile}
+    real = metrics.rmse_map(flawed, scene.truth)
+    quality_raster(scene.path("qa.tif"), 2 * real**2)
+    a = assess(scene.path("flawed.tif"), **files)
+    assert a.expected.rank_correlation == pytest.approx(1)
+    assert a.expected.mean == pytest.approx(float((2 * real**2).mean()), rel=1e-4)
+    assert a.expected.found == pytest.approx(float(real.mean()), rel=1e-4)
+    assert [m.name for m in a.maps] == ["rmse", "expected_error", "sam"]
+    assert verdicts(a)["Expected error"] == "good"
+    quality_raster(scene.path("qa.tif"), -real)
+    assert verdicts(assess(scene.path("flawed.tif"), **files))["Expected error"] == "look"
+    quality_raster(scene.path("qa.tif"), np.full(GRID.shape, 0.1))
+    assert assess(scene.path("flawed.tif"), **files).expected.rank_correlation is None
+
+
+def test_expected_error_without_a_reference_is_shown(scene):
+    quality_raster(scene.path("qa.tif"), np.full(GRID.shape, 0.25))
+    a = assess(scene.path("truth.tif"), **scene.observed, qa=scene.path("qa.tif"), window=8)
+    assert a.expected.mean == 0.25
+    assert a.expected.found is None
+
+
+def test_a_raster_without_expected_error_is_refused(scene):
+    quality_raster(scene.path("qa.tif"), np.zeros(GRID.shape), "depth")
+    with pytest.raises(InputError, match="no band 'expected error'"):
+        assess(scene.path("truth.tif"), reference=scene.path("truth.tif"), qa=scene.path("qa.tif"))
+
+
+def bright_msi(scene, path):
+    """The MSI with a gain and an offset a band."""
+    msi = simulated_msi(scene)
+    gain = np.array([0.7, 0.8, 1.0, 1.2], np.float32)[:, None, None]
+    write(path, gain * msi.data + np.float32(0.02), msi.grid, msi.spectrum)
+
+
+def simulated_msi(scene):
+    with open_cube(scene.path("msi.tif"), role="raster") as reader:
+        return reader.read(Window(0, 0, *reader.grid.shape[::-1]))
+
+
+def test_what_the_fusion_did_to_its_inputs_is_done_again(tmp_path):
+    scene = make_scene(tmp_path, 120)
+    bright_msi(scene, scene.path("bright.tif"))
+    files = {"hsi": scene.path("hsi.tif"), "msi": scene.path("bright.tif"), "srf": scene.path("s.csv"), "window": 8}
+    plain = assess(scene.path("truth.tif"), **files)
+    assert plain.radiometry == ()
+    assert plain.metrics["msi_relative_rmse"] > 0.05
+    assert plain.msi_gains["B8"] > 1.1
+    assert "not corrected" in next(check.text for check in plain.checks if check.topic == "Radiometry")
+    record = json.dumps({"settings": {"match_radiometry": "auto", "register": "auto"}})
+    grid = Grid((120, 120), GRID.transform, GRID.crs)
+    write(scene.path("told.tif"), scene.truth, grid, Spectrum(tuple(WAVELENGTHS_NM)), provenance=record)
+    matched = assess(scene.path("told.tif"), **files)
+    assert matched.metrics["msi_relative_rmse"] < 0.01
+    assert [b.gain for b in matched.radiometry] == pytest.approx([0.7, 0.8, 1.0, 1.2], abs=0.03)
+    assert verdicts(matched)["Radiometry"] == "look"
+
+
+def test_an_msi_of_several_files_is_one_msi(scene):
+    msi = simulated_msi(scene)
+    for i, band in enumerate(msi.spectrum.names):
+        write(scene.path(f"{band}.tif"), msi.data[i : i + 1], msi.grid, msi.spectrum.select([i]))
+    several = [scene.path(f"{band}.tif") for band in msi.spectrum.names]
+    files = {"hsi": scene.path("hsi.tif"), "srf": scene.path("s.csv"), "window": 8}
+    a = assess(scene.path("truth.tif"), msi=several, **files)
+    b = assess(scene.path("truth.tif"), msi=scene.path("msi.tif"), **files)
+    assert a.metrics == pytest.approx(b.metrics, rel=1e-6)
+
+
+def test_an_lrhsi_off_the_grid_is_assessed_as_it_was_fused(tmp_path):
+    """The LRHSI turned by a degree: fusion warps it, and the assessment with it."""
+    scene = make_scene(tmp_path, 120)
+    with open_cube(scene.path("hsi.tif"), role="raster") as reader:
+        cube = reader.read(Window(0, 0, *reader.grid.shape[::-1]))
+    turned = Grid(cube.grid.shape, cube.grid.transform @ Affine.rotation(1.0), cube.grid.crs)
+    write(scene.path("turned.tif"), cube.data, turned, cube.spectrum)
+    files = {"hsi": scene.path("turned.tif"), "msi": scene.path("msi.tif")}
+    fuse(**files, srf=scene.path("s.csv"), output=scene.path("fused.tif"), method="bicubic", register="off")
+    a = assess(scene.path("fused.tif"), **files, window=8)
+    fuse(**scene.observed, output=scene.path("straight.tif"), method="bicubic", register="off")
+    straight = assess(scene.path("straight.tif"), **scene.observed, window=8)
+    assert a.metrics["hsi_relative_rmse"] < 1.2 * straight.metrics["hsi_relative_rmse"]
+    assert any("resampled" in str(told) for told in a.inputs.values())
+
+
+def test_indices_by_hand():
+    """Red edge by four points: half the rise from 0.1 to 0.5 is reached 15 nm above 700; a ratio; no red edge."""
+    nm = np.array([670.0, 700, 740, 780, 842, 665])
+    one = np.array([0.1, 0.15, 0.55, 0.5, 0.5, 0.1])[:, None, None]
+    sums = IndexSums(nm, "reference")
+    sums.add(one, one, np.ones((1, 1), bool))
+    found = {check.name: check.mean for check in sums.result()}
+    assert found["red edge"] == pytest.approx(715)
+    assert found["SR"] == pytest.approx(5)
+    flat = IndexSums(nm, "reference")
+    flat.add(np.full_like(one, 0.2), one, np.ones((1, 1), bool))
+    assert "red edge" not in {check.name for check in flat.result()}

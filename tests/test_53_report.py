@@ -2,21 +2,22 @@
 
 import base64
 import json
+import math
 import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from assessed_scene import SCALE, make_scene, write_cube
 
-from hsfuse.assessment import assess
+from hsfuse.assessment import Assessment, MapLayer, Registration, assess
 from hsfuse.errors import OutputError
 from hsfuse.quicklook import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.registration import LocalShift, Shift
 from hsfuse.report import render_report, write_report
-from hsfuse.report.figures import spectra_data, training
+from hsfuse.report.figures import map_limits, spectra_data, training
+from hsfuse.report.sections import effort, shift_figures, stages
 from hsfuse.report.words import flat, method_words, training_words
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
@@ -197,32 +198,39 @@ def test_map_colours_and_transparency():
     assert pixels[3][3] == 0
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-CLICK = """<script>
-const picker = document.querySelector(".picker"), box = picker.getBoundingClientRect();
-picker.dispatchEvent(new MouseEvent("click", { clientX: box.left + box.width - 2, clientY: box.top + box.height - 2 }));
-document.querySelector(".pick-kind").selectedIndex = 1;
-document.querySelector(".pick-kind").dispatchEvent(new Event("change"));
-</script>"""
+def test_stages_time_and_memory_are_told_as_far_as_they_are_known():
+    stage = {"name": "network", "error": 0.9, "angle": float("nan"), "seconds": 2}
+    (row,) = stages({"adaptation": {"stages": [stage, {"error": 1.0}, "?"]}})
+    assert (row.name, row.error, row.angle, row.seconds) == ("network", "90.0%", "-", "2.0")
+    assert stages({}) == stages({"adaptation": None}) == stages({"adaptation": {"stages": "none"}}) == []
+    record = {"seconds": {"fit": 1.5, "note": "x"}, "peak_mib": 300, "device": "cpu"}
+    assert effort(record) == [("fit", "1.5 s"), ("peak memory", "300 MiB"), ("device", "cpu")]
+    assert effort({"seconds": 3.0}) == []
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the path")
-def test_a_browser_draws_it_and_clicks_work(assessed, tmp_path):
-    page = render_report(assessed[:1])
-    (tmp_path / "r.html").write_text(page.replace("</body>", CLICK + "</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += [
-        "--disable-quic",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    command = [BROWSER, *options, "--enable-logging=stderr", "--dump-dom", (tmp_path / "r.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    spectra = assessed[0].spectra
-    last = f"row {spectra.rows.max()}, column {spectra.cols.max()}."
-    assert last in done.stdout
-    assert "near infrared" in re.search(r'<img class="left"[^>]*alt="([^"]*)"', done.stdout)[1]
-    assert done.stdout.count("<path") >= 8
+def test_shifts_are_drawn_to_one_scale():
+    windows = [LocalShift(2.0, 2.0, 0.0, 0.5, 0.01), LocalShift(8.0, 2.0, 0.3, 0.4, 0.01)]
+    found = Shift(0.1, 0.4, 0.01, 2, 0.9, tuple(windows))
+    left = Shift(0.0, 0.0, 0.01, 1, 0.9, (LocalShift(2.0, 2.0, 0.05, 0.0, 0.01),))
+    a = Assessment("f.tif", (3, 40, 20), {}, scale=4, registration=Registration(found, left))
+    before, after = shift_figures(a)
+    assert before.width / before.height == pytest.approx(20 / 40)
+    assert before.times == after.times
+    length = math.hypot(before.arrows[1].dx, before.arrows[1].dy)
+    assert length == pytest.approx(math.hypot(before.arrows[0].dx, before.arrows[0].dy))
+    assert after.arrows[0].dy == pytest.approx(length / 10)
+    assert (before.longest, after.longest) == (pytest.approx(0.5), 0.05)
+
+
+def test_recorded_shifts_are_drawn_where_the_inputs_are_not_at_hand():
+    field = [{"row": 2, "col": 3, "dy": 0.1, "dx": 0.0, "sd": 0.01}]
+    a = Assessment("f.tif", (3, 40, 20), {}, provenance={"registration": {"dy": 0.1, "dx": 0.0, "field": field}})
+    (figure,) = shift_figures(a)
+    assert figure.title == "As recorded"
+    for record in ({}, {"registration": "off"}, {"registration": {"dy": 1.0}}):
+        assert shift_figures(Assessment("f.tif", (3, 40, 20), {}, provenance=record)) == []
+
+
+def test_expected_and_real_error_share_a_scale():
+    maps = tuple(MapLayer(n, n, "", np.full((3, 3), v, np.float32), 1) for n, v in (("rmse", 1), ("expected_error", 2)))
+    assert map_limits([Assessment("f.tif", (3, 3, 3), {}, maps=maps)]) == {"rmse": 2, "expected_error": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import hypot
 from typing import Literal
@@ -46,13 +46,16 @@ def checks(a: Assessment) -> tuple[Check, ...]:
 
 def overall(found: tuple[Check, ...]) -> str:
     """What the checks come to, in one sentence."""
-    poor = [c.topic for c in found if c.verdict == "poor"]
-    look = [c.topic for c in found if c.verdict == "look"]
+    poor, look = (_listed(c.topic for c in found if c.verdict == verdict) for verdict in ("poor", "look"))
     if poor:
-        return f"Don't rely on this cube before you have seen to: {', '.join(poor).lower()}."
+        return f"Don't rely on this cube before you have looked into this: {poor}."
     if look:
-        return f"Nothing is wrong, but keep in mind: {', '.join(look).lower()}."
+        return f"Nothing is plainly wrong. Keep in mind: {look}."
     return "Nothing that was checked speaks against this cube."
+
+
+def _listed(topics: Iterable[str]) -> str:
+    return ", ".join(topic[0].lower() + topic[1:] for topic in topics)
 
 
 def _truth(a: Assessment) -> Iterator[Check]:

@@ -165,7 +165,7 @@ class _Work:
         if registration is None or not registration.known or self.scale is None:
             return None
         shift = (-registration.now.dy * self.scale, -registration.now.dx * self.scale)
-        self.told["co-registration"] = f"MSI against LRHSI, estimated: {shift_words(shift)}"
+        self.told["MSI against LRHSI"] = shift_words(shift)
         return shift
 
     def _radiometry(self) -> tuple[BandGain, ...]:

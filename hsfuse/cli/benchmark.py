@@ -42,7 +42,7 @@ def benchmark() -> None:
     """
 
 
-@benchmark.command(no_args_is_help=True)
+@benchmark.command(no_args_is_help=True, short_help="Compare methods; meant where no command is named.")
 @click.argument("config", type=options.PATH, required=False)
 @click.option("-o", "--output", type=options.PATH, help="Folder for the results; default: the configuration's name.")
 @click.option("--data", type=options.PATH, help="Folder below which references are; default: the configuration's.")
@@ -137,7 +137,7 @@ def _pairs(hsi: list[Any] | None, msi: list[Any] | None) -> list[Any] | None:
     return [list(pair) for pair in zip(a * (n // len(a)), b * (n // len(b)), strict=True)]
 
 
-@benchmark.command(no_args_is_help=True)
+@benchmark.command(no_args_is_help=True, short_help="Tables of stored results as Markdown.")
 @click.argument("results", type=options.PATH, nargs=-1, required=True)
 @click.option("--form", default="all", show_default=True, help="tables, overview, summary, lead, or all.")
 @click.option("--into", type=options.PATH, help="Text file whose marked places are filled, in place of printing.")
@@ -155,7 +155,7 @@ def tables(results: tuple[Path, ...], form: str, into: Path | None) -> None:
     click.echo("\n".join(render(read_csv(path), form) for path in results), nl=False)
 
 
-@benchmark.command()
+@benchmark.command(short_help="How fast this machine runs SRLF-Net.")
 @click.option("--bands", type=click.IntRange(1), default=31, show_default=True, help="Bands of the network.")
 @click.option("--scale", type=click.IntRange(2), default=8, show_default=True, help="Ratio of the GSDs.")
 @click.option("--turns", type=click.IntRange(1), default=3, show_default=True, help="Each time is the best of so many.")

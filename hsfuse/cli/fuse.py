@@ -24,10 +24,17 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.hsi
 @options.msi
 @options.srf_of_msi
-@click.option("-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, .dat/.img/.bsq for ENVI, or .zarr.")
+@click.option(
+    "-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, .dat/.img/.bsq for ENVI, or .zarr."
+)
 @options.msi_bands
 @click.option("--method", default="srlf", show_default=True, help="srlf, or a training-free method such as glp-ens.")
-@click.option("--model", type=options.PATH, help="Checkpoint of --save-model to start from; default: from scratch.")
+@click.option(
+    "--model",
+    default="auto",
+    show_default=True,
+    help="Weights to start from: auto (what fits), none (from scratch), a name of `hsfuse models list`, or a file.",
+)
 @click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
 @options.mtf
 @options.psf_sigma
@@ -37,9 +44,15 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.register_limit
 @options.match_radiometry
 @options.drop_absorption
-@click.option("--adapt-steps", type=click.IntRange(0), default=300, show_default=True, help="Training steps at most.")
+@click.option("--adapt", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Train on the scene.")
+@click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 80, from scratch 300.")
+@click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 2, from scratch 3.")
 @click.option(
-    "--adapt-minutes", type=click.FloatRange(0), default=3.0, show_default=True, help="Training time at most."
+    "--consistency",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="End with steps that bring the fused cube nearer to both inputs, as far as their noise says.",
 )
 @click.option("--save-model", type=options.PATH, help="Keep the fitted weights in this .safetensors file.")
 @click.option("--tile", type=int, default=96, show_default=True, help="Side of a tile in MSI pixels.")
@@ -60,7 +73,9 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     default="auto",
     help="Default: by suffix.",
 )
-@click.option("--co", "options", multiple=True, metavar="KEY=VALUE", callback=creation_options, help="GDAL's creation option.")
+@click.option(
+    "--co", "options", multiple=True, metavar="KEY=VALUE", callback=creation_options, help="GDAL's creation option."
+)
 @click.option("--overviews", is_flag=True, help="Add overviews to a GeoTIFF; a COG has them always.")
 @click.option("--bands", metavar="LIST", help="Write only these bands of the HSI, such as 1-50,120 or 450-900nm.")
 @click.option(
@@ -82,8 +97,9 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
-    By default SRLF-Net is trained on the scene itself, within --adapt-steps and --adapt-minutes; where the scene's own
-    held-out blocks don't get better by it, its training-free base is the result.
+    By default SRLF-Net starts from weights trained on other sensors' scenes and is adapted to this one, within
+    --adapt-steps and --adapt-minutes; it counts as far as the scene's own held-out blocks bear it out, else its
+    training-free base is the result.
     """
     from hsfuse import fusion
 
@@ -118,7 +134,12 @@ def _settings(values: dict[str, Any]) -> Any:
     fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
     return FuseSettings(
         scene=SceneSettings(**{key: v[key] for key in understood}),
-        adapt=AdaptSettings(steps=v["adapt_steps"], minutes=v["adapt_minutes"], seed=v["seed"]),
+        adapt=AdaptSettings(
+            steps=0 if v["adapt"] == "off" else v["adapt_steps"],
+            minutes=v["adapt_minutes"],
+            consistency_step=v["consistency"] == "on",
+            seed=v["seed"],
+        ),
         output=OutputSettings(format=v["driver"], **{key: v[key] for key in stored}),
         command=" ".join(["hsfuse", *sys.argv[1:]]),
         **{key: v[key] for key in fused},

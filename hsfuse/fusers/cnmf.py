@@ -104,7 +104,7 @@ class CNMF:
         gram_y = self.weight_y * self.n.T @ self.n + self.weight_one
         goal = self.weight_x * back(mix(self.m.T, lrhsi.clamp_min(0))) + self.weight_one
         goal = goal + self.weight_y * mix(self.n.T, msi.clamp_min(0))
-        return _updated(a, goal, lambda a: back(mix(gram_x, down(a))) + mix(gram_y, a), steps)
+        return _updated(a, goal, lambda a: back(mix(gram_x, down(a))).add_(mix(gram_y, a)), steps)
 
     def _update_endmembers(self, a: Tensor, scene: TrainingScene) -> None:
         """One multiplicative step of M and N on the sample's valid pixels."""
@@ -122,8 +122,8 @@ def _updated(a: Tensor, goal: Tensor, image: Callable[[Tensor], Tensor], steps: 
     """Extrapolated multiplicative updates of non-negative a (B, P, H, W) towards image(a) = goal in least squares."""
     ahead = a
     for _ in range(steps):
-        last, a = a, ahead * goal / (image(ahead) + TINY)
-        ahead = a * (a / last.clamp_min(TINY)).clamp(1 / MOST_AHEAD, MOST_AHEAD) ** MOMENTUM
+        last, a = a, (ahead * goal).div_(image(ahead).add_(TINY))
+        ahead = (a / last.clamp_min(TINY)).clamp_(1 / MOST_AHEAD, MOST_AHEAD).pow_(MOMENTUM).mul_(a)
     return a
 
 

@@ -42,6 +42,8 @@ CODING_PENALTY = 0.05
 CODING_STEPS = 8
 #: The first alternation takes this many times the steps.
 FIRST_STEPS = 4
+#: Pixels coded together: few enough for the processor's cache.
+CODED_AT_ONCE = 4096
 
 
 class Conic:
@@ -81,9 +83,8 @@ class Conic:
         self.dictionary = basis.T @ factorise(self._spectra(clean), self.atoms)
         self._set_cone_covariance(self.cone_covariance)
         low = (basis.T @ clean.spectra().double())[None, :, :, None]
-        zero = torch.zeros((), dtype=low.dtype, device=low.device)
-        code, _ = self._code(low, zero, zero, CODING_STEPS * (self.alternations + FIRST_STEPS - 1))
-        left = (low - mix(self.dictionary, code))[0, :, :, 0]
+        state = self._code(low, None, CODING_STEPS * (self.alternations + FIRST_STEPS - 1))
+        left = (low - mix(self.dictionary, state.clamp_min(0)))[0, :, :, 0]
         self._set_cone_covariance(self.cone_covariance + left @ left.T / left.shape[1])
 
     def _spectra(self, clean: TrainingScene) -> Tensor:
@@ -133,23 +134,34 @@ class Conic:
         """The coefficients (B, K, H, W) for a denoised MSI."""
         mean = self._mean(lrhsi, msi)
         a = mean + self.first_solver.solve(self.problem.descent(mean, lrhsi, msi))
-        code = dual = torch.zeros(()).to(a)
+        state = None
         for i in range(self.alternations):
-            code, dual = self._code(a, code, dual, CODING_STEPS * (1 if i else FIRST_STEPS))
-            priors = mix(self.precision, mean - a) + mix(self.cone_precision, mix(self.dictionary, code) - a)
+            state = self._code(a, state, CODING_STEPS * (1 if i else FIRST_STEPS))
+            nearest = mix(self.dictionary, state.clamp_min(0))
+            priors = mix(self.precision, mean - a) + mix(self.cone_precision, nearest - a)
             a = a + self.solver.solve(self.problem.descent(a, lrhsi, msi) + priors)
         return a
 
-    def _code(self, a: Tensor, code: Tensor, dual: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Steps of ADMM towards the non-negative codes closest to a: codes and scaled multipliers (B, P, H, W)."""
-        target = mix(self.dictionary.T @ self.cone_precision, a)
-        for _ in range(steps):
-            free = mix(self.coder, target + self.penalty * (code - dual))
-            code = (free + dual).clamp_min(0)
-            dual = dual + free - code
-        return code, dual
+    def _code(self, a: Tensor, state: Tensor | None, steps: int) -> Tensor:
+        """Steps of ADMM towards the non-negative codes closest to a (B, K, H, W): the state (B, P, H, W) after them.
+
+        The state is the unconstrained code plus the scaled multipliers: its positive part is the code, its negative
+        part the multipliers of the next step, so that the code less those is its absolute value.
+        """
+        target = mix(self.coder @ self.dictionary.T @ self.cone_precision, a).flatten(2)
+        state = torch.zeros_like(target) if state is None else state.flatten(2)
+        coder = (self.penalty * self.coder).to(target).expand(len(target), -1, -1)
+        parts = zip(target.split(CODED_AT_ONCE, 2), state.split(CODED_AT_ONCE, 2), strict=True)
+        return torch.cat([_coded(x, y, coder, steps) for x, y in parts], 2).unflatten(2, a.shape[2:])
 
     def describe(self) -> dict[str, str]:
         """Settings and estimates."""
         atoms = str(self.dictionary.shape[1])
         return {"method": self.name, **self.problem.describe(), "dictionary": atoms, "strength": f"{self.strength:g}"}
+
+
+def _coded(target: Tensor, state: Tensor, coder: Tensor, steps: int) -> Tensor:
+    """state <- min(state, 0) + coder |state| + target, `steps` times: (B, P, pixels)."""
+    for _ in range(steps):
+        state = state.clamp_max(0).add_(target).baddbmm_(coder, state.abs())
+    return state

@@ -9,20 +9,49 @@ windows' estimates are averaged.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
+from torch.utils.weak import WeakIdKeyDictionary
 
 #: Window of the local statistics, in HR pixels.
 WINDOW_SIGMA = 2.0
 LEVELS = 2
 #: Share of the noise variance that is still there afterwards in the directions with little signal, about.
 LEFT = 0.5
+#: Results by image, for as long as the image is in use: the members of a blend and the network all want the same one.
+_known: MutableMapping[Tensor, _Denoised] = WeakIdKeyDictionary()
 
 
 @torch.no_grad()
 def denoise(msi: Tensor, noise: Tensor, levels: int = LEVELS) -> Tensor:
-    """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept."""
+    """MSI (B, c, H, W) and noise variance per band (c,) -> the same shape; coarser structure than 2^levels is kept.
+
+    Whoever asks for the same unchanged image again gets the same result, not to be written to.
+    """
+    known = _known.get(msi)
+    if known is None or not known.answers(msi, noise, levels):
+        known = _known[msi] = _Denoised(msi.clone(), noise, levels, _denoised(msi, noise, levels))
+    return known.result
+
+
+@dataclass(frozen=True)
+class _Denoised:
+    image: Tensor
+    noise: Tensor
+    levels: int
+    result: Tensor
+
+    def answers(self, msi: Tensor, noise: Tensor, levels: int) -> bool:
+        """Whether the image still is what it was and the question the same: noise is told apart in single precision."""
+        same_noise = torch.equal(self.noise.float(), noise.float())
+        return self.levels == levels and same_noise and torch.equal(self.image, msi)
+
+
+def _denoised(msi: Tensor, noise: Tensor, levels: int) -> Tensor:
     return torch.cat([_denoise(image, noise, levels) for image in msi.split(1)])  # one at a time, to save memory
 
 
@@ -44,12 +73,15 @@ def _denoise(msi: Tensor, noise: Tensor, levels: int) -> Tensor:
 def vector_wiener(z: Tensor, noise: float) -> Tensor:
     """Zero-mean planes (B, c, H, W) with white noise of variance `noise` in each -> their local linear estimate."""
     c = z.shape[1]
-    moments = gaussian_blur((z[:, :, None] * z[:, None]).flatten(1, 2), WINDOW_SIGMA).unflatten(1, (c, c))
-    values, vectors = torch.linalg.eigh(moments.permute(0, 3, 4, 1, 2))
+    i, j = torch.tril_indices(c, c, device=z.device)  # what is symmetric is blurred once
+    matrices = z.new_zeros(z.shape[0], *z.shape[2:], c, c)
+    matrices[..., i, j] = gaussian_blur(z[:, i] * z[:, j], WINDOW_SIGMA).movedim(1, -1)
+    values, vectors = torch.linalg.eigh(matrices)  # reads the lower triangle
     gains = (1 - noise / values.clamp_min(1e-12)).clamp_min(0)
-    matrices = ((vectors * gains[..., None, :]) @ vectors.mT).permute(0, 3, 4, 1, 2)
-    averaged = gaussian_blur(matrices.flatten(1, 2), WINDOW_SIGMA).unflatten(1, (c, c))
-    return torch.einsum("bijhw,bjhw->bihw", averaged, z)
+    matrices = (vectors * gains[..., None, :]) @ vectors.mT
+    matrices[..., i, j] = gaussian_blur(matrices[..., i, j].movedim(-1, 1), WINDOW_SIGMA).movedim(1, -1)
+    matrices[..., j, i] = matrices[..., i, j]
+    return (matrices @ z.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
@@ -59,9 +91,9 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     radius = _radius(sigma)
     t = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     taps = torch.exp(-(t**2) / (2 * sigma**2))
-    taps = taps / taps.sum()
-    flat = pad(x, (radius,) * 4, mode="replicate").flatten(0, 1)[:, None]
-    return conv2d(conv2d(flat, taps[None, None, :, None]), taps[None, None, None, :])[:, 0].unflatten(0, x.shape[:2])
+    taps, planes = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1).contiguous(), x.shape[1]
+    wide = pad(x, (radius,) * 4, mode="replicate")
+    return conv2d(conv2d(wide, taps.mT.contiguous(), groups=planes), taps, groups=planes)
 
 
 def _radius(sigma: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,6 +15,7 @@ from hsfuse.fusers.network import SRLFFuser
 from hsfuse.fusion.result import FusionResult, provenance_of
 from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.io import Paths
+from hsfuse.model_zoo import find_model
 from hsfuse.nets.scan import backend_name
 from hsfuse.outputs import check_outputs, plan_bands
 from hsfuse.patches import sample_scene
@@ -66,9 +67,10 @@ def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
     """The method by name; SRLF-Net with its weights and settings."""
     if settings.method != "srlf":
         return make_fuser(settings.method)
-    weights = Path(settings.model) if settings.model else None
-    if weights is not None:
-        log.info("weights: %s", weights.name)
+    weights: Path | Literal["auto"] | None = "auto" if settings.model == "auto" else None
+    if settings.model not in ("auto", "none"):
+        weights = find_model(settings.model).path
+        log.info("weights: %s", weights)
     return SRLFFuser(settings.base, weights, settings.adapt, turns=ensemble_turns(settings.ensemble, pair))
 
 

@@ -25,7 +25,7 @@ class FuseSettings:
 
     scene: SceneSettings
     method: str = "srlf"
-    model: str | None = None
+    model: str = "auto"
     base: str = DEFAULT_BASE
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
     save_model: Path | None = None

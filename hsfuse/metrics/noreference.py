@@ -18,7 +18,7 @@ from hsfuse.metrics.result import MetricResult, band_mean
 from hsfuse.metrics.windowed import UiqiSums
 from hsfuse.metrics.windows import Array, Pair, Tile, View, fit_window, make_pair, make_view
 
-_NO_WINDOW = "no window is wholly valid at both resolutions"
+_NO_WINDOW = "no window is wholly valid at both resolutions (a smaller --window may be)"
 
 
 class NoReferenceMetrics:
@@ -83,7 +83,11 @@ class NoReferenceMetrics:
         result.put("d_lambda", spectral, _NO_WINDOW + ", or the cube has one band")
         result.put("d_s", spatial, _NO_WINDOW)
         result.put("qnr", qnr(spectral, spatial), "d_lambda or d_s is")
-        result.put("d_lambda_khan", khan, "no block is wholly valid with an LRHSI that varies")
+        result.put(
+            "d_lambda_khan",
+            khan,
+            "no block is wholly valid with an LRHSI that varies (a smaller --window may have some)",
+        )
         result.put("hqnr", qnr(khan, spatial), "d_lambda_khan or d_s is")
         if self.regression is not None:
             unexplained = 1 - self.regression.r_squared()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def _reduced(assessment: Assessment) -> dict[str, Any] | None:
     if a is None:
         return None
     tops = map_limits([a])
-    shown = [map_figure(m, tops[m.name]) for m in a.maps if m.name in ("rmse", "sam")]
+    maps = [
+        replace(m, title=m.title.replace("the reference", "the LRHSI")) for m in a.maps if m.name in ("rmse", "sam")
+    ]
+    shown = [map_figure(m, tops[m.name]) for m in maps]
     return {"a": a, "short": in_short(a)[0], "cards": cards(a, REFERENCE_CARDS), "maps": shown}
 
 

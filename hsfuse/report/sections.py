@@ -90,21 +90,32 @@ def shift_figures(a: Assessment) -> list[ShiftFigure]:
     if a.registration is not None and a.scale is not None:
         shape = (a.shape[1] / a.scale, a.shape[2] / a.scale)
         both = [("As the files have it", a.registration.found), ("After correction", a.registration.left)]
-        known = [(title, shift) for title, shift in both if shift is not None and shift.field]
-        return [_figure(title, [vars(w) for w in s.field], shape, s.describe()) for title, s in known]
+        fields = {t: [vars(window) for window in s.field] for t, s in both if s is not None and s.field}
+        words = {title: shift.describe() for title, shift in both if shift is not None}
+        longest = max([_longest(field) for field in fields.values()], default=0.0)
+        return [_figure(title, field, shape, words[title], longest) for title, field in fields.items()]
     if isinstance(told, Mapping) and isinstance(told.get("field"), Sequence) and told["field"]:
         rows, cols = ([window[key] for window in told["field"]] for key in ("row", "col"))
-        words = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
-        return [_figure("As recorded", told["field"], (max(rows) + min(rows), max(cols) + min(cols)), words)]
+        said = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
+        shape = (max(rows) + min(rows), max(cols) + min(cols))
+        return [_figure("As recorded", told["field"], shape, said, _longest(told["field"]))]
     return []
 
 
-def _figure(title: str, field: Sequence[Mapping[str, float]], shape: tuple[float, float], words: str) -> ShiftFigure:
-    """`field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns."""
+def _longest(field: Sequence[Mapping[str, float]]) -> float:
+    return max(hypot(window["dy"], window["dx"]) for window in field)
+
+
+def _figure(
+    title: str, field: Sequence[Mapping[str, float]], shape: tuple[float, float], words: str, longest: float
+) -> ShiftFigure:
+    """`field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns.
+
+    `longest` is the shift that gets the longest arrow: one for all figures, so that they can be compared.
+    """
     unit = DRAWN_WIDTH / max(shape[1], 1e-9)
-    longest = max(hypot(window["dy"], window["dx"]) for window in field)
     times = LONGEST / unit / longest if longest > 0 else 1.0
     arrows = tuple(
         Arrow(w["col"] * unit, w["row"] * unit, w["dx"] * times * unit, w["dy"] * times * unit) for w in field
     )
-    return ShiftFigure(title, words, DRAWN_WIDTH, shape[0] * unit, arrows, longest, times)
+    return ShiftFigure(title, words, DRAWN_WIDTH, shape[0] * unit, arrows, _longest(field), times)

@@ -1,0 +1,156 @@
+"""The report in a real browser: nothing complains, what is clicked and typed has an effect, print and dark mode hold.
+
+The page is opened by a headless Chromium or Chrome, with a script at its end that does what a reader would; the page as
+it is then is read back. Skipped where there is no such browser.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from assessed_scene import SCALE, make_scene, write_cube
+
+from hsfuse.assessment import assess
+from hsfuse.fusion import fuse
+from hsfuse.report import render_report
+from hsfuse.wald import assess_wald
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(NAMES)} on the path")
+
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-quic", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+)  # fmt: skip
+#: Helpers of the scripts: what is found goes into an attribute, which the read page shows.
+HELPERS = """
+const one = (what) => document.querySelector(what);
+const note = (name, value) => document.body.setAttribute(`data-${name}`, value);
+const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const at = (node, x, y) => {
+  const b = node.getBoundingClientRect();
+  node.dispatchEvent(new MouseEvent("click", { clientX: b.left + x * b.width, clientY: b.top + y * b.height }));
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Reports of one cube with everything there can be, and of two cubes."""
+    scene = make_scene(tmp_path_factory.mktemp("scene"), 96)
+    fuse(**scene.observed, output=scene.path("sfim.tif"), method="sfim", qa=scene.path("qa.tif"))
+    curve = [0.03, 0.02, 0.01]
+    stages = [{"name": n, "error": e, "angle": e, "seconds": 1.5} for n, e in (("base", 1.0), ("network", 0.8))]
+    record = {
+        "scale": SCALE, "seconds": {"fit": 1.25, "write": 2.0}, "peak_mib": 512.3, "method": {"method": "sfim"},
+        "adaptation": {"steps": [0, 50, 100], "train_loss": curve, "held_out": curve, "gain": 0.2, "stages": stages},
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    flawed = scene.truth * (1 + 0.1 * rng.standard_normal(scene.truth.shape)).astype(np.float32)
+    write_cube(scene.path("flawed.tif"), flawed[:, :48, :48], provenance=json.dumps(record))
+    write_cube(scene.path("part.tif"), 1.02 * scene.truth[:, :48, :48])
+    whole = assess_wald(scene.path("sfim.tif"), hsi=scene.path("hsi.tif"), msi=scene.path("msi.tif"),
+                        reference=scene.path("truth.tif"), qa=scene.path("qa.tif"), window=4)  # fmt: skip
+    two = [assess(scene.path(f), reference=scene.path("truth.tif"), window=8) for f in ("flawed.tif", "part.tif")]
+    return {"one": (render_report([whole]), whole), "two": (render_report(two), two)}
+
+
+def opened(page, folder, script="", *options, what="--dump-dom"):
+    """The page as it is after the script, once the browser had nothing to complain about."""
+    file = folder / "report.html"
+    file.write_text(page.replace("</body>", f"<script>{{{HELPERS}{script}}}</script></body>"), encoding="utf-8")
+    command = [BROWSER, *QUIET, f"--user-data-dir={folder / 'profile'}", *options, what, file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout
+
+
+def noted(page):
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body[^>]*>", page)[0]))
+
+
+def test_a_script_with_an_error_would_be_noticed(pages, tmp_path):
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        opened(pages["two"][0], tmp_path, "absent();")
+
+
+def test_a_click_shows_the_spectra_there(pages, tmp_path):
+    page, a = pages["one"]
+    script = """
+note("before", one(".where").textContent); note("lines", one(".plot").querySelectorAll("path").length);
+at(one(".picker"), 0.99, 0.99); note("after", one(".where").textContent);
+press(one(".picker"), "ArrowLeft"); note("left", one(".where").textContent);
+one(".points button").click(); note("chosen", one(".points button").getAttribute("aria-pressed"));
+"""
+    found = noted(opened(page, tmp_path, script))
+    rows, cols = a.spectra.rows, a.spectra.cols
+    assert found["before"].startswith("Point A")
+    assert int(found["lines"]) == 3  # reference, LRHSI and fused; the MSI has marks
+    assert found["after"].endswith(f"row {rows.max()}, column {cols.max()}.")
+    assert found["left"].endswith(f"row {rows.max()}, column {np.unique(cols)[-2]}.")
+    assert found["chosen"] == "true"
+
+
+def test_pictures_change_with_what_is_picked_and_flicker(pages, tmp_path):
+    script = """
+const cut = () => one(".stage").style.getPropertyValue("--cut");
+const pick = (what, value) => { one(what).value = value; one(what).dispatchEvent(new Event("change")); };
+pick(".pick-left", "reference"); pick(".pick-kind", "near infrared"); note("alt", one(".stage .left").alt);
+one(".wipe").value = 20; one(".wipe").dispatchEvent(new Event("input")); note("wiped", cut());
+one(".flicker").click(); note("pressed", one(".flicker").getAttribute("aria-pressed"));
+setTimeout(() => { note("turned", cut()); one(".flicker").click(); note("still", cut()); }, 1000);
+"""
+    found = noted(opened(pages["one"][0], tmp_path, script, "--virtual-time-budget=3000"))
+    assert found["alt"] == "reference, near infrared"
+    assert (found["wiped"], found["still"]) == ("20%", "20%")
+    assert found["pressed"] == "true"
+    assert found["turned"] in ("0%", "100%")
+
+
+def test_everything_that_is_known_is_drawn(pages, tmp_path):
+    script = """
+note("empty", [...document.querySelectorAll(".chart")].filter((c) => !c.querySelector("svg")).length);
+note("charts", document.querySelectorAll(".chart svg[role=img]").length);
+note("wide", document.documentElement.scrollWidth - document.documentElement.clientWidth);
+note("broken", [...document.images].filter((i) => !i.naturalWidth).length);
+const named = (n) => n.textContent.trim() || n.getAttribute("aria-label") || n.labels?.length;
+note("unnamed", [...document.querySelectorAll("button, select, input, svg[role=img]")].filter((n) => !named(n)).length);
+"""
+    for name in ("one", "two"):
+        found = noted(opened(pages[name][0], tmp_path, script))
+        assert int(found["charts"]) > 8
+        assert found["empty"] == found["broken"] == found["unnamed"] == "0"
+        assert int(found["wide"]) <= 0
+    one, two = (pages[name][0] for name in ("one", "two"))
+    assert "At reduced resolution" in one
+    assert "Do the two images lie on each other?" in one
+    assert "rank correlation" in one
+    assert "What each stage brought" in two
+    assert "80.0%" in two
+    assert "512 MiB" in two
+
+
+def test_a_phone_is_wide_enough(pages, tmp_path):
+    script = 'note("wide", document.documentElement.scrollWidth - document.documentElement.clientWidth);'
+    found = noted(opened(pages["one"][0], tmp_path, script, "--window-size=500,900"))
+    assert int(found["wide"]) <= 0
+
+
+def test_dark_mode_has_other_colours(pages, tmp_path):
+    script = 'note("paper", getComputedStyle(document.body).backgroundColor);'
+    light = noted(opened(pages["two"][0], tmp_path, script))["paper"]
+    dark = noted(opened(pages["two"][0], tmp_path, script, "--force-dark-mode"))["paper"]
+    assert sum(map(int, re.findall(r"\d+", light))) > 600
+    assert sum(map(int, re.findall(r"\d+", dark))) < 150
+
+
+def test_it_prints(pages, tmp_path):
+    pdf = tmp_path / "r.pdf"
+    opened(pages["one"][0], tmp_path, "", f"--print-to-pdf={pdf}", what="--no-pdf-header-footer")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert os.path.getsize(pdf) > 50_000
