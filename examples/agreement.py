@@ -96,15 +96,26 @@ def by_sewar(x: Array, y: Array, scale: float, window: int) -> Iterator[Line]:
 
 
 def q2n_of(name: str, x: Array, y: Array, window: int) -> Iterator[Line]:
-    """Q2n of cubes (H, W, C) by sewar: of all of them and, where that isn't the same, of their whole blocks."""
+    """Q2n of cubes (H, W, C) by sewar: of all of them and, where that isn't the same, of their whole blocks.
+
+    It fills up to a power of 2 components before it normalises them, which makes the new ones 1 in place of 0.
+    """
+    size = 1 << (x.shape[2] - 1).bit_length()
+    filled = [] if size == x.shape[2] else [f"fills up to {size} components with ones, not zeros"]
     whole = [n // window * window for n in x.shape[:2]]
     ours = metrics.q2n(np.moveaxis(x, 2, 0), np.moveaxis(y, 2, 0), window)
-    why = "" if tuple(whole) == x.shape[:2] else "mirrors the border to whole blocks"
-    yield name, full_ref.q2n(y, x, ws=window), "sewar", why, ours
-    if why:
+    mirrored = [] if tuple(whole) == x.shape[:2] else ["mirrors the border to whole blocks"]
+    yield name, full_ref.q2n(y, x, ws=window), "sewar", "; ".join(mirrored + filled), ours
+    if mirrored:
         x, y = (cube[: whole[0], : whole[1]] for cube in (x, y))
         ours = metrics.q2n(np.moveaxis(x, 2, 0), np.moveaxis(y, 2, 0), window)
-        yield f"{name}, upper left {whole[0]} x {whole[1]}", full_ref.q2n(y, x, ws=window), "sewar", "", ours
+        yield (
+            f"{name}, upper left {whole[0]} x {whole[1]}",
+            full_ref.q2n(y, x, ws=window),
+            "sewar",
+            "; ".join(filled),
+            ours,
+        )
 
 
 def sliding_q(a: Array, b: Array, window: int) -> float:

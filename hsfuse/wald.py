@@ -71,24 +71,28 @@ def assess_reduced(
 ) -> Assessment:
     """Quality of the method that made `fused`, one step down: LRHSI and MSI degraded by their ratio, fused, compared.
 
-    Method and settings are those that the fused file records, else hsfuse's own. Raises SettingError where no response
-    is known or the LRHSI is too small to be degraded again, and what `fuse` and `assess` raise.
+    Method and settings are those that the fused file records, else hsfuse's own. Raises SettingError where the
+    LRHSI is too small to be degraded again, and what `fuse` and `assess` raise.
     """
     with open_cube(fused, role="raster") as reader:
         provenance = read_provenance(reader.tags)
     chosen, _ = (settings or AssessSettings()).filled(provenance)
-    if chosen.srf is None:
-        raise SettingError("--srf is missing: Wald's protocol fuses again, which needs the MSI's response")
     again, notes = fuse_settings(provenance, chosen.for_scene())
     with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_scene(hsi, msi, chosen.for_scene()) as pair:
         files = _Files.within(Path(name))
         _degrade(pair, files, again.scene)
-        same = replace(again.scene, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+        same = _same(again.scene, pair)
         with _quiet():
             run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
         found = _assessed(files, pair, same, chosen)
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.scale}"}
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
+
+
+def _same(scene: SceneSettings, pair: ScenePair) -> SceneSettings:
+    """Settings for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
+    srf = pair.response.name if scene.srf == "auto" else scene.srf
+    return replace(scene, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
 
 
 @contextmanager
@@ -114,6 +118,7 @@ def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: Asse
         mtf=scene.mtf,
         psf_sigma=scene.psf_sigma,
         phase=scene.phase,
+        psf=scene.psf,
         register="off",
         match_radiometry="off",
         peak=chosen.peak,

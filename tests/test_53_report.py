@@ -226,7 +226,7 @@ def test_recorded_shifts_are_drawn_where_the_inputs_are_not_at_hand():
     field = [{"row": 2, "col": 3, "dy": 0.1, "dx": 0.0, "sd": 0.01}]
     a = Assessment("f.tif", (3, 40, 20), {}, provenance={"registration": {"dy": 0.1, "dx": 0.0, "field": field}})
     (figure,) = shift_figures(a)
-    assert figure.title == "As recorded"
+    assert figure.title == "As the files have it"
     for record in ({}, {"registration": "off"}, {"registration": {"dy": 1.0}}):
         assert shift_figures(Assessment("f.tif", (3, 40, 20), {}, provenance=record)) == []
 

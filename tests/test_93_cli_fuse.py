@@ -192,10 +192,8 @@ BAD_INPUT = {
     "MSI bands unknown": (seven_bands, "7 bands"),
     "no spectral overlap": (other_wavelengths, "no spectral overlap"),
     "no spatial overlap": (lambda p: moved(p, 1e5), "don't overlap"),
-    "another CRS": (lambda p: moved(p, crs=32634), "EPSG:32634 but the MSI in EPSG:32633"),
-    "ratio 2.5": (lambda p: moved(p, scale=2.5 / 3), "2.5 x 2.5"),
+    "another CRS": (lambda p: moved(p, crs=32634), "don't overlap, they lie about"),
     "ratio 1": (lambda p: moved(p, scale=1 / 3), "1 x 1"),
-    "half a pixel off": (lambda p: moved(p, 5.0), "0.50 of an MSI pixel"),
     "MSI nowhere": (unplaced_msi, "the MSI has no georeference"),
     "HSI all nodata": (lambda p: masked(p, "hsi"), "no valid pixel"),
     "MSI all nodata": (lambda p: masked(p, "msi"), "valid"),
@@ -211,7 +209,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(pair, case):
 
 
 BAD_OPTIONS = {
-    "--msi-bands=B2,B3": "names 2 bands but the MSI file has 4",
+    "--msi-bands=B2,B9": "B9, which the MSI doesn't have",
     "--msi-bands=B2,B3,B4,Q9": "Q9",
     "--msi-bands=B2,B2,B4,B8": "B2 twice",
     "--method=magic": "no method 'magic'",
@@ -302,7 +300,7 @@ def test_nan_is_masked_and_counted_aloud(pair):
     "arguments",
     [
         ["--hsi=a", "--msi=b", "--srf=c"],
-        ["--hsi=a", "--msi=b", "-o=d.tif"],
+        ["--hsi=a", "--srf=c", "-o=d.tif"],
         ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--device=abacus"],
         ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--dtype=complex64"],
         ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--format=PNG"],

@@ -203,8 +203,8 @@ def _observed(
 ) -> Observed | None:
     if hsi is None and msi is None:
         return None
-    if hsi is None or msi is None or settings.srf is None:
-        missing = "--hsi" if hsi is None else "--msi" if msi is None else "--srf"
+    if hsi is None or msi is None:
+        missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
     pair = stack.enter_context(open_scene(hsi, msi, settings.for_scene()))
     notes += pair.notes

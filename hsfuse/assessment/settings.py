@@ -13,6 +13,7 @@ from hsfuse.scene import SceneSettings
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _CORRECTIONS: dict[str, str | None] = {
+    "psf": None,
     "register": "report",
     "register_limit": None,
     "match_radiometry": "off",
@@ -26,7 +27,7 @@ _SECTIONS = ("settings", "scene", "observation", "options")
 class AssessSettings:
     """How to assess. None: as the fused file records it, else hsfuse's default.
 
-    `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before they
+    `psf`, `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before they
     were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
     `scale` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
@@ -38,6 +39,7 @@ class AssessSettings:
     mtf: float | None = None
     psf_sigma: float | None = None
     phase: float | None = None
+    psf: str | None = None
     register: str | None = None
     register_limit: float | None = None
     match_radiometry: str | None = None
@@ -53,7 +55,7 @@ class AssessSettings:
         psf_given = self.mtf is not None or self.psf_sigma is not None
         for name in _RECORDED:
             value = recorded(provenance, name)
-            if value is None or getattr(self, name) is not None or (psf_given and name in ("mtf", "psf_sigma")):
+            if value is None or getattr(self, name) is not None or (psf_given and name in ("mtf", "psf_sigma", "psf")):
                 continue
             taken[name] = tuple(value) if isinstance(value, list) else value
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())

@@ -98,7 +98,8 @@ def shift_figures(a: Assessment) -> list[ShiftFigure]:
         rows, cols = ([window[key] for window in told["field"]] for key in ("row", "col"))
         said = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
         shape = (max(rows) + min(rows), max(cols) + min(cols))
-        return [_figure("As recorded", told["field"], shape, said, _longest(told["field"]))]
+        title = "After correction" if told.get("corrected") else "As the files have it"
+        return [_figure(title, told["field"], shape, said, _longest(told["field"]))]
     return []
 
 
