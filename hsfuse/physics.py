@@ -158,11 +158,21 @@ class ObservationModel(nn.Module):
     `srf` is R (c, C), `psf` the kernel, `scale` s, `phase` the HR coordinate of LR pixel 0's centre (default centred:
     (s - 1) / 2; the CAVE protocol's is 0). Borders are mirrored with the border pixel repeated. Blur and decimation
     are products with one small matrix per axis and separable term of the PSF, so that the adjoint is exact.
+    `msi_weights` (c,), at most 1 (default), say how far each MSI band's values are believed: its noise counts as
+    1 / weight times as large, for instance where the LRHSI covers a part of the band's response only.
     """
 
     srf: Tensor
+    msi_weights: Tensor
 
-    def __init__(self, srf: NDArray | Tensor, psf: Psf, scale: int, phase: float | None = None) -> None:
+    def __init__(
+        self,
+        srf: NDArray | Tensor,
+        psf: Psf,
+        scale: int,
+        phase: float | None = None,
+        msi_weights: NDArray | Tensor | None = None,
+    ) -> None:
         super().__init__()
         if scale < 2:
             raise SettingError(f"the scale ratio is {scale}, wanted a whole number of at least 2")
@@ -172,6 +182,8 @@ class ObservationModel(nn.Module):
         self._terms = psf.separable_terms()
         decimation_matrix(self.scale, self._terms[0][0], self.scale, self.phase)  # raises on a parity that can't be
         self.register_buffer("srf", torch.as_tensor(np.asarray(srf), dtype=torch.float32))
+        weights = np.ones(len(self.srf)) if msi_weights is None else np.asarray(msi_weights)
+        self.register_buffer("msi_weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
         self._matrices: dict[tuple, Tensor] = {}
 
     @property
@@ -182,7 +194,8 @@ class ObservationModel(nn.Module):
 
     def with_srf(self, srf: NDArray | Tensor) -> ObservationModel:
         """The same blur and decimation with another response, e.g. R E of a subspace."""
-        return ObservationModel(srf, self.psf, self.scale, self.phase).to(self.srf.device)
+        weights = self.msi_weights.cpu() if len(srf) == len(self.msi_weights) else None
+        return ObservationModel(srf, self.psf, self.scale, self.phase, weights).to(self.srf.device)
 
     def spatial(self, x: Tensor) -> Tensor:
         """Blur and decimate: (B, C, H, W) -> (B, C, h, w)."""

@@ -169,9 +169,8 @@ class Streamer:
         inputs = [
             (str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in (*pair.hsi.files, *pair.msi.files) if f.exists()
         ]
-        kept = {
-            k: v for k, v in self.provenance.items() if k in ("hsfuse", "settings", "srf", "scale", "tiles", "seed")
-        }
+        told = ("hsfuse", "settings", "srf", "scale", "fusing", "tiles", "seed", "device")
+        kept = {k: v for k, v in self.provenance.items() if k in told}
         text = json.dumps([inputs, kept, str(self.settings)], default=str, sort_keys=True)
         return sha256(text.encode()).hexdigest()
 

@@ -154,7 +154,7 @@ def test_what_is_missing_or_too_small_is_refused(scene, tmp_path):
         Grid((SIDE, SIDE), GRID.transform, GRID.crs),
         Spectrum(tuple(WAVELENGTHS_NM)),
     )
-    with pytest.raises(SettingError, match="--srf is missing"):
+    with pytest.raises(SettingError, match="name it with --srf"):
         assess_reduced(scene.path("bare.tif"), **files(scene))
     small = make_scene(tmp_path)
     write_cube(small.path("fused.tif"), small.truth, provenance=json.dumps({"settings": {"srf": small.path("s.csv")}}))

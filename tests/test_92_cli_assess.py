@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from assessed_scene import make_scene, write_cube
+from assessed_scene import make_scene, write, write_cube
 from click.testing import CliRunner
+from rasterio.windows import Window
 
 from hsfuse.cli.assess import assess
 from hsfuse.errors import OutputError, SettingError
+from hsfuse.fusion import fuse
+from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE
 
 
@@ -94,3 +97,30 @@ def test_help_needs_no_torch():
         "assert 'torch' not in sys.modules",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_msi_may_be_several_files(scene, tmp_path):
+    with open_cube(scene.path("msi.tif"), role="raster") as reader:
+        msi = reader.read(Window(0, 0, *reader.grid.shape[::-1]))
+    paths = [tmp_path / f"{band}.tif" for band in msi.spectrum.names]
+    for i, path in enumerate(paths):
+        write(path, msi.data[i : i + 1], msi.grid, msi.spectrum.select([i]))
+    rest = [scene.path("truth.tif"), f"--hsi={scene.path('hsi.tif')}", f"--srf={scene.path('s.csv')}", "--window=8"]
+    whole = json.loads(run(*rest, f"--msi={scene.path('msi.tif')}", "--json").stdout)
+    for given in ([f"--msi={path}" for path in paths], ["--msi=" + ",".join(map(str, paths))]):
+        assert json.loads(run(*rest, *given, "--json").stdout)["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
+    with pytest.raises(OutputError, match="replace an input"):
+        run(*rest, *(f"--msi={path}" for path in paths), "--report", paths[1], "--overwrite")
+
+
+def test_both_protocols_side_by_side(tmp_path):
+    made = make_scene(tmp_path, 96)
+    fuse(**made.observed, output=made.path("f.tif"), method="bicubic")
+    arguments = [made.path("f.tif"), *observed(made), "--protocol=wald", "--window=4"]
+    told = run(*arguments, "--report", tmp_path / "r.html")
+    assert "f.tif, reduced" in told.stdout
+    assert "hsfuse-wald" not in told.stderr
+    assert "At reduced resolution" in (tmp_path / "r.html").read_text()
+    run(*arguments, "--fail-under=psnr=90", code=3)
+    with pytest.raises(SettingError, match="--hsi is missing"):
+        run(made.path("f.tif"), f"--reference={made.path('truth.tif')}", "--protocol=wald")

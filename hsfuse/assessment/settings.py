@@ -27,8 +27,8 @@ _SECTIONS = ("settings", "scene", "observation", "options")
 class AssessSettings:
     """How to assess. None: as the fused file records it, else hsfuse's default.
 
-    `psf`, `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before they
-    were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
+    `psf`, `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before
+    they were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
     `scale` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
     on in MSI pixels (memory; the result doesn't depend on it).

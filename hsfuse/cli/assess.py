@@ -19,14 +19,28 @@ _log = logging.getLogger("hsfuse.assess")
 @click.option("--reference", type=options.PATH, help="The truth, on the fused cube's grid.")
 @click.option("--hsi", type=options.PATH, help="LRHSI that went into the fusion.")
 @click.option(
-    "--msi", type=options.PATH, multiple=True, help="MSI that went into the fusion; give it again for more files of it."
+    "--msi",
+    multiple=True,
+    callback=options.parse_files,
+    metavar="PATH",
+    help="MSI that went into the fusion: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
 )
 @click.option("--qa", type=options.PATH, help="Quality raster of the fusion: its expected error is shown and tested.")
-@click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file records.")
+@click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file or the MSI records.")
 @options.msi_bands
 @click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")
 @options.psf_sigma
 @click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: as recorded, else centred.")
+@click.option(
+    "--register",
+    type=click.Choice(["auto", "off", "report"]),
+    help="Correct a shift of the LRHSI first, don't look, or tell it; default: as recorded, else report.",
+)
+@click.option(
+    "--match-radiometry",
+    type=click.Choice(["auto", "off"]),
+    help="Bring the MSI to the HSI's radiometry first; default: as recorded, else off.",
+)
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
 @click.option("--scale", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
@@ -69,7 +83,6 @@ def _assess(
     fail_under: str | None,
     protocol: str,
     overwrite: bool,
-    msi: tuple[Path, ...],
     **settings: Any,
 ) -> int:
     """Assess, print, write the report; returns the exit code."""
@@ -79,10 +92,10 @@ def _assess(
 
     limits = assessment.parse_limits(fail_under) if fail_under else {}
     if report is not None:
-        inputs = (*fused, settings["reference"], settings["hsi"], *msi)
+        inputs = (*fused, settings["reference"], settings["hsi"], *_several(settings["msi"]))
         check_report_path(report, overwrite, [path for path in inputs if path is not None])
     measure = assess_wald if protocol == "wald" else assessment.assess
-    results = [measure(path, msi=_one_or_more(msi), **settings) for path in fused]
+    results = [measure(path, **settings) for path in fused]
     _say(results)
     if as_json:
         print_json(results[0].to_dict() if len(results) == 1 else [a.to_dict() for a in results])
@@ -97,9 +110,9 @@ def _assess(
     return 3 if failures else 0
 
 
-def _one_or_more(files: tuple[Path, ...]) -> Any:
-    """None, the one file, or all of them."""
-    return files if len(files) > 1 else next(iter(files), None)
+def _several(files: Any) -> tuple[Path, ...]:
+    """No path, one or several, as a tuple."""
+    return files if isinstance(files, tuple) else (files,)
 
 
 def _say(results: list[Any]) -> None:

@@ -99,7 +99,9 @@ def fit_problem(scene: TrainingScene, model: ObservationModel, dimension: int) -
     pairs = lr_pairs(scene, model)
     subspace = scene_subspace(scene, dimension)
     response, offset, misfit = _response(pairs, subspace, model)
-    return FusionProblem(model, subspace, response, offset, hsi_noise(pairs.lrhsi, subspace), misfit + msi_noise(scene))
+    noise_y = misfit + msi_noise(scene)
+    believed = noise_y / model.msi_weights.to(noise_y).square()
+    return FusionProblem(model, subspace, response, offset, hsi_noise(pairs.lrhsi, subspace), believed)
 
 
 def _response(pairs: Pairs, subspace: SpectralSubspace, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,7 +126,7 @@ def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
         covered = covered_bands(response, found.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
         matrix, coverage = covered.matrix, covered.coverage
     psf = found.psf.psf if found.psf else pair.model.psf
-    model = ObservationModel(matrix, psf, pair.model.scale, pair.model.phase)
+    model = ObservationModel(matrix, psf, pair.model.scale, pair.model.phase, np.array(coverage))
     return replace(pair, response=response, coverage=coverage, model=model, notes=[*pair.notes, *found.warnings])
 
 

@@ -63,7 +63,8 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     msi_bands = [match.indices[i] for i in covered.kept]
-    model = ObservationModel(covered.matrix, _psf(settings, nesting), nesting.scale, settings.phase)
+    psf = _psf(settings, nesting)
+    model = ObservationModel(covered.matrix, psf, nesting.scale, settings.phase, np.array(covered.coverage))
     pair = ScenePair(
         nesting.present(low),
         high,
@@ -169,7 +170,8 @@ def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> Sc
     if settings.phase not in (None, centred_phase(pair.scale)):
         return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
-    model = ObservationModel(pair.model.srf.cpu().numpy(), _psf(settings, last), last.scale, settings.phase)
+    matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
+    model = ObservationModel(matrix, _psf(settings, last), last.scale, settings.phase, weights)
     moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped)
     moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
     return replace(moved, residual=register(moved, moved.warped))
