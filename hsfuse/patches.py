@@ -9,9 +9,10 @@ import torch
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 
-from hsfuse.cube import BoolArray, FloatArray
+from hsfuse.cube import BoolArray, Cube, FloatArray
 from hsfuse.errors import InputError
 from hsfuse.fusers import TrainingScene
+from hsfuse.physics import ObservationModel
 
 if TYPE_CHECKING:
     from hsfuse.scene.pair import ScenePair
@@ -28,6 +29,19 @@ def fill_invalid(data: FloatArray, mask: BoolArray) -> FloatArray:
         return data
     nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return np.ascontiguousarray(data[:, nearest[0], nearest[1]])
+
+
+def fill_msi(high: Cube, low: Cube, model: ObservationModel) -> FloatArray:
+    """The MSI (c, H, W) with its invalid pixels as the LRHSI (C, h, w) shows them, levelled to the nearest valid pixel.
+
+    What a blur takes from under a cloud into its surroundings is then about what lies there, and no halo forms.
+    """
+    filled = fill_invalid(high.data, high.mask)
+    if high.mask.all() or not high.mask.any() or not low.mask.any():
+        return filled
+    seen_low = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(model.srf.device)
+    seen = model.upsample(model.spectral(seen_low))[0].cpu().numpy()
+    return np.ascontiguousarray(np.where(high.mask, filled, filled + seen - fill_invalid(seen, high.mask)))
 
 
 def block_windows(shape: tuple[int, int], s: int, max_pixels: int = MAX_PIXELS) -> list[Window]:
@@ -52,7 +66,7 @@ def read_block(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray,
     high = pair.read_hr(Window(window.col_off * s, window.row_off * s, window.width * s, window.height * s))
     h, w = low.mask.shape
     mask = low.mask & high.mask.reshape(h, s, w, s).all((1, 3))
-    return fill_invalid(low.data, low.mask), fill_invalid(high.data, high.mask), mask
+    return fill_invalid(low.data, low.mask), fill_msi(high, low, pair.model), mask
 
 
 def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> TrainingScene:

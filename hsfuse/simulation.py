@@ -68,6 +68,7 @@ def simulate(
     msi_bands: Sequence[str] | None = None,
     mtf: float = DEFAULT_MTF,
     psf_sigma: float | None = None,
+    psf_size: int | None = None,
     phase: float | None = None,
     snr_hsi: float | None = None,
     snr_msi: float | None = None,
@@ -79,16 +80,17 @@ def simulate(
 ) -> SimulatedPair:
     """Write LRHSI (C, h, w), MSI (c, H, W) and the cropped truth (C, H, W) to `outdir` from a reference cube.
 
-    The PSF is a Gaussian with `mtf` at the LR Nyquist frequency, or of width `psf_sigma` HR pixels; `phase` is the HR
-    coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows: what opens a
-    georeferenced pair finds the pixels where they are and must not be told the phase again. Noise is Gaussian,
-    independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are bands of
-    the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips in HR
-    pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving no output.
+    The PSF is a Gaussian with `mtf` at the LR Nyquist frequency, or of width `psf_sigma` HR pixels, cut to `psf_size`
+    taps; `phase` is the HR coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows:
+    what opens a georeferenced pair finds the pixels where they are and must not be told the phase again. Noise is
+    Gaussian, independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are
+    bands of the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips
+    in HR pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving no output.
     """
     if seed < 0:
         raise SettingError(f"the seed is {seed}, wanted 0 or more")
-    psf = gaussian_psf(sigma_from_mtf(mtf, scale) if psf_sigma is None else psf_sigma, scale, _checked(phase, scale))
+    sigma = sigma_from_mtf(mtf, scale) if psf_sigma is None else psf_sigma
+    psf = gaussian_psf(sigma, scale, _checked(phase, scale), psf_size)
     notes: list[str] = []
     with open_cube(reference, role="HSI") as reader, _folder(Path(outdir)) as folder:
         files = (folder / f"lrhsi{_suffix(hsi_format)}", folder / f"msi{_suffix(msi_format)}", folder / "reference.tif")
@@ -104,7 +106,7 @@ def simulate(
             log.info("%s", note)
         settings = {
             "srf": response.name, "scale": scale, "msi_bands": list(response.bands), "phase": model.phase,
-            "mtf": mtf if psf_sigma is None else None, "psf_sigma": psf_sigma,
+            "mtf": mtf if psf_sigma is None else None, "psf_sigma": psf_sigma, "psf_size": psf_size,
             "snr_hsi": snr_hsi, "snr_msi": snr_msi, "seed": seed,
         }  # fmt: skip
         _write(observer, response, files, settings, overwrite)

@@ -20,7 +20,7 @@ from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser
 from hsfuse.io import CubeWriter
 from hsfuse.outputs import BandPlan, OutputSettings, plan_bands, storage_scale, storage_type
-from hsfuse.patches import fill_invalid
+from hsfuse.patches import fill_invalid, fill_msi
 from hsfuse.quality import LAYERS, SPECTRUM, QualityLayers
 from hsfuse.scene import ScenePair
 from hsfuse.tiling import Blender, Span, TileGrid, lr_mask_to_hr, window_of
@@ -63,7 +63,7 @@ class TileFuser:
             layers = None if self.quality is None else np.zeros((len(LAYERS), *mask.shape), np.float32)
             return np.zeros((low.data.shape[0], *mask.shape), np.float32), mask, layers
         x = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(self.device)
-        y = torch.from_numpy(fill_invalid(high.data, high.mask))[None].to(self.device)
+        y = torch.from_numpy(fill_msi(high, low, self.pair.model))[None].to(self.device)
         whole, layers = self._predict(x, y, inner)
         fused = np.ascontiguousarray(whole)
         np.maximum(fused, _floor(low.data, s)[:, *inner], out=fused)

@@ -1,8 +1,8 @@
 """Wald's protocol: both inputs degraded by their ratio, fused again in the same way, and held against the LRHSI.
 
 At full resolution there is no truth. One step down there is: the LRHSI itself (Wald, Ranchin and Mangolini 1997,
-PE&RS 63(6), second property). How good a method is there says how good it is likely to be one step up; detail finer
-than the LRHSI's pixels is the harder, so figures at full resolution are rather worse.
+PE&RS 63(6), second property). How good a method is there is an indication of how good it is one step up, no bound: the
+detail is another one, and there are fewer pixels to learn from.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: Asse
         msi_bands=scene.msi_bands,
         mtf=scene.mtf,
         psf_sigma=scene.psf_sigma,
+        psf_size=scene.psf_size,
         phase=scene.phase,
         psf=scene.psf,
         register="off",

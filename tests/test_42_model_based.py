@@ -11,7 +11,7 @@ from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.blend import Blend, DenoisedGLP, Unmixed
 from hsfuse.fusers.cnmf import CNMF, factorise, pure_pixels
 from hsfuse.fusers.conic import Conic
-from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.denoise import denoise, vector_wiener
 from hsfuse.fusers.hysure import HySure, differences, differences_adjoint
 from hsfuse.fusers.problem import conjugate_gradients, fit_problem, mix, msi_noise
 from hsfuse.fusers.regression import ridge_regression
@@ -80,10 +80,23 @@ def test_the_blend_is_the_mean_of_its_members(scene):
     blend = Blend()
     blend.conic, blend.unmixed = Conic(atoms=10, alternations=2), Unmixed(endmembers=8, iterations=20)
     inputs = (observed.lrhsi, observed.msi)
-    fused = blend.fit(observed, model).predict(*inputs)
-    members = [member.predict(*inputs) for member in (blend.glp, blend.conic, blend.unmixed)]
-    project = blend.subspace.project
-    torch.testing.assert_close(project(fused), sum(project(member) for member in members) / 3, atol=5e-4, rtol=0)
+    fused = blend.fit(observed, model).coefficients(*inputs)
+    members = [member.coefficients(*inputs) for member in (blend.glp, blend.conic, blend.unmixed)]
+    torch.testing.assert_close(fused, sum(members) / 3)
+    torch.testing.assert_close(blend.subspace.project(blend.predict(*inputs)), fused, atol=2e-3, rtol=0)
+
+
+def test_what_too_few_materials_leave_is_restored_but_noise_is_not():
+    """Two endmembers can't explain the scene: the LRHSI comes back. Without their error nothing is added."""
+    _, observed, model = make_scene(noise=0.003)
+    member = Unmixed(endmembers=2).fit(observed, model)
+    inputs = (observed.lrhsi, observed.msi)
+    seen = member.subspace.project(observed.lrhsi)
+    restored = member.coefficients(*inputs)
+    plain = member.subspace.project(member.predict(*inputs))
+    assert rmse(model.spatial(restored), seen) < 0.5 * rmse(model.spatial(plain), seen)
+    member.error = torch.zeros_like(member.error)
+    torch.testing.assert_close(member.coefficients(*inputs), plain, atol=1e-5, rtol=0)
 
 
 def test_what_the_regression_left_is_restored_by_brightness(scene):
@@ -200,6 +213,32 @@ def test_factorise_reproduces_spectra_of_its_rank():
     assert float(left.norm() / x.norm()) < 0.02
 
 
+def test_denoising_is_the_local_wiener_estimate():
+    """Against the definition, matrix by matrix in double precision: away from the border, where windows are whole."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 3, 34, 34, generator=g) + torch.randn(1, 1, 34, 34, generator=g)
+    wide = z[0].double().permute(1, 2, 0)
+    taps = torch.exp(-(torch.arange(-6.0, 7.0, dtype=torch.float64) ** 2) / 8)
+    window = (taps[:, None] * taps / taps.sum() ** 2).flatten()
+
+    def averaged(matrices: torch.Tensor) -> torch.Tensor:
+        return matrices.unfold(0, 13, 1).unfold(1, 13, 1).flatten(4) @ window
+
+    values, vectors = torch.linalg.eigh(averaged(wide[..., :, None] * wide[..., None, :]))
+    gains = vectors @ torch.diag_embed((1 - 0.8 / values).clamp_min(0)) @ vectors.mT
+    expected = (averaged(gains) @ wide[12:-12, 12:-12, :, None])[..., 0].permute(2, 0, 1)
+    torch.testing.assert_close(vector_wiener(z, 0.8)[0, :, 12:-12, 12:-12].double(), expected, rtol=0, atol=1e-5)
+
+
+def test_an_image_is_denoised_once_until_it_changes():
+    image, noise = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.01)
+    first = denoise(image, noise)
+    assert denoise(image, noise.double()) is first
+    assert not torch.equal(denoise(image, 2 * noise), first)
+    image += 1
+    torch.testing.assert_close(denoise(image, noise), first + 1, rtol=0, atol=1e-4)
+
+
 def test_denoising_keeps_a_clean_image_and_cleans_a_noisy_one(scene):
     truth, _, model = scene
     clean = model.spectral(truth)
@@ -221,6 +260,16 @@ def test_conic_codes_approach_the_non_negative_least_squares_solution(scene):
     _, observed, model = scene
     conic = Conic(dimension=6, atoms=8).fit(observed, model)
     inside = mix(conic.dictionary, torch.rand(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)).double())
+    gram = conic.dictionary.T @ conic.cone_precision @ conic.dictionary
+    x, free, dual = (torch.zeros(1, 8, 4, 4, dtype=torch.float64) for _ in range(3))
+    for _ in range(12):  # ADMM as it is written in books
+        goal = mix(conic.dictionary.T @ conic.cone_precision, inside) + conic.penalty * (x - dual)
+        free = mix(torch.linalg.inv(gram + conic.penalty * torch.eye(8)), goal)
+        x = (free + dual).clamp_min(0)
+        dual = dual + free - x
+    state = conic._code(inside, conic._code(inside, None, 5), 7)
+    torch.testing.assert_close(state.clamp_min(0), x)
+    torch.testing.assert_close(state.clamp_max(0), dual)
     code = conic._code(inside, None, 2000).clamp_min(0)
     assert float((mix(conic.dictionary, code) - inside).norm() / inside.norm()) < 1e-3
 

@@ -137,6 +137,13 @@ def test_recorded_settings_are_used_again():
     assert "doesn't record" in words[0]
 
 
+def test_the_degraded_pair_needs_neither_product_nor_correction(scene):
+    with open_scene(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"))) as pair:
+        same = hsfuse.wald._same(SceneSettings("auto", mtf=0.2), pair)
+    assert (same.srf, same.msi_bands, same.mtf) == (pair.response.name, pair.msi_names, 0.2)
+    assert (same.register, same.match_radiometry) == ("off", "off")
+
+
 def test_a_cube_of_another_tool_says_whose_figures_these_are(scene, monkeypatch):
     monkeypatch.setattr(hsfuse.wald, "FuseSettings", lambda scene: hsfuse.fusion.FuseSettings(scene, method="bicubic"))
     write(scene.path("other.tif"), scene.truth, Grid((SIDE, SIDE), GRID.transform, GRID.crs),

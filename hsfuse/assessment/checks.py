@@ -67,7 +67,7 @@ def _truth(a: Assessment) -> Iterator[Check]:
     elif reduced is not None and a.reduced is not None:
         text = (
             f"One step of resolution down, where the LRHSI is the truth, the method is off by {reduced:.1%} and "
-            f"{a.reduced.metrics.get('sam') or 0:.2g}°. Finer detail is harder, so expect somewhat more here."
+            f"{a.reduced.metrics.get('sam') or 0:.2g}°. At full resolution it may be less or more, of this order."
         )
         yield Check("Test against the LRHSI", _Scale(AGREES, DISAGREES)(reduced), text)
     else:
@@ -142,8 +142,10 @@ def _expectation(a: Assessment) -> Iterator[Check]:
     if e.rank_correlation is None or e.found is None:
         yield Check("Expected error", "good", f"{e.mean:.3g} on average, by the quality raster.")
         return
-    text = f"The quality raster expects {e.mean:.3g} on average, {e.found:.3g} it is; where the error is large is told "
-    text += f"with a rank correlation of {e.rank_correlation:.2f}."
+    text = (
+        f"The quality raster expects {e.mean:.3g} on average, {e.found:.3g} was found. It puts the pixels in the order "
+    )
+    text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}."
     yield Check("Expected error", "good" if e.rank_correlation >= RANK else "look", text)
 
 

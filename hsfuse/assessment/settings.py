@@ -19,7 +19,7 @@ _CORRECTIONS: dict[str, str | None] = {
     "match_radiometry": "off",
     "drop_absorption": None,
 }
-_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "phase", *_CORRECTIONS)
+_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "psf_size", "phase", *_CORRECTIONS)
 _SECTIONS = ("settings", "scene", "observation", "options")
 
 
@@ -38,6 +38,7 @@ class AssessSettings:
     msi_bands: tuple[str, ...] | None = None
     mtf: float | None = None
     psf_sigma: float | None = None
+    psf_size: int | None = None
     phase: float | None = None
     psf: str | None = None
     register: str | None = None
@@ -55,7 +56,8 @@ class AssessSettings:
         psf_given = self.mtf is not None or self.psf_sigma is not None
         for name in _RECORDED:
             value = recorded(provenance, name)
-            if value is None or getattr(self, name) is not None or (psf_given and name in ("mtf", "psf_sigma", "psf")):
+            of_psf = name in ("mtf", "psf_sigma", "psf_size", "psf")
+            if value is None or getattr(self, name) is not None or (psf_given and of_psf):
                 continue
             taken[name] = tuple(value) if isinstance(value, list) else value
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())

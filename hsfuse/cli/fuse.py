@@ -38,6 +38,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
 @options.mtf
 @options.psf_sigma
+@options.psf_size
 @options.psf
 @options.phase
 @options.register
@@ -123,6 +124,7 @@ def _settings(values: dict[str, Any]) -> Any:
         "msi_bands",
         "mtf",
         "psf_sigma",
+        "psf_size",
         "phase",
         "psf",
         "register",

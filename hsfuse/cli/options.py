@@ -66,6 +66,9 @@ mtf = click.option(
     "--mtf", type=float, default=0.3, show_default=True, help="MTF of the LRHSI at its Nyquist frequency."
 )
 psf_sigma = click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
+psf_size = click.option(
+    "--psf-size", type=click.IntRange(1), help="Taps of the Gaussian PSF along each axis; default: four sigma each way."
+)
 phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
 psf = click.option(
     "--psf",

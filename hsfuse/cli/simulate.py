@@ -26,6 +26,7 @@ _FORMATS = click.Choice(["envi", "gtiff"])
 )
 @options.mtf
 @options.psf_sigma
+@options.psf_size
 @options.phase
 @click.option("--snr-hsi", type=float, help="Signal-to-noise ratio of the LRHSI in dB; default: no noise.")
 @click.option("--snr-msi", type=float, help="Signal-to-noise ratio of the MSI in dB; default: no noise.")

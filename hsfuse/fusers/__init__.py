@@ -105,6 +105,8 @@ def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: T
 METHODS: dict[str, str] = {
     "srlf": "hsfuse.fusers.network:SRLFFuser",
     "srlf-any": "hsfuse.fusers.anysensor:AnySensor",
+    "srlf-bands": "hsfuse.fusers.banded:Banded",
+    "guided": "hsfuse.fusers.guided:Guided",
     "bicubic": "hsfuse.fusers.bicubic:Bicubic",
     "glp-reg": "hsfuse.fusers.regression:RegressionGLP",
     "glp-ens": "hsfuse.fusers.blend:DenoisedGLP",

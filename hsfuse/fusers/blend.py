@@ -1,9 +1,10 @@
 """Mean of three training-free methods of different kinds: their errors differ, so the mean is closer than each.
 
 `glp-ens` carries detail by regression and leads on agricultural scenes, `conic` weighs data against priors and leads on
-urban and coastal ones, `cnmf` keeps each place's own materials and so the spectral angle of dark pixels. Weights fitted
-on the scene's reduced-resolution test (stacking: Wolpert 1992, Neural Networks 5(2); Breiman 1996, Machine Learning 24)
-were no better than equal ones.
+urban and coastal ones, `cnmf` keeps each place's own materials and so the spectral angle of dark pixels. The weights
+are equal: ones that follow the members' errors in the scene's reduced-resolution test (as in stacking: Wolpert 1992,
+Neural Networks 5(2); Breiman 1996, Machine Learning 24) helped on some of the scenes tried and did harm on others, since
+the member that is best at reduced resolution often isn't the one that is best at full resolution.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import Requirements, TrainingScene, compose
+from hsfuse.fusers import Requirements, TrainingScene, compose, scene_subspace
 from hsfuse.fusers.cnmf import CNMF
 from hsfuse.fusers.conic import Conic
 from hsfuse.fusers.denoise import LEFT, denoise
-from hsfuse.fusers.problem import mix, msi_noise
-from hsfuse.fusers.regression import EnsembleGLP, Features
+from hsfuse.fusers.problem import hsi_noise, mix, msi_noise
+from hsfuse.fusers.regression import DIMENSION, EnsembleGLP, Features
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
 
 #: Brightness below which a pixel takes no smaller part of what is restored, relative to the scene's RMS.
 DARKEST = 0.1
+#: How many times the noise what `cnmf` leaves of the LRHSI has to be before any of it is restored, plus one.
+CLEARLY = 5.0
 
 
 class DenoisedGLP(EnsembleGLP):
@@ -65,11 +68,34 @@ class DenoisedGLP(EnsembleGLP):
 
 
 class Unmixed(CNMF):
-    """`cnmf` in the subspace, as a member of the blend: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
+    """`cnmf` in the subspace, and with the LRHSI restored where its materials don't explain it.
 
-    def coefficients(self, lrhsi: Tensor, msi: Tensor, subspace: SpectralSubspace) -> Tensor:
-        """Coefficients E^T M A (B, K, H, W)."""
-        return mix(subspace.basis.to(self.m).T @ self.m, self.abundances(lrhsi, msi))
+    What they leave of a spectrum grows with brightness, the LRHSI's noise doesn't; per coefficient, the share of
+    1 - CLEARLY noise / (noise + error brightness^2) of it is restored, which is Wiener's gain with CLEARLY = 1.
+    """
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Learn the materials, then the variance of what they leave (K,), relative to brightness^2, and of noise."""
+        low = model.spatial(self.learn(scene, model)).transpose(0, 1)[:, scene.mask]
+        self.subspace = scene_subspace(scene, DIMENSION)
+        spectra, basis = scene.spectra(), self.subspace.basis
+        self.noise = basis.T.square() @ hsi_noise(spectra, self.subspace).to(basis)
+        explained = self._endmembers() @ low
+        left = (basis.T @ spectra - explained).square().mean(1)
+        self.error = (left - self.noise).clamp_min(0) / explained.square().sum(0).mean().clamp_min(1e-12)
+        return self
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
+        fused = mix(self._endmembers(), self.abundances(lrhsi, msi))
+        low = self.model.spatial(fused)
+        noise, error = (x.to(low)[:, None, None] for x in (self.noise, self.error))
+        gain = 1 - CLEARLY * noise / (noise + error * low.square().sum(1, keepdim=True))
+        return fused + self.model.upsample(gain.clamp_min(0) * (self.subspace.project(lrhsi) - low))
+
+    def _endmembers(self) -> Tensor:
+        return self.subspace.basis.to(self.m).T @ self.m
 
 
 class Blend:
@@ -98,7 +124,7 @@ class Blend:
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
         total = self.glp.coefficients(lrhsi, msi) + self.conic.coefficients(lrhsi, msi)
-        return (total + self.unmixed.coefficients(lrhsi, msi, self.subspace)) / 3
+        return (total + self.unmixed.coefficients(lrhsi, msi)) / 3
 
     def outside_low(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace, before interpolation: (B, C, h, w)."""

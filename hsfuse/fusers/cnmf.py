@@ -61,6 +61,11 @@ class CNMF:
     @torch.no_grad()
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Learn M and N by alternating updates on the scene's sample."""
+        self.learn(scene, model)
+        return self
+
+    def learn(self, scene: TrainingScene, model: ObservationModel) -> Tensor:
+        """The same, giving the sample's abundances (n, P, H, W)."""
         self.model = model
         spectra = scene.spectra().clamp_min(0)
         self.weight_x = model.scale**2 / float(spectra.square().mean().clamp_min(1e-12))
@@ -73,7 +78,7 @@ class CNMF:
         for _ in range(self.outer):
             a = self._update_abundances(a, scene.lrhsi, scene.msi, self.inner)
             self._update_endmembers(a, scene)
-        return self
+        return a
 
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:

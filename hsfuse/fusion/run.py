@@ -11,6 +11,7 @@ import torch
 
 from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser, TrainingScene, make_fuser
+from hsfuse.fusers.banded import Banded
 from hsfuse.fusers.network import SRLFFuser
 from hsfuse.fusion.result import FusionResult, provenance_of
 from hsfuse.fusion.settings import FuseSettings, pick_device
@@ -64,14 +65,20 @@ def _model_file(settings: FuseSettings) -> list[Path]:
 
 
 def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
-    """The method by name; SRLF-Net with its weights and settings."""
-    if settings.method != "srlf":
-        return make_fuser(settings.method)
+    """The method by name; SRLF-Net with its weights and settings, as the weights' card says."""
+    turns = ensemble_turns(settings.ensemble, pair)
     weights: Path | Literal["auto"] | None = "auto" if settings.model == "auto" else None
     if settings.model not in ("auto", "none"):
-        weights = find_model(settings.model).path
-        log.info("weights: %s", weights)
-    return SRLFFuser(settings.base, weights, settings.adapt, turns=ensemble_turns(settings.ensemble, pair))
+        record = find_model(settings.model)
+        log.info("weights: %s", record.path)
+        if record.card.kind == "bands":
+            return Banded(record.path, turns)
+        weights = record.path
+    return (
+        SRLFFuser(settings.base, weights, settings.adapt, turns=turns)
+        if settings.method == "srlf"
+        else make_fuser(settings.method)
+    )
 
 
 def ensemble_turns(asked: int, pair: ScenePair) -> int:

@@ -19,7 +19,6 @@ from hsfuse.io.gdal import bands_and_mask, common_dtype, gdal_env, map_crs, map_
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 
-
 #: Scales and offsets beyond this, or NaN, are no radiometry.
 LARGEST_FACTOR = 1e30
 

@@ -69,7 +69,7 @@ class Sink(Protocol):
 
 
 class GeoTiffSink:
-    """Tiled, compressed GeoTIFF with everything but the pixels written first; with `go_on` one that is there already."""
+    """Tiled, compressed GeoTIFF with all but the pixels written first; with `go_on` one that is there already."""
 
     def __init__(self, product: Product, go_on: bool = False) -> None:
         self._path, self._product = product.files[0], product

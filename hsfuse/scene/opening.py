@@ -147,7 +147,7 @@ def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
     if not 0 <= phase <= scale - 1:
         raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
     if not nesting.warped:
-        return gaussian_psf(sigma, scale, phase)
+        return gaussian_psf(sigma, scale, phase, settings.psf_size)
     if phase != centred_phase(scale):
         raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
     down, right = nesting.ratio
