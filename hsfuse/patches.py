@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: MSI pixels in the sample at most; a scene with fewer is taken whole.
 MAX_PIXELS = 384 * 384
-#: Side of a block in LR pixels where the scene isn't taken whole.
-BLOCK = 32
+#: Side of a block in LR pixels where the scene isn't taken whole: at most 32, less where that would leave few blocks
+#: (at ratio 8 two of them would miss most of a scene's materials), but 16 at least.
+BLOCK, LEAST_BLOCK, BLOCK_PIXELS = 32, 16, 128
 
 
 def fill_invalid(data: FloatArray, mask: BoolArray) -> FloatArray:
@@ -49,7 +50,8 @@ def block_windows(shape: tuple[int, int], s: int, max_pixels: int = MAX_PIXELS) 
     height, width = shape
     if height * width * s * s <= max_pixels:
         return [Window(0, 0, width, height)]
-    side_y, side_x = min(BLOCK, height), min(BLOCK, width)
+    side = max(LEAST_BLOCK, min(BLOCK, BLOCK_PIXELS // s))
+    side_y, side_x = min(side, height), min(side, width)
     count = max(2, max_pixels // (side_y * side_x * s * s))
     aspect = (height / side_y) / (width / side_x)
     rows = int(np.clip(round((count * aspect) ** 0.5), 1, height // side_y))

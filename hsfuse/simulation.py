@@ -85,7 +85,8 @@ def simulate(
     what opens a georeferenced pair finds the pixels where they are and must not be told the phase again. Noise is
     Gaussian, independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are
     bands of the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips
-    in HR pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving no output.
+    in HR pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving
+    no output.
     """
     if seed < 0:
         raise SettingError(f"the seed is {seed}, wanted 0 or more")

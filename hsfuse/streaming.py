@@ -176,7 +176,7 @@ class Streamer:
 
     def run(self) -> float:
         """Fuse all tiles; returns the share of valid pixels."""
-        state = self.main.writer.resumed or {}
+        state = self._state()
         first, valid = int(state.get("rows", 0)), int(state.get("valid", 0))
         rows_of_tiles, cols_of_tiles = self.tiles.spans(0), self.tiles.spans(1)
         with tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar:
@@ -189,6 +189,14 @@ class Streamer:
                 if first <= number < len(rows_of_tiles) - 1:
                     self._checkpoint({"rows": number + 1, "valid": valid})
         return valid / (self.tiles.shape[0] * self.tiles.shape[1])
+
+    def _state(self) -> dict[str, Any]:
+        """How far all outputs are: killed between two of them, or with one gone, they differ."""
+        writers = [to.writer for to in (self.main, self.quality) if to is not None]
+        state = min((writer.resumed or {} for writer in writers), key=lambda found: int(found.get("rows", 0)))
+        for writer in writers:
+            writer.rewind(int(state.get("pixels", 0)))
+        return state
 
     def _tile(self, rows: Span, cols: Span, write: bool) -> int:
         data, mask, layers = self.work.fuse(rows, cols)

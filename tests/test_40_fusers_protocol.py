@@ -42,7 +42,7 @@ def test_every_method_is_there_and_says_what_it_is(name):
 
 
 def test_an_unknown_method_is_told_with_the_known_ones():
-    with pytest.raises(SettingError, match="no method 'magic'; known are srlf, srlf-any, bicubic"):
+    with pytest.raises(SettingError, match="no method 'magic'; known are srlf, srlf-any, srlf-bands"):
         make_fuser("magic")
 
 

@@ -13,6 +13,7 @@ from hsfuse.fusers.frame import fit_frame, make_frame, radiometric_match, reduce
 from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
 from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP
 from hsfuse.fusers.rehearsal import Rehearsal
+from hsfuse.fusers.selection import choose_base
 from hsfuse.fusers.trust import Judge, Prior, held_out_cells
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
@@ -298,8 +299,13 @@ def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
 
 
 def test_unknown_bases_are_told():
-    with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are bicubic"):
+    with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are auto, "):
         SRLFFuser("magic")
+
+
+def test_the_base_can_be_chosen_by_the_scene_s_own_test(tiny):
+    fuser = SRLFFuser("auto", None, AdaptSettings(steps=0)).fit(tiny.training, tiny.model)
+    assert fuser.base_name == choose_base(tiny.training, tiny.model).name
 
 
 def test_the_reduced_pair_is_the_observation_model_once_more():

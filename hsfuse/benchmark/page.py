@@ -13,7 +13,7 @@ from typing import Any
 from hsfuse import __version__
 from hsfuse.benchmark.plot import Point, scatter
 from hsfuse.benchmark.results import Row
-from hsfuse.benchmark.summary import Matrix, labels_of, overview, summary
+from hsfuse.benchmark.summary import Matrix, complete_pairs, labels_of, overview, summary
 from hsfuse.benchmark.table import COLUMNS, OVERVIEW, Cell, cells, errors, groups
 from hsfuse.metrics import CATALOGUE
 
@@ -64,7 +64,8 @@ def _summary(rows: Sequence[Row], pairs: int, labels: Sequence[str]) -> list[str
     """What all pairs tell together, where there are several."""
     if pairs < 2:
         return []
-    plots = "".join(_plot(key, rows, labels) for key in PLOTTED)
+    shared = [row for same in complete_pairs(rows) for row in same]
+    plots = "".join(_plot(key, shared, labels) for key in PLOTTED)
     return [
         f"<section><h2>All {pairs} pairs</h2><p>Means over scenes, the number of scenes in brackets; how often each "
         f"method is first in {' and in '.join(c.title for c in OVERVIEW)}; the median processor time of its whole "

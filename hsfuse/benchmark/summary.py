@@ -12,7 +12,7 @@ from hsfuse.benchmark.table import OVERVIEW, Cell, Column, cells, groups, marked
 from hsfuse.errors import SettingError
 
 #: Methods that hold a trained network or choose among the others: no rivals of SRLF-Net.
-KIN = ("srlf", "srlf-any", "best")
+KIN = ("srlf", "srlf-any", "srlf-bands", "best")
 _FIGURES = " / ".join(column.heading for column in OVERVIEW)
 
 
@@ -60,13 +60,19 @@ def summary(rows: Sequence[Row]) -> Matrix:
     Then how often each is first in PSNR and in SAM, and the median processor time of its whole command.
     """
     labels = labels_of(rows)
-    whole = [(_setting(same[0].case), same) for _, same in groups(rows) if _complete(same, labels)]
+    whole = [(_setting(same[0].case), same) for same in complete_pairs(rows)]
     settings = [s for s in dict.fromkeys(_setting(row.case) for row in rows) if any(s == at for at, _ in whole)]
     columns = [_means([same for at, same in whole if at == setting], labels) for setting in settings]
     columns += [_firsts([same for _, same in whole], labels), _cpu(rows, labels)]
     titles = [f"{s} ({sum(at == s for at, _ in whole)})" for s in settings]
     lines = ((label, tuple(column[i] for column in columns)) for i, label in enumerate(labels))
     return Matrix((_FIGURES, *titles, f"first, of {len(whole)}", "CPU s"), tuple(lines))
+
+
+def complete_pairs(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of the pairs on which no method failed: only there are means over pairs comparable."""
+    labels = labels_of(rows)
+    return [same for _, same in groups(rows) if _complete(same, labels)]
 
 
 def _complete(rows: Sequence[Row], labels: Sequence[str]) -> bool:

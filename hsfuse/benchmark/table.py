@@ -58,6 +58,7 @@ COLUMNS = (
     _metric("msi_relative_rmse", "MSI misfit", "%", 100.0),
     Column("fit", "s", _seconds("fit"), "{:.1f}".format),
     Column("fuse", "s", _seconds("fuse"), "{:.1f}".format),
+    Column("CPU", "s", _seconds("cpu"), "{:.1f}".format),
     Column("memory", "MiB", lambda row: row.outcome.peak_mib, "{:.0f}".format),
 )
 #: What stands for a method where there is little room.

@@ -35,7 +35,12 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     show_default=True,
     help="Weights to start from: auto (what fits), none (from scratch), a name of `hsfuse models list`, or a file.",
 )
-@click.option("--base", default="blend", show_default=True, help="Training-free method that SRLF-Net corrects.")
+@click.option(
+    "--base",
+    default="blend",
+    show_default=True,
+    help="Training-free method that SRLF-Net corrects; auto: the best of the scene's own test.",
+)
 @options.mtf
 @options.psf_sigma
 @options.psf_size

@@ -63,9 +63,10 @@ class RadiometricMatch:
         return RadiometricMatch(gain, self.gain_sd, offset, self.offset_sd, self.correlation, self.level)
 
     def describe(self, bands: tuple[str, ...]) -> str:
-        """One line of figures for people: every band's gain, offset and correlation."""
+        """One line of figures for people: gain, offset and correlation of each band that has a gain or an offset."""
         rows = zip(bands, self.gain, self.gain_sd, self.offset, self.correlation, strict=True)
-        return "; ".join(f"{b} x {g:.3f} +- {sd:.3f} {o:+.4f} (r {r:.2f})" for b, g, sd, o, r in rows)
+        told = [f"{b} x {g:.3f} +- {sd:.3f} {o:+.4f} (r {r:.2f})" for b, g, sd, o, r in rows if (g, o) != (1, 0)]
+        return "; ".join(told) or "no band differs"
 
 
 def match_radiometry(

@@ -3,8 +3,8 @@
 `glp-ens` carries detail by regression and leads on agricultural scenes, `conic` weighs data against priors and leads on
 urban and coastal ones, `cnmf` keeps each place's own materials and so the spectral angle of dark pixels. The weights
 are equal: ones that follow the members' errors in the scene's reduced-resolution test (as in stacking: Wolpert 1992,
-Neural Networks 5(2); Breiman 1996, Machine Learning 24) helped on some of the scenes tried and did harm on others, since
-the member that is best at reduced resolution often isn't the one that is best at full resolution.
+Neural Networks 5(2); Breiman 1996, Machine Learning 24) helped on some of the scenes tried and did harm on others: the
+member that is best at reduced resolution often isn't the one that is best at full resolution.
 """
 
 from __future__ import annotations

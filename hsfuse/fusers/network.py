@@ -24,6 +24,7 @@ from hsfuse.fusers.consistency import Consistency, fit_consistency
 from hsfuse.fusers.frame import SceneFrame, make_frame
 from hsfuse.fusers.regression import DIMENSION
 from hsfuse.fusers.rehearsal import Rehearsal
+from hsfuse.fusers.selection import choose_base
 from hsfuse.fusers.trust import Errors, prior_of
 from hsfuse.model_zoo import find_weights
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
@@ -34,14 +35,17 @@ log = logging.getLogger(__name__)
 #: Held-out error below which, relative to the base's, a network without a prior is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
+#: The base that does best in the scene's own reduced-resolution test.
+AUTO = "auto"
 #: Methods that the network can correct; weights for any sensor work on axes of their own.
-BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
+BASES = tuple(name for name in METHODS if not name.startswith("srlf") and name != "best")
 
 
 class SRLFFuser:
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
 
-    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None to start from scratch.
+    `base`: a training-free method, or "auto" for the one that does best at reduced resolution. `weights`: a checkpoint,
+    "auto" for those of the collection that fit the scene, None to start from scratch.
     """
 
     name = "srlf"
@@ -58,8 +62,8 @@ class SRLFFuser:
         config: SRLFConfig | None = None,
         turns: int = 8,
     ) -> None:
-        if base not in BASES:
-            raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {', '.join(BASES)}")
+        if base not in (*BASES, AUTO):
+            raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {AUTO}, {', '.join(BASES)}")
         self.base_name, self.weights, self.config, self.turns = base, weights, config, turns
         self.settings = adapt or AdaptSettings()
         self.adaptation = AdaptationLog()
@@ -72,6 +76,10 @@ class SRLFFuser:
         ModelError for a checkpoint that doesn't fit the scene.
         """
         clock, device = time.monotonic(), scene.lrhsi.device
+        if self.base_name == AUTO:
+            choice = choose_base(scene, model)
+            self.base_name = choice.name
+            log.info("base: %s", choice.describe())
         self.turns = self.turns if model.symmetric else 1
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed)

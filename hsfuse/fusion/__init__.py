@@ -47,6 +47,6 @@ def fuse_and_report(
     result = run_fusion(hsi, msi, output, settings)
     if report is not None and not settings.dry_run:
         scene = settings.scene
-        made = assess(output, hsi=hsi, msi=msi, srf=scene.srf, msi_bands=scene.msi_bands)
+        made = assess(output, hsi=hsi, msi=msi, srf=scene.srf, msi_bands=scene.msi_bands, qa=settings.output.qa)
         write_report([made], report, overwrite=settings.output.overwrite)
     return result

@@ -47,6 +47,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
         fuser = fit_fuser(pair, scene, settings, device)
         fitted = time.monotonic()
         provenance = provenance_of(pair, fuser, settings, tiles, device)
+        provenance["seconds"] = {"fit": round(fitted - start, 2)}
         valid = _stream(pair, fuser, scene, tiles, output, settings, provenance, device)
         if settings.save_model is not None and isinstance(fuser, SRLFFuser):
             fuser.save(settings.save_model, settings.save_model.stem)

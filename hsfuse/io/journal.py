@@ -44,4 +44,5 @@ class Journal:
     def clear(self) -> None:
         """Forget everything."""
         self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".json.part").unlink(missing_ok=True)
         self.data.unlink(missing_ok=True)

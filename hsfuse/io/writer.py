@@ -112,6 +112,10 @@ class CubeWriter:
         except (OSError, RasterioError) as error:
             raise self._failed(error) from error
 
+    def rewind(self, pixels: int) -> None:
+        """Count only the first `pixels` as written: what came after is written again."""
+        self._pixels_written = pixels
+
     def write(self, window: Window, data: FloatArray, mask: BoolArray) -> None:
         """Write reflectance `data` (C, h, w) with validity `mask` (h, w) to a window; windows must not overlap."""
         wanted = (self._product.bands, int(window.height), int(window.width))
@@ -146,8 +150,7 @@ class CubeWriter:
         if self._pixels_written != rows * cols:
             raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
         move_into_place(self._product.files, self.files)
-        if self._journal is not None:
-            self._journal.clear()
+        (self._journal or Journal(self.files[0], "")).clear()  # an earlier unfinished one is obsolete, too
 
     def _remove(self) -> None:
         if self._journal is not None and self._journal.load() is not None:

@@ -187,7 +187,8 @@ def _radiometry(pair: ScenePair) -> ScenePair:
     notes = list(pair.notes)
     weak = [f"{pair.msi_names[i]} (r {match.correlation[i]:.2f})" for i in np.flatnonzero(match.doubtful)]
     if weak:
-        notes.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful")
+        asked = "; do both show the same place?" if match.doubtful.all() else ""
+        notes.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful{asked}")
     applied = match.deviating & ~match.doubtful
     if not applied.any():
         return replace(pair, notes=notes)
