@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= demo-output
 DATA   := examples/data
 
-.PHONY: demo test lint types unit format clean
+.PHONY: demo test lint types unit tables format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -28,6 +28,9 @@ types: $(VENV)/installed
 
 unit: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+tables: $(VENV)/installed
+	$(BIN)/hsfuse benchmark tables examples/results/*.csv --into README.md
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

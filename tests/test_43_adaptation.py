@@ -139,8 +139,8 @@ def test_the_time_budget_ends_it(tiny):
 def test_default_budgets_suit_the_start():
     """Trained weights take few steps, fewer on few pixels; what is asked for is done."""
     assert FROM_SCRATCH.budget(AdaptSettings(), 100) == 300
-    assert FROM_WEIGHTS.budget(AdaptSettings(), 1_000_000) == 80
-    assert FROM_WEIGHTS.budget(AdaptSettings(), 240) == 20
+    assert FROM_WEIGHTS.budget(AdaptSettings(), 1_000_000) == 160
+    assert FROM_WEIGHTS.budget(AdaptSettings(), 240) == 40
     assert FROM_WEIGHTS.budget(AdaptSettings(steps=200), 240) == 200
 
 

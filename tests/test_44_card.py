@@ -151,6 +151,6 @@ def test_given_weights_are_used_where_the_scene_cannot_judge(tmp_path, lr_shape)
     scene = memory_scene(lr_shape, s=3)
     path = saved(tmp_path)
     fuser = SRLFFuser(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
-    assert "the weights are used as they are" in fuser.describe()["adaptation"]
+    assert "50% of what the weights would add is used" in fuser.describe()["adaptation"]
     assert fuser.share.all()
     assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()

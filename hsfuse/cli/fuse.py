@@ -51,7 +51,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.match_radiometry
 @options.drop_absorption
 @click.option("--adapt", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Train on the scene.")
-@click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 80, from scratch 300.")
+@click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 160, from scratch 300.")
 @click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 2, from scratch 3.")
 @click.option(
     "--consistency",

@@ -85,7 +85,7 @@ class Start:
 
 
 FROM_SCRATCH = Start(300, 3.0, 20, 2e-3, 0.3)
-FROM_WEIGHTS = Start(80, 2.0, 10, 1e-3, 0.0, 12, 0.75, Prior(1.0, 0.25))
+FROM_WEIGHTS = Start(160, 2.0, 10, 1e-3, 0.0, 6, 0.75, Prior(1.0, 0.25))
 
 
 @dataclass

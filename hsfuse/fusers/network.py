@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 #: Held-out error below which, relative to the base's, a network without a prior is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
+#: Share of the usual correction that is used where no held-out block can judge it.
+UNJUDGED = 0.5
 #: The base that does best in the scene's own reduced-resolution test.
 AUTO = "auto"
 #: Methods that the network can correct; weights for any sensor work on axes of their own.
@@ -135,9 +137,11 @@ class SRLFFuser:
         }
 
     def _do_without_judge(self, run: Adaptation) -> None:
-        self.share = torch.full_like(self.frame.unit, run.start.amount if self.card else 0.0)
+        self.share = torch.full_like(self.frame.unit, run.start.amount * UNJUDGED if self.card else 0.0)
         run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
-            "the weights are used as they are" if self.card else f"the base {self.base_name} is the result"
+            f"{UNJUDGED:.0%} of what the weights would add is used"
+            if self.card
+            else f"the base {self.base_name} is the result"
         )
 
     def _correct(self, run: Adaptation, clock: float) -> float:
