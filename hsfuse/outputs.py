@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsfuse.cube import FloatArray, Spectrum
 from hsfuse.errors import SettingError
-from hsfuse.io import DTYPES, check_output
+from hsfuse.io import DTYPES, CubeReader, check_output
 from hsfuse.scene import ScenePair
 
 #: "12", "1-50", "450-900nm".
@@ -103,11 +103,22 @@ def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, flo
     if settings.scale is not None:
         return settings.scale, 0.0
     if dtype == pair.hsi.dtype:
-        return pair.hsi.scale, pair.hsi.offset
+        return _common_scale(pair.hsi)
     if np.issubdtype(np.dtype(dtype), np.integer):
         integer_input = np.issubdtype(np.dtype(pair.hsi.dtype), np.integer)
-        return (pair.hsi.scale, pair.hsi.offset) if integer_input else (1e-4, 0.0)
+        return _common_scale(pair.hsi) if integer_input else (1e-4, 0.0)
     return 1.0, 0.0
+
+
+def _common_scale(hsi: CubeReader) -> tuple[float, float]:
+    """The bands' scale and offset; where integer bands differ (PRISMA's two detectors), one pair that holds them all."""
+    alike = (hsi.scales == hsi.scale).all() and (hsi.offsets == hsi.offset).all()
+    if alike or not np.issubdtype(np.dtype(hsi.dtype), np.integer):
+        return hsi.scale, hsi.offset
+    info = np.iinfo(hsi.dtype)
+    low, high = (hsi.offsets + info.min * hsi.scales).min(), (hsi.offsets + info.max * hsi.scales).max()
+    scale = float((high - low) / (info.max - info.min))
+    return scale, float(low - info.min * scale)
 
 
 def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_run: bool, also: list[Path]) -> None:

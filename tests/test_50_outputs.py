@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_50_fusion import read, run
 from hsfuse.cube import Spectrum
 from hsfuse.errors import SettingError
 from hsfuse.io import open_cube
-from hsfuse.outputs import parse_bands
+from hsfuse.outputs import OutputSettings, parse_bands, storage_scale
 from hsfuse.quality import LAYERS
 from hsfuse.streaming import TileFuser
 
@@ -57,6 +58,14 @@ def test_bad_bands_are_left_out_or_written_as_nodata(files, tmp_path):
     with rasterio.open(kept.output) as ds:
         assert not ds.read_masks(4).any()
         assert ds.read_masks(1).all()
+
+
+def test_bands_of_different_scales_get_one_that_holds_them_all():
+    hsi = SimpleNamespace(dtype="uint16", scales=np.array([1e-5, 2e-5]), offsets=np.array([0.0, -0.1]), scale=1e-5)
+    hsi.offset = 0.0
+    scale, offset = storage_scale(SimpleNamespace(hsi=hsi), OutputSettings())
+    assert offset == pytest.approx(-0.1)
+    assert 65535 * scale + offset == pytest.approx(65535 * 2e-5 - 0.1)
 
 
 def test_scale_options_and_overviews(files, tmp_path):
