@@ -111,7 +111,7 @@ def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, flo
 
 
 def _common_scale(hsi: CubeReader) -> tuple[float, float]:
-    """The bands' scale and offset; where integer bands differ (PRISMA's two detectors), one pair that holds them all."""
+    """The scale and offset; where integer bands differ in theirs (PRISMA's two detectors), one pair that holds all."""
     alike = (hsi.scales == hsi.scale).all() and (hsi.offsets == hsi.offset).all()
     if alike or not np.issubdtype(np.dtype(hsi.dtype), np.integer):
         return hsi.scale, hsi.offset
