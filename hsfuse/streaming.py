@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from math import lcm
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import SettingError
-from hsfuse.fusers import Fuser
 from hsfuse.io import CubeWriter
 from hsfuse.outputs import BandPlan, OutputSettings, plan_bands, storage_scale, storage_type
-from hsfuse.patches import fill_invalid, fill_msi
-from hsfuse.quality import LAYERS, SPECTRUM, QualityLayers
+from hsfuse.quality import LAYERS, SPECTRUM
 from hsfuse.scene import ScenePair
-from hsfuse.tiling import Blender, Span, TileGrid, lr_mask_to_hr, window_of
+from hsfuse.tilework import AHEAD, BATCH, BEHIND, Behind, FusedTile, TileFuser, ahead, batches
+from hsfuse.tiling import Blender, Span, TileGrid, window_of
 
 #: Largest side of a GeoTIFF tile that the writer is asked for.
 LARGEST_BLOCK = 256
@@ -38,57 +36,6 @@ def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
     stride = tile // whole * whole or tile // s * s
     overlap = min(-(-overlap // s) * s, stride)
     return TileGrid(pair.alignment.full, s, stride, overlap, halo * s)
-
-
-@dataclass(frozen=True)
-class TileFuser:
-    """A fitted method applied to tiles of a pair, with the layers that say how good they are where wanted."""
-
-    pair: ScenePair
-    fuser: Fuser
-    device: str = "cpu"
-    quality: QualityLayers | None = None
-
-    def fuse(self, rows: Span, cols: Span) -> tuple[FloatArray, BoolArray, FloatArray | None]:
-        """Fused support of one tile (C, n, m), its mask (n, m) and its quality layers (5, n, m).
-
-        Reflectance is not negative; where the LRHSI itself is below zero, the fused pixels under it may be as low.
-        """
-        s = self.pair.scale
-        low = self.pair.read_lr(window_of(rows.read, cols.read, s))
-        high = self.pair.read_hr(window_of(rows.read, cols.read))
-        inner = _inside(rows), _inside(cols)
-        mask = (lr_mask_to_hr(low.mask, s) & high.mask)[inner]
-        if not mask.any():
-            layers = None if self.quality is None else np.zeros((len(LAYERS), *mask.shape), np.float32)
-            return np.zeros((low.data.shape[0], *mask.shape), np.float32), mask, layers
-        x = torch.from_numpy(fill_invalid(low.data, low.mask))[None].to(self.device)
-        y = torch.from_numpy(fill_msi(high, low, self.pair.model))[None].to(self.device)
-        whole, layers = self._predict(x, y, inner)
-        fused = np.ascontiguousarray(whole)
-        np.maximum(fused, _floor(low.data, s)[:, *inner], out=fused)
-        return fused, mask, layers
-
-    @torch.inference_mode()
-    def _predict(self, x: Tensor, y: Tensor, inner: tuple[slice, slice]) -> tuple[FloatArray, FloatArray | None]:
-        if self.quality is None:
-            return self.fuser.predict(x, y)[0][:, *inner].cpu().numpy(), None
-        self.quality.expect()
-        fused = self.fuser.predict(x, y)
-        layers = self.quality.layers(fused, x, y)[0][:, *inner]
-        return fused[0][:, *inner].cpu().numpy(), np.ascontiguousarray(layers.cpu().numpy())
-
-
-def _floor(lrhsi: FloatArray, s: int) -> FloatArray:
-    """Smallest value that a fused pixel may have, from its own LR pixel so that tiles don't matter: (C, s h, s w)."""
-    if lrhsi.min() >= 0:
-        return np.broadcast_to(np.float32(0), (1, lrhsi.shape[1] * s, lrhsi.shape[2] * s))
-    return np.minimum(lrhsi, 0).repeat(s, 1).repeat(s, 2)
-
-
-def _inside(span: Span) -> slice:
-    """The support inside what was read."""
-    return slice(span.support[0] - span.read[0], span.support[1] - span.read[0])
 
 
 @dataclass
@@ -177,18 +124,21 @@ class Streamer:
     def run(self) -> float:
         """Fuse all tiles; returns the share of valid pixels."""
         state = self._state()
-        first, valid = int(state.get("rows", 0)), int(state.get("valid", 0))
-        rows_of_tiles, cols_of_tiles = self.tiles.spans(0), self.tiles.spans(1)
-        with tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar:
-            bar.update(max(first - 1, 0) * len(cols_of_tiles))
-            # The row of tiles before is fused again, for what overlaps into the first unfinished one.
-            for number, rows in enumerate(rows_of_tiles[max(first - 1, 0) :], max(first - 1, 0)):
-                for cols in cols_of_tiles:
-                    valid += self._tile(rows, cols, write=number >= first)
-                    bar.update()
-                if first <= number < len(rows_of_tiles) - 1:
-                    self._checkpoint({"rows": number + 1, "valid": valid})
-        return valid / (self.tiles.shape[0] * self.tiles.shape[1])
+        self._first, self._valid = int(state.get("rows", 0)), int(state.get("valid", 0))
+        # The row of tiles before is fused again, for what overlaps into the first unfinished one.
+        rows = self.tiles.spans(0)[max(self._first - 1, 0) :]
+        spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
+        size = BATCH[self.work.device.partition(":")[0]]
+        with (
+            tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar,
+            closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
+            Behind(BEHIND) as behind,
+        ):
+            bar.update(len(self.tiles) - len(spans))
+            for batch in batches(inputs, size):
+                behind.do(partial(self._keep, self.work.fuse(batch)))
+                bar.update(len(batch))
+        return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
 
     def _state(self) -> dict[str, Any]:
         """How far all outputs are: killed between two of them, or with one gone, they differ."""
@@ -198,12 +148,20 @@ class Streamer:
             writer.rewind(int(state.get("pixels", 0)))
         return state
 
-    def _tile(self, rows: Span, cols: Span, write: bool) -> int:
-        data, mask, layers = self.work.fuse(rows, cols)
-        if self.quality is not None and layers is not None:
-            self.quality.add(rows, cols, layers, mask, write)
-        mask = self.main.add(rows, cols, data, mask, write)
-        return int(mask.sum()) if write else 0
+    def _keep(self, tiles: list[FusedTile]) -> None:
+        """Blend fused tiles in and write what they finish; at the end of a row of tiles, save how far it is."""
+        for tile in tiles:
+            rows, cols = tile.source.rows, tile.source.cols
+            number = rows.support[0] // self.tiles.stride
+            data, mask, layers = tile.finish()
+            write = number >= self._first
+            if self.quality is not None and layers is not None:
+                self.quality.add(rows, cols, layers, mask, write)
+            mask = self.main.add(rows, cols, data, mask, write)
+            self._valid += int(mask.sum()) if write else 0
+            last = (rows.support[1] == self.tiles.shape[0], cols.support[1] == self.tiles.shape[1])
+            if write and last == (False, True):
+                self._checkpoint({"rows": number + 1, "valid": self._valid})
 
     def _checkpoint(self, state: dict[str, Any]) -> None:
         if self.quality is not None:

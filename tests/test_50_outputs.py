@@ -16,7 +16,7 @@ from hsfuse.errors import SettingError
 from hsfuse.io import open_cube
 from hsfuse.outputs import OutputSettings, parse_bands, storage_scale
 from hsfuse.quality import LAYERS
-from hsfuse.streaming import TileFuser
+from hsfuse.tilework import TileFuser
 
 BANDS = len(WAVELENGTHS_NM)
 NM = (400.0, 450.0, 500.0, 550.0)

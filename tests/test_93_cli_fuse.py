@@ -323,7 +323,7 @@ def test_interruption_leaves_nothing(pair, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hsfuse.streaming.TileFuser.fuse", interrupt)
+    monkeypatch.setattr("hsfuse.tilework.TileFuser.fuse", interrupt)
     result, _ = fuse(pair)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "hsfuse: interrupted"

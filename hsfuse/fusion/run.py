@@ -22,7 +22,8 @@ from hsfuse.outputs import check_outputs, plan_bands
 from hsfuse.patches import sample_scene
 from hsfuse.quality import QualityLayers
 from hsfuse.scene import ScenePair, open_scene
-from hsfuse.streaming import Streamer, TileFuser, plan_tiles
+from hsfuse.streaming import Streamer, plan_tiles
+from hsfuse.tilework import TileFuser
 from hsfuse.tiling import TileGrid
 
 log = logging.getLogger(__name__)
