@@ -6,7 +6,7 @@ the strips' height nor a pixel's place in a strip shows in the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
-from hsfuse.cube import BoolArray, FloatArray
+from hsfuse.cube import BoolArray, Cube, FloatArray
 from hsfuse.grid import Grid
 from hsfuse.io import TILE, CubeReader
-from hsfuse.physics import ObservationModel, centred_phase
+from hsfuse.physics import MIN_PSF_WEIGHT, ObservationModel, centred_phase
 
 FloatArray64 = NDArray[np.float64]
 
@@ -30,8 +30,6 @@ VALUES_AT_ONCE = 2**25
 TILES = (TILE, TILE // 2, TILE // 4)
 #: Bands and LR columns blurred at a time, in float64 so that the pieces' borders leave no trace.
 BANDS_AT_ONCE, COLUMNS_AT_ONCE = 16, 128
-#: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
-MIN_PSF_WEIGHT = 0.99
 
 
 def lr_grid(grid: Grid, s: int, phase: float) -> Grid:
@@ -67,6 +65,13 @@ class Span:
 def spans(n: int, size: int, halo: int) -> list[Span]:
     """Spans of at most `size` that cover n LR pixels."""
     return [Span(i, min(size, n - i), max(0, i - halo), min(n, min(i + size, n) + halo)) for i in range(0, n, size)]
+
+
+def strips(shape: tuple[int, int], values: int) -> list[Window]:
+    """Strips of whole rows that cover an image of that shape, for work that holds so many `values` for each pixel."""
+    rows, cols = shape
+    step = max(1, VALUES_AT_ONCE // (values * cols))
+    return [Window(0, span.start, cols, span.count) for span in spans(rows, step, 0)]
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,16 @@ def reach(model: ObservationModel, window: Window, shape: tuple[int, int]) -> tu
     around = Window(low[1] * s, low[0] * s, (high[1] - low[1]) * s, (high[0] - low[0]) * s)
     rows, cols = (slice(start - first, start - first + n) for start, first, n in zip(starts, low, sizes, strict=True))
     return around, (rows, cols)
+
+
+def seen(
+    model: ObservationModel, read: Callable[[Window], Cube], window: Window, shape: tuple[int, int]
+) -> tuple[FloatArray, BoolArray]:
+    """A window (C, h, w) of the LR image of `shape` that the sensor makes of the HR image `read` gives; its mask."""
+    around, cut = reach(model, window, shape)
+    cube = read(around)
+    data, mask = degrade(model, cube.data, cube.mask)
+    return data[:, *cut], mask[cut]
 
 
 def _blurred(model: ObservationModel, data: FloatArray, weight: FloatArray | None) -> FloatArray:

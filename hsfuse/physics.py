@@ -16,7 +16,7 @@ Letters used throughout hsfuse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf, log, pi, sqrt
+from math import ceil, inf, pi, sqrt
 
 import numpy as np
 import torch
@@ -24,25 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsfuse.errors import SettingError
+from hsfuse.optics import centred_taps, elliptic_gaussian, gaussian, keys_weights
+from hsfuse.optics import sigma_from_mtf as sigma_from_mtf  # a PSF's usual width, for those who make one
 
-#: Keys' cubic convolution parameter; -1/2 is the value that reproduces quadratics (Keys 1981, eq. 4).
-CUBIC_A = -0.5
+#: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
+MIN_PSF_WEIGHT = 0.99
 
 
 def centred_phase(s: int) -> float:
     """Where an LR pixel's centre lies in its s HR pixels when the two share their outer borders: (s - 1) / 2."""
     return (s - 1) / 2
-
-
-def sigma_from_mtf(mtf: float, s: float) -> float:
-    """Gaussian PSF width in HR pixels whose MTF at the LR Nyquist frequency 1 / (2 s) is `mtf`.
-
-    The transform of a Gaussian is exp(-2 pi^2 sigma^2 f^2) (Aiazzi et al. 2006, MTF-tailored filters).
-    SettingError unless 0 < mtf < 1.
-    """
-    if not 0 < mtf < 1:
-        raise SettingError(f"the MTF at Nyquist is {mtf:g}, wanted a number between 0 and 1")
-    return s / pi * sqrt(2 * log(1 / mtf))
 
 
 @dataclass(frozen=True)
@@ -70,8 +61,7 @@ class Psf:
 
     def mtf(self, s: int) -> tuple[float, float]:
         """MTF at the LR Nyquist frequency 1 / (2 s), along columns (y) and along rows (x)."""
-        t = np.arange(self.size) - (self.size - 1) / 2
-        wave = np.exp(-1j * pi * t / s)
+        wave = np.exp(-1j * pi * centred_taps(self.size) / s)
         return float(abs(self.kernel.sum(1) @ wave)), float(abs(self.kernel.sum(0) @ wave))
 
 
@@ -84,8 +74,7 @@ def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | N
         raise SettingError(f"the PSF's sigma is {sigma:g} pixels, wanted a positive number")
     if size is None:
         size = _taps(sigma, s, phase)
-    t = np.arange(size) - (size - 1) / 2
-    g = np.exp(-(t**2) / (2 * sigma**2))
+    g = gaussian(centred_taps(size), sigma)
     return Psf(np.outer(g, g), f"Gaussian, sigma {sigma:.4g} HR pixels, {size} x {size} taps")
 
 
@@ -103,10 +92,9 @@ def elliptic_psf(sigma_y: float, sigma_x: float, theta_deg: float, s: int, phase
     if not 0 < min(sigma_y, sigma_x) <= max(sigma_y, sigma_x) < inf:
         raise SettingError(f"the PSF's widths are {sigma_y:g} and {sigma_x:g} pixels, wanted positive numbers")
     size = _taps(max(sigma_y, sigma_x), s, phase)
-    t = np.arange(size) - (size - 1) / 2
+    t = centred_taps(size)
     cos, sin = np.cos(np.radians(theta_deg)), np.sin(np.radians(theta_deg))
-    along, across = cos * t + sin * t[:, None], cos * t[:, None] - sin * t
-    kernel = np.exp(-((along / sigma_x) ** 2 + (across / sigma_y) ** 2) / 2)
+    kernel = elliptic_gaussian(np.array([[cos, sin], [-sin, cos]]) * [sigma_y, sigma_x], t, t)
     label = f"Gaussian, sigma {sigma_y:.4g} (y) and {sigma_x:.4g} (x) HR pixels turned by {theta_deg:.4g} degrees"
     return Psf(kernel, f"{label}, {size} x {size} taps")
 
@@ -138,18 +126,10 @@ def interpolation_matrix(n: int, s: int, phase: float) -> NDArray[np.float64]:
     """Cubic convolution from n LR to n s HR pixels as a matrix (n s, n), border pixel repeated (Keys 1981)."""
     position = (np.arange(n * s) - phase) / s
     base = np.floor(position).astype(np.int64)
-    fraction = position - base
     matrix = np.zeros((n * s, n))
-    for k in range(-1, 3):
-        np.add.at(matrix, (np.arange(n * s), np.clip(base + k, 0, n - 1)), _cubic(np.abs(fraction - k)))
+    for k, weight in enumerate(keys_weights(position - base), -1):
+        np.add.at(matrix, (np.arange(n * s), np.clip(base + k, 0, n - 1)), weight)
     return matrix
-
-
-def _cubic(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    a = CUBIC_A
-    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
-    far = a * (t**3 - 5 * t**2 + 8 * t - 4)
-    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
 
 
 class ObservationModel(nn.Module):
@@ -181,7 +161,7 @@ class ObservationModel(nn.Module):
         self.psf = psf
         self._terms = psf.separable_terms()
         decimation_matrix(self.scale, self._terms[0][0], self.scale, self.phase)  # raises on a parity that can't be
-        self.register_buffer("srf", torch.as_tensor(np.asarray(srf), dtype=torch.float32))
+        self.register_buffer("srf", torch.as_tensor(srf, dtype=torch.float32))
         weights = np.ones(len(self.srf)) if msi_weights is None else np.asarray(msi_weights)
         self.register_buffer("msi_weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
         self._matrices: dict[tuple, Tensor] = {}

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import SettingError
-from hsfuse.io import CubeWriter
+from hsfuse.io import CubeWriter, publish
 from hsfuse.outputs import BandPlan, OutputSettings, plan_bands, storage_scale, storage_type
 from hsfuse.quality import LAYERS, SPECTRUM
 from hsfuse.scene import ScenePair
-from hsfuse.tilework import AHEAD, BATCH, BEHIND, Behind, FusedTile, TileFuser, ahead, batches
+from hsfuse.tilework import AHEAD, BEHIND, Behind, FusedTile, TileFuser, ahead, batches
 from hsfuse.tiling import Blender, Span, TileGrid, window_of
 
 #: Largest side of a GeoTIFF tile that the writer is asked for.
@@ -102,13 +102,19 @@ class Streamer:
             self.work.pair.alignment.hr_grid,
             spectrum,
             bands=count,
-            tags={"PROVENANCE": json.dumps(self.provenance, default=str)},
+            tags=self._tags(plan),
             block=_block(self.tiles),
             fingerprint=self._fingerprint() if self.settings.resume else None,
             overwrite=self.settings.overwrite,
             **how,
         )
         return Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
+
+    def _tags(self, plan: BandPlan | None) -> dict[str, str]:
+        """How the file was made and, of the fused cube, what its values are where that is known."""
+        quantity = "unknown" if plan is None else self.work.pair.hsi.quantity
+        told = {} if quantity == "unknown" else {"QUANTITY": quantity}
+        return {"PROVENANCE": json.dumps(self.provenance, default=str), **told}
 
     def _fingerprint(self) -> str:
         """What an unfinished output must agree in to be gone on with: settings and inputs, not the clock."""
@@ -122,13 +128,13 @@ class Streamer:
         return sha256(text.encode()).hexdigest()
 
     def run(self) -> float:
-        """Fuse all tiles; returns the share of valid pixels."""
+        """Fuse all tiles and have the outputs appear together; returns the share of valid pixels."""
         state = self._state()
         self._first, self._valid = int(state.get("rows", 0)), int(state.get("valid", 0))
         # The row of tiles before is fused again, for what overlaps into the first unfinished one.
         rows = self.tiles.spans(0)[max(self._first - 1, 0) :]
         spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
-        size = BATCH[self.work.device.partition(":")[0]]
+        size = self.work.batch
         with (
             tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar,
             closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
@@ -138,6 +144,7 @@ class Streamer:
             for batch in batches(inputs, size):
                 behind.do(partial(self._keep, self.work.fuse(batch)))
                 bar.update(len(batch))
+        publish([to.writer for to in (self.main, self.quality) if to is not None])
         return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
 
     def _state(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.fusers import Fuser
-from hsfuse.patches import fill_invalid, fill_msi
+from hsfuse.patches import Filling
 from hsfuse.quality import LAYERS, QualityLayers
 from hsfuse.scene import ScenePair
 from hsfuse.tiling import Span, lr_mask_to_hr, window_of
@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: Tiles fused at once: a GPU is idle with one, a CPU's caches are full with it.
-BATCH = {"cuda": 8, "cpu": 1}
+GPU_BATCH = 8
 #: Batches read ahead, and batches fused but not yet written: nobody waits for long, and little is in memory.
 AHEAD = BEHIND = 1
 
@@ -81,6 +81,12 @@ class TileFuser:
     fuser: Fuser
     device: str = "cpu"
     quality: QualityLayers | None = None
+    filling: Filling | None = None
+
+    @property
+    def batch(self) -> int:
+        """How many tiles are fused at once."""
+        return 1 if self.device == "cpu" else GPU_BATCH
 
     def read(self, rows: Span, cols: Span) -> TileInput:
         """What one tile needs."""
@@ -88,14 +94,16 @@ class TileFuser:
         low = self.pair.read_lr(window_of(rows.read, cols.read, s))
         high = self.pair.read_hr(window_of(rows.read, cols.read))
         inner = _inside(rows), _inside(cols)
-        x, y = fill_invalid(low.data, low.mask), fill_msi(high, low, self.pair.model)
+        x, y = (self.filling or Filling(self.pair.model))(low, high)
         mask = np.ascontiguousarray((lr_mask_to_hr(low.mask, s) & high.mask)[inner])
         return TileInput(rows, cols, self._send(x), self._send(y), mask, _floor(low.data, s)[:, *inner])
 
     def _send(self, image: FloatArray) -> Tensor:
         """From locked memory a GPU fetches the image by itself while it computes."""
         tensor = torch.from_numpy(image)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.startswith("cuda") else tensor
+        if self.device.startswith("cuda"):
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     @torch.inference_mode()
     def fuse(self, tiles: list[TileInput]) -> list[FusedTile]:

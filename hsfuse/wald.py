@@ -18,13 +18,13 @@ from typing import Any
 from rasterio.windows import Window
 
 from hsfuse.assessment import Assessment, AssessSettings, assess, checks, read_provenance
-from hsfuse.cube import BoolArray, Cube, FloatArray, Spectrum
+from hsfuse.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.errors import SettingError
 from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusion import FuseSettings, run_fusion
 from hsfuse.grid import Grid
 from hsfuse.io import CubeWriter, Paths, open_cube
-from hsfuse.observe import VALUES_AT_ONCE, degrade, reach
+from hsfuse.observe import seen, strips
 from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import ScenePair, SceneSettings, open_scene
 
@@ -154,9 +154,14 @@ def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
     truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
     msi = Spectrum(None, None, pair.msi_names)
     bands, model = len(pair.hsi_bands), _model(pair, scene)
-    _write(files.truth, truth, pair.spectrum, pair.read_lr, bands)
-    _write_degraded(files.hsi, truth.coarsen(s), pair.spectrum, _Degraded(pair.read_lr, model, low, bands))
-    _write_degraded(files.msi, truth, msi, _Degraded(pair.read_hr, model, pair.lr_shape, len(pair.msi_bands)))
+
+    def own(window: Window) -> tuple[FloatArray, BoolArray]:
+        cube = pair.read_lr(window)
+        return cube.data, cube.mask
+
+    _write(files.truth, truth, pair.spectrum, bands, own)
+    _write(files.hsi, truth.coarsen(s), pair.spectrum, bands * s**2, lambda w: seen(model, pair.read_lr, w, low))
+    _write(files.msi, truth, msi, len(pair.msi_bands) * s**2, lambda w: seen(model, pair.read_hr, w, pair.lr_shape))
 
 
 def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
@@ -167,38 +172,10 @@ def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
     return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.scale), pair.scale)
 
 
-@dataclass(frozen=True)
-class _Degraded:
-    """An image of so many `bands` seen by the sensor: `around` reads it, `shape` is all that there is, degraded."""
-
-    around: Callable[[Window], Cube]
-    model: ObservationModel
-    shape: tuple[int, int]
-    bands: int
-
-    def read(self, window: Window) -> tuple[FloatArray, BoolArray]:
-        """A window of the degraded image and its mask."""
-        wide, cut = reach(self.model, window, self.shape)
-        cube = self.around(wide)
-        data, mask = degrade(self.model, cube.data, cube.mask)
-        return data[:, *cut], mask[cut]
-
-
-def _strips(grid: Grid, values: int) -> list[Window]:
-    """Strips of whole rows, of about so many values at a time, `values` a pixel."""
-    rows, cols = grid.shape
-    step = max(1, VALUES_AT_ONCE // (values * cols))
-    return [Window(0, row, cols, min(step, rows - row)) for row in range(0, rows, step)]
-
-
-def _write(path: Path, grid: Grid, spectrum: Spectrum, read: Callable[[Window], Cube], bands: int) -> None:
+def _write(
+    path: Path, grid: Grid, spectrum: Spectrum, values: int, read: Callable[[Window], tuple[FloatArray, BoolArray]]
+) -> None:
+    """Write what `read` gives, which holds so many `values` for each pixel."""
     with CubeWriter(path, grid, spectrum) as writer:
-        for window in _strips(grid, bands):
-            cube = read(window)
-            writer.write(window, cube.data, cube.mask)
-
-
-def _write_degraded(path: Path, grid: Grid, spectrum: Spectrum, source: _Degraded) -> None:
-    with CubeWriter(path, grid, spectrum) as writer:
-        for window in _strips(grid, source.bands * source.model.scale**2):
-            writer.write(window, *source.read(window))
+        for window in strips(grid.shape, values):
+            writer.write(window, *read(window))

@@ -32,6 +32,10 @@ def told(product: Path) -> Path:
     return next(f for pattern in ("MTD_MSI*.xml", "*MTL.txt", "*.xml") for f in sorted(product.glob(pattern)))
 
 
+def imd(image: Path) -> Path:
+    return image.with_suffix(".IMD")
+
+
 def cut(file: Path, share: float = 0.5) -> None:
     raw = file.read_bytes()
     file.write_bytes(raw[: int(len(raw) * share)])
@@ -79,10 +83,10 @@ PLANET_HARM = {
 
 
 MAXAR_HARM = {
-    "cut": (lambda file: cut(file, 0.6), "ends .* is the download complete"),
-    "a band less": (lambda file: edited(file, "BAND_N2", "BAND_X"), "8 bands but .* describes 7"),
-    "no factor": (lambda file: edited(file, "absCalFactor", "calFactor"), "doesn't say absCalFactor"),
-    "no width": (lambda file: edited(file, "5.000000e-02", "0"), "more than 0"),
+    "cut": (lambda image: cut(imd(image), 0.6), "ends .* is the download complete"),
+    "a band less": (lambda image: edited(imd(image), "BAND_N2", "BAND_X"), "8 bands but .* describes 7"),
+    "no factor": (lambda image: edited(imd(image), "absCalFactor", "calFactor"), "doesn't say absCalFactor"),
+    "no width": (lambda image: edited(imd(image), "5.000000e-02", "0"), "more than 0"),
 }
 
 
@@ -92,36 +96,27 @@ def check_refused(path: Path, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("harm", S2_HARM)
-def test_a_broken_sentinel2_product_is_told_in_one_line(tmp_path, harm):
-    safe = made.sentinel2(tmp_path)
-    do, message = S2_HARM[harm]
-    do(safe)
-    check_refused(safe, message)
+def planet(folder: Path) -> Path:
+    made.planet(folder, 4, surface=False)
+    return folder
 
 
-@pytest.mark.parametrize("harm", LANDSAT_HARM)
-def test_a_broken_landsat_scene_is_told_in_one_line(tmp_path, harm):
-    folder = made.landsat(tmp_path)
-    do, message = LANDSAT_HARM[harm]
-    do(folder)
-    check_refused(folder, message)
+#: Product -> what makes it and gives its path, what may be wrong with it.
+PRODUCTS = {
+    "sentinel2": (made.sentinel2, S2_HARM),
+    "landsat": (made.landsat, LANDSAT_HARM),
+    "planet": (planet, PLANET_HARM),
+    "imd": (made.maxar, MAXAR_HARM),
+}
 
 
-@pytest.mark.parametrize("harm", PLANET_HARM)
-def test_a_broken_planet_scene_is_told_in_one_line(tmp_path, harm):
-    made.planet(tmp_path, 4, surface=False)
-    do, message = PLANET_HARM[harm]
-    do(tmp_path)
-    check_refused(tmp_path, message)
-
-
-@pytest.mark.parametrize("harm", MAXAR_HARM)
-def test_a_broken_imd_is_told_in_one_line(tmp_path, harm):
-    image = made.maxar(tmp_path)
-    do, message = MAXAR_HARM[harm]
-    do(image.with_suffix(".IMD"))
-    check_refused(image, message)
+@pytest.mark.parametrize(("product", "harm"), [(name, harm) for name, (_, harms) in PRODUCTS.items() for harm in harms])
+def test_a_broken_product_is_told_in_one_line(tmp_path, product, harm):
+    make, harms = PRODUCTS[product]
+    path = make(tmp_path)
+    do, message = harms[harm]
+    do(path)
+    check_refused(path, message)
 
 
 def test_broken_json_and_xml_of_landsat(tmp_path):
@@ -186,7 +181,7 @@ def test_damaged_metadata_give_clean_errors_only(tmp_path, count):
               for craft, level, spelling in ((9, 2, "txt"), (8, 1, "json"), (5, 2, "xml"))]  # fmt: skip
     cases = [(safe, told(safe)), (safe, next(safe.rglob("MTD_TL.xml"))), (image, told(image.parent))]
     worldview = made.maxar(tmp_path / "m", size=8)
-    cases += [(worldview, worldview.with_suffix(".IMD"))]
+    cases += [(worldview, imd(worldview))]
     cases += [(scene, next(scene.glob("*_MTL.*"))) for scene in scenes]
     opened, errors = 0, []
     for _ in range(count):

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from hsfuse.nets.relearn import SpectralTransformer, angle_map, relearn_points, ssim_map
+from hsfuse.nets.relearn import SpectralTransformer, _at_once, _one_by_one, angle_map, relearn_points, ssim_map
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet, dihedral, undo_dihedral
 from hsfuse.physics import ObservationModel, Psf, gaussian_psf
 
@@ -265,11 +265,24 @@ def test_angle_map_by_hand():
     assert angle_map(torch.zeros_like(x), y).isfinite().all()
 
 
+@pytest.mark.parametrize("ratios", [(0.3, 0.0, 0.1), (0.5, 0.5, 0.49), (0.0, 0.0, 0.0)])
+def test_relearning_at_once_is_relearning_one_by_one(ratios):
+    torch.manual_seed(0)
+    block, sequence = SpectralTransformer(6).double(), torch.randn(3, 40, 6, dtype=torch.float64, requires_grad=True)
+    distortion, counts = torch.rand(3, 40), (torch.tensor(ratios) * 40).int()
+    leaves = [sequence, *block.parameters()]
+    results = [_one_by_one(sequence, distortion, counts, block), _at_once(sequence, distortion, counts, block, 0.5)]
+    assert torch.allclose(*results, atol=1e-12)
+    if any(ratios):
+        gradients = [torch.autograd.grad(r.square().sum(), leaves) for r in results]
+        assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*gradients, strict=True))
+
+
 def test_relearning_touches_the_worst_points_only():
     torch.manual_seed(0)
     block = SpectralTransformer(4)
     features, distortion = random_map(2, 4, 5, 6), random_map(2, 5, 6, seed=1)
-    out = relearn_points(features, distortion, torch.tensor([0.3, 0.0]), block)
+    out = relearn_points(features, distortion, torch.tensor([0.3, 0.0]), 0.3, block)
     changed = (out != features).any(1)
     assert changed[0].sum() == 9
     assert not changed[1].any()

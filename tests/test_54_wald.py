@@ -8,6 +8,7 @@ import torch
 from assessed_scene import CENTRES_NM, GRID, SCALE, WAVELENGTHS_NM, make_scene, write, write_cube
 from rasterio.windows import Window
 
+import hsfuse.observe
 import hsfuse.wald
 from hsfuse.assessment import AssessSettings, assess, check, column_names, columns, comparison, rows, text_table
 from hsfuse.cube import Spectrum
@@ -62,7 +63,7 @@ def test_figures_are_those_of_the_steps_by_hand(scene, reduced, tmp_path):
 
 
 def test_strips_leave_no_trace(scene, reduced, monkeypatch):
-    monkeypatch.setattr(hsfuse.wald, "VALUES_AT_ONCE", 1)  # rows one by one
+    monkeypatch.setattr(hsfuse.observe, "VALUES_AT_ONCE", 1)  # rows one by one
     found = assess_reduced(scene.path("fused.tif"), **files(scene), settings=AssessSettings(window=4))
     assert found.metrics == pytest.approx(reduced.metrics, rel=1e-6)
 

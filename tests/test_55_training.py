@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_scenes import write_scenes
 
 from hsfuse.errors import InputError, ModelError, OutputError, SettingError
 from hsfuse.fusers import TrainingScene
@@ -57,11 +58,7 @@ def settings(**changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    for side, seeds in (("train", (1, 2)), ("validation", (3,))):
-        (tmp_path / side).mkdir()
-        for seed in seeds:
-            np.savez(tmp_path / side / f"s{seed}.npz", cube=cube(seed), wavelengths_nm=NM)
-    return tmp_path
+    return write_scenes(tmp_path, cube, NM, train=(1, 2), validation=(3,))
 
 
 def test_the_base_itself_has_gain_zero_and_relative_angle_one():

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from training_scenes import write_scenes
 
 from hsfuse.errors import ModelError
 from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.banded import FRAME, Banded
 from hsfuse.fusers.bandframe import (
     BandView,
-    ExactFit,
     brightness,
     correction,
     look,
@@ -19,10 +19,12 @@ from hsfuse.fusers.bandframe import (
     usual_error,
 )
 from hsfuse.fusers.card import load_checkpoint, save_checkpoint
+from hsfuse.fusers.exactfit import ExactFit, most_possible
 from hsfuse.metrics import ergas, psnr, sam_degrees, ssim, uiqi
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel, Psf, gaussian_psf
 from hsfuse.training import train
+from hsfuse.training.augment import spectral_change
 from hsfuse.training.config import parse_config
 from hsfuse.training.muon import Muon, orthogonal
 from hsfuse.training.sample import Reference
@@ -84,11 +86,7 @@ def references(*seeds):
 
 @pytest.fixture
 def folder(tmp_path):
-    for side, seeds in (("train", (1, 2)), ("validation", (3,))):
-        (tmp_path / side).mkdir()
-        for seed in seeds:
-            np.savez(tmp_path / side / f"s{seed}.npz", cube=cube(seed), wavelengths_nm=NM)
-    return tmp_path
+    return write_scenes(tmp_path, cube, NM, train=(1, 2), validation=(3,))
 
 
 @pytest.mark.parametrize("phase", [0.0, 1.5])
@@ -102,6 +100,26 @@ def test_an_exact_fit_gives_both_inputs_and_moves_as_little_as_that_takes(phase)
     assert torch.allclose(fit(fitted, lrhsi, msi), fitted, atol=1e-5)
     moved, left = (fitted - start).double(), (truth - fitted).double()
     assert abs(float((moved * left).sum())) < 1e-4 * float(moved.norm() * left.norm())
+
+
+def test_what_is_brought_between_0_and_1_still_gives_both_inputs_and_is_nearer_to_the_truth():
+    truth, lrhsi, msi, model = scene(1)
+    truth = (3 * truth - 1).clamp(0, 1)
+    lrhsi, msi = model(truth)
+    fit = ExactFit(model)
+    start = fit(truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)), lrhsi, msi)
+    inside = fit.between(start, lrhsi, msi, most_possible(lrhsi, msi), rounds=20)
+    assert torch.allclose(model.spatial(inside), lrhsi, atol=1e-5)
+    assert torch.allclose(model.spectral(inside), msi, atol=1e-5)
+    outside = [float((image - image.clamp(0, 1)).square().mean()) for image in (start, inside)]
+    assert outside[1] < 1e-3 * outside[0]
+    assert float((inside - truth).norm()) < 0.9 * float((start - truth).norm())
+
+
+def test_values_have_no_upper_limit_where_the_inputs_are_no_reflectances():
+    _, lrhsi, msi, _ = scene(1)
+    assert most_possible(lrhsi, msi) == 1
+    assert most_possible(1000 * lrhsi, 1000 * msi) == float("inf")
 
 
 def test_a_psf_that_is_not_separable_is_refused():
@@ -128,14 +146,21 @@ def test_the_frame_has_the_axes_of_the_error_that_the_msi_does_not_see():
     errors = [truth - estimate for truth, estimate, _ in parts]
     kept = [float((frame.project(e) ** 2).sum() / (e**2).sum()) for e in errors]
     assert min(kept) > 0.98
-    scaled = torch.cat([frame.project(e) / usual_error(msi, model) for e, (*_, msi) in zip(errors, parts, strict=True)])
+    scaled = torch.cat(
+        [
+            frame.project(e) / usual_error(msi, model.upsample(model.spatial(msi)))
+            for e, (*_, msi) in zip(errors, parts, strict=True)
+        ]
+    )
     assert torch.allclose(scaled.square().mean((0, 2, 3)).sqrt()[3:], frame.step[3:], rtol=0.1)
 
 
 def test_neither_sensor_sees_a_correction():
     frame, parts, model = measured(1, 2)
     output = torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(0))
-    added = correction(frame, output, usual_error(parts[0][2], model), ExactFit(model))
+    msi = parts[0][2]
+    usual = usual_error(msi, model.upsample(model.spatial(msi)))
+    added = correction(frame, output, usual, ExactFit(model))
     assert added.abs().max() > 1e-3
     assert model.spatial(added).abs().max() < 1e-6
     assert model.spectral(added).abs().max() < 1e-6
@@ -161,6 +186,38 @@ def test_windows_in_all_symmetries_have_their_lr_pixels_at_the_phase():
         low = frame.project(model.spatial(sample.truth))
         x = (low / (frame.unit[:, None, None] * brightness(model.spatial(msi)))).asinh()
         assert torch.allclose(x[..., 1:, 1:], sample.observation.x[..., 1:, 1:], atol=1e-4)
+
+
+def test_a_change_of_spectra_is_mild_and_another_each_time():
+    rng = np.random.default_rng(0)
+    changes = [spectral_change(NM, rng) for _ in range(20)]
+    changed = np.stack([change @ materials().T for change in changes])
+    assert changed.min() > 0
+    relative = np.linalg.norm(changed - materials().T, axis=(1, 2)) / np.linalg.norm(materials())
+    assert 0.05 < np.median(relative) < 0.5
+    assert np.linalg.norm(changed[0] - changed[1]) > 0
+
+
+def test_windows_of_changed_spectra_are_as_a_scene_of_such_spectra_would_be():
+    varied = Trainer(settings(patches={"vary": 1.0}), references(1, 2), [], CPU).source
+    plain = Trainer(settings(), references(1, 2), [], CPU).source
+    (sample,), (same,) = (source.batch(0, 2) for source in (varied, plain))
+    assert not torch.allclose(sample.truth, same.truth, atol=0.01)
+    assert torch.allclose(varied.model.spectral(sample.truth), sample.observation.y, atol=1e-5)
+    assert torch.allclose(varied.model.spectral(sample.estimate), sample.observation.y, atol=1e-5)
+    inner = (..., slice(1, None), slice(1, None))
+    low, low_estimate = (varied.model.spatial(image)[inner] for image in (sample.truth, sample.estimate))
+    assert torch.allclose(low, low_estimate, atol=1e-4)
+    seen = varied.frame.project(low) / varied.frame.unit[:, None, None]
+    bright = brightness(varied.model.spectral(low))
+    assert torch.allclose((seen / bright).asinh(), sample.observation.x[inner], atol=1e-4)
+
+
+def test_errors_are_relative_to_those_of_the_changed_scene():
+    varied = Trainer(settings(patches={"vary": 1.0, "size": 64, "augment": False}), references(1), [], CPU).source
+    (sample,) = varied.batch(0, 1)
+    rms = (sample.estimate - sample.truth).square().mean((2, 3), keepdim=True).sqrt()
+    assert torch.allclose(rms * sample.weight, torch.ones_like(rms), rtol=0.02)
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone():
@@ -199,11 +256,11 @@ def weights(folder):
     return folder / "w.safetensors"
 
 
-def fitted(weights, model, seed=3, turns=8):
+def fitted(weights, model, seed=3, **options):
     truth = torch.from_numpy(cube(seed))[None]
     lrhsi, msi = model(truth)
     whole = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
-    return Banded(weights, turns).fit(whole, model), lrhsi, msi
+    return Banded(weights, **options).fit(whole, model), lrhsi, msi
 
 
 def test_the_method_gives_both_inputs_and_says_what_it_did(weights):
@@ -220,7 +277,7 @@ def test_the_method_gives_both_inputs_and_says_what_it_did(weights):
 def test_the_method_gives_what_training_validated(weights):
     trainer = Trainer(settings(), references(1, 2), references(3), CPU)
     (sample,) = trainer.held
-    method, lrhsi, msi = fitted(weights, trainer.source.model, turns=1)
+    method, lrhsi, msi = fitted(weights, trainer.source.model, turns=1, rounds=0)
     card, tensors = load_checkpoint(weights)
     fused = method.predict(lrhsi, msi)
     gain = ((fused - sample.truth) ** 2).mean((0, 2, 3)) / ((sample.estimate - sample.truth) ** 2).mean((0, 2, 3))
@@ -246,7 +303,7 @@ def test_weights_without_a_correction_leave_the_exact_base(weights):
     card, tensors = load_checkpoint(weights)
     save_checkpoint(weights, card, {**tensors, "refine.weight": torch.zeros_like(tensors["refine.weight"])})
     model = Trainer(settings(), references(1), [], CPU).source.model
-    method, lrhsi, msi = fitted(weights, model)
+    method, lrhsi, msi = fitted(weights, model, rounds=0)
     base = method.exact(method.base.predict(lrhsi, msi), lrhsi, msi)
     assert torch.allclose(method.predict(lrhsi, msi), base, atol=1e-6)
 

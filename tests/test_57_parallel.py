@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pretend_gpu import OnGpu, pretend_gpu
+from training_scenes import write_scenes
 
 from hsfuse.errors import InputError, SettingError
 from hsfuse.fusers.card import load_checkpoint
@@ -60,11 +62,10 @@ opinions = ["bicubic"]
 
 @pytest.fixture
 def folder(tmp_path):
-    for side, seeds in (("train", (1, 2)), ("validation", (3,)), ("test", (4,))):
-        (tmp_path / side).mkdir()
-        for seed in seeds:
-            cube = np.random.default_rng(seed).random((20, 32, 32)).astype(np.float32)
-            np.savez(tmp_path / side / f"s{seed}.npz", cube=cube, wavelengths_nm=NM)
+    def cube(seed):
+        return np.random.default_rng(seed).random((20, 32, 32)).astype(np.float32)
+
+    write_scenes(tmp_path, cube, NM, train=(1, 2), validation=(3,), test=(4,))
     (tmp_path / "any.toml").write_text(CONFIG.replace("KIND", "any-sensor") + DRAWS)
     (tmp_path / "bands.toml").write_text(CONFIG.replace("KIND", "bands") + PATCHES)
     return tmp_path
@@ -95,6 +96,16 @@ def test_the_parts_of_a_batch_have_gradients_that_sum_to_its_own(folder, kind):
     known = [(w, [p for p in some if p is not None]) for w, *some in zip(whole, *parts, strict=True) if w is not None]
     assert any(float(w.abs().max()) > 1e-6 for w, _ in known)
     assert all(torch.allclose(w, sum(some), atol=1e-5 * float(w.abs().max()) + 1e-9) for w, some in known)
+
+
+@pytest.mark.parametrize("kind", ["any", "bands"])
+def test_training_stays_on_its_device(folder, kind):
+    config = load_config(folder / f"{kind}.toml")
+    with pretend_gpu() as device:
+        trainer = Trainer(config, *load_references(config, folder), device)
+        assert all(np.isfinite(value) for value in trainer.step().values())
+        assert all(np.isfinite(value) for value in trainer.validate().values())
+        assert all(isinstance(p.grad, OnGpu) for p in trainer.net.parameters() if p.grad is not None)
 
 
 def test_two_processes_end_with_the_weights_of_one(folder):

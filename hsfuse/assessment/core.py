@@ -85,19 +85,26 @@ class _Work:
         return int(value) if value else None
 
     def run(self, files: dict[str, str], started: float) -> Assessment:
-        """Both passes, then everything in one place."""
+        """Both passes, then everything in one place, with a verdict."""
         truth, without = self._reference_metrics(), self._no_reference_metrics()
         valid = high_pass(self.inputs, truth, without, self.into, self.settings.tile)
         if not valid:
             raise InputError(f"{files['fused']} has no valid pixel: all of it is nodata, NaN or masked")
         if without is not None:
             low_pass(self.inputs, without, self.into, self.settings.tile)
+        found = self._assessment(files, valid, truth, without)
+        return replace(found, checks=checks(found), seconds=time.perf_counter() - started)
+
+    def _assessment(
+        self, files: dict[str, str], valid: int, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None
+    ) -> Assessment:
+        """What the passes over `valid` pixels have found."""
         results = self._results(truth, without)
         for result in results:
             self.notes += result.notes
         registration = self._registration()
         shift = self._shift(registration)
-        found = Assessment(
+        return Assessment(
             fused=files["fused"],
             shape=self.shape,
             has_wavelengths=self.inputs.has_wavelengths,
@@ -121,9 +128,7 @@ class _Work:
             notes=tuple(dict.fromkeys(self.notes)),
             warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None, shift)),
             valid_pixels=valid,
-            seconds=time.perf_counter() - started,
         )
-        return replace(found, checks=checks(found))
 
     def _reference_metrics(self) -> ReferenceMetrics | None:
         if self.inputs.reference is None:

@@ -31,25 +31,24 @@ _log = logging.getLogger("hsfuse.assess")
 @click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")
 @options.psf_sigma
 @click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: as recorded, else centred.")
-@click.option(
+@options.choice(
     "--register",
-    type=click.Choice(["auto", "off", "report"]),
-    help="Correct a shift of the LRHSI first, don't look, or tell it; default: as recorded, else report.",
+    options.REGISTER,
+    "Correct a shift of the LRHSI first, don't look, or tell it; default: as recorded, else report.",
 )
-@click.option(
+@options.choice(
     "--match-radiometry",
-    type=click.Choice(["auto", "off"]),
-    help="Bring the MSI to the HSI's radiometry first; default: as recorded, else off.",
+    options.MATCH,
+    "Bring the MSI to the HSI's radiometry first; default: as recorded, else off.",
 )
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
 @click.option("--scale", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
-@click.option(
+@options.choice(
     "--protocol",
-    type=click.Choice(["full", "wald"]),
-    default="full",
-    show_default=True,
-    help="wald: also degrade both inputs, fuse again in the same way, and compare with the LRHSI.",
+    ["full", "wald"],
+    "wald: also degrade both inputs, fuse again in the same way, and compare with the LRHSI.",
+    "full",
 )
 @click.option("--report", type=options.PATH, help="Write one self-contained HTML file.")
 @options.json_output

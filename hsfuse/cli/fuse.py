@@ -11,6 +11,9 @@ import click
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
+#: Options that say what the sensors are.
+_SENSORS = ("srf", "msi_bands", "mtf", "psf_sigma", "psf_size", "phase", "psf")
+
 
 def creation_options(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
     """`KEY=VALUE` pairs as a mapping."""
@@ -50,15 +53,14 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.register_limit
 @options.match_radiometry
 @options.drop_absorption
-@click.option("--adapt", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Train on the scene.")
+@options.choice("--adapt", ["on", "off"], "Train on the scene.", "on")
 @click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 160, from scratch 300.")
 @click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 2, from scratch 3.")
-@click.option(
+@options.choice(
     "--consistency",
-    type=click.Choice(["on", "off"]),
-    default="on",
-    show_default=True,
-    help="End with steps that bring the fused cube nearer to both inputs, as far as their noise says.",
+    ["on", "off"],
+    "End with steps that bring the fused cube nearer to both inputs, as far as their noise says.",
+    "on",
 )
 @click.option("--save-model", type=options.PATH, help="Keep the fitted weights in this .safetensors file.")
 @click.option("--tile", type=int, default=96, show_default=True, help="Side of a tile in MSI pixels.")
@@ -70,7 +72,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     help="Average over this many turned and mirrored runs; default 8 up to 1024 x 1024 MSI pixels, above that 1.",
 )
 @options.device
-@click.option("--dtype", type=click.Choice(["float32", "int16", "uint16"]), help="Type on disk; default: the HSI's.")
+@options.choice("--dtype", ["float32", "int16", "uint16"], "Type on disk; default: the HSI's.")
 @click.option("--scale", type=click.FloatRange(0, min_open=True), help="Reflectance per number on disk, such as 1e-4.")
 @click.option(
     "--format",
@@ -84,13 +86,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 )
 @click.option("--overviews", is_flag=True, help="Add overviews to a GeoTIFF; a COG has them always.")
 @click.option("--bands", metavar="LIST", help="Write only these bands of the HSI, such as 1-50,120 or 450-900nm.")
-@click.option(
-    "--bad-bands",
-    type=click.Choice(["drop", "nodata"]),
-    default="drop",
-    show_default=True,
-    help="Leave bad bands out, or write them as nodata.",
-)
+@options.choice("--bad-bands", ["drop", "nodata"], "Leave bad bands out, or write them as nodata.", "drop")
 @click.option("--qa", type=options.PATH, help="Write a raster of quality layers, too: distortion and expected error.")
 @click.option("--stac", is_flag=True, help="Write a STAC item beside the output.")
 @click.option("--resume", is_flag=True, help="Keep what is done when interrupted, and go on with it (GeoTIFF).")
@@ -124,19 +120,7 @@ def _settings(values: dict[str, Any]) -> Any:
     from hsfuse.scene import SceneSettings
 
     v = values
-    understood = [
-        "srf",
-        "msi_bands",
-        "mtf",
-        "psf_sigma",
-        "psf_size",
-        "phase",
-        "psf",
-        "register",
-        "register_limit",
-        "match_radiometry",
-    ]
-    understood.append("drop_absorption")
+    understood = [*_SENSORS, "register", "register_limit", "match_radiometry", "drop_absorption"]
     stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
     fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
     return FuseSettings(

@@ -6,6 +6,7 @@ A command takes them as decorators; the parameter's name is the one in the comme
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def _log_level(context: click.Context, parameter: click.Parameter, value: int) -
     meta = context.meta
     meta["hsfuse.verbosity"] = meta.get("hsfuse.verbosity", 0) + (value if parameter.name == "verbose" else -value)
     start_logging(meta["hsfuse.verbosity"])
+
+
+def choice(name: str, among: Sequence[str], text: str, default: str | None = None) -> Any:
+    """An option with one of a few words for value, and `text` for help; a default is shown."""
+    return click.option(name, type=click.Choice(among), default=default, show_default=True, help=text)
 
 
 hsi = click.option(
@@ -70,37 +76,28 @@ psf_size = click.option(
     "--psf-size", type=click.IntRange(1), help="Taps of the Gaussian PSF along each axis; default: four sigma each way."
 )
 phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
-psf = click.option(
+psf = choice(
     "--psf",
-    type=click.Choice(["mtf", "estimate", "free"]),
-    default="mtf",
-    show_default=True,
-    help="PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
+    ["mtf", "estimate", "free"],
+    "PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
+    "mtf",
 )
-register = click.option(
-    "--register",
-    type=click.Choice(["auto", "off", "report"]),
-    default="auto",
-    show_default=True,
-    help="Correct a shift between the two images, don't look, or only tell it.",
+REGISTER = ["auto", "off", "report"]
+register = choice(
+    "--register", REGISTER, "Correct a shift between the two images, don't look, or only tell it.", "auto"
 )
 register_limit = click.option(
     "--register-limit", type=click.FloatRange(0), default=3.0, show_default=True, help="Largest shift in LR pixels."
 )
-match_radiometry = click.option(
-    "--match-radiometry",
-    type=click.Choice(["auto", "off"]),
-    default="auto",
-    show_default=True,
-    help="Bring the MSI's bands to the HSI's radiometry where they clearly differ.",
+MATCH = ["auto", "off"]
+match_radiometry = choice(
+    "--match-radiometry", MATCH, "Bring the MSI's bands to the HSI's radiometry where they clearly differ.", "auto"
 )
 drop_absorption = click.option(
     "--drop-absorption", is_flag=True, help="Leave out bands at 1350-1450 and 1800-1950 nm (water vapour)."
 )
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
-device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+device = choice("--device", ["auto", "cpu", "cuda"], "Where to compute.", "auto")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 _quiet = click.option(

@@ -41,8 +41,16 @@ def low_pixels(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel
         raise InputError(
             f"{int(inside.sum())} LR pixels are valid in both images, wanted at least {LEAST_PIXELS} to estimate from"
         )
+    return LowPixels(*(spectra.numpy() for spectra in paired_spectra(lrhsi, msi, inside, model)))
+
+
+def paired_spectra(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> tuple[Tensor, Tensor]:
+    """Spectra (C, m) of LRHSI (n, C, h, w) and (c, m) of MSI (n, c, H, W) degraded by the model, in double precision.
+
+    They are those of the m pixels where mask (n, h, w) is True, in raster order.
+    """
     low = model.spatial(msi.double())
-    return LowPixels(*(image.double().permute(1, 0, 2, 3)[:, inside].numpy() for image in (lrhsi, low)))
+    return lrhsi.permute(1, 0, 2, 3)[:, mask].double(), low.permute(1, 0, 2, 3)[:, mask]
 
 
 def inner_mask(mask: NDArray[np.bool_], model: ObservationModel) -> NDArray[np.bool_]:

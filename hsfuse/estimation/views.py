@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d
 
 from hsfuse.errors import InputError
 from hsfuse.estimation.spectra import LEAST_PIXELS, FloatArray
+from hsfuse.optics import centred_taps, elliptic_gaussian, widths_and_turn
 from hsfuse.physics import ObservationModel
 
 #: LR pixels on each side that a searched kernel reaches over, and the least where a scene is small.
@@ -53,7 +54,7 @@ class Views:
     @property
     def taps(self) -> FloatArray:
         """Distance (size,) of the taps from the kernel's middle, in HR pixels."""
-        return np.arange(self.size, dtype=np.float64) - (self.size - 1) / 2
+        return centred_taps(self.size)
 
     def select(self, bands: NDArray[np.intp]) -> Views:
         """Some of the MSI bands."""
@@ -84,21 +85,18 @@ class Views:
 
 def ellipse_kernel(p: FloatArray, taps: FloatArray) -> FloatArray:
     """Kernel of a Gaussian: p = log of the covariance's Cholesky diagonal (y, x), its off-diagonal, centre (y, x)."""
-    root = np.array([[np.exp(p[0]), 0], [p[2], np.exp(p[1])]])
-    y, x = np.meshgrid(taps - p[3], taps - p[4], indexing="ij")
-    white = np.linalg.solve(root, np.stack([y.ravel(), x.ravel()]))
-    kernel = np.exp(-(white**2).sum(0) / 2).reshape(y.shape)
+    kernel = elliptic_gaussian(_root(p), taps - p[3], taps - p[4])
     return kernel / kernel.sum()
 
 
 def ellipse(p: FloatArray) -> tuple[float, float, float]:
     """Widths (y, x) and angle in degrees, -45 to 45, of a kernel's first three numbers."""
-    root = np.array([[np.exp(p[0]), 0], [p[2], np.exp(p[1])]])
-    values, vectors = np.linalg.eigh(root @ root.T)  # axes as (y, x)
-    near_x = int(np.argmax(np.abs(vectors[1])))
-    y, x = vectors[:, near_x]
-    angle = np.degrees(np.arctan2(y * np.sign(x), abs(x)))
-    return float(np.sqrt(values[1 - near_x])), float(np.sqrt(values[near_x])), float(angle)
+    return widths_and_turn(_root(p) @ _root(p).T)
+
+
+def _root(p: FloatArray) -> FloatArray:
+    """Cholesky root (2, 2) of a kernel's covariance, axes as (y, x)."""
+    return np.array([[np.exp(p[0]), 0], [p[2], np.exp(p[1])]])
 
 
 def correlations(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ that are only interpolated look sharp to a fusion method but aren't, which costs
 
 from __future__ import annotations
 
-from math import ceil, log, pi, sqrt
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.io.nesting import Place
 from hsfuse.io.upsample import upsample, weighted_rows
+from hsfuse.optics import gaussian, sigma_from_mtf
 
 #: MTF of a coarser band at its Nyquist frequency.
 MTF = 0.3
@@ -99,24 +100,20 @@ def gains(coarse: NDArray[np.float64], fine: NDArray[np.float64]) -> FloatArray:
 
 
 def _sigma(place: Place) -> float:
-    """Of the Gaussian whose MTF at the coarse Nyquist frequency is `MTF`, in fine pixels."""
-    return place.ratio * sqrt(-2 * log(MTF)) / pi
+    """Width of the coarse sensor's PSF, in fine pixels."""
+    return sigma_from_mtf(MTF, place.ratio)
 
 
 def _weights(
     start: int, count: int, shift: float, place: Place, first: int, available: int
-) -> tuple[NDArray[np.intp], list[NDArray[np.float64]]]:
-    """The first fine pixel, counted in the window, and the weights of those from it on, for coarse pixels start, ...
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The first fine pixel (count,), counted in the window, and the weights (n, count) of those from it on.
 
-    Fine pixels outside the window weigh nothing; the others' weights aren't scaled up, which the valid share tells.
+    They are for `count` coarse pixels from `start` on. Fine pixels outside the window weigh nothing; the others'
+    weights aren't scaled up, which the valid share tells.
     """
     centre = (start + np.arange(count) + 0.5 - shift) * place.ratio - first
     low = np.floor(centre - reach(place)).astype(np.intp)
-    sigma, weights = _sigma(place), []
-    for tap in range(2 * reach(place) + 1):
-        weight = np.exp(-0.5 * ((low + tap + 0.5 - centre) / sigma) ** 2)
-        weights.append(weight)
-    total = np.sum(weights, axis=0)
-    return low, [
-        np.where((low + tap >= 0) & (low + tap < available), weight / total, 0.0) for tap, weight in enumerate(weights)
-    ]
+    pixels = low + np.arange(2 * reach(place) + 1)[:, None]
+    weights = gaussian(pixels + 0.5 - centre, _sigma(place))
+    return low, np.where((pixels >= 0) & (pixels < available), weights / weights.sum(axis=0), 0.0)

@@ -5,17 +5,18 @@ Every value depends on at most four coarse pixels to each direction, wherever a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.cube import BoolArray, FloatArray
+from hsfuse.optics import keys_weights
 
 #: Coarse pixels needed beyond those that a window covers.
 MARGIN = 2
 
-Kernel = Callable[[NDArray[np.float64]], list[NDArray[np.float64]]]
+Kernel = Callable[[NDArray[np.float64]], Iterable[NDArray[np.float64]]]
 
 
 def upsample(
@@ -23,11 +24,11 @@ def upsample(
 ) -> tuple[FloatArray, BoolArray]:
     """Values and validity (H, W) at fractional pixel centres `rows` (H,), `cols` (W,) of coarse values (h, w).
 
-    Cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711, a = -1/2); beside an invalid pixel linear between the
+    Cubic convolution (Keys 1981); beside an invalid pixel linear between the
     valid ones. A fine pixel is valid when the coarse pixel that it lies in is. Beyond the border it is invalid.
     """
     filled = np.where(valid, values, np.float32(0))
-    smooth = _separable(filled, rows, cols, _cubic)
+    smooth = _separable(filled, rows, cols, keys_weights)
     inside = _inside(rows, values.shape[0])[:, None] & _inside(cols, values.shape[1])
     if valid.all():
         return smooth, inside
@@ -57,7 +58,7 @@ def _along_rows(values: FloatArray, at: NDArray[np.float64], kernel: Kernel) -> 
     return weighted_rows(values, (base - 1).astype(np.intp), kernel(at - base))
 
 
-def weighted_rows(values: FloatArray, first: NDArray[np.intp], weights: Sequence[NDArray[np.float64]]) -> FloatArray:
+def weighted_rows(values: FloatArray, first: NDArray[np.intp], weights: Iterable[NDArray[np.float64]]) -> FloatArray:
     """Sums (n, w) of rows (h, w): of rows first, first + 1, ... (n,) times one array of weights (n,) each.
 
     The first and last row go on beyond the border.
@@ -68,19 +69,9 @@ def weighted_rows(values: FloatArray, first: NDArray[np.intp], weights: Sequence
     return out
 
 
-def _cubic(t: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Weights of the pixels at -1, 0, 1, 2 for a position 0 <= t < 1."""
-    return [
-        ((2 - t) * t - 1) * t / 2,
-        ((3 * t - 5) * t * t + 2) / 2,
-        ((4 - 3 * t) * t + 1) * t / 2,
-        (t - 1) * t * t / 2,
-    ]
-
-
 def _linear(t: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [np.zeros_like(t), 1 - t, t, np.zeros_like(t)]
 
 
-def _reach(t: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    return [np.abs(weight) for weight in _cubic(t)]
+def _reach(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.abs(keys_weights(t))

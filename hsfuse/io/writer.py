@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +17,11 @@ from hsfuse.errors import OutputError, SettingError
 from hsfuse.grid import Grid
 from hsfuse.io.cog import CogSink
 from hsfuse.io.encode import Encoding, default_nodata
+from hsfuse.io.envi_sink import EnviSink
 from hsfuse.io.gdal import one_line
 from hsfuse.io.journal import Journal
 from hsfuse.io.outputs import check_output, driver_of, move_into_place, remove, temporary_files
-from hsfuse.io.sinks import TILE, EnviSink, GeoTiffSink, Product, Sink
+from hsfuse.io.sinks import TILE, GeoTiffSink, Product, Sink
 from hsfuse.io.zarr_store import ZarrSink
 
 SINKS: dict[str, Callable[[Product], Sink]] = {
@@ -39,8 +40,8 @@ class CubeWriter:
     `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. GeoTIFF tiles have
     `block` pixels a side (a multiple of 16); windows with borders at multiples of it are written once, a tile written
     in parts is compressed once for each. `options` are GDAL's creation options and `overviews` smaller versions inside
-    the file, both for GeoTIFF. Leaving the block normally moves the finished files into place; leaving it by an
-    exception, KeyboardInterrupt included, removes them.
+    the file, both for GeoTIFF. Leaving the block normally moves the finished files into place, if `publish` hasn't yet;
+    leaving it by an exception, KeyboardInterrupt included, removes them.
 
     With a `fingerprint` (GeoTIFF only) what a `checkpoint` has saved stays after a failure, and the next writer to the
     same path with the same fingerprint goes on with it; `resumed` is then the state that was saved.
@@ -80,7 +81,7 @@ class CubeWriter:
         self.resumed: dict[str, Any] | None = None
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, encoding, named, block, extra, overviews)
-        self._pixels_written = 0
+        self._pixels_written, self._published = 0, False
 
     def __enter__(self) -> CubeWriter:
         try:
@@ -134,23 +135,22 @@ class CubeWriter:
             with suppress(OSError, RasterioError):
                 self._sink.close()
             self._remove()
-            return
+        elif not self._published:
+            publish([self])
+
+    def _seal(self) -> None:
+        """Close the files and see to it that they are whole."""
         try:
-            self._finish()
-        except (OSError, RasterioError, OutputError) as failure:
-            raise self._failed(failure) from failure
+            self._sink.close()
+            self._sink.verify()
+            rows, cols = self._product.grid.shape
+            if self._pixels_written != rows * cols:
+                raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
+        except (OSError, RasterioError, OutputError) as error:
+            raise self._failed(error) from error
         except BaseException:
             self._remove()
             raise
-
-    def _finish(self) -> None:
-        self._sink.close()
-        self._sink.verify()
-        rows, cols = self._product.grid.shape
-        if self._pixels_written != rows * cols:
-            raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
-        move_into_place(self._product.files, self.files)
-        (self._journal or Journal(self.files[0], "")).clear()  # an earlier unfinished one is obsolete, too
 
     def _remove(self) -> None:
         if self._journal is not None and self._journal.load() is not None:
@@ -166,6 +166,22 @@ class CubeWriter:
         return OutputError(
             f"{self.files[0]} couldn't be written: {reason} ({free:.1f} MiB are free); nothing is left of it"
         )
+
+
+def publish(writers: Sequence[CubeWriter]) -> None:
+    """Finish several outputs that have all their pixels: they appear under their names together, or none does.
+
+    To be called inside all their blocks. Raises OutputError.
+    """
+    for writer in writers:
+        writer._seal()
+    try:
+        move_into_place([(writer._product.files, writer.files) for writer in writers])
+    except OSError as error:
+        raise writers[0]._failed(error) from error
+    for writer in writers:
+        writer._published = True
+        (writer._journal or Journal(writer.files[0], "")).clear()  # an earlier unfinished one is obsolete, too
 
 
 def _tag_name(key: str) -> str:

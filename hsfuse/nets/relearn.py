@@ -5,6 +5,8 @@ Liu, Liu, Dian, Li, "A Selective Re-learning Mechanism for Hyperspectral Fusion 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,10 +59,12 @@ class SpectralTransformer(nn.Module):
             nn.Linear(hidden, channels, bias=False),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention and feed-forward, each with a residual."""
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Attention and feed-forward, each with a residual; points that aren't `valid` (B, n) have no say in others."""
         q, k, v = self.to_qkv(self.norm(x)).chunk(3, dim=-1)
         q, k, value = (t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1) for t in (q, k, v))  # (B, head, d, n)
+        if valid is not None:
+            q, k = (t * valid[:, None, None] for t in (q, k))
         q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         attention = (q @ k.transpose(-2, -1) * self.rescale).softmax(-1)  # (B, head, d, d)
         mixed = (attention @ value).flatten(1, 2).transpose(1, 2)  # (B, n, inner)
@@ -68,17 +72,36 @@ class SpectralTransformer(nn.Module):
         return x + self.feed_forward(x)
 
 
-def relearn_points(features: Tensor, distortion: Tensor, ratio: Tensor, block: SpectralTransformer) -> Tensor:
+def relearn_points(
+    features: Tensor, distortion: Tensor, ratio: Tensor, most: float, block: SpectralTransformer
+) -> Tensor:
     """Add to `features` (B, C, H, W) the refinement of the points where `distortion` (B, H, W) is highest.
 
-    `ratio` (B,) is the share of points per sample, so that a sample's result doesn't depend on its batch mates.
+    `ratio` (B,) is the share of points, at most `most`: one per sample, whose result then doesn't depend on its batch
+    mates.
     """
-    batch, channels = features.shape[:2]
     sequence = features.flatten(2).transpose(1, 2)  # (B, H W, C)
-    counts = (ratio * sequence.shape[1]).int().tolist()
+    counts = (ratio * sequence.shape[1]).int()
+    refine = _one_by_one if features.device.type == "cpu" else partial(_at_once, most=most)
+    refined = refine(sequence, distortion.flatten(1), counts, block)
+    return (refined + sequence).transpose(1, 2).reshape(features.shape)
+
+
+def _one_by_one(sequence: Tensor, distortion: Tensor, counts: Tensor, block: SpectralTransformer) -> Tensor:
+    """The refinement (B, n, C), sample by sample: no work is done for points that aren't learned again."""
     refined = torch.zeros_like(sequence)
-    for b in range(batch):
-        if counts[b]:
-            points = distortion[b].flatten().topk(counts[b]).indices
+    for b, count in enumerate(counts.tolist()):
+        if count:
+            points = distortion[b].topk(count).indices
             refined[b, points] = block(sequence[b, points][None])[0]
-    return (refined + sequence).transpose(1, 2).reshape(batch, channels, *features.shape[2:])
+    return refined
+
+
+def _at_once(sequence: Tensor, distortion: Tensor, counts: Tensor, block: SpectralTransformer, most: float) -> Tensor:
+    """The same in one batch of as many points as there may be, for GPUs: they needn't wait to be told the counts."""
+    size = min(int(most * sequence.shape[1]) + 1, sequence.shape[1])
+    points = distortion.topk(size).indices
+    valid = torch.arange(size, device=sequence.device) < counts[:, None]
+    at = points[..., None].expand(-1, -1, sequence.shape[2])
+    refined = block(sequence.gather(1, at), valid) * valid[..., None]
+    return torch.zeros_like(sequence).scatter(1, at, refined.to(sequence.dtype))

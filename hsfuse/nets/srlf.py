@@ -124,7 +124,7 @@ class SpatialRelearning(nn.Module):
             similarity = ssim_map(pseudo, obs.y)  # (B, H, W)
             ratio = (self.keep * (1 - similarity.mean((1, 2)))).clamp(0, self.keep)
         features = self.embed(torch.cat([z, obs.guide], 1))
-        return relearn_points(features, -similarity, ratio, self.block), ratio
+        return relearn_points(features, -similarity, ratio, self.keep, self.block), ratio
 
 
 class SpectralRelearning(nn.Module):
@@ -132,6 +132,7 @@ class SpectralRelearning(nn.Module):
 
     def __init__(self, cfg: SRLFConfig) -> None:
         super().__init__()
+        self.keep = cfg.keep
         self.embed = conv1x1(2 * cfg.channels, cfg.channels)
         self.block = SpectralTransformer(cfg.channels)
         self.up = upsampler(cfg.channels, cfg.scale)
@@ -143,7 +144,7 @@ class SpectralRelearning(nn.Module):
         with torch.no_grad():
             angle = angle_map(pseudo * unit, obs.x * unit)
         features = self.embed(torch.cat([pseudo, obs.x], 1))
-        return self.up(relearn_points(features, angle, ratio, self.block))
+        return self.up(relearn_points(features, angle, ratio, self.keep, self.block))
 
 
 class SRLF(nn.Module):

@@ -11,11 +11,8 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
 from hsfuse.cube import BoolArray, FloatArray
-from hsfuse.physics import ObservationModel
-from hsfuse.warp.kernel import keys_slopes, keys_weights
-
-#: Share of its PSF's weight that an LR pixel must have on valid MSI pixels.
-MIN_WEIGHT = 0.99
+from hsfuse.optics import keys_slopes, keys_weights
+from hsfuse.physics import MIN_PSF_WEIGHT, ObservationModel
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Block:
             part = np.stack([_both(planes, down[i], right[j]) for i, j in ((0, 0), (1, 0), (0, 1))])
             total = part if total is None else total + part
         assert total is not None
-        valid = (total[0, -1] >= MIN_WEIGHT) & self.lr_mask
+        valid = (total[0, -1] >= MIN_PSF_WEIGHT) & self.lr_mask
         weight = np.where(valid, total[:, -1], np.array([1, 0, 0], np.float32)[:, None, None])
         data = total[0, :-1] / weight[0]
         slopes = (total[1:, :-1] - data * weight[1:, None]) / weight[0]

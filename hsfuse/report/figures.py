@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
+from hsfuse.optics import ABSORPTION_NM
 from hsfuse.quicklook import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
@@ -22,8 +23,6 @@ COLOUR_MAPS = {
     "hsi_sam": "cividis",
     "msi_rmse": "cividis",
 }
-#: Ranges of strong water vapour absorption, in nm: sensors see next to nothing there.
-ABSORPTION_NM = ((1350, 1450), (1800, 1950))
 #: Top of a map's colour bar, as a percentile of the map: single bad pixels shall not darken the rest.
 TOP_PERCENTILE = 99.0
 #: Curves worth a chart, in this order, with their titles.

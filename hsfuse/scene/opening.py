@@ -12,7 +12,8 @@ from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, SettingError
 from hsfuse.estimation import match_radiometry
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
-from hsfuse.io.quantity import different_dates, settle_quantity
+from hsfuse.io.quantity import different_dates, name_quantity, settle_quantity
+from hsfuse.optics import ABSORPTION_NM
 from hsfuse.patches import sample_scene
 from hsfuse.physics import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf, sigma_from_mtf
 from hsfuse.registration import judge, register
@@ -24,8 +25,6 @@ from hsfuse.warp import Nesting, nest
 
 #: The name that has the response estimated.
 ESTIMATE = "estimate"
-#: Strong water vapour absorption in nm: next to no light comes through.
-ABSORPTION_NM = ((1350.0, 1450.0), (1800.0, 1950.0))
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 #: MSI pixels sampled to compare the two images' radiometry.
@@ -87,6 +86,8 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
         weights=covered.matrix,
         matched=settings.match_radiometry == "auto",
     )
+    notes += name_quantity(low, high)
+    pair.hsi.quantity = low.quantity
     return replace(pair, notes=notes)
 
 

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from hsfuse.optics import Floats, gaussian_mtf, keys_weights
 
-#: Weights of the taps at -1, 0, 1, 2 (rows) as polynomials of the fraction (columns: its powers 0 to 3), with Keys'
-#: parameter -1/2 as in GDAL's cubic convolution (Keys 1981, eq. 15 and 19).
-KEYS = np.array([[0, -1, 2, -1], [2, 0, -5, 3], [0, 1, 4, -3], [0, 0, -1, 1]]) / 2
 #: Sub-pixel fractions and frequencies (cycles a pixel, up to Nyquist) over which blur is averaged.
 PHASES, FREQUENCIES = 64, np.linspace(0.005, 0.5, 100)
 #: Variances (pixels squared) that are tried: those of no blur to twice the worst of linear interpolation.
 VARIANCES = np.linspace(0, 0.25, 501)
-
-
-def keys_weights(fraction: Floats | float) -> Floats:
-    """Weights (4, ...) of the taps at -1, 0, 1, 2 for a point `fraction` (0 to 1) behind tap 0."""
-    f = np.asarray(fraction, np.float64)
-    return np.tensordot(KEYS, np.stack([f**0, f, f**2, f**3]), 1)
-
-
-def keys_slopes(fraction: float) -> Floats:
-    """Derivative (4,) of `keys_weights` by the fraction."""
-    return KEYS[:, 1:] @ np.array([1, 2 * fraction, 3 * fraction**2])
 
 
 def keys_transfer(frequencies: Floats, fractions: Floats | None = None) -> Floats:
@@ -47,7 +32,6 @@ def resampling_variance(sigma: float, fractions: Floats | None = None) -> float:
     in least squares over frequencies n up to Nyquist, to exp(-2 pi^2 sigma^2 n^2) times `keys_transfer`, each weighted
     with the power it has in natural scenes, 1 / n (Field 1987: 1 / n^2 a unit of area of the frequency plane).
     """
-    optics = np.exp(-2 * np.pi**2 * sigma**2 * FREQUENCIES**2)
-    wanted = optics * keys_transfer(FREQUENCIES, fractions)
-    trials = optics * np.exp(-2 * np.pi**2 * VARIANCES[:, None] * FREQUENCIES**2)
+    wanted = gaussian_mtf(sigma, FREQUENCIES) * keys_transfer(FREQUENCIES, fractions)
+    trials = gaussian_mtf(np.sqrt(sigma**2 + VARIANCES)[:, None], FREQUENCIES)
     return float(VARIANCES[(np.square(trials - wanted) / FREQUENCIES).sum(axis=1).argmin()])

@@ -6,7 +6,8 @@ value = DN * gain + offset for each band, by the format specifications EN-PCV-IC
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +22,17 @@ from hsfuse.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products.dates import iso_time
 from hsfuse.io.products.detectors import LARGEST
-from hsfuse.io.products.parts import ProductFiles, read_part
+from hsfuse.io.products.parts import RASTERS, ProductFiles, find_product, holds, read_part
 from hsfuse.io.products.xml import elements, number, parse_xml, plain_name, text
 from hsfuse.io.raster import RasterReader
-from hsfuse.io.reader import Role
+from hsfuse.io.reader import Quantity, Role
 from hsfuse.io.units import to_nm, widths_to_nm
 
 #: The specifications' background value, used (and said) when neither the image nor the metadata name one.
 BACKGROUND = -32768
+
+#: Levels on one grid, and what their values are.
+QUANTITIES: dict[str, Quantity] = {"L2A": "reflectance", "L1C": "radiance"}
 
 #: Rows and columns of the look that finds the bands without values.
 _LOOK = 48
@@ -66,6 +70,50 @@ class Flag:
         """Where raw (h, w) is masked."""
         found = raw.astype(np.int64) & self.bits
         return np.isin(found, self.values) if self.values else found != 0
+
+
+#: Quality file -> its bands (0-based), each with what of it masks a pixel and the word for that.
+Layers = Mapping[Path, Sequence[tuple[int, Flag, str]]]
+
+
+@dataclass(frozen=True)
+class Mission:
+    """What tells a mission's products from others.
+
+    `files` is a pattern of file names with the groups name, level and part, `entries` one of the parts that stand for
+    the product; `unfit` says what is wrong with levels not in `QUANTITIES`.
+    """
+
+    name: str
+    files: re.Pattern[str]
+    entries: str
+    bands: BandNames
+    unfit: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a folder or archive has the mission's files, or a file is one that stands for its product."""
+        return holds(path, self.files, self.entries)
+
+    def open(
+        self, path: Path, role: Role, quality: Callable[[ProductFiles], tuple[Layers, str | None]]
+    ) -> LayeredReader:
+        """The product's bands (C, H, W), masked by the layers that `quality` finds; it also tells those it misses.
+
+        InputError for what is missing or broken.
+        """
+        files = find_product(path, self.files, self.name)
+        level = self.files.match(f"{files.name}-METADATA.XML")["level"].upper()  # type: ignore[index]
+        if level not in QUANTITIES:
+            raise InputError(f"{files.name} is {self.name} {level}, {self.unfit}; wanted L2A or L1C")
+        metadata = read_metadata(files)
+        image = files.get("SPECTRAL_IMAGE", RASTERS)
+        layers, missing = quality(files)
+        reader = assemble(path, role, image, metadata, band_facts(*metadata, self.bands), layers)
+        reader.quantity = QUANTITIES[level]
+        reader.tags["PRODUCT"] = f"{self.name} {level}, {files.name}"
+        if missing is not None:
+            reader.notes.append(f"{files.name}: lacks {missing}")
+        return reader
 
 
 def read_metadata(files: ProductFiles) -> tuple[Path, Element]:
@@ -108,7 +156,7 @@ def assemble(
     image: Path,
     metadata: tuple[Path, Element],
     bands: Sequence[BandFacts],
-    layers: Mapping[Path, Sequence[tuple[int, Flag, str]]],
+    layers: Layers,
 ) -> LayeredReader:
     """The cube (C, H, W) of a spectral image, masked where a flag of a quality layer (bands 0-based) says so.
 

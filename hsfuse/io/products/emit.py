@@ -22,8 +22,8 @@ from rasterio.windows import Window
 from hsfuse.cube import BoolArray, Spectrum
 from hsfuse.errors import InputError
 from hsfuse.grid import Grid
-from hsfuse.io.products.dates import iso_time
 from hsfuse.io.products.hdf5 import (
+    Hdf5Reader,
     attribute,
     bands_of,
     dataset,
@@ -37,8 +37,7 @@ from hsfuse.io.products.hdf5 import (
 )
 from hsfuse.io.products.ortho import Lookup, gather, read_lookup
 from hsfuse.io.products.parts import one_of, whole_files
-from hsfuse.io.reader import CubeReader, Role
-from hsfuse.io.units import to_nm, widths_to_nm
+from hsfuse.io.reader import Role
 
 if TYPE_CHECKING:
     import h5py
@@ -63,18 +62,10 @@ def open_product(path: Path, role: Role) -> EmitReader:
     return EmitReader(one_of(path, whole_files(path, _FILE), "EMIT products"), role)
 
 
-class EmitReader(CubeReader):
+class EmitReader(Hdf5Reader):
     """An open EMIT product on its map grid."""
 
-    def __init__(self, path: Path, role: Role = "raster") -> None:
-        super().__init__(path, role)
-        self._mask_file: h5py.File | None = None
-        self._file = open_hdf5(path)
-        try:
-            self._describe()
-        except BaseException:
-            self.close()
-            raise
+    _mask_file: h5py.File | None = None
 
     def _describe(self) -> None:
         kind = _FILE.match(self.path.name)["kind"]  # type: ignore[index]
@@ -87,17 +78,14 @@ class EmitReader(CubeReader):
         self.grid = _grid(self._file, self._glt[0].shape)
         self._describe_bands()
         self._describe_mask()
-        self.tags["PRODUCT"] = f"EMIT {kind.replace('_', ' ')}, {self.path.stem}"
-        if (acquired := iso_time(text(attribute(self._file, "time_coverage_start")))) is not None:
-            self.tags["ACQUIRED"] = acquired
+        self._tag(f"EMIT {kind.replace('_', ' ')}", attribute(self._file, "time_coverage_start"))
 
     def _describe_bands(self) -> None:
         count = self._cube.shape[2]
         said = {name: self._per_band(name) for name in ("wavelengths", "fwhm", "good_wavelengths")}
-        centres, factor, note = to_nm(floats(self._file, said["wavelengths"], f"{_BANDS}/wavelengths", count), "nm")
-        widths, width_note = widths_to_nm(floats(self._file, said["fwhm"], f"{_BANDS}/fwhm", count), factor)
-        for told in filter(None, (note, width_note)):
-            self._note(told)
+        centres, widths = self._in_nm(
+            *(floats(self._file, said[name], f"{_BANDS}/{name}", count) for name in ("wavelengths", "fwhm"))
+        )
         good = said["good_wavelengths"]
         if good is not None:
             good = tuple(g == 1 for g in floats(self._file, good, f"{_BANDS}/good_wavelengths", count))
@@ -156,7 +144,7 @@ class EmitReader(CubeReader):
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        super().close()
         if self._mask_file is not None:
             self._mask_file.close()
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hsfuse.errors import InputError
 from hsfuse.io.layers import LayeredReader
-from hsfuse.io.products.dlr import BandNames, Flag, assemble, band_facts, read_metadata
-from hsfuse.io.products.parts import RASTERS, find_product, holds
+from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
+from hsfuse.io.products.parts import RASTERS, ProductFiles
 from hsfuse.io.reader import Role
 
 #: Quality layer -> what of it masks a pixel: background, cloud, cloud shadow, haze, medium and thick cirrus, pixels
@@ -28,38 +27,31 @@ MASKING = {
     "QL_QUALITY_TESTFLAGS": (Flag(0b110000), "saturated"),
 }
 
-QUANTITIES = {"L2A": "reflectance", "L1C": "radiance"}
-
-_NAMES = BandNames("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
 _FILE = re.compile(
     r"(?P<name>ENMAP\d\d-_*(?P<level>L\d[A-Z])-.+?)-(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE
 )
+_NAMES = BandNames("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
 _ENTRIES = r"METADATA\.XML$|SPECTRAL_IMAGE(_\w+)?\.(tiff?|bsq|bil|bip|hdr)$"
+_ENMAP = Mission("EnMAP", _FILE, _ENTRIES, _NAMES, "whose detectors aren't on one grid")
 
 
 def recognises(path: Path) -> bool:
     """A folder or archive with ENMAP01-____L2A-* files, or that product's METADATA.XML or SPECTRAL_IMAGE."""
-    return holds(path, _FILE, _ENTRIES)
+    return _ENMAP.recognises(path)
 
 
 def open_product(path: Path, role: Role) -> LayeredReader:
     """The product's bands (224, H, W), masked by its quality layers; InputError for what is missing or broken."""
-    files = find_product(path, _FILE, "EnMAP")
-    level = _FILE.match(f"{files.name}-METADATA.XML")["level"].upper()  # type: ignore[index]
-    if level not in QUANTITIES:
-        raise InputError(f"{files.name} is EnMAP {level}, whose detectors aren't on one grid; wanted L2A or L1C")
-    metadata = read_metadata(files)
-    image = files.get("SPECTRAL_IMAGE", RASTERS)
-    found = {name: file for name in MASKING if (file := files.find(name, RASTERS)) is not None}
-    layers = {file: [(0, *MASKING[name])] for name, file in found.items()}
-    bands = band_facts(*metadata, _NAMES)
-    reader = assemble(path, role, image, metadata, bands, layers)
-    reader.quantity = QUANTITIES[level]  # type: ignore[assignment]
-    reader.tags["PRODUCT"] = f"EnMAP {level}, {files.name}"
-    if missing := [name for name in MASKING if name not in found]:
-        reader.notes.append(f"{files.name}: lacks {', '.join(missing)}; what they would mask stays")
+    reader = _ENMAP.open(path, role, _quality)
     _tell_overlap(reader)
     return reader
+
+
+def _quality(files: ProductFiles) -> tuple[Layers, str | None]:
+    found = {name: file for name in MASKING if (file := files.find(name, RASTERS)) is not None}
+    missing = ", ".join(name for name in MASKING if name not in found)
+    layers = {file: [(0, *MASKING[name])] for name, file in found.items()}
+    return layers, f"{missing}; what they would mask stays" if missing else None
 
 
 def _tell_overlap(reader: LayeredReader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.errors import InputError
+from hsfuse.io.products.dates import iso_time
+from hsfuse.io.reader import CubeReader, Role
+from hsfuse.io.units import to_nm, widths_to_nm
 
 if TYPE_CHECKING:
     import h5py
@@ -19,6 +23,43 @@ if TYPE_CHECKING:
 _GAP = 8
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+class Hdf5Reader(CubeReader):
+    """An open product in one HDF5 file; a subclass says by `_describe` what it is. The file is closed if that fails."""
+
+    def __init__(self, path: Path, role: Role = "raster") -> None:
+        super().__init__(path, role)
+        self._file = open_hdf5(path)
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _describe(self) -> None:
+        """Set what a reader says of itself; InputError for what is missing or broken."""
+
+    def _in_nm(
+        self, centres: Sequence[float], widths: Sequence[float]
+    ) -> tuple[tuple[float, ...], tuple[float, ...] | None]:
+        """Bands' centres and widths in nm, which the file says they are in; what is doubtful is noted."""
+        centres_nm, factor, note = to_nm(centres, "nm")
+        widths_nm, width_note = widths_to_nm(widths, factor)
+        for told in filter(None, (note, width_note)):
+            self._note(told)
+        return centres_nm, widths_nm
+
+    def _tag(self, product: str, start: object) -> None:
+        """Tags on the product and on when it was taken, where the attribute `start` says so."""
+        self.tags["PRODUCT"] = f"{product}, {self.path.stem}"
+        if (acquired := iso_time(text(start))) is not None:
+            self.tags["ACQUIRED"] = acquired
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def open_hdf5(path: Path) -> h5py.File:

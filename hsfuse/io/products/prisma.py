@@ -20,13 +20,11 @@ from rasterio.windows import Window
 
 from hsfuse.cube import BoolArray, Spectrum
 from hsfuse.errors import InputError
-from hsfuse.io.products.dates import iso_time
 from hsfuse.io.products.detectors import merged
-from hsfuse.io.products.hdf5 import attribute, bands_of, open_hdf5, optional, picks, slab, text
+from hsfuse.io.products.hdf5 import Hdf5Reader, attribute, bands_of, optional, picks, slab
 from hsfuse.io.products.parts import one_of, whole_files
 from hsfuse.io.products.prisma_metadata import check_level, read_detector, read_grid
-from hsfuse.io.reader import CubeReader, Role
-from hsfuse.io.units import to_nm, widths_to_nm
+from hsfuse.io.reader import Role
 
 if TYPE_CHECKING:
     import h5py
@@ -54,17 +52,8 @@ def open_product(path: Path, role: Role) -> PrismaReader:
     return PrismaReader(one_of(path, whole_files(path, _FILE), "PRISMA products"), role)
 
 
-class PrismaReader(CubeReader):
+class PrismaReader(Hdf5Reader):
     """An open PRISMA L2D product."""
-
-    def __init__(self, path: Path, role: Role = "raster") -> None:
-        super().__init__(path, role)
-        self._file = open_hdf5(path)
-        try:
-            self._describe()
-        except BaseException:
-            self.close()
-            raise
 
     def _describe(self) -> None:
         file = self._file
@@ -80,10 +69,8 @@ class PrismaReader(CubeReader):
         if self._angle is not None and self._angle.shape != shapes[0]:
             self._angle = None
         self._describe_bands()
-        self.tags["PRODUCT"] = f"PRISMA L2D, {self.path.stem}"
+        self._tag("PRISMA L2D", attribute(file, "Product_StartTime"))
         self.tags["MASK"] = "beyond the swath; invalid in L1; saturated"
-        if (acquired := iso_time(text(attribute(file, "Product_StartTime")))) is not None:
-            self.tags["ACQUIRED"] = acquired
 
     def _describe_bands(self) -> None:
         detectors = self._detectors
@@ -93,10 +80,9 @@ class PrismaReader(CubeReader):
         self.scales = np.array([detectors[d].scale for d, _ in self._bands])
         self.offsets = np.array([detectors[d].offset for d, _ in self._bands])
         self.nodata_values = [None] * len(self._bands)
-        centres, factor, note = to_nm([detectors[d].centres_nm[b] for d, b in self._bands], "nm")
-        widths, width_note = widths_to_nm([detectors[d].fwhm_nm[b] for d, b in self._bands], factor)
-        for told in filter(None, (note, width_note)):
-            self._note(told)
+        centres, widths = self._in_nm(
+            [detectors[d].centres_nm[b] for d, b in self._bands], [detectors[d].fwhm_nm[b] for d, b in self._bands]
+        )
         good = self._good()
         self.spectrum = Spectrum(centres, widths, None, good)
         left = sum(sum(c > 0 for c in d.centres_nm) for d in detectors) - len(self._bands)
@@ -150,10 +136,6 @@ class PrismaReader(CubeReader):
             shape = np.broadcast_to(True, self.grid.shape)
             return np.asarray(shape[rows, cols])
         return np.asarray(slab(self._angle, (rows, cols)) != 0)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _runs(window: Window, shape: tuple[int, int] | None) -> tuple[list[slice], NDArray[np.int64]]:

@@ -36,6 +36,17 @@ def store_row_sums(typingctx: Any, target: Any, position: Any, stride: Any, rows
     return types.void(target, types.intp, types.intp, rows, types.intp), codegen
 
 
+def _along(builder: Any, start: Any, i: Any, stride: Any) -> Any:
+    """The index start + i stride, for i a number or a value."""
+    return builder.add(start, builder.mul(ir.Constant(stride.type, i) if isinstance(i, int) else i, stride))
+
+
+def _vectors(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> list[Any]:
+    """Pointers to the VECTORS vectors of an array from `start` on."""
+    starts = [builder.add(start, ir.Constant(start.type, j * LANES)) for j in range(VECTORS)]
+    return [_pointer(context, builder, kind, array, index) for index in starts]
+
+
 @intrinsic
 def product(
     typingctx: Any, x: Any, at: Any, pixel: Any, step: Any, count: Any, weights: Any, first: Any, stride: Any,
@@ -50,29 +61,22 @@ def product(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         x, at, pixel, step, count, weights, first, stride, bias, out, into, apart = args
-
-        def index(value: int) -> ir.Constant:
-            return ir.Constant(at.type, value)
-
-        def vector(kind: Any, array: Any, start: Any, j: int) -> Any:
-            return _pointer(context, builder, kind, array, builder.add(start, index(j * LANES)))
-
-        begin = [builder.load(vector(kinds[8], bias, first, j), align=4) for j in range(VECTORS)]
+        begin = [builder.load(v, align=4) for v in _vectors(context, builder, kinds[8], bias, first)]
         sums = [[cgutils.alloca_once_value(builder, v) for v in begin] for _ in range(PIXELS)]
         data = context.make_array(kinds[0])(context, builder, x).data
         with cgutils.for_range(builder, count) as loop:
-            row = builder.add(first, builder.mul(loop.index, stride))
-            factors = [builder.load(vector(kinds[5], weights, row, j), align=4) for j in range(VECTORS)]
-            place = builder.add(at, builder.mul(loop.index, step))
+            row = _along(builder, first, loop.index, stride)
+            factors = [builder.load(v, align=4) for v in _vectors(context, builder, kinds[5], weights, row)]
+            place = _along(builder, at, loop.index, step)
             for p in range(PIXELS):
-                single = builder.load(builder.gep(data, [builder.add(place, builder.mul(index(p), pixel))]))
+                single = builder.load(builder.gep(data, [_along(builder, place, p, pixel)]))
                 value = _broadcast(builder, single)
                 for slot, factor in zip(sums[p], factors, strict=True):
                     builder.store(_fma(builder, value, factor, builder.load(slot)), slot)
         for p in range(PIXELS):
-            start = builder.add(into, builder.mul(index(p), apart))
-            for j in range(VECTORS):
-                builder.store(builder.load(sums[p][j]), vector(kinds[9], out, start, j), align=4)
+            places = _vectors(context, builder, kinds[9], out, _along(builder, into, p, apart))
+            for slot, place in zip(sums[p], places, strict=True):
+                builder.store(builder.load(slot), place, align=4)
         return context.get_dummy_value()
 
     intp = types.intp
