@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from hsfuse.srf import load_srf
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hsfuse' has no attribute {name!r}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import rasterio
 from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, Waves, square
 
 from hsfuse.cube import Spectrum
-from hsfuse.errors import GridError, SettingError
+from hsfuse.errors import GridError, InputError, SettingError
 from hsfuse.grid import Grid
 from hsfuse.physics import sigma_from_mtf
 from hsfuse.registration import register
 from hsfuse.scene import SceneSettings, open_scene
+from hsfuse.scene.likeness import misnamed
 from hsfuse.srf import load_srf
 
 HSI = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
@@ -65,6 +69,7 @@ def test_any_grid_is_brought_onto_the_msi_s(tmp_path, side, turn, crs):
         assert pair.scale == round(side / 10)
         assert misfit(pair) < 0.05
         assert pair.warped == (side != 40.0 or turn != 0)
+        assert pair.summary()["HSI"].startswith(f"{files[0]} ({low.describe()}, 31 of 31 bands")  # the file's own grid
         left = register(pair, pair.warped)
     assert left.length * pair.scale < 0.1
 
@@ -156,3 +161,59 @@ def test_response_and_psf_are_estimated_from_the_pair(tmp_path, psf):
     assert (y, x) == pytest.approx((0.3, 0.3), abs=0.05)
     with open_scene(*files, SceneSettings("sentinel2a", mtf=0.1)) as pair:
         assert unknown < misfit(pair)
+
+
+def rewritten(files, change, **profile):
+    """The pair's files with the MSI's numbers changed; its band names and tags stay."""
+    with rasterio.open(files[1]) as source:
+        data, names, how = source.read(), source.descriptions, source.profile
+        tags = [source.tags(i) for i in source.indexes]
+    path = files[1].with_name("changed.tif")
+    with rasterio.open(path, "w", **{**how, **profile}) as out:
+        out.write(change(data))
+        out.descriptions = names
+        for i, told in enumerate(tags, 1):
+            out.update_tags(i, **told)
+    return files[0], path
+
+
+STRANGE = {
+    "another place": (lambda data: data[:, ::-1, ::-1], "no MSI band follows the HSI"),
+    "nothing": (lambda data: np.full_like(data, 0.2), "every MSI band of .* is constant"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_images_that_do_not_belong_together_are_refused(tmp_path, case):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+    change, told = STRANGE[case]
+    strange = rewritten((files.hsi, files.msi), change)
+    with pytest.raises(InputError, match=told):
+        open_scene(*strange, SceneSettings("sentinel2a", register="off"))
+    for settings, strict in (("off", True), ("auto", False)):
+        how = SceneSettings("sentinel2a", register="off", match_radiometry=settings)
+        if case == "nothing" and strict:
+            continue
+        with open_scene(*strange, how, strict=strict) as pair:
+            assert len(pair.warnings) == 1
+
+
+def test_one_empty_band_is_left_out_and_told(tmp_path):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+
+    def without_red(data):
+        data[2] = 0
+        return data
+
+    with open_scene(*rewritten((files.hsi, files.msi), without_red), SceneSettings("sentinel2a")) as pair:
+        assert pair.msi_names == ("B2", "B3", "B8")
+        assert pair.warnings == ["MSI bands left out, they are empty: B4"]
+
+
+def test_wavelengths_of_another_sensor_are_told():
+    """Landsat's B8 is panchromatic, Sentinel-2's near infrared."""
+    msi = SimpleNamespace(spectrum=Spectrum((492.0, 560.0, 665.0, 833.0)))
+    assert not misnamed(msi, range(4), load_srf("sentinel2a"), BANDS)
+    (told,) = misnamed(msi, range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))
+    assert "B8 at 592 nm for 833 nm" in told
+    assert not misnamed(SimpleNamespace(spectrum=MSI), range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))

@@ -17,7 +17,6 @@ from hsfuse.scene import SceneSettings, open_scene
 from hsfuse.streaming import plan_tiles
 from hsfuse.tilework import Behind, TileFuser, ahead, batches
 
-
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
 ITERATED = 2e-4
 

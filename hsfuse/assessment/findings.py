@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import hypot
+from typing import Any
 
 import numpy as np
 
-from hsfuse.assessment.checks import SEEN_WEIGHT
+from hsfuse.assessment.checks import PAIR, seen_bands
 from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
+from hsfuse.assessment.settings import recorded
 from hsfuse.metrics import MetricResult, NoReferenceMetrics
+from hsfuse.scene import ESTIMATE
 
 #: A gain between fused cube and MSI this far from 1 is told.
 GAIN_TOLERANCE = 0.05
@@ -18,7 +22,11 @@ CONSISTENCY_LIMIT = 0.1
 #: A shift between MSI and LRHSI from half an MSI pixel on costs quality.
 SHIFT_LIMIT_PX = 0.4
 #: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
-BLIND_RANGE_NM = 100.0
+BLIND_RANGE_NM = 40.0
+#: How the warning about them begins.
+BLIND = "No MSI band sees"
+#: Where leaves' reflectance rises, in nm, the share of it that a range must hold, and the widest range named after it.
+RED_EDGE_NM, RED_EDGE_SHARE, NAMED_NM = (700.0, 750.0), 0.5, 150.0
 
 
 def warn(
@@ -29,7 +37,7 @@ def warn(
     shift: tuple[float, float] | None,
 ) -> list[str]:
     """All warnings, most general first."""
-    out = []
+    out = [] if inputs.observed is None else [PAIR + _sentence(told) for told in inputs.observed.pair.warnings]
     share = valid_pixels / (inputs.shape[0] * inputs.shape[1])
     if share < 0.999:
         out.append(f"{1 - share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.")
@@ -38,6 +46,22 @@ def warn(
     if inputs.observed is None or without is None or result is None:
         return out
     return out + _inconsistent(result) + _misplaced(shift) + _gains(inputs.observed, without) + _blind(inputs)
+
+
+def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> list[str]:
+    """A warning where the response isn't the one that the fused file records; an estimated one may differ."""
+    record = provenance.get("srf")
+    then = record.get("sha256") if isinstance(record, Mapping) else None
+    if observed is None or not then or then == observed.pair.response.sha256 or recorded(provenance, "srf") == ESTIMATE:
+        return []
+    return [
+        f"The cube was fused with another spectral response than {observed.pair.response.source} holds now: what is said "
+        "of its agreement with the MSI is about this one."
+    ]
+
+
+def _sentence(told: str) -> str:
+    return told[0].upper() + told[1:] + ("" if told.endswith("?") else ".")
 
 
 def _inconsistent(result: MetricResult) -> list[str]:
@@ -91,14 +115,22 @@ def _blind(inputs: Inputs) -> list[str]:
     ranges = blind_ranges(inputs.wavelengths_nm, inputs.observed.model.srf.numpy())
     if not ranges:
         return []
-    told = ", ".join(f"{low:.0f} to {high:.0f} nm" for low, high in ranges)
-    return [f"No MSI band sees {told}: fine detail there is inferred from other wavelengths, not measured."]
+    told = ", ".join(_range_words(*limits) for limits in ranges)
+    return [f"{BLIND} {told}: fine detail there is inferred from other wavelengths, not measured."]
+
+
+def _range_words(low: float, high: float) -> str:
+    """A range in nm, with the red edge by name where it lies there."""
+    told, (start, end) = f"{low:.0f} to {high:.0f} nm", RED_EDGE_NM
+    if min(high, end) - max(low, start) < RED_EDGE_SHARE * (end - start):
+        return told
+    return f"the red edge ({told})" if high - low <= NAMED_NM else f"{told} (with the red edge)"
 
 
 def blind_ranges(wavelengths_nm: Floats, srf: Floats) -> list[tuple[float, float]]:
     """Ranges of the HSI's wavelengths (C,) that no row of R (c, C) weighs, at least `BLIND_RANGE_NM` wide."""
     order = np.argsort(wavelengths_nm)
-    seen = (srf > SEEN_WEIGHT * srf.max(axis=1, keepdims=True)).any(axis=0)[order]
+    seen = seen_bands(srf)[order]
     edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(int)))
     nm = wavelengths_nm[order]
     runs = [(float(nm[a]), float(nm[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -15,6 +15,7 @@ from hsfuse.cube import Cube
 from hsfuse.errors import GridError, InputError, SettingError
 from hsfuse.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
+from hsfuse.io.quantity import follow_quantity
 from hsfuse.physics import ObservationModel
 from hsfuse.scene import ScenePair, open_scene
 from hsfuse.srf import covered_bands
@@ -124,7 +125,7 @@ def _centres(source: Source) -> np.ndarray | None:
 
 def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[str]) -> Source:
     reader = stack.enter_context(open_cube(path, role="raster"))
-    notes += reader.notes
+    notes += [*reader.notes, *follow_quantity(reader, fused.reader)]
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
 
@@ -206,7 +207,7 @@ def _observed(
     if hsi is None or msi is None:
         missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
-    pair = stack.enter_context(open_scene(hsi, msi, settings.for_scene()))
+    pair = stack.enter_context(open_scene(hsi, msi, settings.for_scene(), strict=False))
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hsfuse.io import Paths
 from hsfuse.scene import SceneSettings
 
 __all__ = ["FuseSettings", "FusionResult", "fit_fuser", "fuse", "fuse_and_report", "pick_device", "run_fusion"]
+
+log = logging.getLogger(__name__)
 
 
 def fuse(
@@ -48,5 +51,9 @@ def fuse_and_report(
     if report is not None and not settings.dry_run:
         scene = settings.scene
         made = assess(output, hsi=hsi, msi=msi, srf=scene.srf, msi_bands=scene.msi_bands, qa=settings.output.qa)
+        told = {text.rstrip(".").lower() for text in result.warnings}
+        for warning in made.warnings:
+            if warning.rstrip(".").lower() not in told:
+                log.warning("%s", warning)
         write_report([made], report, overwrite=settings.output.overwrite)
     return result

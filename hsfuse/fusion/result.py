@@ -11,7 +11,9 @@ import torch
 from hsfuse import __version__
 from hsfuse.fusers import Fuser
 from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusion.resuming import file_sha256
 from hsfuse.fusion.settings import FuseSettings
+from hsfuse.model_zoo import find_model
 from hsfuse.nets.scan import backend_name
 from hsfuse.scene import ScenePair
 from hsfuse.tiling import TileGrid
@@ -26,6 +28,7 @@ class FusionResult:
     valid_share: float
     provenance: dict[str, Any]
     notes: list[str]
+    warnings: list[str]
     seconds: dict[str, float]
     dry_run: bool = False
 
@@ -46,10 +49,9 @@ class FusionResult:
         return "\n".join(lines)
 
 
-def provenance_of(
-    pair: ScenePair, fuser: Fuser, settings: FuseSettings, tiles: TileGrid, device: str
-) -> dict[str, Any]:
-    """All that is needed to say how the file was made, and to make it again."""
+def provenance_of(pair: ScenePair, settings: FuseSettings, tiles: TileGrid, device: str) -> dict[str, Any]:
+    """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
+    named = settings.model not in ("auto", "none")
     return {
         "hsfuse": __version__,
         "command": settings.command,
@@ -57,8 +59,7 @@ def provenance_of(
         "settings": {**asdict(settings.scene), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "scale": pair.scale,
-        "method": fuser.describe(),
-        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLFFuser) else None,
+        "weights_sha256": file_sha256(find_model(settings.model).path) if named else None,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": settings.adapt.seed,
         "device": device,
@@ -67,6 +68,15 @@ def provenance_of(
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         "notes": pair.notes,
+        "pair_warnings": pair.warnings,
+    }
+
+
+def method_of(fuser: Fuser) -> dict[str, Any]:
+    """What the provenance says of a fitted method."""
+    return {
+        "method": fuser.describe(),
+        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLFFuser) else None,
     }
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from hsfuse.errors import SettingError
 from hsfuse.fusers import Fuser, TrainingScene, make_fuser
+from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.banded import Banded
 from hsfuse.fusers.network import SRLFFuser
-from hsfuse.fusion.result import FusionResult, provenance_of
+from hsfuse.fusion.result import FusionResult, method_of, provenance_of
+from hsfuse.fusion.resuming import fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.io import Paths
-from hsfuse.model_zoo import find_model
+from hsfuse.model_zoo import WEIGHTED, ModelRecord, find_model
 from hsfuse.nets.scan import backend_name
 from hsfuse.outputs import check_outputs, plan_bands
-from hsfuse.patches import sample_scene
+from hsfuse.patches import Filling, sample_scene
 from hsfuse.quality import QualityLayers
 from hsfuse.scene import ScenePair, open_scene
 from hsfuse.streaming import Streamer, plan_tiles
@@ -37,25 +40,38 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
     output, device = Path(output), pick_device(settings.device)
     with open_scene(hsi, msi, settings.scene) as pair:
         check_outputs(pair, output, settings.output, settings.dry_run, _model_file(settings))
-        tiles = plan_tiles(pair, make_fuser(settings.method).requirements.halo, settings.tile, settings.overlap)
-        for note in [*pair.notes, *(f"{what}: {text}" for what, text in pair.summary().items())]:
-            log.info("%s", note)
+        fuser = build_fuser(settings, pair)
+        tiles = plan_tiles(pair, fuser.requirements.halo, settings.tile, settings.overlap)
+        _tell(pair)
         if settings.dry_run:
-            plan = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
-            return _result(pair, output, settings, plan, 0.0, {})
+            told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
+            return _result(pair, output, settings, told, 0.0, {})
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        fuser = fit_fuser(pair, scene, settings, device)
+        provenance = provenance_of(pair, settings, tiles, device)
+        plan = plan_print(pair, settings, provenance) if settings.output.resume else None
+        fit = partial(fit_fuser, pair, scene, device=device)
+        fuser = _fit(fuser, pair, scene, device) if plan is None else fit_once(fit, settings, output, plan)
         fitted = time.monotonic()
-        provenance = provenance_of(pair, fuser, settings, tiles, device)
-        provenance["seconds"] = {"fit": round(fitted - start, 2)}
-        valid = _stream(pair, fuser, scene, tiles, output, settings, provenance, device)
+        provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
+        fingerprint = None if plan is None else full_print(plan, fuser)
+        valid = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
         if settings.save_model is not None and isinstance(fuser, SRLFFuser):
             fuser.save(settings.save_model, settings.save_model.stem)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if settings.output.stac:
             _write_item(pair, output, settings, provenance)
         return _result(pair, output, settings, provenance, valid, seconds)
+
+
+def _tell(pair: ScenePair) -> None:
+    """What was decided; what only matters to whoever looks for a fault, at the level of details."""
+    for warning in pair.warnings:
+        log.warning("%s", warning)
+    for note in pair.notes:
+        log.info("%s", note)
+    for what, text in pair.summary().items():
+        log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
 
 
 def _model_file(settings: FuseSettings) -> list[Path]:
@@ -67,20 +83,34 @@ def _model_file(settings: FuseSettings) -> list[Path]:
 
 
 def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
-    """The method by name; SRLF-Net with its weights and settings, as the weights' card says."""
-    turns = ensemble_turns(settings.ensemble, pair)
-    weights: Path | Literal["auto"] | None = "auto" if settings.model == "auto" else None
-    if settings.model not in ("auto", "none"):
-        record = find_model(settings.model)
-        log.info("weights: %s", record.path)
-        if record.card.kind == "bands":
-            return Banded(record.path, turns)
-        weights = record.path
-    return (
-        SRLFFuser(settings.base, weights, settings.adapt, turns=turns)
-        if settings.method == "srlf"
-        else make_fuser(settings.method)
-    )
+    """The method by name, with its weights; `srlf` with weights for one pair of sensors is `srlf-bands`."""
+    turns, record = ensemble_turns(settings.ensemble, pair), chosen_weights(settings)
+    path = None if record is None else record.path
+    if settings.method == "srlf-any":
+        return AnySensor(path)
+    if settings.method == "srlf-bands" or (settings.method == "srlf" and record and record.card.kind == "bands"):
+        return Banded(path, turns)
+    if settings.method == "srlf":
+        return SRLFFuser(settings.base, "auto" if settings.model == "auto" else path, settings.adapt, turns=turns)
+    return make_fuser(settings.method)
+
+
+def chosen_weights(settings: FuseSettings) -> ModelRecord | None:
+    """The weights that --model names; SettingError where the method has no use for them, or can't do without."""
+    if settings.model == "auto":
+        return None
+    if settings.model == "none":
+        if settings.method in WEIGHTED and settings.method != "srlf":
+            raise SettingError(f"--method {settings.method} is nothing without weights; leave out --model none")
+        return None
+    if settings.method not in WEIGHTED:
+        raise SettingError(
+            f"--model {settings.model} names weights, but --method {settings.method} uses none; leave out one of the "
+            f"two, or take one of the methods {', '.join(WEIGHTED)}"
+        )
+    record = find_model(settings.model)
+    log.info("weights: %s", record.path)
+    return record
 
 
 def ensemble_turns(asked: int, pair: ScenePair) -> int:
@@ -93,8 +123,11 @@ def ensemble_turns(asked: int, pair: ScenePair) -> int:
 
 def fit_fuser(pair: ScenePair, scene: TrainingScene, settings: FuseSettings, device: str) -> Fuser:
     """Fit the method on a sample of the scene."""
-    fuser = build_fuser(settings, pair)
-    log.info("scan backend: %s, device: %s", backend_name(torch.device(device)), device)
+    return _fit(build_fuser(settings, pair), pair, scene, device)
+
+
+def _fit(fuser: Fuser, pair: ScenePair, scene: TrainingScene, device: str) -> Fuser:
+    log.debug("scan backend: %s, device: %s", backend_name(torch.device(device)), device)
     return fuser.fit(scene, pair.model.to(device))
 
 
@@ -107,12 +140,13 @@ def _stream(
     settings: FuseSettings,
     provenance: dict[str, Any],
     device: str,
+    fingerprint: str | None,
 ) -> float:
     """Fuse all tiles into the outputs; the share of valid pixels."""
     wanted = settings.output.qa is not None
     quality = QualityLayers(fuser, scene, pair.model, settings.adapt.seed) if wanted else None
-    work = TileFuser(pair, fuser, device, quality)
-    with Streamer(work, tiles, output, settings.output, provenance) as streamer:
+    work = TileFuser(pair, fuser, device, quality, Filling.of(scene, pair.model))
+    with Streamer(work, tiles, output, settings.output, provenance, fingerprint) as streamer:
         return streamer.run()
 
 
@@ -137,4 +171,6 @@ def _result(
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
-    return FusionResult(output, shape, valid, provenance, [*pair.notes, *masked], seconds, settings.dry_run)
+    return FusionResult(
+        output, shape, valid, provenance, [*pair.notes, *masked], pair.warnings, seconds, settings.dry_run
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hsfuse.errors import OutputError, SettingError
@@ -63,7 +63,7 @@ def check_output(
     _check_folder(files[0].parent)
     existing = [file for file in (*files, *_stale_headers(files)) if os.path.lexists(file)]
     if existing and not overwrite:
-        raise OutputError(f"{existing[0]} exists already; choose another name or allow overwriting")
+        raise OutputError(f"{existing[0]} exists already; choose another name or allow overwriting (--overwrite)")
     return files
 
 
@@ -91,19 +91,56 @@ def temporary_files(files: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(file.with_name(stem + file.suffix) for file in files)
 
 
-def move_into_place(temporary: tuple[Path, ...], files: tuple[Path, ...]) -> None:
-    """Rename in order (ENVI's header comes last), and drop sidecar files of an overwritten output."""
-    for file in temporary:
-        if file.is_file():
-            _sync(file)
-    for suffix in _SIDECARS:
-        stale = Path(f"{files[0]}{suffix}")
-        if stale not in files:
-            stale.unlink(missing_ok=True)
-    for source, target in zip(temporary, files, strict=True):
-        if target.is_dir() and not target.is_symlink():  # a Zarr group, as `check_output` has made sure
-            shutil.rmtree(target)
-        os.replace(source, target)
+def move_into_place(outputs: Sequence[tuple[tuple[Path, ...], tuple[Path, ...]]]) -> None:
+    """Rename the temporary files of each output to its names, in order (ENVI's header comes last): all, or none.
+
+    What was there is put back when a rename fails; else it goes, with the sidecar files beside it.
+    """
+    moves = [pair for temporary, files in outputs for pair in zip(temporary, files, strict=True)]
+    for source, _ in moves:
+        if source.is_file():
+            _sync(source)
+    old: list[tuple[Path, Path | None]] = []
+    try:
+        for source, target in moves:
+            old.append((target, _kept(target)))
+            os.replace(source, target)
+    except BaseException:
+        for target, aside in reversed(old):
+            _put_back(target, aside)
+        raise
+    for _, aside in old:
+        if aside is not None:
+            remove(aside)
+    _drop_sidecars(files for _, files in outputs)
+
+
+def _kept(target: Path) -> Path | None:
+    """A second, hidden name for what is at an output's; None where nothing is. A file stays in its place till then."""
+    if not os.path.lexists(target):
+        return None
+    aside = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.old{target.suffix}")
+    try:
+        os.link(target, aside, follow_symlinks=False)
+    except OSError:  # a Zarr group's folder, or a file system without links
+        os.replace(target, aside)
+    return aside
+
+
+def _put_back(target: Path, aside: Path | None) -> None:
+    if aside is None or target.is_dir():
+        remove(target)
+    if aside is not None:
+        os.replace(aside, target)
+        remove(aside)  # still there if both were one file: renaming leaves links to the same alone
+
+
+def _drop_sidecars(outputs: Iterable[tuple[Path, ...]]) -> None:
+    for files in outputs:
+        for suffix in _SIDECARS:
+            stale = Path(f"{files[0]}{suffix}")
+            if stale not in files:
+                stale.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, text: str) -> None:
@@ -112,7 +149,7 @@ def write_whole(path: str | Path, text: str) -> None:
     (temporary,) = temporary_files((path,))
     try:
         temporary.write_text(text, encoding="utf-8")
-        move_into_place((temporary,), (path,))
+        move_into_place([((temporary,), (path,))])
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror}") from error
     finally:

@@ -40,7 +40,7 @@ def check_item(output: Path, grid: Grid, overwrite: bool) -> None:
     if grid.crs is None:
         raise SettingError("a STAC item needs a place on the map, but the images have no CRS; leave --stac out")
     if item_path(output).exists() and not overwrite:
-        raise OutputError(f"{item_path(output)} exists already; choose another name or allow overwriting")
+        raise OutputError(f"{item_path(output)} exists already; choose another name or allow overwriting (--overwrite)")
 
 
 def _pystac() -> Any:

@@ -135,12 +135,12 @@ def unknown_bands(
 ) -> tuple[BandMatch, SpectralResponse]:
     """The MSI file's `count` bands under their own names, and a response that is flat over the HSI's range for each.
 
-    It stands in while the response is unknown. `requested` names each file band, '-' leaves one out; SettingError when
+    It stands in while the response is unknown. `requested` names each file band, '-' or '' leaves one out; SettingError when
     it has another length, leaves out all or names one twice.
     """
     if requested is not None and len(requested) != count:
         raise SettingError(f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one")
-    texts = requested or msi.names or (None,) * count
+    texts = msi.names or (None,) * count if requested is None else [text.strip() or "-" for text in requested]
     names = [(text or "").replace(",", " ").strip() or f"B{i}" for i, text in enumerate(texts, start=1)]
     if len(set(names)) < count and requested is None:
         names = [f"B{i}" for i in range(1, count + 1)]

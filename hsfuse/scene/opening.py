@@ -10,14 +10,13 @@ import numpy as np
 
 from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, SettingError
-from hsfuse.estimation import match_radiometry
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.optics import ABSORPTION_NM
-from hsfuse.patches import sample_scene
 from hsfuse.physics import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf, sigma_from_mtf
 from hsfuse.registration import judge, register
 from hsfuse.scene.estimated import estimate_scene, unknown_bands, with_estimate
+from hsfuse.scene.likeness import compared, misnamed
 from hsfuse.scene.pair import ScenePair
 from hsfuse.scene.settings import SceneSettings
 from hsfuse.srf import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands
@@ -27,14 +26,13 @@ from hsfuse.warp import Nesting, nest
 ESTIMATE = "estimate"
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
-#: MSI pixels sampled to compare the two images' radiometry.
-SAMPLED = 192 * 192
 
 
-def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePair:
+def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool = True) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
-    InputError and GridError tell what doesn't fit.
+    InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't belong together are
+    only warned about.
     """
     stack = ExitStack()
     try:
@@ -42,8 +40,7 @@ def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePai
         high = stack.enter_context(open_cube(msi, role="MSI"))
         pair = _estimated(_matched(low, high, settings), settings, srf=settings.srf == ESTIMATE)
         pair = _registered(pair, low, settings)
-        if settings.match_radiometry == "auto":
-            pair = _radiometry(pair)
+        pair = compared(pair, settings.match_radiometry == "auto", strict)
         return replace(pair, _stack=stack)
     except BaseException:
         stack.close()
@@ -53,6 +50,7 @@ def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings) -> ScenePai
 def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
     """The pair as the files' own georeference has it."""
     match, response = _bands(low, high, settings)
+    match, warnings = _carrying(match, high)
     notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
     nesting = nest(low.grid, high.grid)
     if isinstance(high, LayeredReader):
@@ -87,8 +85,9 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
         matched=settings.match_radiometry == "auto",
     )
     notes += name_quantity(low, high)
+    notes += _size_note(settings, nesting)
     pair.hsi.quantity = low.quantity
-    return replace(pair, notes=notes)
+    return replace(pair, notes=notes, warnings=warnings + misnamed(high, msi_bands, response, covered.bands))
 
 
 def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[BandMatch, SpectralResponse]:
@@ -98,6 +97,19 @@ def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[
     response = load_srf(_sensor(settings, high))
     names = high.spectrum.names or (None,) * high.count
     return match_bands(response, names, high.count, settings.msi_bands), response
+
+
+def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[str]]:
+    """The MSI bands that hold anything, and a warning that names the others; InputError when none does."""
+    holds = usable_bands(high)[list(match.indices)]
+    if holds.all():
+        return match, []
+    empty = [match.bands[i] for i in np.flatnonzero(~holds)]
+    if not holds.any():
+        raise InputError(f"{high.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
+    kept = np.flatnonzero(holds)
+    indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
+    return replace(match, indices=indices, bands=bands), [f"MSI bands left out, they are empty: {', '.join(empty)}"]
 
 
 def _estimated(pair: ScenePair, settings: SceneSettings, srf: bool) -> ScenePair:
@@ -157,6 +169,12 @@ def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
     return gaussian_psf(nesting.psf_sigma(sigma), scale)
 
 
+def _size_note(settings: SceneSettings, nesting: Nesting) -> list[str]:
+    """Said where --psf-size has no use: what resampling adds to the PSF reaches further than the given taps."""
+    ignored = nesting.warped and settings.psf_size is not None
+    return [f"--psf-size {settings.psf_size} isn't used: the HSI is resampled, which widens its PSF"] if ignored else []
+
+
 def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
@@ -173,26 +191,7 @@ def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> Sc
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     model = ObservationModel(matrix, _psf(settings, last), last.scale, settings.phase, weights)
-    moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped)
+    notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
+    moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
     moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
     return replace(moved, residual=register(moved, moved.warped))
-
-
-def _radiometry(pair: ScenePair) -> ScenePair:
-    """The pair with the MSI's bands brought to the HSI's radiometry where they clearly differ."""
-    try:
-        scene = sample_scene(pair, SAMPLED)
-        match = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
-    except InputError as error:
-        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
-    notes = list(pair.notes)
-    weak = [f"{pair.msi_names[i]} (r {match.correlation[i]:.2f})" for i in np.flatnonzero(match.doubtful)]
-    if weak:
-        asked = "; do both show the same place?" if match.doubtful.all() else ""
-        notes.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful{asked}")
-    applied = match.deviating & ~match.doubtful
-    if not applied.any():
-        return replace(pair, notes=notes)
-    used = match.where(applied)
-    notes.append(f"the MSI is brought to the HSI's radiometry: {used.describe(pair.msi_names)}")
-    return replace(pair, notes=notes, radiometry=used)

@@ -17,6 +17,7 @@ from hsfuse.io import CubeReader
 from hsfuse.physics import ObservationModel
 from hsfuse.registration import Shift
 from hsfuse.srf import SpectralResponse
+from hsfuse.warp import WarpedReader
 
 #: Rows read at a time when pixels with NaN or Inf are counted.
 COUNTED_ROWS = 32
@@ -24,7 +25,8 @@ COUNTED_ROWS = 32
 
 @dataclass
 class ScenePair:
-    """LRHSI and MSI, their common grid, the bands in use, the observation model and what is worth saying.
+    """LRHSI and MSI, their common grid, the bands in use, the observation model, what is worth saying
+    (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
     what it left; `radiometry` is taken out of the MSI on reading.
@@ -40,6 +42,7 @@ class ScenePair:
     coverage: tuple[float, ...]
     model: ObservationModel
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     warped: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
@@ -86,8 +89,9 @@ class ScenePair:
 
     def summary(self) -> dict[str, str]:
         """The decisions, for people, provenance and reports."""
+        own = self.hsi.source_grid if isinstance(self.hsi, WarpedReader) else self.hsi.grid
         told = {
-            "HSI": f"{self.hsi.path} ({self.hsi.grid.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
+            "HSI": f"{self.hsi.path} ({own.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
             "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
             "grid": self.alignment.note,
             "SRF": f"{self.response.name} ({self.response.source})",
@@ -117,7 +121,9 @@ def _shift(window: Window, into: Window) -> Window:
 
 
 def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:
-    """Pixels with NaN or Inf, each counted once, which reading by tiles that overlap doesn't do."""
+    """Pixels of the file with NaN or Inf, each counted once, which reading by tiles that overlap doesn't do."""
+    if isinstance(reader, WarpedReader):
+        reader, window = reader.source_part(window)
     reader.nonfinite = 0
     for row in range(0, int(window.height), COUNTED_ROWS):
         rows = min(COUNTED_ROWS, int(window.height) - row)

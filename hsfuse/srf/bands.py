@@ -24,6 +24,8 @@ class BandMatch:
     note: str
 
 
+#: No multispectral sensor of the library has so many bands.
+MOST_BANDS = 36
 #: An MSI band is part of the observation when the HSI covers at least this share of its response.
 MIN_COVERAGE = 0.5
 
@@ -149,6 +151,8 @@ def _match_descriptions(srf: SpectralResponse, texts: Sequence[str]) -> dict[int
 
 
 def _nothing_fits(srf: SpectralResponse, descriptions: Sequence[str | None], count: int) -> str:
+    if count > MOST_BANDS:
+        return f"The MSI has {count} bands, which is an HSI's number: are --hsi and --msi swapped?"
     named = ", ".join(repr(d) for d in descriptions if d) or "no descriptions"
     usual = ", ".join(str(n) for n in sorted({*srf.defaults, len(srf.bands)}))
     return (

@@ -19,7 +19,7 @@ def check_csv(path: str | Path, *, overwrite: bool = False) -> Path:
     if not path.parent.is_dir():
         raise OutputError(f"the output folder {path.parent} doesn't exist; make it first")
     if path.is_dir() or (os.path.lexists(path) and not overwrite):
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite)")
     return path
 
 
