@@ -9,6 +9,9 @@ from hsfuse.errors import ModelError
 from hsfuse.fusers.card import ModelCard, read_card
 from hsfuse.resources import data_folder
 
+#: Methods that hold trained weights.
+WEIGHTED = ("srlf", "srlf-any", "srlf-bands")
+
 
 @dataclass(frozen=True)
 class ModelRecord:

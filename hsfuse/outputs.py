@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import floor, log10
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.cube import FloatArray, Spectrum
 from hsfuse.errors import SettingError
-from hsfuse.io import DTYPES, CubeReader, check_output
+from hsfuse.io import DTYPES, CubeReader, check_output, try_writing
 from hsfuse.scene import ScenePair
+
+#: Integers hold this many times the HSI's largest value: fused pixels are brighter than the mixed ones of the HSI.
+HEADROOM = 1.5
+#: Pixels to each side of the look at the HSI's values.
+LOOK = 64
 
 #: "12", "1-50", "450-900nm".
 _RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:-\s*(\d+(?:\.\d+)?))?\s*(nm)?\s*")
@@ -98,16 +104,47 @@ def storage_type(pair: ScenePair, settings: OutputSettings) -> str:
 
 
 def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, float]:
-    """Scale and offset on disk: as asked; the HSI's own where its type is kept; 1e-4 where floats become integers."""
+    """Scale and offset on disk: as asked; the HSI's own where its type is kept.
+
+    Where floats become integers it is 1e-4 for reflectance, where one integer type becomes another the HSI's own; if
+    that can't hold the HSI's values, or they are no reflectance, a round number that can.
+    """
     dtype = storage_type(pair, settings)
     if settings.scale is not None:
         return settings.scale, 0.0
     if dtype == pair.hsi.dtype:
         return _common_scale(pair.hsi)
-    if np.issubdtype(np.dtype(dtype), np.integer):
-        integer_input = np.issubdtype(np.dtype(pair.hsi.dtype), np.integer)
-        return _common_scale(pair.hsi) if integer_input else (1e-4, 0.0)
-    return 1.0, 0.0
+    if not np.issubdtype(np.dtype(dtype), np.integer):
+        return 1.0, 0.0
+    largest, room = HEADROOM * _largest(pair), np.iinfo(dtype).max
+    kept = np.issubdtype(np.dtype(pair.hsi.dtype), np.integer)
+    scale, offset = _common_scale(pair.hsi) if kept else (1e-4, 0.0)
+    if (kept or pair.hsi.quantity == "reflectance") and largest <= room * scale + offset:
+        return scale, offset
+    return _round_up(largest / room), 0.0
+
+
+def _largest(pair: ScenePair) -> float:
+    """Largest of the HSI's valid values, as far as a decimated look tells."""
+    rows, cols = pair.hsi.grid.shape
+    data, valid = pair.hsi.sample(pair.hsi_bands, (min(LOOK, rows), min(LOOK, cols)))
+    return float(data[valid].max(initial=0))
+
+
+def _round_up(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten; 1 for nothing."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+
+
+def clipping_note(path: Path, clipped: int, values: int, dtype: str, scale: float) -> str:
+    """What to say when values didn't fit the type on disk."""
+    return (
+        f"{clipped} of {values} values ({clipped / values:.2g} of all) in {path.name} don't fit {dtype} in steps of "
+        f"{scale:g} and are clipped; choose another --scale or --dtype float32"
+    )
 
 
 def _common_scale(hsi: CubeReader) -> tuple[float, float]:
@@ -122,7 +159,10 @@ def _common_scale(hsi: CubeReader) -> tuple[float, float]:
 
 
 def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_run: bool, also: list[Path]) -> None:
-    """Raise OutputError or SettingError before any work for what can't be written; `also` are single further files."""
+    """Raise OutputError or SettingError before any work for what can't be written; `also` are single further files.
+
+    A few pixels are written the same way to a temporary folder. A note is added where the type changes to integers.
+    """
     inputs: list[Path] = [*pair.hsi.files, *pair.msi.files]
     overwrite = settings.overwrite or dry_run
     files = list(check_output(output, inputs, overwrite=overwrite, driver=settings.format))
@@ -135,3 +175,19 @@ def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_r
         from hsfuse.io.stac import check_item
 
         check_item(output, pair.alignment.hr_grid, overwrite)
+    how = storage(pair, settings)
+    grid, goes_on = pair.alignment.hr_grid, "trial" if settings.resume else None
+    try_writing(output, grid, plan_bands(pair, settings).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
+    if settings.qa is not None:
+        try_writing(settings.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
+    if settings.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
+        pair.notes.append(f"stored as {dtype} in steps of {how['scale']:g}")
+
+
+def storage(pair: ScenePair, settings: OutputSettings) -> dict[str, Any]:
+    """How `CubeWriter` is to store the fused cube."""
+    scale, offset = storage_scale(pair, settings)
+    return {
+        "dtype": storage_type(pair, settings), "driver": settings.format, "scale": scale, "offset": offset,
+        "options": settings.options, "overviews": settings.overviews,
+    }  # fmt: skip

@@ -16,6 +16,7 @@ Letters used throughout hsfuse
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, inf, pi, sqrt
 
 import numpy as np
@@ -55,6 +56,10 @@ class Psf:
 
     def separable_terms(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Pairs (column taps, row taps) whose outer products sum to the kernel, by SVD; one pair for a Gaussian."""
+        return self._terms
+
+    @cached_property
+    def _terms(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         u, d, vt = np.linalg.svd(self.kernel)
         rank = int((d > 1e-12 * d[0]).sum())
         return [(u[:, i] * sqrt(d[i]), vt[i] * sqrt(d[i])) for i in range(rank)]
@@ -173,9 +178,11 @@ class ObservationModel(nn.Module):
         return self.phase == centred_phase(self.scale) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
 
     def with_srf(self, srf: NDArray | Tensor) -> ObservationModel:
-        """The same blur and decimation with another response, e.g. R E of a subspace."""
+        """The same blur and decimation, whose matrices both keep, with another response, e.g. R E of a subspace."""
         weights = self.msi_weights.cpu() if len(srf) == len(self.msi_weights) else None
-        return ObservationModel(srf, self.psf, self.scale, self.phase, weights).to(self.srf.device)
+        other = ObservationModel(srf, self.psf, self.scale, self.phase, weights).to(self.srf.device)
+        other._matrices = self._matrices
+        return other
 
     def spatial(self, x: Tensor) -> Tensor:
         """Blur and decimate: (B, C, H, W) -> (B, C, h, w)."""

@@ -15,6 +15,8 @@ from hsfuse.fusers.reliability import fit_reliability
 from hsfuse.fusers.stagemaps import StageWatch, fused_maps
 from hsfuse.physics import ObservationModel
 
+#: An MSI brighter than this isn't reflectance 0 to 1: its own maximum is SSIM's dynamic range then.
+MOST_REFLECTANCE = 2.0
 #: Bands of the quality raster, with units.
 LAYERS = (
     "spatial distortion (1 - SSIM with the MSI)",
@@ -23,7 +25,6 @@ LAYERS = (
     "share of re-learning in the spectrum",
     "expected error (RMS over the bands in reflectance)",
 )
-SPECTRUM = Spectrum(None, names=LAYERS)
 
 
 class QualityLayers:
@@ -33,7 +34,15 @@ class QualityLayers:
         self.model, self.reliability = model, fit_reliability(fuser, scene, model, seed)
         net = getattr(fuser, "net", None)
         self._watch = None if net is None else StageWatch(net)
+        brightest = float(scene.msi.permute(1, 0, 2, 3).flatten(1).amax(1).median())
+        self._peak = 1.0 if brightest <= MOST_REFLECTANCE else brightest
         self._stack = ExitStack()
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The layers by name; the expected error is a bad band where the scene is too small to learn it from."""
+        good = None if self.reliability is not None else (True,) * (len(LAYERS) - 1) + (False,)
+        return Spectrum(None, names=LAYERS, good=good)
 
     def __enter__(self) -> Self:
         if self._watch is not None:
@@ -50,8 +59,8 @@ class QualityLayers:
 
     def layers(self, fused: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """All layers of the last prediction: (B, C, H, W), (B, C, h, w), (B, c, H, W) -> (B, 5, H, W)."""
-        maps = self._watch.maps() if self._watch is not None else None
-        maps = maps or fused_maps(fused, lrhsi, msi, self.model)
+        points = self._watch.points() if self._watch is not None else None
+        maps = fused_maps(fused, lrhsi, msi, self.model, points, self._peak)
         expected = (
             torch.full_like(maps.spatial, float("nan"))
             if self.reliability is None

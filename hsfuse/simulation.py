@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hsfuse import __version__
 from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, OutputError, SettingError
 from hsfuse.grid import Grid
-from hsfuse.io import CubeReader, CubeWriter, check_output, check_valid, open_cube, usable_bands
+from hsfuse.io import CubeReader, CubeWriter, check_output, check_valid, open_cube, publish, usable_bands
 from hsfuse.observe import Noise, Observer
 from hsfuse.physics import ObservationModel, centred_phase, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import DEFAULT_MTF
@@ -90,6 +91,9 @@ def simulate(
     """
     if seed < 0:
         raise SettingError(f"the seed is {seed}, wanted 0 or more")
+    for name, snr in (("LRHSI", snr_hsi), ("MSI", snr_msi)):
+        if snr is not None and not isfinite(snr):
+            raise SettingError(f"the {name}'s SNR is {snr:g}, wanted decibels; leave it out for no noise")
     sigma = sigma_from_mtf(mtf, scale) if psf_sigma is None else psf_sigma
     psf = gaussian_psf(sigma, scale, _checked(phase, scale), psf_size)
     notes: list[str] = []
@@ -144,7 +148,8 @@ def _folder(path: Path) -> Iterator[Path]:
         yield path
     except BaseException:
         if made:
-            path.rmdir()
+            with suppress(OSError):  # something else put a file there: what went wrong is what counts
+                path.rmdir()
         raise
 
 
@@ -203,5 +208,6 @@ def _write(
             lrhsi.write(*noise.on_lrhsi(piece))
             msi_file.write(*noise.on_msi(piece))
             truth.write(piece.hr_window, piece.truth, piece.mask)
+        publish([lrhsi, msi_file, truth])
     if observer.reader.nonfinite:
         log.info("the reference holds NaN or Inf; those pixels are nodata in all three files")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from math import lcm
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +18,13 @@ from tqdm import tqdm
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import SettingError
 from hsfuse.io import CubeWriter, publish
-from hsfuse.outputs import BandPlan, OutputSettings, plan_bands, storage_scale, storage_type
-from hsfuse.quality import LAYERS, SPECTRUM
+from hsfuse.outputs import BandPlan, OutputSettings, clipping_note, plan_bands, storage
+from hsfuse.quality import LAYERS
 from hsfuse.scene import ScenePair
 from hsfuse.tilework import AHEAD, BEHIND, Behind, FusedTile, TileFuser, ahead, batches
 from hsfuse.tiling import Blender, Span, TileGrid, window_of
+
+log = logging.getLogger(__name__)
 
 #: Largest side of a GeoTIFF tile that the writer is asked for.
 LARGEST_BLOCK = 256
@@ -57,20 +60,25 @@ class Destination:
 
 @dataclass
 class Streamer:
-    """Opens the outputs of a fusion and fills them tile by tile; goes on where an interrupted run saved its state."""
+    """Opens the outputs of a fusion and fills them tile by tile.
+
+    With a `fingerprint` it goes on where an interrupted run with the same one saved its state.
+    """
 
     work: TileFuser
     tiles: TileGrid
     output: Path
     settings: OutputSettings
     provenance: dict[str, Any]
+    fingerprint: str | None = None
+    warnings: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
         try:
             self._open()
         except BaseException:
-            self._stack.close()
+            self._stack.__exit__(*sys.exc_info())  # writers must know that it was an error that ended it
             raise
         return self
 
@@ -79,20 +87,11 @@ class Streamer:
 
     def _open(self) -> None:
         plan = plan_bands(self.work.pair, self.settings)
-        scale, offset = storage_scale(self.work.pair, self.settings)
-        self.main = self._destination(
-            self.output,
-            plan.spectrum,
-            plan,
-            dtype=storage_type(self.work.pair, self.settings),
-            driver=self.settings.format,
-            scale=scale,
-            offset=offset,
-            options=self.settings.options,
-            overviews=self.settings.overviews,
-        )
-        self.quality = None if self.settings.qa is None else self._destination(self.settings.qa, SPECTRUM, None)
-        if self.work.quality is not None:
+        self._how = storage(self.work.pair, self.settings)
+        self.main = self._destination(self.output, plan.spectrum, plan, **self._how)
+        self.quality = None
+        if self.settings.qa is not None and self.work.quality is not None:
+            self.quality = self._destination(self.settings.qa, self.work.quality.spectrum, None)
             self._stack.enter_context(self.work.quality)
 
     def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, **how: Any) -> Destination:
@@ -104,28 +103,24 @@ class Streamer:
             bands=count,
             tags=self._tags(plan),
             block=_block(self.tiles),
-            fingerprint=self._fingerprint() if self.settings.resume else None,
+            fingerprint=self.fingerprint,
             overwrite=self.settings.overwrite,
             **how,
         )
-        return Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
+        made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
+        if writer.discarded:
+            self._warn(f"what an interrupted run left of {path.name} was made otherwise; it starts anew")
+        return made
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self.warnings.append(text)
 
     def _tags(self, plan: BandPlan | None) -> dict[str, str]:
         """How the file was made and, of the fused cube, what its values are where that is known."""
         quantity = "unknown" if plan is None else self.work.pair.hsi.quantity
         told = {} if quantity == "unknown" else {"QUANTITY": quantity}
         return {"PROVENANCE": json.dumps(self.provenance, default=str), **told}
-
-    def _fingerprint(self) -> str:
-        """What an unfinished output must agree in to be gone on with: settings and inputs, not the clock."""
-        pair = self.work.pair
-        inputs = [
-            (str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in (*pair.hsi.files, *pair.msi.files) if f.exists()
-        ]
-        told = ("hsfuse", "settings", "srf", "scale", "fusing", "tiles", "seed", "device")
-        kept = {k: v for k, v in self.provenance.items() if k in told}
-        text = json.dumps([inputs, kept, str(self.settings)], default=str, sort_keys=True)
-        return sha256(text.encode()).hexdigest()
 
     def run(self) -> float:
         """Fuse all tiles and have the outputs appear together; returns the share of valid pixels."""
@@ -145,6 +140,10 @@ class Streamer:
                 behind.do(partial(self._keep, self.work.fuse(batch)))
                 bar.update(len(batch))
         publish([to.writer for to in (self.main, self.quality) if to is not None])
+        clipped = self.main.writer.clipped
+        if clipped:
+            values = self._valid * self.main.writer.bands
+            self._warn(clipping_note(self.output, clipped, values, self._how["dtype"], self._how["scale"]))
         return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
 
     def _state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pretend_gpu
 import pytest
 import torch
 from affine import Affine
@@ -19,6 +20,8 @@ from hsfuse.grid import Grid
 from hsfuse.io import CubeWriter
 from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.srf import load_srf
+
+pretend_gpu.register()
 
 BANDS = ("B2", "B3", "B4", "B8")
 WAVELENGTHS_NM = np.linspace(430.0, 940.0, 31)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
@@ -112,18 +112,23 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(wrap, result)
 
 
-class _Backend(backend_registration._DummyBackendModule):
-    """The module torch.pretend."""
-
-    @staticmethod
-    def get_amp_supported_dtype() -> list[torch.dtype]:
-        return [torch.bfloat16]
+#: Newer torch lets Python define a device.
+_setup = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
 
 
-@cache
-def _register() -> None:
-    """Make the device's name known to torch; once a process."""
-    backend_registration._setup_privateuseone_for_python_backend(NAME, _Backend())
+def register() -> None:
+    """Make the device's name known to torch: once, and before the process's first backward pass."""
+    if _setup is None:
+        return
+
+    class Backend(backend_registration._DummyBackendModule):
+        """The module torch.pretend."""
+
+        @staticmethod
+        def get_amp_supported_dtype() -> list[torch.dtype]:
+            return [torch.bfloat16]
+
+    _setup(NAME, Backend())
 
 
 def _in_two_steps(make: Any) -> Any:
@@ -145,7 +150,8 @@ def _without_gradients(self: torch.inference_mode) -> None:
 @contextmanager
 def pretend_gpu() -> Iterator[torch.device]:
     """The device, while it is pretended."""
-    _register()
+    if _setup is None:
+        pytest.skip("this torch knows no devices written in Python")
     new = lambda like, data: torch.tensor(data, dtype=like.dtype, device=like.device)  # noqa: E731
     with (
         patch.object(torch, "tensor", _in_two_steps(torch.tensor)),

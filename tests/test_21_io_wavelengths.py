@@ -20,6 +20,9 @@ from hsfuse.io.units import to_nm, unit_factor, widths_to_nm
         (["418.24 nm", "500 nm"], False),
         (["0.41824 um", "0.5 µm"], True),
         (["0.41824 um", "0.5 um"], False),
+        (["4.1824e-01 um", "5E-1 um"], False),
+        ([".41824 um", ".5 um"], False),
+        (["4.1824e2", "5e+02"], True),
         (["B1 418.24", "B2 500"], True),
     ],
 )

@@ -15,7 +15,7 @@ from rasters import GRID, SPECTRUM, scene, write_cube
 
 from hsfuse.errors import HsfuseError, OutputError, SettingError
 from hsfuse.grid import Grid
-from hsfuse.io import CubeWriter, check_output, driver_of, open_cube, output_files
+from hsfuse.io import CubeWriter, check_output, driver_of, open_cube, output_files, publish
 
 # Names of outputs
 
@@ -124,6 +124,42 @@ def test_a_cube_written_in_part_is_no_result(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("names", [("a.tif", "qa.tif"), ("a.dat", "qa.tif"), ("a.tif", "qa.zarr")])
+def test_two_outputs_appear_together_or_not_at_all(tmp_path, monkeypatch, names, old):
+    data, mask = scene()
+    if old:
+        for name in names:
+            write_cube(tmp_path / name, data, mask)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    replace = os.replace
+
+    def write(fail_at: str) -> None:
+        def failing(source, target) -> None:
+            if Path(target).name == fail_at and ".part" in Path(source).name:
+                raise PermissionError(1, "Operation not permitted")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+        with (
+            CubeWriter(tmp_path / names[0], GRID, SPECTRUM, overwrite=True) as one,
+            CubeWriter(tmp_path / names[1], GRID, SPECTRUM, overwrite=True) as two,
+        ):
+            for writer in (one, two):
+                writer.write(Window(0, 0, *GRID.shape[::-1]), 0.5 * data, mask)
+            publish([one, two])
+
+    for fail_at in (names[0], names[1]):
+        with pytest.raises(OutputError, match=r"not permitted.*nothing is left"):
+            write(fail_at)
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    write("nothing")
+    assert {p.name.split(".")[0] for p in tmp_path.iterdir()} == {"a", "qa"}
+    for name in names:
+        with open_cube(tmp_path / name) as reader:
+            np.testing.assert_allclose(reader.read().data, 0.5 * data * mask, rtol=1e-6)
+
+
 @pytest.fixture
 def file_size_limit():
     """Files can't grow past 300 kB, which for a writer is a full disk."""
@@ -133,6 +169,50 @@ def file_size_limit():
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, old)
     signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_while_the_cog_is_copied_is_told(tmp_path):
+    """GDAL's copy needs room for its overviews as well; rasterio lets GDAL's own error pass there."""
+    data, mask = scene()
+    write_cube(tmp_path / "a.tif", data, mask)
+    size = (tmp_path / "a.tif").stat().st_size
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, old[1]))
+    try:
+        with pytest.raises(OutputError, match="couldn't be written"):
+            write_cube(tmp_path / "b.tif", data, mask, driver="COG")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("options", [
+    {"NODATA": "0"}, {"crs": "EPSG:4326"}, {"DTYPE": "uint8"}, {"COUNT": "3", "HEIGHT": "4"}, {"driver": "PNG"},
+])  # fmt: skip
+def test_creation_options_do_not_overrule_what_the_output_is(tmp_path, options):
+    with pytest.raises(SettingError, match=f"{sorted(options)[0].upper()}.* can't be given as a creation option"):
+        CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, options=options)
+
+
+def test_a_cog_takes_its_overviews_as_asked(tmp_path):
+    write_cube(tmp_path / "a.tif", *scene(), driver="COG", options={"OVERVIEW_RESAMPLING": "NEAREST"})
+    with open_cube(tmp_path / "a.tif") as reader:
+        assert reader.count == 3
+
+
+def test_a_failure_says_what_is_kept(tmp_path, monkeypatch):
+    data, mask = scene()
+
+    def write(space: int) -> None:
+        with CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, fingerprint="x") as writer:
+            writer.write(Window(0, 0, 270, 256), data[:, :256], mask[:256])
+            writer.checkpoint({})
+            monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": space}))
+            writer.write(Window(0, 256, 270, 44), data[:, 256:], mask[256:])
+
+    with pytest.raises(OutputError, match="what is done is kept, --resume goes on with it"):
+        write(1000)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.dat"])

@@ -6,7 +6,7 @@ import scipy.io
 from skimage.io import imsave
 
 from hsfuse.errors import InputError
-from hsfuse.io.arrays import bands_first, read_reference
+from hsfuse.io.arrays import band_axis, read_reference
 
 CUBE = np.random.default_rng(0).random((7, 12, 10)).astype(np.float32)
 
@@ -41,10 +41,29 @@ def test_a_folder_of_band_images_is_a_cube_in_the_order_of_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "bands", "axis"), [((7, 12, 12), None, 0), ((12, 12, 7), None, 2), ((9, 8, 200), 200, 2)]
-)
+    ("shape", "bands", "axis"),
+    [((7, 12, 12), None, 0), ((12, 12, 7), None, 2), ((9, 8, 200), 200, 2), ((31, 300, 280), None, 0),
+     ((200, 900, 1000), None, 0), ((200, 9, 8), 200, 0)],
+)  # fmt: skip
 def test_the_band_axis_is_told_apart(shape, bands, axis):
-    assert bands_first(np.zeros(shape), bands).shape[0] == shape[axis]
+    assert band_axis(shape, bands) == axis
+
+
+@pytest.mark.parametrize("shape", [
+    (610, 340, 103), (1096, 715, 102), (512, 217, 224), (250, 190, 188), (1476, 256, 145), (1280, 307, 191),
+    (349, 1905, 144), (145, 145, 200), (512, 614, 176), (1040, 1392, 31),
+])  # fmt: skip
+def test_the_cubes_that_everybody_has_as_mat_files_have_their_bands_last(shape):
+    """Pavia, Salinas, Cuprite, Botswana, Washington DC Mall, Houston, Indian Pines, KSC, Harvard."""
+    assert band_axis(shape, None) == 2
+
+
+def test_which_axis_was_chosen_is_said_where_no_wavelengths_tell(tmp_path, caplog):
+    scipy.io.savemat(tmp_path / "paviaU.mat", {"paviaU": np.zeros((61, 34, 10), np.uint16)})
+    with caplog.at_level("INFO"):
+        cube, _ = read_reference(tmp_path / "paviaU.mat")
+    assert cube.shape == (10, 61, 34)
+    assert "axis 3 of (61, 34, 10) is taken for the bands" in caplog.text
 
 
 def test_what_is_no_cube_is_refused(tmp_path):

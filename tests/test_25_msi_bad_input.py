@@ -59,6 +59,7 @@ S2_HARM = {
     ),
 }  # fmt: skip
 LANDSAT_HARM = {
+    "no metadata": (lambda folder: next(folder.glob("*MTL.txt")).unlink(), r"lacks its metadata file \*_MTL.txt"),
     "cut metadata": (lambda folder: cut(told(folder)), "ends inside the group"),
     "no band": (lambda folder: next(folder.glob("*SR_B3.TIF")).unlink(), "SR_B3.TIF, which isn't there"),
     "no factor": (lambda f: edited(told(f), "_ADD_BAND_3 = -0.2", "_ADD = 1"), "doesn't say .*ADD_BAND_3"),

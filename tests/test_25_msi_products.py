@@ -14,7 +14,9 @@ import msi_products as made
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from hsfuse.cli import main
@@ -426,6 +428,32 @@ def test_one_path_in_a_list_is_that_path(tmp_path):
     np.testing.assert_array_equal(whole([red])[0].data, whole(red)[0].data)
 
 
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_masks_inside_the_files_of_a_list_count_together(tmp_path, kind):
+    """One file hides a corner, the other another one, by GDAL's mask or by an alpha band."""
+    paths = []
+    for name, place in (("B02", np.s_[:3, :2]), ("B03", np.s_[5:, 4:])):
+        valid = np.full((8, 9), 255, "uint8")
+        valid[place] = 0
+        paths.append(tmp_path / f"x_{name}.tif")
+        count = 1 if kind == "mask" else 2
+        with rasterio.open(
+            paths[-1], "w", driver="GTiff", count=count, height=8, width=9, dtype="uint8", crs="EPSG:32633",
+            transform=Affine(10, 0, 5e5, 0, -10, 5e6),
+        ) as ds:  # fmt: skip
+            ds.write(made.counts((8, 9), 1).astype("uint8"), 1)
+            if kind == "mask":
+                ds.write_mask(valid)
+            else:
+                ds.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+                ds.write(valid, 2)
+    cube, reader = whole(paths)
+    assert reader.spectrum.names == ("B2", "B3")
+    wanted = np.ones((8, 9), bool)
+    wanted[:3, :2] = wanted[5:, 4:] = False
+    np.testing.assert_array_equal(cube.mask, wanted)
+
+
 def test_info_tells_product_quantity_masks_and_day(tmp_path):
     safe = made.sentinel2(tmp_path)
     shown = CliRunner().invoke(main, ["info", str(safe)]).stdout
@@ -448,3 +476,5 @@ def test_paths_are_split_at_commas_unless_they_exist(tmp_path):
     (tmp_path / "a,b.tif").touch()
     assert split_paths(tmp_path / "a,b.tif") == [tmp_path / "a,b.tif"]
     assert split_paths("c.tif, d.tif,") == [Path("c.tif"), Path("d.tif")]
+    many = [f"T32TQM_20220724T101031_B{i:02d}_10m.jp2" for i in range(12)]  # together too long for a file's name
+    assert split_paths(",".join(many)) == [Path(name) for name in many]

@@ -11,7 +11,7 @@ import pytest
 from hsfuse.errors import InputError
 from hsfuse.grid import align
 from hsfuse.io import open_cube
-from hsfuse.io.quantity import different_dates, guess_scale, settle_quantity
+from hsfuse.io.quantity import different_dates, follow_quantity, guess_scale, name_quantity, settle_quantity
 
 
 def image(path: Path, values: np.ndarray, gsd: float = 30, bands: int = 3, **how):
@@ -134,6 +134,42 @@ def test_levels_are_those_of_the_common_extent_seen_through_the_response(tmp_pat
         assert settle_quantity(hsi, msi, alignment, weights=weights) == []
         assert settle_quantity(hsi, msi, alignment, hsi_bands=[0]) == []
         assert settle_quantity(hsi, msi, alignment)
+
+
+def test_figures_name_what_the_metadata_do_not(tmp_path):
+    r = reflectance()
+    for i, (values, factor, quantity) in enumerate(((r, 1.0, "reflectance"), (np.round(r * 1e4).astype("int16"), 1e-4,
+                                                    "reflectance"), (r * 120, 1.0, "unknown"))):  # fmt: skip
+        with image(tmp_path / f"h{i}.tif", values) as hsi, image(tmp_path / f"m{i}.tif", values, 10) as msi:
+            assert settle_quantity(hsi, msi) == []
+            (note,) = name_quantity(hsi, msi)
+            assert "doesn't say what its numbers are; 99 % of the numbers are below" in note
+            assert ("both images are multiplied by 0.0001" in note) == (factor != 1)
+            assert hsi.quantity == quantity
+            assert hsi.scale == msi.scale == factor
+            assert name_quantity(hsi, msi) == [] or quantity == "unknown"
+
+
+def test_metadata_are_not_overruled_by_figures(tmp_path):
+    values = np.round(reflectance() * 1e4).astype("int16")
+    with image(tmp_path / "h.tif", values) as hsi, image(tmp_path / "m.tif", values, 10) as msi:
+        hsi.quantity = "radiance"
+        assert name_quantity(hsi, msi) == []
+        hsi.quantity, msi.quantity = "unknown", "reflectance"
+        (note,) = name_quantity(hsi, msi)
+        assert "multiplied" not in note
+        assert hsi.scale == msi.scale == 1
+
+
+def test_one_image_follows_the_unit_of_another(tmp_path):
+    r = reflectance()
+    with image(tmp_path / "a.tif", np.float32(r * 1e4)) as a, image(tmp_path / "b.tif", r) as b:
+        (note,) = follow_quantity(a, b)
+        assert "a.tif has numbers about 1e+04 times those of b.tif" in note
+        np.testing.assert_allclose(a.read().data, b.read().data, rtol=1e-5)
+        assert follow_quantity(a, b) == []
+        b.scales = b.scales * 1e-3
+        assert follow_quantity(a, b) == []  # it has been given a scale
 
 
 def test_nothing_is_settled_without_a_valid_pixel(tmp_path):

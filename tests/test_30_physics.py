@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_gpu import pretend_gpu
 from scipy.ndimage import correlate
 from torch.nn.functional import interpolate
 
+from hsfuse import physics
 from hsfuse.errors import SettingError
 from hsfuse.physics import (
     ObservationModel,
@@ -190,13 +192,33 @@ def test_the_psf_is_what_its_terms_say():
     assert len(gaussian_psf(2.3, 4).separable_terms()) == 1
 
 
-def test_samples_bands_and_devices_do_not_mix():
+def test_samples_and_bands_do_not_mix():
     model = ObservationModel(SRF, gaussian_psf(1.2, 3), 3)
     x = normal(3, 7, 12, 9)
     low, msi = model(x)
     for b in range(3):
         torch.testing.assert_close(model.spatial(x[b : b + 1, 2:3]), low[b : b + 1, 2:3])
     torch.testing.assert_close(msi[:, 1], (torch.from_numpy(SRF[1]).float().double()[:, None, None] * x).sum(1))
+
+
+@pytest.mark.parametrize("psf", [gaussian_psf(1.2, 3), free_psf(3, None)], ids=["gauss", "free"])
+def test_devices_do_not_mix(psf):
+    """The same model on the CPU, moved to a GPU, and back: matrices kept for one device aren't used on the other."""
+    model = ObservationModel(SRF, psf, 3, msi_weights=np.array([1, 0.5, 1]))
+    x = normal(2, 7, 12, 9).float()
+    low, msi = model(x)
+    wanted = [low, msi, model.spatial_adjoint(low), model.spectral_adjoint(msi), model.upsample(low)]
+    with pretend_gpu() as device:
+        model.to(device)
+        given = [t.to(device) for t in (x, low, msi)]
+        found = [*model(given[0]), model.spatial_adjoint(given[1]), model.spectral_adjoint(given[2])]
+        found += [model.upsample(given[1]), model.with_srf(model.srf).spectral(given[0])]
+        assert all(t.device == device for t in found)
+        assert model.with_srf(model.srf).msi_weights.device == device
+        for ours, theirs in zip(found, [*wanted, msi], strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs)
+        model.to("cpu")
+    assert all(torch.equal(a, b) for a, b in zip(model(x), (low, msi), strict=True))
 
 
 def test_another_response_sees_with_the_same_optics():
@@ -209,6 +231,20 @@ def test_another_response_sees_with_the_same_optics():
     torch.testing.assert_close(
         torch.einsum("ck,bkhw->bchw", torch.from_numpy(basis), inside.spatial(a)), model.spatial(x)
     )
+
+
+def test_another_response_s_model_takes_over_the_matrices(monkeypatch):
+    """Made anew for every tile they would take longer than the tile."""
+    model = ObservationModel(SRF, gaussian_psf(1.2, 3), 3)
+    model.upsample(model.spatial(normal(1, 7, 12, 9)))
+    for what in ("decimation_matrix", "interpolation_matrix"):
+        make = getattr(physics, what)
+        monkeypatch.setattr(physics, what, lambda n, *how, make=make: made.append(n) or make(n, *how))
+    monkeypatch.setattr(np.linalg, "svd", lambda kernel: pytest.fail("the kernel is taken apart again"))
+    made: list[int] = []
+    inside = model.with_srf(SRF[:, :2])
+    inside.upsample(inside.spatial(normal(1, 2, 12, 9)))
+    assert set(made) <= {3}  # the check of the parity, on one LR pixel
 
 
 def test_gradients_flow_after_use_in_inference_mode():

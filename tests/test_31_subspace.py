@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pretend_gpu import pretend_gpu
 
 from hsfuse.physics import ObservationModel, gaussian_psf
 from hsfuse.subspace import LEAST_SPREAD, fit_subspace
@@ -85,5 +86,13 @@ def test_response_and_psf_act_inside():
 
 
 def test_moving_keeps_everything():
-    subspace = fit_subspace(spectra(), 3)
-    assert torch.equal(subspace.to("cpu").basis, subspace.basis)
+    data = spectra().reshape(1, 20, 20, 20)
+    subspace = fit_subspace(data[0].flatten(1), 3)
+    with pretend_gpu() as device:
+        moved = subspace.to(str(device))
+        assert moved.basis.device == moved.spread.device == device
+        assert torch.equal(moved.basis.cpu(), subspace.basis)
+        assert torch.equal(moved.spread.cpu(), subspace.spread)
+        found = moved.project(data.to(device))
+        assert found.device == device
+        torch.testing.assert_close(found.cpu(), subspace.project(data))

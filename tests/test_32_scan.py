@@ -3,13 +3,14 @@
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
-import hsfuse.nets.scan as scan_package
 from hsfuse.errors import SettingError
-from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, backend_name, choose_backend, scan2d
+from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, backend_name, choose_backend, mamba, scan2d
+from hsfuse.nets.scan.packages import works
 from hsfuse.nets.scan.reference import scan2d_reference, scan_orders
 
 FORWARD, GRADIENT = 5e-6, 2e-5  # largest error relative to the largest value, float32 against float64
@@ -206,9 +207,45 @@ def test_without_numba_chunked_takes_over(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     for name in ("cpu", "kernels", "lanes", "functions", "forward", "backward"):
         monkeypatch.delitem(sys.modules, f"hsfuse.nets.scan.{name}", raising=False)
-    scan_package._numba_works.cache_clear()
+    works.cache_clear()
     assert choose_backend("cpu") == "chunked"
-    scan_package._numba_works.cache_clear()
+    works.cache_clear()
+
+
+def test_a_package_that_is_installed_but_broken_is_no_backend_and_says_why(monkeypatch, tmp_path, caplog):
+    package = tmp_path / "mamba_ssm" / "ops"
+    package.mkdir(parents=True)
+    (tmp_path / "mamba_ssm" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "selective_scan_interface.py").write_text("raise OSError('undefined symbol: x\\nmore')")
+    monkeypatch.syspath_prepend(tmp_path)
+    works.cache_clear()
+    with caplog.at_level("DEBUG", "hsfuse"):
+        assert not any(mamba.available(torch.device("cuda")) for _ in range(2))
+    works.cache_clear()
+    told = [record.message for record in caplog.records]
+    assert told == ["mamba_ssm.ops.selective_scan_interface can't be used: OSError: undefined symbol: x"]
+
+
+@pytest.mark.parametrize("name", CPU_BACKENDS)
+def test_autocast_leaves_the_scan_in_float32(name, monkeypatch):
+    seen = []
+
+    def spy(*arguments):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        seen.extend([x.dtype for x in (*arguments, product)])
+        return plain(*arguments)
+
+    plain = BACKENDS[name].scan
+    monkeypatch.setitem(BACKENDS, name, replace(BACKENDS[name], scan=spy))
+    monkeypatch.setenv(VARIABLE, name)
+    arguments = [x.float() for x in inputs(1, 3, 4, 4)]
+    whole = scan2d(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scan2d(*arguments), whole)
+        half = scan2d(*(x.bfloat16() for x in arguments))
+    assert half.dtype == torch.bfloat16
+    assert set(seen) == {torch.float32}
 
 
 def test_unknown_backend_is_refused_with_the_names(monkeypatch):

@@ -135,8 +135,9 @@ def test_few_pixels_make_a_small_subspace():
     assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("srlf") and name != "best"])
 def test_flat_scenes_come_out_flat(name):
+    """Whatever the MSI's level; scenes that a model has made are in test_40_degenerate_scenes.py, for all methods."""
     scene = memory_scene((8, 8), 3)
     flat = scene_of(torch.full_like(scene.lrhsi, 0.2), torch.full_like(scene.msi, 0.2))
     fused = make_fuser(name).fit(flat, scene.model).predict(flat.lrhsi, flat.msi)

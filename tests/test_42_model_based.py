@@ -1,5 +1,7 @@
 """The laws of the model-based methods: what they minimise, exactly how far, and the pieces they are made of."""
 
+from copy import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +13,7 @@ from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.blend import Blend, DenoisedGLP, Unmixed
 from hsfuse.fusers.cnmf import CNMF, factorise, pure_pixels
 from hsfuse.fusers.conic import Conic
-from hsfuse.fusers.denoise import denoise, vector_wiener
+from hsfuse.fusers.denoise import denoise, vector_wiener, wiener_gains
 from hsfuse.fusers.hysure import HySure, differences, differences_adjoint
 from hsfuse.fusers.problem import conjugate_gradients, fit_problem, mix, msi_noise
 from hsfuse.fusers.regression import ridge_regression
@@ -75,15 +77,39 @@ def test_regression_for_noisier_use_than_learning():
     assert float(learned.norm()) < 0.6 * float(fit_affine(x, y).weight.norm())
 
 
-def test_the_blend_is_the_mean_of_its_members(scene):
+@pytest.fixture(scope="module")
+def blended(scene):
+    """A quick blend fitted to the scene, and its members' coefficients there."""
     _, observed, model = scene
     blend = Blend()
     blend.conic, blend.unmixed = Conic(atoms=10, alternations=2), Unmixed(endmembers=8, iterations=20)
+    blend.fit(observed, model)
+    return blend, blend.members(observed.lrhsi, observed.msi)
+
+
+def test_where_members_are_not_apart_the_blend_is_their_mean(scene, blended):
+    """They are the three methods' own; without a covariance there is nothing that the images could correct."""
+    _, observed, _ = scene
+    blend, members = blended
     inputs = (observed.lrhsi, observed.msi)
-    fused = blend.fit(observed, model).coefficients(*inputs)
-    members = [member.coefficients(*inputs) for member in (blend.glp, blend.conic, blend.unmixed)]
-    torch.testing.assert_close(fused, sum(members) / 3)
+    for own, member in zip(members, (blend.glp, blend.conic, blend.unmixed), strict=True):
+        torch.testing.assert_close(own, member.coefficients(*inputs))
+    certain = copy(blend)
+    certain.agreement = replace(blend.agreement, covariance=torch.zeros_like(blend.agreement.covariance))
+    torch.testing.assert_close(certain.coefficients(*inputs), members.mean(0), atol=1e-5, rtol=0)
+    fused = blend.coefficients(*inputs)
     torch.testing.assert_close(blend.subspace.project(blend.predict(*inputs)), fused, atol=2e-3, rtol=0)
+
+
+def test_the_blend_agrees_better_than_the_mean_and_is_closer(scene, blended):
+    truth, observed, _ = scene
+    blend, members = blended
+    mean, fused = members.mean(0), blend.coefficients(observed.lrhsi, observed.msi)
+    before, after = (blend.agreement.problem.misfits(a, observed.lrhsi, observed.msi) for a in (mean, fused))
+    for worse, better in zip(before, after, strict=True):
+        assert better.square().mean() < 0.85 * worse.square().mean()  # the rest is noise
+    known = blend.subspace.project(truth)
+    assert rmse(fused, known) < 0.97 * rmse(mean, known)
 
 
 def test_what_too_few_materials_leave_is_restored_but_noise_is_not():
@@ -224,10 +250,58 @@ def test_denoising_is_the_local_wiener_estimate():
     def averaged(matrices: torch.Tensor) -> torch.Tensor:
         return matrices.unfold(0, 13, 1).unfold(1, 13, 1).flatten(4) @ window
 
-    values, vectors = torch.linalg.eigh(averaged(wide[..., :, None] * wide[..., None, :]))
-    gains = vectors @ torch.diag_embed((1 - 0.8 / values).clamp_min(0)) @ vectors.mT
-    expected = (averaged(gains) @ wide[12:-12, 12:-12, :, None])[..., 0].permute(2, 0, 1)
-    torch.testing.assert_close(vector_wiener(z, 0.8)[0, :, 12:-12, 12:-12].double(), expected, rtol=0, atol=1e-5)
+    def estimate(gains: torch.Tensor) -> torch.Tensor:
+        return (averaged(gains) @ wide[12:-12, 12:-12, :, None])[..., 0].permute(2, 0, 1)
+
+    covariances = averaged(wide[..., :, None] * wide[..., None, :])
+    values, vectors = torch.linalg.eigh(covariances)
+    expected = estimate(vectors @ torch.diag_embed((1 - 0.8 / values).clamp_min(0)) @ vectors.mT)
+    found = vector_wiener(z, 0.8)[0, :, 12:-12, 12:-12].double()
+    assert rmse(found, expected) < 0.03 * float(expected.square().mean().sqrt())
+    gains = wiener_gains(covariances.flatten(0, 1).permute(1, 2, 0) / 0.8).permute(2, 0, 1).view_as(covariances)
+    torch.testing.assert_close(found, estimate(gains), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("c", [1, 4, 12])
+def test_gains_are_those_of_the_eigenvectors(c):
+    """To 0.09 where signal and noise are alike, and exactly where there is no noise to speak of."""
+    g = torch.Generator().manual_seed(c)
+    vectors = torch.linalg.qr(torch.randn(300, c, c, generator=g, dtype=torch.float64))[0]
+    values = 10 ** (6 * torch.rand(300, c, generator=g, dtype=torch.float64) - 2)
+    covariances = (vectors * values[:, None]) @ vectors.mT
+    gains = wiener_gains(covariances.permute(1, 2, 0)).permute(2, 0, 1)
+    found = (vectors.mT @ gains @ vectors).diagonal(dim1=1, dim2=2)
+    off = (found - (1 - 1 / values).clamp_min(0)).abs()
+    assert off.max() < 0.09 + 0.01
+    assert off[values > 100].max() < 0.02
+    assert (gains - (vectors * found[:, None]) @ vectors.mT).abs().max() < 1e-9
+
+
+def test_gains_of_covariances_beyond_single_precision_stay_gains():
+    """One direction 10^12 times as strong as the noise, which rounding hides; and no signal at all."""
+    g = torch.Generator().manual_seed(0)
+    strong = 1e6 * torch.randn(12, 200, generator=g)
+    covariances = strong[:, None] * strong + torch.eye(12)[:, :, None]
+    covariances[..., 100:] = 0
+    gains = wiener_gains(covariances).permute(2, 0, 1)
+    assert gains.isfinite().all()
+    values = torch.linalg.eigvalsh(gains.double())
+    assert values.min() > -0.1
+    assert values.max() < 1.1
+    assert gains[100:].abs().max() < 0.01
+
+
+def test_how_many_pixels_are_worked_on_at_a_time_makes_no_difference(monkeypatch):
+    z = torch.randn(2, 5, 20, 24, generator=torch.Generator().manual_seed(3))
+    whole = vector_wiener(z, 0.8)
+    sizes: list[int] = []
+    monkeypatch.setattr("hsfuse.fusers.denoise.ENTRIES", {"cpu": 25 * 100})
+    monkeypatch.setattr(
+        "hsfuse.fusers.denoise.wiener_gains", lambda part: sizes.append(part.shape[2]) or wiener_gains(part)
+    )
+    torch.testing.assert_close(vector_wiener(z, 0.8), whole, rtol=0, atol=1e-6)
+    assert max(sizes) == 100
+    assert sum(sizes) == 2 * 20 * 24
 
 
 def test_an_image_is_denoised_once_until_it_changes():

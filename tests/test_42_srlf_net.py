@@ -1,11 +1,14 @@
 """SRLF-Net: the published sizes to the layer, identity at the start, and samples that don't know each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from hsfuse.nets import srlf
 from hsfuse.nets.relearn import SpectralTransformer, _at_once, _one_by_one, angle_map, relearn_points, ssim_map
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet, dihedral, undo_dihedral
 from hsfuse.physics import ObservationModel, Psf, gaussian_psf
@@ -261,8 +264,36 @@ def test_ssim_map_of_equal_images_is_one():
 def test_angle_map_by_hand():
     x = torch.tensor([[3.0, 0.0], [1.0, 2.0], [1.0, 1.0]]).T[None, :, None]  # three pixels of two bands
     y = torch.tensor([[5.0, 0.0], [-2.0, 1.0], [1.0, 0.0]]).T[None, :, None]
-    np.testing.assert_allclose(angle_map(x, y)[0, 0], [0, np.pi / 2, np.pi / 4], atol=2e-3)
+    np.testing.assert_allclose(angle_map(x, y)[0, 0], [0, np.pi / 2, np.pi / 4], atol=1e-6)
     assert angle_map(torch.zeros_like(x), y).isfinite().all()
+
+
+def test_small_angles_are_told_apart():
+    """Far below the 0.08 degrees at which the arc cosine of a float32 ends."""
+    wanted = torch.logspace(-5, -2, 40)
+    x = torch.stack([torch.ones(40), torch.zeros(40)])[None, :, None]
+    y = torch.stack([wanted.cos(), wanted.sin()])[None, :, None] * 3
+    torch.testing.assert_close(angle_map(x, y)[0, 0], wanted, rtol=1e-2, atol=1e-7)
+    opposite = angle_map(x, -y)[0, 0]
+    torch.testing.assert_close(opposite, torch.pi - wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_bfloat16_chooses_the_points_that_float32_chooses(monkeypatch):
+    """Where it matters, in comparing with both inputs; the maps are seen on their way to the selection."""
+    cfg = SRLFConfig(4, 4, 2, stages=1)
+    base, obs = observation(cfg, rows=8, cols=8)
+    obs = replace(obs, y=obs.model.spectral(base).clamp(0, 1), x=obs.model.spatial(base))
+    z = base + 0.02 * torch.randn(base.shape, generator=torch.Generator().manual_seed(0))
+    seen = []
+    monkeypatch.setattr(srlf, "relearn_points", lambda f, distortion, *_: seen.append(distortion) or f)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            _, ratio = srlf.SpatialRelearning(cfg)(z.to(dtype), obs)
+            srlf.SpectralRelearning(cfg)(z.to(dtype), ratio, obs)
+    for full, half in (seen[::2], seen[1::2]):
+        assert half.dtype == torch.float32
+        assert torch.corrcoef(torch.stack([full.flatten(), half.flatten()]))[0, 1] > 0.98
+        assert not torch.equal(full, half)
 
 
 @pytest.mark.parametrize("ratios", [(0.3, 0.0, 0.1), (0.5, 0.5, 0.49), (0.0, 0.0, 0.0)])

@@ -217,10 +217,12 @@ def test_what_judges_does_not_see_the_training_cells(tiny):
     assert not known.held_out(needed * ~known.held).any()
 
 
-@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5)])
-def test_too_small_a_scene_keeps_the_base(lr_shape):
+@pytest.mark.parametrize("weights", [None, "auto"])
+@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5), (2, 40)])
+def test_too_small_a_scene_keeps_the_base(lr_shape, weights):
+    """With weights, too: for none of these are there any, or they can't be used."""
     scene = memory_scene(lr_shape, s=3)
-    fuser = SRLFFuser(weights=None, adapt=FAST).fit(scene.training, scene.model)
+    fuser = SRLFFuser(weights=weights, adapt=FAST).fit(scene.training, scene.model)
     assert (
         f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result"
         in (fuser.describe()["adaptation"])
@@ -228,6 +230,16 @@ def test_too_small_a_scene_keeps_the_base(lr_shape):
     wanted = make_fuser(DEFAULT_BASE).fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
     assert wanted.isfinite().all()
+
+
+def test_weights_for_any_sensor_do_little_harm_to_a_scene_that_is_too_small_to_train_on():
+    scene = memory_scene((8, 8), s=3)
+    fuser = SRLFFuser(adapt=replace(FAST, consistency_step=False)).fit(scene.training, scene.model)
+    assert fuser.describe()["adaptation"].endswith("50% of what the weights would add is used")
+    base = make_fuser(DEFAULT_BASE).fit(scene.training, scene.model)
+    fused, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, base))
+    assert (fused - plain).square().mean().sqrt() > 1e-4
+    assert (fused - scene.truth).square().mean() < 1.2 * (plain - scene.truth).square().mean()
 
 
 @pytest.mark.parametrize("base", ["blend", "glp-ens", "gsa", "sfim"])

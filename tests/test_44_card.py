@@ -9,8 +9,13 @@ from conftest import memory_scene
 from safetensors.torch import save_file
 
 from hsfuse.errors import ModelError
+from hsfuse.fusers import make_fuser
 from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.card import FORMAT, ModelCard, check_card, load_checkpoint, read_card, save_checkpoint
+from hsfuse.fusers.anysensor import AnySensor
+from hsfuse.fusers.banded import FRAME, Banded
+from hsfuse.fusers.bandframe import band_guides
+from hsfuse.fusers.card import FORMAT, ModelCard, check_card, load_checkpoint, network_of, read_card, save_checkpoint
+from hsfuse.fusers.conditioning import KNOWN_BASE, guides
 from hsfuse.fusers.network import SRLFFuser
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
@@ -47,6 +52,8 @@ def test_cards_of_later_versions_may_say_more():
     [
         ("not json", "can't be read"),
         ("[1, 2]", "can't be read"),
+        ('"abc"', "can't be read"),
+        ("3", "can't be read"),
         ("{}", "can't be read"),
         (json.dumps({"format": "other-1"}), f"wanted {FORMAT}"),
         (json.dumps({"format": FORMAT, "config": {"nonsense": 1}}), "can't be read"),
@@ -147,10 +154,111 @@ def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("lr_shape", [(8, 8), (4, 16)])
-def test_given_weights_are_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
+def test_half_of_what_weights_for_any_sensor_add_is_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
     scene = memory_scene(lr_shape, s=3)
-    path = saved(tmp_path)
-    fuser = SRLFFuser(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
+    net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
+    path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
+    fuser = SRLFFuser("bicubic", path, FAST, turns=1).fit(scene.training, scene.model)
     assert "50% of what the weights would add is used" in fuser.describe()["adaptation"]
-    assert fuser.share.all()
-    assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()
+    fused = fuser.predict(scene.lrhsi, scene.msi)
+    fuser.share = fuser.share * 2
+    twice = fuser.predict(scene.lrhsi, scene.msi)
+    base = make_fuser("bicubic").fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
+    assert (fused - base).square().mean().sqrt() > 1e-4
+    torch.testing.assert_close(fused - base, (twice - base) / 2, rtol=1e-3, atol=1e-5)
+    fuser.share = torch.ones_like(fuser.share)
+    whole = fuser.predict(scene.lrhsi, scene.msi)
+    torch.testing.assert_close(fused - base, fuser.start.amount / 2 * (whole - base), rtol=1e-3, atol=1e-5)
+
+
+def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):
+    """They fit any scene of as many bands, whosever it is: what they add must be borne out."""
+    scene = memory_scene((8, 8), s=3)
+    fuser = SRLFFuser(weights=saved(tmp_path), adapt=FAST, turns=1).fit(scene.training, scene.model)
+    assert not fuser.share.any()
+    assert "the base blend is the result" in fuser.describe()["adaptation"]
+    base = make_fuser("blend").fit(scene.training, scene.model)
+    assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), base.predict(scene.lrhsi, scene.msi))
+
+
+def test_saving_adapted_weights_keeps_what_their_card_says(tmp_path):
+    scene = memory_scene((8, 8), s=3)
+    path = any_sensor(tmp_path, base=KNOWN_BASE, terms="CC0")
+    fuser = SRLFFuser("bicubic", path, FAST, turns=1).fit(scene.training, scene.model)
+    fuser.save(tmp_path / "own.safetensors", "own")
+    card = read_card(tmp_path / "own.safetensors")
+    assert (card.kind, card.terms, card.extra["scores"]) == ("any-sensor", "CC0", [1, 2])
+    assert card.extra["adaptation"]["verdict"] == fuser.adaptation.verdict
+
+
+def used(method, path, scene):
+    """A method with weights, fitted."""
+    return method(path).fit(scene.training, scene.model)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return memory_scene((12, 12))
+
+
+def any_sensor(folder, tensors=None, **changes):
+    """Weights for any sensor at ratio 3, changed."""
+    config = replace(CONFIG, guide=guides(16))
+    card = replace(CARD, kind="any-sensor", phase="any", **{"config": config, **changes})
+    path = folder / "any.safetensors"
+    save_checkpoint(path, card, dict(SRLFNet(config).state_dict()) if tensors is None else tensors)
+    return path
+
+
+def test_weights_of_one_scene_are_none_for_any_sensor(tmp_path, scene):
+    with pytest.raises(ModelError, match="'test' are of kind 'scene', wanted weights for any sensor"):
+        used(AnySensor, saved(tmp_path), scene)
+    with pytest.raises(ModelError, match="'test' are of kind 'scene', wanted weights for one pair of sensors"):
+        used(Banded, saved(tmp_path), scene)
+
+
+def test_weights_of_another_guide_are_told(tmp_path, scene):
+    assert used(AnySensor, any_sensor(tmp_path), scene).card.name == "test"
+    with pytest.raises(ModelError, match=f"have 16 guide channels, wanted {guides(16)} for weights for any sensor"):
+        used(AnySensor, any_sensor(tmp_path, dict(network().state_dict()), config=CONFIG), scene)
+
+
+@pytest.mark.parametrize("method", [AnySensor, SRLFFuser])
+def test_weights_with_other_tensors_than_the_card_s_are_told(tmp_path, scene, method):
+    tensors = dict(SRLFNet(replace(CONFIG, guide=guides(16))).state_dict())
+    tensors.pop("refine.weight")
+    path = any_sensor(tmp_path, tensors, base=KNOWN_BASE)
+    fuser = AnySensor(path) if method is AnySensor else SRLFFuser("bicubic", path, FAST)
+    with pytest.raises(ModelError, match="the weights don't fit the card's configuration") as caught:
+        fuser.fit(scene.training, scene.model)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"channels": "a"}, {"channels": -3}, {"stages": None}])
+def test_a_network_that_cannot_be_made_is_told(tmp_path, change):
+    config = replace(CONFIG, **change)
+    with pytest.raises(ModelError, match="don't fit the card's configuration"):
+        network_of(tmp_path, replace(CARD, config=config), {})
+
+
+def banded(folder, scene, without=(), opinions=("guided",), guide=None):
+    """Weights for the scene's sensors, without some of their parts."""
+    model = scene.model
+    config = replace(CONFIG, guide=band_guides(16, 4, 1) if guide is None else guide)
+    frame = {"axes": torch.eye(31)[:, :16], "unit": torch.ones(16), "spread": torch.ones(16), "step": torch.ones(16)}
+    own = {**frame, "srf": model.srf, "psf": torch.from_numpy(model.psf.kernel)}
+    tensors = {f"{FRAME}{key}": value for key, value in own.items() if key not in without}
+    extra = {} if opinions is None else {"settings": {"patches": {"opinions": list(opinions)}}}
+    card = replace(CARD, kind="bands", config=config, phase=f"{model.phase:g}", base="glp-reg", extra=extra)
+    save_checkpoint(folder / "b.safetensors", card, {**SRLFNet(config).state_dict(), **tensors})
+    return folder / "b.safetensors"
+
+
+def test_weights_for_one_pair_of_sensors_need_their_frame_opinions_and_guide(tmp_path, scene):
+    assert used(Banded, banded(tmp_path, scene), scene).card.name == "test"
+    with pytest.raises(ModelError, match=r"bands\.axes, bands\.psf are missing"):
+        used(Banded, banded(tmp_path, scene, without=("axes", "psf")), scene)
+    with pytest.raises(ModelError, match="doesn't say whose opinions"):
+        used(Banded, banded(tmp_path, scene, opinions=None), scene)
+    with pytest.raises(ModelError, match="have 7 guide channels, wanted 30"):
+        used(Banded, banded(tmp_path, scene, guide=7), scene)

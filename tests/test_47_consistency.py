@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import MemoryScene, memory_scene
 
-from hsfuse.fusers.consistency import ENERGY_RANGE, Consistency, chebyshev, fit_consistency
+from hsfuse.fusers.agreement import chebyshev
+from hsfuse.fusers.consistency import ENERGY_RANGE, Consistency, fit_consistency
 from hsfuse.fusers.frame import make_frame
 from hsfuse.fusers.problem import conjugate_gradients, mix
 
@@ -106,13 +107,13 @@ def test_more_steps_lead_to_the_minimum(case, monkeypatch):
     a, step = case.fused.double(), case.step
     steps = {"chebyshev": [], "cg": []}
 
-    def by_cg(apply, precondition, rhs, largest):
+    def by_cg(apply, precondition, rhs, bounds):
         steps["cg"] = conjugate_gradients(apply, rhs, torch.zeros_like(rhs), precondition, 300, 1e-9)
         for n in (4, 16, 64):
-            steps["chebyshev"].append(chebyshev(apply, precondition, rhs, largest, n))
+            steps["chebyshev"].append(chebyshev(apply, precondition, rhs, bounds, n))
         return steps["cg"]
 
-    monkeypatch.setattr("hsfuse.fusers.consistency.chebyshev", by_cg)
+    monkeypatch.setattr("hsfuse.fusers.agreement.chebyshev", by_cg)
     step(a, case.lrhsi.double(), case.msi.double())
     off = [float((u - steps["cg"]).norm() / steps["cg"].norm()) for u in steps["chebyshev"]]
     assert off[0] > off[1] > off[2]
@@ -121,7 +122,7 @@ def test_more_steps_lead_to_the_minimum(case, monkeypatch):
 
 def test_chebyshev_solves_within_the_bounds():
     values = torch.linspace(1, 30, 40).reshape(1, 1, 5, 8)
-    u = chebyshev(lambda x: values * x, lambda x: x, torch.ones(1, 1, 5, 8), 30.0, 60)
+    u = chebyshev(lambda x: values * x, lambda x: x, torch.ones(1, 1, 5, 8), (1.0, 30.0), 60)
     torch.testing.assert_close(u, 1 / values, rtol=1e-4, atol=0)
 
 

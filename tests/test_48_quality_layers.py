@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from classical_scene import make_model, make_scene, rmse
 from scipy.stats import spearmanr
 
+from hsfuse import quality
 from hsfuse.fusers import TrainingScene, make_fuser
+from hsfuse.fusers.problem import msi_noise
 from hsfuse.fusers.reliability import Reliability, features, fit_reliability
-from hsfuse.fusers.stagemaps import StageWatch, fused_maps
+from hsfuse.fusers.stagemaps import StageWatch, distortions, fused_maps
 from hsfuse.io import open_cube
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
 from hsfuse.patches import sample_scene
@@ -31,35 +35,65 @@ def network_call() -> tuple[SRLFNet, torch.Tensor, Observation]:
     return net, model.upsample(low), Observation(low, msi, msi, model, torch.ones(8))
 
 
-def test_the_maps_are_of_the_first_call_and_say_where_points_were_relearned():
+def test_the_points_are_of_the_first_call_and_those_that_looked_worst():
     net, base, obs = network_call()
     with StageWatch(net) as watch, torch.no_grad():
-        assert watch.maps() is None
+        assert watch.points() is None
         net(base, obs)
-        maps = watch.maps()
+        points = watch.points()
         net(base * 0.5, obs)
-        again = watch.maps()
+        again = watch.points()
+        z, z_spa = watch._seen["spatial"][0], watch._seen["spectral"][0]
         watch.clear()
-        assert watch.maps() is None
-    assert maps is not None
+        assert watch.points() is None
+    assert points is not None
     assert again is not None
-    torch.testing.assert_close(maps.stacked(), again.stacked())
-    assert maps.stacked().shape == (2, 4, 16, 16)
-    assert (maps.spatial >= 0).all()
-    assert ((maps.spectral >= 0) & (maps.spectral <= 180)).all()
-    for sample in range(2):
-        chosen = maps.spatial_points[sample] == 1
-        assert 0 < chosen.sum() < 0.31 * 256
-        assert maps.spatial[sample][chosen].min() >= maps.spatial[sample][~chosen].max()
+    spatial, spectral = distortions(z, z_spa, obs)
+    for chosen, before, by in zip(points, again, (spatial, spectral.repeat_interleave(4, 1).repeat_interleave(4, 2)),
+                                  strict=True):  # fmt: skip
+        torch.testing.assert_close(chosen, before)
+        assert chosen.shape == (2, 16, 16)
+        for sample in range(2):
+            mask = chosen[sample] == 1
+            assert 0 < mask.sum() < 0.31 * 256
+            assert by[sample][mask].min() >= by[sample][~mask].max()
     net(base, obs)
-    assert watch.maps() is None  # no longer watching
+    assert watch.points() is None  # no longer watching
+
+
+def test_each_tile_shows_what_was_learned_again_in_it(monkeypatch):
+    net, base, obs = network_call()
+    calls = [(base, obs), (base.flip(2), replace(obs, x=obs.x.flip(2), y=obs.y.flip(2), guide=obs.guide.flip(2)))]
+    wanted = []
+    for call in calls:
+        with StageWatch(net) as watch, torch.no_grad():
+            net(*call)
+            wanted.append(torch.stack(watch.points() or (), 1))
+    assert not torch.equal(*wanted)
+    monkeypatch.setattr(quality, "fit_reliability", lambda *arguments: None)
+    with quality.QualityLayers(SimpleNamespace(net=net), SimpleNamespace(msi=obs.y), obs.model) as layers:
+        for (tile, around), points in zip(calls, wanted, strict=True):
+            layers.expect()
+            with torch.no_grad():
+                fused = net(tile, around)
+            torch.testing.assert_close(layers.layers(fused, around.x, around.y)[:, 2:4], points)
+    assert layers.spectrum.good == (True,) * 4 + (False,)
+
+
+def test_distortion_does_not_depend_on_the_unit():
+    _, scene, model = make_scene()
+    blurred = model.upsample(scene.lrhsi)
+    maps = fused_maps(blurred, scene.lrhsi, scene.msi, model)
+    scaled = fused_maps(300 * blurred, 300 * scene.lrhsi, 300 * scene.msi, model, peak=300.0)
+    torch.testing.assert_close(scaled.stacked(), maps.stacked(), atol=1e-4, rtol=1e-4)
+    assert float(maps.spatial.mean()) > 0.05  # what interpolation lacks is seen
 
 
 def test_a_perfect_result_has_no_distortion():
     truth, scene, model = make_scene()
     maps = fused_maps(truth, scene.lrhsi, scene.msi, model)
     assert float(maps.spatial.abs().max()) < 1e-3
-    assert float(maps.spectral.max()) < 0.1
+    assert float(maps.spectral.max()) < 0.01
     assert not maps.spatial_points.any()
 
 
@@ -106,3 +140,25 @@ def test_the_expectation_is_that_of_the_weights():
     reliability = Reliability(model, torch.tensor([4e-4, 0, 0, 0, 0, 0]))
     expected = reliability.expected_error(model.upsample(scene.lrhsi), scene.lrhsi, scene.msi)
     torch.testing.assert_close(expected, torch.full_like(expected, 0.02))
+
+
+def test_valid_pixels_at_an_edge_that_is_cut_off_give_none():
+    """18 LR rows are cut to 16, a multiple of the ratio: nothing valid is left to learn from."""
+    _, scene, model = make_scene(72)
+    mask = torch.zeros_like(scene.mask)
+    mask[:, 16:] = True
+    fuser = make_fuser("bicubic").fit(scene, model)
+    assert fit_reliability(fuser, replace(scene, mask=mask), model) is None
+    mask[:, 12:] = True
+    reliability = fit_reliability(fuser, replace(scene, mask=mask), model)
+    assert reliability is not None
+    assert reliability.weights.isfinite().all()
+
+
+def test_noise_is_measured_once_however_many_blocks(monkeypatch):
+    _, scene, model = make_scene(64)
+    blocks = TrainingScene(*(x.repeat(3, *[1] * (x.dim() - 1)) for x in (scene.lrhsi, scene.msi, scene.mask)))
+    calls: list[TrainingScene] = []
+    monkeypatch.setattr("hsfuse.fusers.frame.msi_noise", lambda s: calls.append(s) or msi_noise(s))
+    assert fit_reliability(make_fuser("bicubic").fit(blocks, model), blocks, model) is not None
+    assert calls == [blocks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +35,26 @@ def wave_pair(folder, hsi_grid: Grid, msi_grid: Grid, ratio: float, moved=(0.0, 
     save(folder / "hsi.tif", low, hsi_grid, HSI)
     save(folder / "msi.tif", np.tensordot(weights, high, 1), msi_grid, MSI)
     return folder / "hsi.tif", folder / "msi.tif"
+
+
+def test_nan_in_a_resampled_image_is_counted_once(tmp_path):
+    """On the file's own pixels, under however many cells of the warp they lie."""
+    hsi, msi = wave_pair(tmp_path, square(30.0, (60, 60), turn=5), square(10.0, (150, 150)), 3)
+    with rasterio.open(hsi, "r+") as ds:
+        cube = ds.read()
+        cube[:, 30:32, 30] = np.inf
+        ds.write(cube)
+    with open_scene(hsi, msi, replace(PLAIN, register="off")) as pair:
+        assert pair.warped
+        whole(pair)
+        assert pair.nonfinite_notes() == ["2 pixels of the HSI hold NaN or Inf and are masked"]
+
+
+@pytest.mark.parametrize("turn", [0, 5])
+def test_a_psf_size_that_has_no_use_is_said(tmp_path, turn):
+    files = wave_pair(tmp_path, square(30.0, (40, 40), turn=turn), square(10.0, (90, 90)), 3)
+    with open_scene(*files, replace(PLAIN, register="off", psf_size=3)) as pair:
+        assert any("--psf-size 3 isn't used" in note for note in pair.notes) == pair.warped == (turn != 0)
 
 
 def whole(pair):

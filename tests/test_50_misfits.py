@@ -80,3 +80,12 @@ def test_an_estimated_response_is_as_good_as_the_true_one(tmp_path):
     low = square(40.0, (60, 60))
     files = pair(tmp_path / "pair", low, low)
     assert fused(tmp_path, files, srf="estimate") > fused(tmp_path, files) - 0.5
+
+
+def test_all_three_estimated_together_are_as_good_as_the_true_ones(tmp_path):
+    """Response, PSF and shift, none of them known."""
+    nominal = square(40.0, (60, 60))
+    low = moved(nominal, -27.0, 14.0)
+    known = fused(tmp_path, pair(tmp_path / "true", low, low, mtf=0.2), mtf=0.2, register="off")
+    files = pair(tmp_path / "off", low, nominal, mtf=0.2)
+    assert fused(tmp_path, files, srf="estimate", psf="estimate") > known - 0.5

@@ -81,6 +81,19 @@ def test_other_formats_hold_the_same(files, tmp_path, name, driver):
     np.testing.assert_array_equal(read(other.output).data, read(plain.output).data)
     with open_cube(other.output) as reader:
         assert json.loads(reader.tags["HSFUSE_PROVENANCE"])["method"]["method"] == "glp-reg"
+        assert reader.quantity == "reflectance"
+
+
+def test_numbers_times_ten_thousand_without_a_word_come_out_as_reflectance(files, tmp_path):
+    scene = files.scene
+    plain = run(files, tmp_path / "plain.tif")
+    pair = save_pair(tmp_path, scene, msi=scene.msi[0].numpy() * 1e4)
+    save(pair.hsi, scene.lrhsi[0].numpy() * 1e4, pair.hsi_grid(), Spectrum(tuple(WAVELENGTHS_NM)))
+    result = run(pair, tmp_path / "a.tif")
+    assert any("both images are multiplied by 0.0001" in note for note in result.notes)
+    np.testing.assert_allclose(read(result.output).data, read(plain.output).data, atol=2e-4)  # of int16
+    with open_cube(result.output) as reader:
+        assert (reader.quantity, reader.scale) == ("reflectance", 1e-4)
 
 
 def test_quality_layers_lie_on_the_same_grid(files, tmp_path):
@@ -100,6 +113,8 @@ def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_pat
     layers = read(tmp_path / "qa.tif").data
     used = "the base is the result" not in result.provenance["method"]["adaptation"]
     assert layers[2].any() == used
+    assert 0 <= np.median(layers[0]) < 0.9  # of the fused cube, not of features inside the network
+    assert layers[1].max() < 15
     assert ((layers[2:4] >= 0) & (layers[2:4] <= 1)).all()
 
 

@@ -16,6 +16,7 @@ from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, OutputError, SettingError, SrfError
 from hsfuse.grid import Grid, align
 from hsfuse.io import open_cube
+from hsfuse.io.envi_sink import EnviSink
 from hsfuse.observe import Noise, Observer, Piece, lr_grid, spans
 from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import SceneSettings, open_scene
@@ -255,6 +256,8 @@ def test_formats(tmp_path):
         ({"mtf": 1.0}, SettingError, "between 0 and 1"),
         ({"psf_sigma": -1.0}, SettingError, "positive"),
         ({"seed": -1}, SettingError, "seed"),
+        ({"snr_hsi": float("nan")}, SettingError, "LRHSI's SNR is nan"),
+        ({"snr_msi": float("inf")}, SettingError, "MSI's SNR is inf"),
         ({"srf": "sentinel9"}, SrfError, "sentinel2"),
         ({"msi_bands": ["B77"]}, SrfError, "no band"),
         ({"hsi_format": "png"}, SettingError, "unknown format"),
@@ -286,6 +289,36 @@ def test_outputs_are_not_overwritten_unasked(tmp_path):
         made(tmp_path, "file")
     with pytest.raises(OutputError, match="doesn't exist"):
         made(tmp_path, "not/there")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_file_that_is_not_whole_takes_the_others_with_it(tmp_path, monkeypatch, old):
+    path = reference(tmp_path)
+    before = made(tmp_path, path=path, seed=1, snr_hsi=20).lrhsi.read_bytes() if old else b""
+
+    def torn(self):
+        raise OutputError("the header is missing")
+
+    monkeypatch.setattr(EnviSink, "verify", torn)  # the LRHSI's, which is the first of the three
+    with pytest.raises(OutputError, match="the header is missing"):
+        made(tmp_path, path=path, overwrite=True)
+    assert (tmp_path / "out").exists() == old
+    if old:
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+            "lrhsi.dat", "lrhsi.hdr", "msi.tif", "reference.tif"
+        ]  # fmt: skip
+        assert (tmp_path / "out" / "lrhsi.dat").read_bytes() == before
+
+
+def test_a_folder_that_something_else_writes_to_hides_no_error(tmp_path, monkeypatch):
+    def broken(self):
+        (tmp_path / "out" / "other").touch()
+        raise KeyboardInterrupt
+
+    path = reference(tmp_path)
+    monkeypatch.setattr(Observer, "pieces", broken)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, path=path)
 
 
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):

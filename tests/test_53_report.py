@@ -5,20 +5,23 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from assessed_scene import SCALE, make_scene, write_cube
+from rasterio.crs import CRS
 
 from hsfuse.assessment import Assessment, MapLayer, Registration, assess
 from hsfuse.errors import OutputError
 from hsfuse.quicklook import encode, map_uri, stretch_limits, to_rgb
 from hsfuse.registration import LocalShift, Shift
 from hsfuse.report import render_report, write_report
-from hsfuse.report.figures import map_limits, spectra_data, training
+from hsfuse.report.facts import data_unit, gsd, header
+from hsfuse.report.figures import map_figure, map_limits, spectra_data, training
 from hsfuse.report.sections import effort, shift_figures, stages
-from hsfuse.report.words import flat, method_words, training_words
+from hsfuse.report.words import cards, flat, method_words, training_words
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -203,8 +206,8 @@ def test_stages_time_and_memory_are_told_as_far_as_they_are_known():
     (row,) = stages({"adaptation": {"stages": [stage, {"error": 1.0}, "?"]}})
     assert (row.name, row.error, row.angle, row.seconds) == ("network", "90.0%", "-", "2.0")
     assert stages({}) == stages({"adaptation": None}) == stages({"adaptation": {"stages": "none"}}) == []
-    record = {"seconds": {"fit": 1.5, "note": "x"}, "peak_mib": 300, "device": "cpu"}
-    assert effort(record) == [("fit", "1.5 s"), ("peak memory", "300 MiB"), ("device", "cpu")]
+    record = {"seconds": {"fit": 1.5, "note": "x"}, "device": "cpu"}
+    assert effort(record) == [("fit", "1.5 s"), ("device", "cpu")]
     assert effort({"seconds": 3.0}) == []
 
 
@@ -233,4 +236,86 @@ def test_recorded_shifts_are_drawn_where_the_inputs_are_not_at_hand():
 
 def test_expected_and_real_error_share_a_scale():
     maps = tuple(MapLayer(n, n, "", np.full((3, 3), v, np.float32), 1) for n, v in (("rmse", 1), ("expected_error", 2)))
-    assert map_limits([Assessment("f.tif", (3, 3, 3), {}, maps=maps)]) == {"rmse": 2, "expected_error": 2}
+    assert map_limits([Assessment("f.tif", (3, 3, 3), {}, maps=maps)]) == {
+        "rmse": (0.0, 2.0),
+        "expected_error": (0.0, 2.0),
+    }
+
+
+def test_misfits_to_the_lrhsi_are_stretched_and_their_bars_say_so():
+    values = np.linspace(1, 2, 1000, dtype=np.float32).reshape(20, 50)
+    misfit = MapLayer("hsi_rmse", "Misfit", "data unit", values, 1)
+    other = MapLayer("msi_rmse", "Misfit", "data unit", values, 1)
+    ends = map_limits([Assessment("f.tif", (3, 20, 50), {}, maps=(misfit, other))])
+    assert ends["hsi_rmse"] == pytest.approx((1.01, 1.99))
+    assert ends["msi_rmse"] == pytest.approx((0, 1.99))
+    shown = map_figure(misfit, ends["hsi_rmse"], "reflectance")
+    assert shown.ticks == ("≤ 1.01", "1.5", "≥ 1.99")
+    assert shown.unit == "reflectance"
+    assert map_figure(other, ends["msi_rmse"]).ticks == ("0", "0.995", "≥ 1.99")
+    flat = MapLayer("hsi_rmse", "Misfit", "data unit", np.ones((2, 2), np.float32), 1)
+    assert map_figure(flat, (1.0, 1.0)).ticks == ("1", "1.5", "2")
+
+
+def test_the_head_tells_grid_inputs_and_days(assessed, tmp_path):
+    told = dict(header(assessed[0]))
+    assert re.match(r"48 × 48 pixels, GSD [\d.]+ m, EPSG:\d+, \d+ bands, 4\d\d to \d+ nm", told["Fused cube"])
+    assert told["LRHSI"].startswith("hsi.tif, 12 × 12 pixels, GSD")
+    assert told["MSI"].startswith("msi.tif, response s, bands B2, B3, B4, B8, 48 × 48 pixels, GSD")
+    assert told["Reference"] == "truth.tif"
+    assert told["Acquired"] == "the files don't say when"
+    gone = replace(assessed[0], fused=str(tmp_path / "gone.tif"))
+    assert "GSD" not in dict(header(gone))["Fused cube"]
+    assert "Acquired" not in dict(header(Assessment("gone.tif", (3, 4, 5), {})))
+
+
+def test_a_gsd_has_a_unit():
+    assert gsd((20.0, 20.0), CRS.from_epsg(32616)) == "GSD 20 m"
+    assert gsd((0.25, 0.5), CRS.from_epsg(4326)) == "GSD 0.25 × 0.5°"
+    assert gsd((3.0, 3.0), None) == "GSD 3 map units"
+
+
+def test_an_assumed_unit_is_told_once_near_the_top(assessed):
+    note = "the HSI doesn't say what its numbers are; 99 % of the numbers are below 0.6: taken as reflectance 0 to 1"
+    a = replace(assessed[0], notes=(note, "something else"))
+    page = render_report([a])
+    assert page.count("say what its numbers are") == 1
+    assert page.index("say what its numbers are") < page.index("Can it be trusted?")
+    assert "something else" in page
+    assert data_unit(a) == "reflectance"
+    assert data_unit(Assessment("f.tif", (3, 4, 5), {})) == "unit of the data"
+
+
+def test_the_headline_psnr_is_defined_beside_it(assessed):
+    (card,) = cards(assessed[0], ["psnr"])
+    assert card.definition == "mean over bands, peak 1"
+    m = assessed[0].metrics
+    assert f"{m['psnr_global']:.2f} dB over all values" in card.others
+    assert f"{m['psnr_band_peak']:.2f} dB with each band's own peak" in card.others
+    assert cards(assessed[0], ["sam"])[0].definition == ""
+
+
+def test_details_of_the_method_stand_at_the_end(assessed):
+    method = {"method": "srlf", "base": "blend", "MSI gain": "0.994"}
+    page = render_report([replace(assessed[0], provenance={"method": method})])
+    assert page.index("srlf; base blend") < page.index("Can it be trusted?") < page.index("MSI gain")
+    assert page.index("Do spectral indices survive?") < page.index("How it was fused")
+
+
+def test_the_caption_names_only_the_pictures_there_are(assessed):
+    page = render_report(assessed[:1])
+    assert "fused, LRHSI, reference share one stretch" in page
+    kept = tuple(p for p in assessed[0].pictures if p.image != "reference")
+    assert "fused, LRHSI share one stretch" in render_report([replace(assessed[0], pictures=kept)])
+    alone = tuple(p for p in assessed[0].pictures if p.image == "fused")
+    assert "share one stretch" not in render_report([replace(assessed[0], pictures=alone)])
+
+
+def test_indices_of_unseen_bands_say_so(assessed):
+    a = assessed[0]
+    assert any(c.name == "NDRE" for c in a.indices)
+    nm = a.response.wavelengths_nm
+    blind = replace(a.response, weights=np.where((nm > 690) & (nm < 760), 0, 1.0)[None], bands=("B1",), coverage=(1.0,))
+    pattern = re.compile(r"NDRE[^\n]{0,200}no MSI band sees 715 nm")
+    assert pattern.search(render_report([replace(a, response=blind)]))
+    assert not pattern.search(render_report([replace(a, response=replace(blind, weights=np.ones((1, nm.size))))]))

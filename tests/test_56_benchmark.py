@@ -15,6 +15,7 @@ from conftest import save
 from scipy.ndimage import gaussian_filter
 
 import hsfuse.benchmark.run as run_module
+import hsfuse.model_zoo as model_zoo
 from hsfuse.benchmark import BenchmarkConfig, Method, parse_config, render, run_benchmark, text_tables
 from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.plot import Axis, Point, scatter
@@ -24,8 +25,10 @@ from hsfuse.benchmark.results import Outcome, ResultFile, Row
 from hsfuse.benchmark.table import cells
 from hsfuse.cube import Spectrum
 from hsfuse.errors import InputError, OutputError, SettingError
+from hsfuse.fusers.card import ModelCard, save_checkpoint
 from hsfuse.grid import Grid
 from hsfuse.io import open_cube
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
 WAVELENGTHS_NM = np.linspace(430.0, 940.0, 20)
 SENSOR = {"srf": "sentinel2a", "msi_bands": ["B2", "B3", "B4", "B8"]}
@@ -199,6 +202,57 @@ def test_another_file_of_the_same_name_is_another_case(tmp_path):
     assert case.key != before
 
 
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A collection of weights; called, it adds some."""
+
+    def add(name, scale, kind="any-sensor"):
+        config = SRLFConfig(8, 8, scale, stages=1, expand=1)
+        save_checkpoint(tmp_path / name, ModelCard(name, config, scale, kind=kind), dict(SRLFNet(config).state_dict()))
+
+    monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
+    for name, scale, kind in (("any-x4", 4, "any-sensor"), ("any-x8", 8, "any-sensor"), ("cave-x4", 4, "bands")):
+        add(f"{name}.safetensors", scale, kind)
+    return add
+
+
+@pytest.mark.parametrize(
+    ("method", "uses", "ignores"),
+    [
+        (Method("srlf", "a"), "any-x4", "any-x8"),
+        (Method("srlf-any", "a"), "any-x4", "cave-x4"),
+        (Method("srlf-bands", "a"), "cave-x4", "any-x4"),
+        (Method("srlf", "a", (("model", "any-x8"),)), "any-x8", "any-x4"),
+        (Method("srlf", "a", (("model", "none"),)), None, "any-x4"),
+        (Method("gsa", "a"), None, "any-x4"),
+    ],
+)
+def test_keys_follow_the_weights_that_are_used_and_no_others(folder, models, method, uses, ignores):
+    case = replace(parse_config(settings(), folder=folder).cases[0], method=method)
+    keys = [case.key]
+    models(f"{ignores}.safetensors", 8 if ignores == "any-x8" else 4, "bands" if "cave" in ignores else "any-sensor")
+    keys.append(case.key)
+    if uses:
+        models(f"{uses}.safetensors", 8 if uses == "any-x8" else 4, "bands" if "cave" in uses else "any-sensor")
+        assert case.key != keys[0]
+    assert keys[0] == keys[1]
+
+
+def test_keys_follow_every_file_of_a_folder_and_the_data_of_an_envi_header(folder, tmp_path):
+    case = parse_config(settings(), folder=folder).cases[0]
+    cube = tmp_path / "scene"
+    (cube / "deeper").mkdir(parents=True)
+    header, data = tmp_path / "x.hdr", tmp_path / "x.dat"
+    for file in (cube / "deeper" / "band_01.png", cube / "band_02.png", data, header):
+        file.write_bytes(b"ENVI 1")
+    for path, inner in ((cube, cube / "deeper" / "band_01.png"), (header, data), (data, header)):
+        own = replace(case, scene=replace(case.scene, reference=path))
+        before = own.key
+        assert own.key == before
+        inner.write_bytes(b"ENVI other")
+        assert own.key != before
+
+
 def test_a_line_cut_short_costs_only_itself(config, tmp_path):
     path = tmp_path / "results.jsonl"
     first, second = config.cases[0], config.cases[2]
@@ -231,6 +285,24 @@ def test_methods_are_chosen_by_label_then_name(folder):
     (case,) = parse_config(table, {"methods": ["net"]}, folder=folder).cases
     assert case.method.arguments() == ["--method", "srlf", "--base", "gsa", "--adapt-minutes", "0.5"]
     assert parse_config(table, {"methods": ["srlf"]}, folder=folder).cases == (case,)
+
+
+def test_stages_of_srlf_can_be_rows(folder, tmp_path):
+    plain = {"method": "srlf", "model": "auto", "consistency": "off", "adapt": "off", "base": "auto"}
+    scratch = {"method": "srlf", "model": "none", "adapt_minutes": 2}
+    first, second = parse_config(settings(methods=[plain, scratch]), folder=folder).cases
+    assert first.method.label == "srlf, base auto, model auto, adapt off, consistency off"
+    arguments = ["--method", "srlf", "--base", "auto", "--model", "auto", "--adapt", "off", "--consistency", "off"]
+    assert first.method.arguments() == arguments
+    assert second.method.arguments() == ["--method", "srlf", "--model", "none", "--adapt-minutes", "2"]
+    for command in (arguments, second.method.arguments()):  # `hsfuse fuse` knows them: what it misses is the file
+        files = ["--hsi", str(tmp_path / "no.tif"), "--msi", str(tmp_path / "no.tif"), "-o", str(tmp_path / "o.tif")]
+        with pytest.raises(CaseError, match=r"no\.tif"):
+            run_hsfuse(["fuse", *files, *command], tmp_path)
+    with pytest.raises(SettingError, match="unknown adapt 'none'; did you mean 'on'"):
+        parse_config(settings(methods=[{"method": "srlf", "adapt": "none"}]), folder=folder)
+    with pytest.raises(SettingError, match="unknown consistency 'of'; did you mean 'off'"):
+        parse_config(settings(methods=[{"method": "srlf", "consistency": "of"}]), folder=folder)
 
 
 def test_a_pattern_is_a_scene_for_each_file(tmp_path):

@@ -1,5 +1,6 @@
 """Tables of stored results: means, leads, Markdown, and the README's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,39 @@ def test_a_lead_is_over_the_best_rival_of_each_figure(rows):
     assert lead(rows, "any").head[0] == "lead of any"
     with pytest.raises(SettingError, match="no rows of other"):
         lead(rows, "other")
+
+
+def other(scene, label, psnr, **changes):
+    """A row at ratio 4 under other circumstances."""
+    found = row(scene, 4, label, (psnr, 1.0))
+    return replace(found, case=replace(found.case, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "texts_"),
+    [
+        ("sensor", (SENSOR, Sensor("ikonos")), ("sentinel2a B2 B8", "ikonos")),
+        ("psf", (Psf(sigma=0.4), Psf(mtf=0.2)), ("PSF sigma 0.4 LR pixels", "MTF 0.2")),
+    ],
+)
+def test_sensors_and_psfs_of_one_scene_stay_apart(name, values, texts_):
+    found = [
+        other("a", label, psnr + 10 * i, **{name: value})
+        for i, value in enumerate(values)
+        for label, psnr in (("net", 42.0), ("gsa", 40.0 + i))
+    ]
+    heads = [f"x4, {text}, SNR HSI 35, MSI 40 dB" for text in texts_]
+    leads = lead(found)
+    assert list(leads.head[1:]) == heads
+    assert [entry[0].text for entry in leads.lines[0][1]] == ["+2.00 dB (gsa)", "+1.00 dB (gsa)"]
+    means = summary(found)
+    assert list(means.head[1:3]) == [f"{head} (1)" for head in heads]
+    assert [entry[0].text for entry in dict(means.lines)["gsa"][:2]] == ["40.00", "51.00"]
+
+
+def test_scenes_with_a_sensor_each_share_a_column():
+    found = [other("a", "net", 42.0), other("b", "net", 44.0, sensor=Sensor("ikonos"))]
+    assert summary(found).head[1] == "x4, SNR HSI 35, MSI 40 dB (2)"
 
 
 def test_marked_places_are_filled_and_nothing_else(rows):

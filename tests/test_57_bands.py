@@ -1,8 +1,11 @@
 """Weights for one pair of sensors: what is corrected is what neither sensor sees, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from pretend_gpu import pretend_gpu
 from training_scenes import write_scenes
 
 from hsfuse.errors import ModelError
@@ -100,6 +103,19 @@ def test_an_exact_fit_gives_both_inputs_and_moves_as_little_as_that_takes(phase)
     assert torch.allclose(fit(fitted, lrhsi, msi), fitted, atol=1e-5)
     moved, left = (fitted - start).double(), (truth - fitted).double()
     assert abs(float((moved * left).sum())) < 1e-4 * float(moved.norm() * left.norm())
+
+
+def test_the_smallest_image_is_found_on_either_device_with_matrices_copied_once():
+    _, lrhsi, _, model = scene(1)
+    fit = ExactFit(model)
+    wanted = fit.lift(lrhsi)
+    with pretend_gpu() as device:
+        there = lrhsi.to(device)
+        torch.testing.assert_close(fit.lift(there).cpu(), wanted)
+        matrix = fit._lift(0, lrhsi.shape[2], there)
+        assert matrix.device == device
+        assert matrix is fit._lift(0, lrhsi.shape[2], there)
+    assert torch.equal(fit.lift(lrhsi), wanted)
 
 
 def test_what_is_brought_between_0_and_1_still_gives_both_inputs_and_is_nearer_to_the_truth():
@@ -332,6 +348,17 @@ def test_a_run_can_be_made_longer(folder):
     train(settings(), path, data=folder, device="cpu")
     card = train(settings(optimiser={"steps": 12}), path, data=folder, device="cpu", resume=True)
     assert card.steps == 12
+
+
+def test_a_run_can_keep_a_share_of_what_it_started_from(weights):
+    config = replace(settings(optimiser={"keep_start": 0.25}), start=str(weights))
+    trainer = Trainer(config, references(1, 2), [], CPU)
+    first = load_checkpoint(weights)[1]
+    for _ in range(4):
+        trainer.step()
+    for key, value in trainer.averaged.items():
+        assert torch.allclose(trainer.tensors()[key], 0.75 * value + 0.25 * first[key], atol=1e-6)
+    assert any(not torch.allclose(value, first[key], atol=1e-3) for key, value in trainer.averaged.items())
 
 
 def test_an_orthogonal_update_has_singular_values_near_one():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import mixture
 
 from hsfuse.fusers import TrainingScene, make_fuser
 from hsfuse.fusers.guided import Guided
@@ -63,6 +64,35 @@ def test_materials_end_at_their_edges(phase):
         for name, method in (("guided", Guided()), ("interpolated", make_fuser("glp-reg")))
     }
     assert errors["guided"] < 0.6 * errors["interpolated"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_broad_band_is_better_than_none(seed):
+    """Its chroma is the same everywhere; the LRHSI's own colours must come through all the same."""
+    truth = torch.from_numpy(mixture((SIDE, SIDE), seed))[None]
+    sensors = ObservationModel(np.full((1, 31), 1 / 31), gaussian_psf(1.9, SCALE), SCALE)
+    errors = [
+        float((image - truth).square().mean().sqrt())
+        for image in (fused(truth, sensors), sensors.upsample(sensors.spatial(truth)))
+    ]
+    assert errors[0] < 0.75 * errors[1]
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_the_halo_is_honest(bands):
+    """A tile with its halo gives what the whole scene gives there."""
+    truth = patchwork().repeat(1, 1, 2, 2)
+    sensors = ObservationModel(model().srf[:bands], model().psf, SCALE)
+    lrhsi, msi = sensors(truth)
+    method = Guided().fit(TrainingScene(lrhsi, msi, torch.ones(1, 32, 32, dtype=torch.bool)), sensors)
+    halo, s = method.requirements.halo, SCALE
+    size = 2 * halo + 3
+    tile = method.predict(
+        lrhsi[..., 5 : 5 + size, 2 : 2 + size], msi[..., 5 * s : (5 + size) * s, 2 * s : (2 + size) * s]
+    )
+    inner = slice(halo * s, -halo * s)
+    whole = method.predict(lrhsi, msi)[..., 5 * s : (5 + size) * s, 2 * s : (2 + size) * s]
+    torch.testing.assert_close(tile[..., inner, inner], whole[..., inner, inner], rtol=0, atol=1e-4)
 
 
 def test_two_images_in_a_batch_do_not_mix():

@@ -69,6 +69,9 @@ def test_limits_set_the_exit_code(scene):
     assert "psnr is" in missed.stderr
     with pytest.raises(SettingError, match="isn't METRIC=NUMBER"):
         run(*files, "--fail-under", "psnr")
+    for text in ("psnr=nan", "", "psnr="):
+        with pytest.raises(SettingError, match="limit"):
+            run(*files, "--fail-under", text)
 
 
 def test_report_is_written_and_kept(scene, tmp_path):

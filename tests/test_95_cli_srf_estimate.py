@@ -90,6 +90,7 @@ def test_a_shift_and_a_band_of_noise_are_warned_of(pair, tmp_path):
         (["--msi-bands", "a,b"], 1, "names 2 bands"),
         (["--msi-bands", "a,b,a,c"], 1, "each once"),
         (["--msi-bands", "-,-,-,-"], 1, "no band"),
+        (["--msi-bands", ",,,"], 1, "no band"),
         (["--mtf", "1.2"], 1, "between 0 and 1"),
     ],
 )

@@ -8,8 +8,10 @@ from math import hypot
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hsfuse.assessment.result import Assessment, Check
+from hsfuse.assessment.result import Assessment, Check, Floats
+from hsfuse.assessment.weakest import held_against, mean_outside_absorption, weakest
 
 Verdict = Literal["good", "look", "poor"]
 
@@ -21,8 +23,16 @@ GAIN = 0.05, 0.3
 #: Share of masked pixels, and of bands that no MSI band sees.
 MASKED = 0.001, 0.2
 UNSEEN = 0.2, 1.0
-#: Rank correlation of expected and real error below which the expectation says little.
-RANK = 0.3
+#: Rank correlation of expected and real error up to which the expectation says little.
+RANK = 0.5
+#: How far a band's correlation is from 1: those that the MSI doesn't see on average, and the weakest ones.
+GUESSED, WEAKEST = (0.05, 0.3), (0.1, 0.5)
+#: Share of all bands from which on poor ones speak against the cube: a few at a sensor's end are poor in any cube.
+FEW = 0.05
+#: Weakest bands that are nearer than this to the median aren't named.
+LEVEL = 0.02
+#: How a warning about the pair itself begins, here and in the notes of a scene.
+PAIR, WARNING = "The pair: ", "warning: "
 #: Share of the largest weight in R from which on an MSI band sees an HSI band.
 SEEN_WEIGHT = 0.01
 
@@ -40,7 +50,7 @@ class _Scale:
 
 def checks(a: Assessment) -> tuple[Check, ...]:
     """All checks that the assessment allows, most important first."""
-    makers = (_truth, _inputs, _position, _radiometry, _coverage, _learning, _expectation, _validity)
+    makers = (_pair, _truth, _weakest, _inputs, _position, _radiometry, _coverage, _learning, _expectation, _validity)
     return tuple(check for maker in makers for check in maker(a))
 
 
@@ -55,7 +65,29 @@ def overall(found: tuple[Check, ...]) -> str:
 
 
 def _listed(topics: Iterable[str]) -> str:
-    return ", ".join(topic[0].lower() + topic[1:] for topic in topics)
+    return ", ".join(dict.fromkeys(topic[0].lower() + topic[1:] for topic in topics))
+
+
+def seen_bands(weights: Floats) -> NDArray[np.bool_]:
+    """Which bands (C,) at least one row of R (c, C) weighs."""
+    return np.asarray((weights > SEEN_WEIGHT * weights.max(axis=1, keepdims=True)).any(axis=0))
+
+
+def pair_warnings(a: Assessment) -> tuple[str, ...]:
+    """What speaks against fusing these two images at all: as found now, as noted, and as the fused file records it."""
+    recorded = a.provenance.get("pair_warnings")
+    told = [line.removeprefix(PAIR) for line in a.warnings if line.startswith(PAIR)]
+    told += [line.removeprefix(WARNING) for line in a.notes if line.startswith(WARNING)]
+    told += map(str, recorded) if isinstance(recorded, list) else []
+    found: dict[str, str] = {}
+    for line in told:
+        found.setdefault(line.rstrip(".").lower(), line[:1].upper() + line[1:])
+    return tuple(found.values())
+
+
+def _pair(a: Assessment) -> Iterator[Check]:
+    for line in pair_warnings(a):
+        yield Check("The pair of images", "poor", line)
 
 
 def _truth(a: Assessment) -> Iterator[Check]:
@@ -80,7 +112,10 @@ def _truth(a: Assessment) -> Iterator[Check]:
 def _inputs(a: Assessment) -> Iterator[Check]:
     for prefix, image, how in (("hsi_", "LRHSI", "Blurred back to it"), ("msi_", "MSI", "Seen by its response")):
         error = a.metrics.get(f"{prefix}relative_rmse")
-        if error is not None:
+        if f"{prefix}relative_rmse" in a.metrics and (error is None or not np.isfinite(error)):
+            text = f"The {image} can't be compared with the cube: it has no valid pixel, or nothing but zeros."
+            yield Check(f"Agreement with the {image}", "poor", text)
+        elif error is not None:
             text = f"{how}, the cube differs by {error:.1%}."
             yield Check(f"Agreement with the {image}", _Scale(AGREES, DISAGREES)(error), text)
 
@@ -113,14 +148,55 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
     yield Check("Radiometry", "look" if a.radiometry else verdict, text)
 
 
+def _weakest(a: Assessment) -> Iterator[Check]:
+    held = held_against(a)
+    found = None if held is None else weakest(held.curve)
+    if held is None or found is None:
+        return
+    worst = found.runs[0].value
+    told = "; ".join(f"{run.words(a.has_wavelengths)}, correlation {_closely(run.value)}" for run in found.runs)
+    text = f"{held.how}, the weakest: {told}. Half of all bands reach {_closely(found.median)}."
+    if found.median - worst < LEVEL:
+        text = f"{held.how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
+    poor = sum(run.share for run in found.runs if _Scale(*WEAKEST)(1 - run.value) == "poor")
+    verdict = _Scale(*WEAKEST)(1 - worst)
+    yield Check("Weakest bands", "look" if verdict == "poor" and poor < FEW else verdict, text)
+
+
 def _coverage(a: Assessment) -> Iterator[Check]:
     if a.response is None:
         return
-    weights = a.response.weights
-    seen = (weights > SEEN_WEIGHT * weights.max(axis=1, keepdims=True)).any(axis=0)
+    seen = seen_bands(a.response.weights)
     text = f"The MSI sees {int(seen.sum())} of the {seen.size} bands"
     text += "." if seen.all() else "; fine detail in the others is inferred from these."
-    yield Check("Inferred bands", _Scale(*UNSEEN)(1 - float(seen.mean())), text)
+    held = unseen_correlation(a)
+    verdict = _Scale(*UNSEEN)(1 - float(seen.mean())) if held is None else _Scale(*GUESSED)(1 - held[0])
+    yield Check("Inferred bands", verdict, f"{text} {unseen_words(a)}".rstrip())
+
+
+def unseen_correlation(a: Assessment) -> tuple[float, float] | None:
+    """Mean correlation with a truth of the bands that no MSI band sees, and of the others; None without them."""
+    held = held_against(a)
+    if a.response is None or held is None or not held.true:
+        return None
+    seen = seen_bands(a.response.weights)
+    if held.curve.values.shape != seen.shape:
+        return None
+    inside, outside = (mean_outside_absorption(held.curve, which) for which in (~seen, seen))
+    return (inside, outside) if np.isfinite(inside) else None
+
+
+def unseen_words(a: Assessment) -> str:
+    """How well what no MSI band sees was inferred, in a sentence; empty without a truth."""
+    found, held = unseen_correlation(a), held_against(a)
+    if found is None or held is None:
+        return ""
+    return f"{held.how} they correlate with {_closely(found[0])} on average (the seen ones: {_closely(found[1])})."
+
+
+def _closely(correlation: float) -> str:
+    """Two digits, and more close to 1."""
+    return f"{correlation:.2f}" if correlation < 0.98 else f"{correlation:.3f}"
 
 
 def _learning(a: Assessment) -> Iterator[Check]:
@@ -140,13 +216,14 @@ def _expectation(a: Assessment) -> Iterator[Check]:
         return
     e = a.expected
     if e.rank_correlation is None or e.found is None:
-        yield Check("Expected error", "good", f"{e.mean:.3g} on average, by the quality raster.")
+        yield Check("Expected error", "look", f"{e.mean:.3g} on average, by the quality raster; untested here.")
         return
     text = (
         f"The quality raster expects {e.mean:.3g} on average, {e.found:.3g} was found. It puts the pixels in the order "
     )
-    text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}."
-    yield Check("Expected error", "good" if e.rank_correlation >= RANK else "look", text)
+    text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}"
+    text += "." if e.rank_correlation > RANK else ": weak."
+    yield Check("Expected error", "good" if e.rank_correlation > RANK else "look", text)
 
 
 def _validity(a: Assessment) -> Iterator[Check]:

@@ -33,8 +33,8 @@ def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
 
 def pick(wavelengths_nm: np.ndarray) -> dict[str, tuple[int, ...]]:
     """Nearest bands for each kind of picture that these wavelengths (C,) allow."""
-    out = {}
-    for kind, wanted in KINDS.items():
+    out: dict[str, tuple[int, ...]] = {}
+    for kind, wanted in KINDS.items() if wavelengths_nm.size else ():
         gaps = np.abs(wavelengths_nm[None] - np.array(wanted)[:, None])
         if (gaps.min(axis=1) <= NEAR_NM).all():
             out[kind] = tuple(int(i) for i in gaps.argmin(axis=1))

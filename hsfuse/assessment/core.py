@@ -12,7 +12,7 @@ from hsfuse.assessment.checks import checks
 from hsfuse.assessment.collect import point_grid
 from hsfuse.assessment.composites import composites
 from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
-from hsfuse.assessment.findings import msi_gains, shift_words, warn
+from hsfuse.assessment.findings import msi_gains, other_response, shift_words, warn
 from hsfuse.assessment.inputs import Inputs, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
 from hsfuse.assessment.result import Assessment, BandGain, Registration
@@ -126,7 +126,10 @@ class _Work:
             response=response_of(self.inputs),
             provenance=self.provenance,
             notes=tuple(dict.fromkeys(self.notes)),
-            warnings=tuple(warn(self.inputs, valid, without, results[-1] if without is not None else None, shift)),
+            warnings=(
+                *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
+                *other_response(self.provenance, self.inputs.observed),
+            ),
             valid_pixels=valid,
         )
 

@@ -16,9 +16,9 @@ _MAP_TITLES = {
     "rmse": ("Error against the reference (RMSE over bands)", "data unit"),
     "expected_error": ("Error expected by the quality raster (RMS over bands)", "data unit"),
     "sam": ("Spectral angle to the reference", "degrees"),
-    "hsi_rmse": ("Consistency with the LRHSI (RMSE over bands)", "data unit"),
-    "hsi_sam": ("Spectral angle between degraded fused cube and LRHSI", "degrees"),
-    "msi_rmse": ("Consistency with the MSI (RMSE over bands)", "data unit"),
+    "hsi_rmse": ("Misfit to the LRHSI (RMSE over bands)", "data unit"),
+    "hsi_sam": ("Misfit to the LRHSI (spectral angle)", "degrees"),
+    "msi_rmse": ("Misfit to the MSI (RMSE over bands)", "data unit"),
 }
 
 
@@ -66,9 +66,9 @@ def spectra_of(inputs: Inputs, into: Collectors, points: tuple[NDArray[np.int64]
 
 
 def response_of(inputs: Inputs) -> ResponseCurves | None:
-    """Weights of the MSI bands over the fused cube's; None without an MSI."""
+    """Weights of the MSI bands over the fused cube's; None without an MSI, or where it sees none of these bands."""
     observed = inputs.observed
-    if observed is None:
+    if observed is None or not observed.msi_names:
         return None
     return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, observed.model.srf.numpy(), observed.coverage)
 

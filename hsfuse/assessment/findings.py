@@ -13,7 +13,7 @@ from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
 from hsfuse.assessment.settings import recorded
 from hsfuse.metrics import MetricResult, NoReferenceMetrics
-from hsfuse.scene import ESTIMATE
+from hsfuse.scene.opening import ESTIMATE
 
 #: A gain between fused cube and MSI this far from 1 is told.
 GAIN_TOLERANCE = 0.05
@@ -55,8 +55,8 @@ def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> 
     if observed is None or not then or then == observed.pair.response.sha256 or recorded(provenance, "srf") == ESTIMATE:
         return []
     return [
-        f"The cube was fused with another spectral response than {observed.pair.response.source} holds now: what is said "
-        "of its agreement with the MSI is about this one."
+        f"The cube was fused with another spectral response than {observed.pair.response.source} holds now: what is "
+        "said of its agreement with the MSI is about this one."
     ]
 
 
@@ -115,11 +115,12 @@ def _blind(inputs: Inputs) -> list[str]:
     ranges = blind_ranges(inputs.wavelengths_nm, inputs.observed.model.srf.numpy())
     if not ranges:
         return []
-    told = ", ".join(_range_words(*limits) for limits in ranges)
+    *most, last = [range_words(*limits) for limits in ranges]
+    told = f"{', '.join(most)} and {last}" if most else last
     return [f"{BLIND} {told}: fine detail there is inferred from other wavelengths, not measured."]
 
 
-def _range_words(low: float, high: float) -> str:
+def range_words(low: float, high: float) -> str:
     """A range in nm, with the red edge by name where it lies there."""
     told, (start, end) = f"{low:.0f} to {high:.0f} nm", RED_EDGE_NM
     if min(high, end) - max(low, start) < RED_EDGE_SHARE * (end - start):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hsfuse.assessment.checks import seen_bands
 from hsfuse.assessment.composites import NEAR_NM
-from hsfuse.assessment.result import Floats, IndexCheck
+from hsfuse.assessment.result import Floats, IndexCheck, ResponseCurves
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,22 @@ INDICES = (
 )
 
 
+def unseen(name: str, response: ResponseCurves | None) -> tuple[float, ...]:
+    """Wavelengths in nm of those bands of the index `name` that no MSI band sees; () without a response."""
+    index = next((index for index in INDICES if index.name == name), None)
+    if response is None or index is None:
+        return ()
+    bands = _nearest(response.wavelengths_nm, index)[0]
+    seen = seen_bands(response.weights)
+    return tuple(nm for nm, band in zip(index.wavelengths_nm, bands, strict=True) if not seen[band])
+
+
+def _nearest(wavelengths_nm: Floats, index: SpectralIndex) -> tuple[NDArray[np.int64], float]:
+    """The bands of an index among `wavelengths_nm` (C,), and how far in nm the farthest is from where it should be."""
+    gaps = np.abs(wavelengths_nm[None] - np.array(index.wavelengths_nm)[:, None])
+    return gaps.argmin(axis=1), float(gaps.min(axis=1).max())
+
+
 class IndexSums:
     """Mean, bias and RMSE of every index that the wavelengths (C,) allow, between two cubes."""
 
@@ -78,9 +95,9 @@ class IndexSums:
         self._against = against
         self._bands = {}
         for index in INDICES:
-            gaps = np.abs(wavelengths_nm[None] - np.array(index.wavelengths_nm)[:, None])
-            if (gaps.min(axis=1) <= NEAR_NM / 2).all():
-                self._bands[index] = gaps.argmin(axis=1)
+            bands, farthest = _nearest(wavelengths_nm, index)
+            if farthest <= NEAR_NM / 2:
+                self._bands[index] = bands
         self._sums = {index: np.zeros(4) for index in self._bands}
 
     def add(self, fused: Floats, truth: Floats, valid: NDArray[np.bool_]) -> None:

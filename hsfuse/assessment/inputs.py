@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from hsfuse.assessment.settings import AssessSettings
 from hsfuse.cube import Cube
-from hsfuse.errors import GridError, InputError, SettingError
+from hsfuse.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
 from hsfuse.io.quantity import follow_quantity
@@ -235,11 +235,15 @@ def _check_extent(grid: Grid, pair: ScenePair, notes: list[str]) -> None:
 def _model(
     pair: ScenePair, bands: list[int], notes: list[str]
 ) -> tuple[ObservationModel, list[int], tuple[float, ...]]:
-    """Observation model for the fused bands, the MSI bands that they cover, and how far they do."""
+    """Observation model for the fused bands, the MSI bands that they cover (perhaps none), and how far they do."""
     if bands == pair.hsi_bands:
         return pair.model, list(range(len(pair.msi_names))), pair.coverage
     spectrum = pair.hsi.spectrum.select(bands)
     assert spectrum.wavelengths_nm is not None
-    covered = covered_bands(pair.response, pair.msi_names, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     notes.append(f"the fused cube has {len(bands)} of the HSI's {len(pair.hsi_bands)} usable bands")
+    try:
+        covered = covered_bands(pair.response, pair.msi_names, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    except SrfError:
+        notes.append("no MSI band lies within the fused cube's wavelengths: agreement with the MSI isn't assessed")
+        return pair.model.with_srf(np.zeros((0, len(bands)))), [], ()
     return pair.model.with_srf(covered.matrix), list(covered.kept), covered.coverage

@@ -67,7 +67,8 @@ def map_names(inputs: Inputs) -> list[str]:
         (["rmse"] if inputs.reference else [])
         + (["expected_error"] if inputs.expected else [])
         + (["sam"] if inputs.reference else [])
-        + (["hsi_rmse", "hsi_sam", "msi_rmse"] if inputs.observed else [])
+        + (["hsi_rmse", "hsi_sam"] if inputs.observed else [])
+        + (["msi_rmse"] if inputs.observed and inputs.observed.msi_names else [])
     )
 
 
@@ -139,7 +140,8 @@ def _with_msi(tile: Tile, fused: Cube, observed: Observed, metrics: NoReferenceM
     synthesised = _spectral(observed, fused.data)
     metrics.update_high(fused.data, synthesised, msi.data, mask, tile)
     into.image("MSI", tile.row, tile.col, msi.data[:, *core], msi.mask[core])
-    into.map("msi_rmse", tile.row, tile.col, rmse_map(synthesised[:, *core], msi.data[:, *core], mask[core]))
+    if observed.msi_names:
+        into.map("msi_rmse", tile.row, tile.col, rmse_map(synthesised[:, *core], msi.data[:, *core], mask[core]))
 
 
 def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side: int | None) -> None:
@@ -179,7 +181,7 @@ def _degraded(
         data, mask = degrade(observed.model, cube.data, cube.mask)
         parts.append(data[:, *cut])
         valid &= mask[cut]
-    return np.concatenate(parts), valid
+    return np.concatenate(parts) if parts else np.zeros((0, *valid.shape), np.float32), valid
 
 
 def _chunks(bands: int, pixels: int) -> Iterator[Sequence[int]]:

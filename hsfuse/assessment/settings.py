@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
+from hsfuse.errors import SettingError
 from hsfuse.scene import SceneSettings
 
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
@@ -49,6 +51,11 @@ class AssessSettings:
     window: int = 32
     scale: int | None = None
     tile: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("peak", self.peak), ("scale", self.scale), ("tile", self.tile)):
+            if value is not None and not 0 < value < inf:
+                raise SettingError(f"the {name} is {value:g}, wanted a positive number")
 
     def filled(self, provenance: Mapping[str, Any]) -> tuple[AssessSettings, list[str]]:
         """With what the provenance records in place of what is not set, and what was taken from there, in words."""

@@ -194,6 +194,8 @@ def parse_limits(text: str) -> dict[str, float]:
             limits[key] = float(value)
         except ValueError:
             raise SettingError(f"limit {part.strip()!r}: {value!r} isn't a number") from None
+        if math.isnan(limits[key]):
+            raise SettingError(f"limit {part.strip()!r}: nothing is above or below nan")
     return limits
 
 

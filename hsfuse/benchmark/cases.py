@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hsfuse import __version__
+from hsfuse.benchmark.stamps import digest, stamp, weights
 from hsfuse.scene import DEFAULT_MTF
 
-#: Options of `hsfuse fuse` that belong to a method.
-METHOD_OPTIONS = ("base", "model", "adapt_steps", "adapt_minutes", "ensemble", "tile", "overlap")
+#: Options of `hsfuse fuse` that belong to a method, with what they may be where that is a few words.
+METHOD_OPTIONS: dict[str, tuple[str, ...] | None] = {
+    "base": None,
+    "model": None,
+    "adapt": ("on", "off"),
+    "adapt_steps": None,
+    "adapt_minutes": None,
+    "consistency": ("on", "off"),
+    "ensemble": None,
+    "tile": None,
+    "overlap": None,
+}
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,10 @@ class Case:
 
     def facts(self) -> dict[str, Any]:
         """All that the result depends on."""
-        options = {key: stamp(Path(str(v))) if key == "model" else v for key, v in self.method.options}
+        options = dict(self.method.options)
+        used = weights(self.method.name, str(options.get("model", "auto")), self.scale)
         return {**self._pair(), "peak": self.scene.peak, "method": self.method.name, "options": options,
-                "device": self.device}  # fmt: skip
+                "device": self.device, **({"weights": used} if used else {})}  # fmt: skip
 
     def _pair(self) -> dict[str, Any]:
         return {
@@ -151,16 +161,3 @@ class Case:
     def key(self) -> str:
         """Changes with every setting and file that the result depends on, and with hsfuse's version."""
         return digest(self.facts())
-
-
-def stamp(path: Path) -> list[Any]:
-    """A name, and for a file its size and time, so that another file of the same name is another one."""
-    if not path.is_file():
-        return [str(path)]
-    facts = path.stat()
-    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
-
-
-def digest(facts: dict[str, Any]) -> str:
-    """16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

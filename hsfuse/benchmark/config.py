@@ -128,8 +128,9 @@ def _methods(at: _At, value: Any) -> list[Method]:
             raise at.wrong(f"the method {table!r} has no `method`; give a name such as 'gsa'")
         at.known("method", [str(table["method"])], METHODS)
         options = {key: table[key] for key in METHOD_OPTIONS if key in table}
-        if "base" in options:
-            at.known("base", [str(options["base"])], METHODS)
+        for key, value in options.items():
+            if known := ("auto", *METHODS) if key == "base" else METHOD_OPTIONS[key]:
+                at.known(key, [str(value)], known)
         if "model" in options:
             options["model"] = _local(at, str(options["model"]))
         label = table.get("label") or ", ".join([table["method"], *(f"{k} {v}" for k, v in options.items())])

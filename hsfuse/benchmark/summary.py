@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -50,18 +50,30 @@ def short_titles(firsts: Sequence[Row]) -> list[str]:
     return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
 
 
-def _setting(case: Case) -> str:
-    return f"x{case.scale}, {case.noise.text}"
+def settings_of(rows: Sequence[Row]) -> Callable[[Case], str]:
+    """Headings for the columns of a table over scenes: ratio and noise, and sensor and PSF where a scene has several.
+
+    So no two pairs of one scene have the same; which sensor saw a scene that has but one is part of the scene.
+    """
+    own: list[Callable[[Case], str]] = [lambda case: case.sensor.text, lambda case: case.psf.text]
+    seen = [{(row.case.scene.name, part(row.case)) for row in rows} for part in own]
+    scenes = len({row.case.scene.name for row in rows})
+    several = [part for part, found in zip(own, seen, strict=True) if len(found) > scenes]
+
+    def setting(case: Case) -> str:
+        return ", ".join([f"x{case.scale}", *(part(case) for part in several), case.noise.text])
+
+    return setting
 
 
 def summary(rows: Sequence[Row]) -> Matrix:
-    """Methods as rows, ratio and noise as columns: means over the scenes on which no method failed.
+    """Methods as rows, settings as columns (see `settings_of`): means over the scenes on which no method failed.
 
     Then how often each is first in PSNR and in SAM, and the median processor time of its whole command.
     """
-    labels = labels_of(rows)
-    whole = [(_setting(same[0].case), same) for same in complete_pairs(rows)]
-    settings = [s for s in dict.fromkeys(_setting(row.case) for row in rows) if any(s == at for at, _ in whole)]
+    labels, setting_of = labels_of(rows), settings_of(rows)
+    whole = [(setting_of(same[0].case), same) for same in complete_pairs(rows)]
+    settings = [s for s in dict.fromkeys(setting_of(row.case) for row in rows) if any(s == at for at, _ in whole)]
     columns = [_means([same for at, same in whole if at == setting], labels) for setting in settings]
     columns += [_firsts([same for _, same in whole], labels), _cpu(rows, labels)]
     titles = [f"{s} ({sum(at == s for at, _ in whole)})" for s in settings]
@@ -108,7 +120,7 @@ def _cpu(rows: Sequence[Row], labels: Sequence[str]) -> list[tuple[Cell, ...]]:
 
 
 def lead(rows: Sequence[Row], label: str = "") -> Matrix:
-    """Scenes as rows, ratio and noise as columns: a method's lead over the best of its rivals, and which that is.
+    """Scenes as rows, settings as columns (`settings_of`): a method's lead over the best of its rivals, named.
 
     Positive where it is ahead, in PSNR and in SAM. `label` is the method's, default SRLF-Net's; rivals are all methods
     but KIN. SettingError when the method isn't among the rows.
@@ -116,8 +128,9 @@ def lead(rows: Sequence[Row], label: str = "") -> Matrix:
     own = [row for row in rows if (row.case.method.label == label if label else row.case.method.name == "srlf")]
     if not own:
         raise SettingError(f"there are no rows of {label or 'srlf'}; known are {', '.join(labels_of(rows))}")
-    settings = list(dict.fromkeys(_setting(row.case) for row in own))
-    found = {(row.case.scene.name, _setting(row.case)): _ahead(row, rows) for row in own}
+    setting_of = settings_of(own)
+    settings = list(dict.fromkeys(setting_of(row.case) for row in own))
+    found = {(row.case.scene.name, setting_of(row.case)): _ahead(row, rows) for row in own}
     scenes = dict.fromkeys(row.case.scene.name for row in own)
     lines = ((scene, tuple(found.get((scene, s), (Cell("-"),)) for s in settings)) for scene in scenes)
     return Matrix((f"lead of {own[0].case.method.label}", *settings), tuple(lines))

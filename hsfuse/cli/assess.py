@@ -89,7 +89,7 @@ def _assess(
     from hsfuse.report import check_report_path, write_report
     from hsfuse.wald import assess_wald
 
-    limits = assessment.parse_limits(fail_under) if fail_under else {}
+    limits = {} if fail_under is None else assessment.parse_limits(fail_under)
     if report is not None:
         inputs = (*fused, settings["reference"], settings["hsi"], *_several(settings["msi"]))
         check_report_path(report, overwrite, [path for path in inputs if path is not None])

@@ -32,8 +32,9 @@ def train(
     """Train SRLF-Net as CONFIG.toml says and save weights with their card.
 
     Beside the weights lie NAME.state, from which --resume continues bit for bit on the same device, NAME.csv with the
-    curves and NAME.png, a picture of them. Interrupting saves all first. With more --steps, --resume makes a run
-    longer. Several processes or GPUs share each batch under `torchrun --nproc-per-node N -m hsfuse train ...`.
+    curves and NAME.png, a picture of them. Interrupting saves all after the present step; interrupting again stops at
+    once. With more --steps, --resume makes a run longer. Several processes or GPUs share each batch under `torchrun
+    --nproc-per-node N -m hsfuse train ...`.
     """
     from hsfuse.training import load_config
     from hsfuse.training import train as run

@@ -5,7 +5,9 @@
 W1 is least squares over the scene, W2 a ridge regression of what W1 leaves on first and second-order terms, and B a
 ridge regression of what both leave in a Gaussian window around every LR pixel: geographically weighted regression
 (Brunsdon, Fotheringham, Charlton 1996), the local model of the guided filter (He, Sun, Tang 2013, eq. 5-6) and of
-context-based injection (Aiazzi et al. 2002). The last term restores the LRHSI's own low frequencies.
+context-based injection (Aiazzi et al. 2002). The last term restores the LRHSI's own low frequencies. HR pixels go
+further than the LR pixels that W2 was learned on: there its terms keep the last value that those have shown, since a
+curve carried on is soon far off.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from torch import Tensor
 
 from hsfuse.fusers.denoise import gaussian_blur
 from hsfuse.fusers.problem import mix
-from hsfuse.fusers.samples import AffineMap, Pairs, fit_affine
+from hsfuse.fusers.samples import CONSTANT, DARK, AffineMap, Pairs, fit_affine, with_products
 from hsfuse.physics import ObservationModel
 
-#: Ridge of the quadratic and the local regression, in samples, on standardised features.
-QUADRATIC_RIDGE = 0.1
+#: Ridge of the quadratic regression, relative to its features' variance, and of the local one, in samples.
+QUADRATIC_RIDGE = 0.3
 LOCAL_RIDGE = 0.5
 #: Window of the local regression in LR pixels.
 WINDOW_SIGMA = 1.5
@@ -33,15 +35,16 @@ class AdaptiveRegression:
 
     def __init__(self, pairs: Pairs, coefficients: Tensor, noise: Tensor | None = None) -> None:
         y = pairs.msi
-        centre, spread = y.mean(1), y.std(1).clamp_min(1e-6)
+        centre, spread = y.mean(1), y.std(1).maximum(CONSTANT * y.square().mean().sqrt()).clamp_min(DARK)
         self.standardise = AffineMap(torch.diag(1 / spread), -centre / spread)
         z = self.standardise.columns(y)
         covariance = torch.cov(z) + 1e-6 * torch.eye(len(z), dtype=z.dtype, device=z.device)
         self.whiten = torch.linalg.inv(torch.linalg.cholesky(torch.atleast_2d(covariance)))
         self.linear = fit_affine(z, coefficients, noise=None if noise is None else noise.to(y) / spread.square())
         left = coefficients - self.linear.columns(z)
-        features = _quadratic(z[None, :, :, None])[0, :, :, 0]
-        self.quadratic = fit_affine(features, left, ridge=QUADRATIC_RIDGE / float(features.var(1).mean()))
+        self.shown = z.amin(1), z.amax(1)
+        features = with_products(z[None, :, :, None])[0, :, :, 0]
+        self.quadratic = fit_affine(features, left, ridge=QUADRATIC_RIDGE / max(float(features.var(1).mean()), DARK))
         self.residual = left - self.quadratic.columns(features)
 
     def mean(self, coefficients: Tensor, msi: Tensor, model: ObservationModel) -> Tensor:
@@ -52,7 +55,8 @@ class AdaptiveRegression:
         return sharp + model.upsample(coefficients - model.spatial(sharp))
 
     def _everywhere(self, z: Tensor) -> Tensor:
-        return self.linear(z) + self.quadratic(_quadratic(z))
+        least, most = (edge.to(z)[:, None, None] for edge in self.shown)
+        return self.linear(z) + self.quadratic(with_products(z.clamp(least, most)))
 
     def _nearby(self, residual: Tensor, z_low: Tensor, z: Tensor, model: ObservationModel) -> Tensor:
         """The local regression of LR residuals, applied to the MSI: (B, K, H, W)."""
@@ -72,12 +76,6 @@ def local_weights(features: Tensor, targets: Tensor) -> Tensor:
     damping = LOCAL_RIDGE * torch.eye(f, dtype=features.dtype, device=features.device)
     weights: Tensor = torch.linalg.solve(moments(features) + damping, moments(targets))
     return weights.permute(3, 0, 4, 1, 2)
-
-
-def _quadratic(z: Tensor) -> Tensor:
-    """Append all products of two bands: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
-    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
-    return torch.cat([z, z[:, i] * z[:, j]], 1)
 
 
 def _with_constant(z: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Self
 
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from hsfuse.errors import ModelError
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.card import ModelCard, load_checkpoint
-from hsfuse.fusers.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame
+from hsfuse.fusers.card import ModelCard, load_net
+from hsfuse.fusers.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame, guides
+from hsfuse.fusers.frame import TOO_NARROW, reducible
 from hsfuse.fusers.trust import prior_of
 from hsfuse.model_zoo import find_weights
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel
+
+log = logging.getLogger(__name__)
 
 BASE = "blend"
 DIMENSION = 16
@@ -43,7 +47,8 @@ class AnySensor:
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
-        self.card, tensors = load_checkpoint(self.weights or weights_for(model.scale))
+        path = self.weights or weights_for(model.scale)
+        self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
         self.frame = conditioned_frame(scene, model, self.card.config.channels, base=BASE)
         have, want = self.frame.subspace.dimension, self.card.config.channels
         if have != want or self.card.scale != model.scale:
@@ -51,8 +56,9 @@ class AnySensor:
                 f"the weights {self.card.name!r} are for ratio {self.card.scale} and {want} subspace dimensions, the "
                 f"scene has ratio {model.scale} and {have} (fewer bands or pixels give fewer)"
             )
-        self.net = SRLFNet(self.card.config).to(scene.lrhsi.device).eval()
-        self.net.load_state_dict(tensors)
+        if not reducible(scene, model.scale):
+            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.scale, BASE)
+        self.net = net.to(scene.lrhsi.device)
         return self
 
     @torch.no_grad()

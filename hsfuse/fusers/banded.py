@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hsfuse.errors import ModelError
 from hsfuse.fusers import Fuser, Requirements, TrainingScene, make_fuser
-from hsfuse.fusers.bandframe import BandFrame, ExactFit, correction, look, mean_over_turns
-from hsfuse.fusers.card import ModelCard, load_checkpoint
+from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, mean_over_turns
+from hsfuse.fusers.card import ModelCard, load_net
+from hsfuse.fusers.exactfit import ROUNDS, ExactFit, most_possible
 from hsfuse.fusers.guided import Guided
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel
@@ -28,8 +29,9 @@ SRF_TOLERANCE, PSF_TOLERANCE = 0.02, 0.02
 class Banded:
     """`base` corrected by weights of one pair of sensors: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, C, H, W).
 
-    Both inputs are taken as exact. `weights` are by default those that come with hsfuse for CAVE at ratio 8. The result
-    is the mean over the first `turns` of the square's eight symmetries.
+    Both inputs are taken as exact, and as reflectance where they are at most 1. `weights` are by default those that
+    come with hsfuse for CAVE at ratio 8. The network's output is the mean over the first `turns` of the square's eight
+    symmetries; the result is brought between 0 and 1 in `rounds` steps.
     """
 
     name = "srlf-bands"
@@ -39,19 +41,21 @@ class Banded:
     frame: BandFrame
     net: SRLFNet
 
-    def __init__(self, weights: Path | None = None, turns: int = 8) -> None:
-        self.weights, self.turns = weights or data_folder("models") / DEFAULT_WEIGHTS, turns
+    def __init__(self, weights: Path | None = None, turns: int = 8, rounds: int = ROUNDS) -> None:
+        self.weights = weights or data_folder("models") / DEFAULT_WEIGHTS
+        self.turns, self.rounds = turns, rounds
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the classical methods; the network is as trained. ModelError for other sensors."""
-        self.card, tensors = load_checkpoint(self.weights)
-        self.model, own = model, {k.removeprefix(FRAME): v for k, v in tensors.items() if k.startswith(FRAME)}
+        axes = [f.name for f in fields(BandFrame)]
+        self.card, net, own = load_net(self.weights, "bands", _guide, FRAME, [*axes, "srf", "psf"])
+        self.model = model
         check_sensors(self.card, own, model)
         device = scene.lrhsi.device
-        self.frame = BandFrame(**{f.name: own[f.name].to(device) for f in fields(BandFrame)})
-        self.net = SRLFNet(self.card.config).to(device).eval()
-        self.net.load_state_dict({key: value for key, value in tensors.items() if not key.startswith(FRAME)})
+        self.frame = BandFrame(**{name: own[name].to(device) for name in axes})
+        self.net = net.to(device)
         self.exact = ExactFit(model)
+        self.most = most_possible(scene.lrhsi, scene.msi)
         self.base = method(self.card.base).fit(scene, model)
         self.opinions = [method(name).fit(scene, model) for name in opinion_names(self.card)]
         return self
@@ -62,7 +66,8 @@ class Banded:
         estimate, *others = (self.exact(m.predict(lrhsi, msi), lrhsi, msi) for m in (self.base, *self.opinions))
         view = look(self.frame, estimate, others, lrhsi, msi, self.model)
         output = mean_over_turns(self.net, view, self.turns)
-        return estimate + correction(self.frame, output, view.usual, self.exact)
+        fused = estimate + correction(self.frame, output, view.usual, self.exact)
+        return self.exact.between(fused, lrhsi, msi, self.most, self.rounds)
 
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""
@@ -76,14 +81,19 @@ def method(name: str) -> Fuser:
 
 
 def opinion_names(card: ModelCard) -> tuple[str, ...]:
-    """The methods whose opinions the network is told."""
-    return tuple(card.extra["settings"]["patches"]["opinions"])
+    """The methods whose opinions the network is told; ModelError when the card doesn't say."""
+    try:
+        return tuple(card.extra["settings"]["patches"]["opinions"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"the card of the weights {card.name!r} doesn't say whose opinions they need") from error
+
+
+def _guide(card: ModelCard, own: dict[str, Tensor]) -> int:
+    return band_guides(card.config.channels, len(own["srf"]), len(opinion_names(card)))
 
 
 def check_sensors(card: ModelCard, own: dict[str, Tensor], model: ObservationModel) -> None:
     """ModelError with a table when weights were made for other sensors than the scene's."""
-    if card.kind != "bands" or not own:
-        raise ModelError(f"the weights {card.name!r} are of kind {card.kind!r}, wanted weights for one pair of sensors")
     srf, kernel = model.srf.cpu(), torch.from_numpy(model.psf.kernel)
     rows = [
         ("ratio", card.scale, model.scale, card.scale == model.scale),

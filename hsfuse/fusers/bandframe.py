@@ -16,15 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hsfuse.errors import ModelError
+from hsfuse.fusers.exactfit import ExactFit
 from hsfuse.fusers.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
-from hsfuse.physics import ObservationModel, decimation_matrix
+from hsfuse.physics import ObservationModel
 
 #: Exponents p and q of the usual error, as a regression of its logarithm on seven training scenes gives them.
 BRIGHTNESS_POWER, ROUGHNESS_POWER = 0.25, 0.3
@@ -32,39 +31,6 @@ BRIGHTNESS_POWER, ROUGHNESS_POWER = 0.25, 0.3
 LEAST_BRIGHTNESS, LEAST_ROUGHNESS = 2e-3, 2e-4
 #: Side of the window, in HR pixels, in which roughness is measured.
 ROUGHNESS_WINDOW = 9
-
-
-class ExactFit:
-    """Moves images to the nearest that the observation model turns into given inputs; its PSF must be separable."""
-
-    def __init__(self, model: ObservationModel) -> None:
-        self.model = model
-        self._terms = model.psf.separable_terms()
-        if len(self._terms) != 1:
-            raise ModelError("the PSF isn't separable, and these weights need one that is, such as a Gaussian")
-        self._inverse = torch.linalg.pinv(model.srf.double()).float()
-        self._lifts: dict[tuple[int, int], Tensor] = {}
-
-    def __call__(self, image: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        """(B, C, H, W) that gives LRHSI and MSI; the two corrections act on space and on spectra and so commute."""
-        image = image + self.lift(lrhsi - self.model.spatial(image))
-        return image + mix(self._inverse, msi - self.model.spectral(image))
-
-    def lift(self, low: Tensor) -> Tensor:
-        """The smallest image that blur and decimation turn into `low`: (B, K, h, w) -> (B, K, H, W)."""
-        rows, cols = (self._lift(axis, n) for axis, n in enumerate(low.shape[2:]))
-        return rows.to(low) @ low @ cols.to(low).T
-
-    def unseen(self, image: Tensor) -> Tensor:
-        """The part of an image (B, K, H, W) that blur and decimation lose."""
-        return image - self.lift(self.model.spatial(image))
-
-    def _lift(self, axis: int, n: int) -> Tensor:
-        if (axis, n) not in self._lifts:
-            s = self.model.scale
-            matrix = decimation_matrix(n * s, self._terms[0][axis], s, self.model.phase)
-            self._lifts[axis, n] = torch.from_numpy(np.linalg.pinv(matrix)).float()
-        return self._lifts[axis, n]
 
 
 @dataclass(frozen=True)
@@ -100,17 +66,17 @@ def brightness(msi: Tensor) -> Tensor:
     return msi.mean(1, keepdim=True).clamp_min(LEAST_BRIGHTNESS)
 
 
-def roughness(msi: Tensor, model: ObservationModel) -> Tensor:
-    """Local RMS of what the LR grid can't show of the MSI: (B, c, H, W) -> (B, 1, H, W)."""
-    power = (msi - model.upsample(model.spatial(msi))).square().mean(1, keepdim=True)
+def roughness(msi: Tensor, smooth: Tensor) -> Tensor:
+    """Local RMS of what the LR grid can't show of the MSI, given its smooth part: (B, c, H, W) -> (B, 1, H, W)."""
+    power = (msi - smooth).square().mean(1, keepdim=True)
     n = ROUGHNESS_WINDOW
     local = functional.avg_pool2d(power, n, 1, n // 2, count_include_pad=False)
     return (local + LEAST_ROUGHNESS**2).sqrt()
 
 
-def usual_error(msi: Tensor, model: ObservationModel) -> Tensor:
+def usual_error(msi: Tensor, smooth: Tensor) -> Tensor:
     """How wrong estimates are at pixels so bright and rough, up to a factor: (B, 1, H, W)."""
-    return brightness(msi) ** BRIGHTNESS_POWER * roughness(msi, model) ** ROUGHNESS_POWER
+    return brightness(msi) ** BRIGHTNESS_POWER * roughness(msi, smooth) ** ROUGHNESS_POWER
 
 
 def band_guides(dimension: int, bands: int, opinions: int) -> int:
@@ -125,20 +91,24 @@ def look(
     lrhsi: Tensor,
     msi: Tensor,
     model: ObservationModel,
+    smooth: Tensor | None = None,
 ) -> BandView:
     """The network's view of an exact `estimate` and the `opinions` of other methods, all (B, C, H, W).
 
+    `smooth` is the interpolated LRHSI, for windows of a scene, which would interpolate otherwise at their borders.
     Guide: the estimate's detail, how far each opinion is from it along the axes that the MSI doesn't see, and the
     logarithms of brightness and relative roughness; values are compressed by asinh.
     """
     bands = msi.shape[1]
     unit, step = frame.unit[:, None, None], frame.step[bands:, None, None]
-    bright, rough, usual = brightness(msi), roughness(msi, model), usual_error(msi, model)
+    smooth = model.upsample(lrhsi) if smooth is None else smooth
+    smooth_msi = model.spectral(smooth)
+    bright, rough, usual = brightness(msi), roughness(msi, smooth_msi), usual_error(msi, smooth_msi)
     a, low = frame.project(estimate), frame.project(lrhsi)
-    detail = (a - model.upsample(low)) / (usual * frame.spread[:, None, None])
+    detail = (a - frame.project(smooth)) / (usual * frame.spread[:, None, None])
     apart = [(frame.project(opinion - estimate)[:, bands:] / (usual * step)).asinh() for opinion in opinions]
     guide = torch.cat([detail.asinh(), *apart, bright.log() / 2, (rough / bright).log() / 2], 1)
-    x = (low / (unit * brightness(model.spatial(msi)))).asinh()
+    x = (low / (unit * brightness(model.spectral(lrhsi)))).asinh()
     inside = model.with_srf(model.srf @ frame.axes.to(model.srf))
     return BandView((a / (unit * bright)).asinh(), Observation(x, msi, guide, inside, frame.unit), usual)
 
@@ -174,8 +144,8 @@ def measure_frame(scenes: list[tuple[Tensor, Tensor, Tensor]], model: Observatio
 
 def _moments(axes: Tensor, truth: Tensor, estimate: Tensor, msi: Tensor, model: ObservationModel) -> Tensor:
     """Mean squares of coefficients per brightness, and of detail and error per usual error: (3, K)."""
-    usual, a = usual_error(msi, model), mix(axes.T, estimate)
-    detail = a - model.upsample(model.spatial(a))
+    a = mix(axes.T, estimate)
+    usual, detail = usual_error(msi, model.upsample(model.spatial(msi))), a - model.upsample(model.spatial(a))
     parts = a / brightness(msi), detail / usual, mix(axes.T, truth - estimate) / usual
     return torch.stack([part.square().mean((0, 2, 3)) for part in parts])
 

@@ -1,5 +1,10 @@
 """Mean of three training-free methods of different kinds: their errors differ, so the mean is closer than each.
 
+What the mean gets wrong in plain sight, against the LRHSI or the MSI, is then taken out. Where and along which axes it
+may be wrong is told by how far its members are apart (`agreement.py`): no test at another resolution is needed. Their
+deviations d from the mean are taken for errors d ~ N(0, t^2 C), t^4 being proportional to their own size around a pixel
+times the pixel's brightness, and C the maximum likelihood estimate, the mean of d d' / t^2.
+
 `glp-ens` carries detail by regression and leads on agricultural scenes, `conic` weighs data against priors and leads on
 urban and coastal ones, `cnmf` keeps each place's own materials and so the spectral angle of dark pixels. The weights
 are equal: ones that follow the members' errors in the scene's reduced-resolution test (as in stacking: Wolpert 1992,
@@ -9,6 +14,7 @@ member that is best at reduced resolution often isn't the one that is best at fu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Self
 
@@ -16,9 +22,10 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene, compose, scene_subspace
+from hsfuse.fusers.agreement import Agreement
 from hsfuse.fusers.cnmf import CNMF
 from hsfuse.fusers.conic import Conic
-from hsfuse.fusers.denoise import LEFT, denoise
+from hsfuse.fusers.denoise import LEFT, denoise, gaussian_blur
 from hsfuse.fusers.problem import hsi_noise, mix, msi_noise
 from hsfuse.fusers.regression import DIMENSION, EnsembleGLP, Features
 from hsfuse.physics import ObservationModel
@@ -28,6 +35,13 @@ from hsfuse.subspace import SpectralSubspace
 DARKEST = 0.1
 #: How many times the noise what `cnmf` leaves of the LRHSI has to be before any of it is restored, plus one.
 CLEARLY = 5.0
+MEMBERS = 3
+#: Window in HR pixels in which it is seen how large errors are, and the range of their variance relative to the usual.
+WINDOW_SIGMA, AMOUNTS = 1.0, (1e-3, 30.0)
+#: Share of the disagreement's covariance that counts as noise of the LRHSI: PSF and response are never known exactly.
+MISMATCH = 1e-3
+#: MSI pixels on which the disagreement is measured.
+SAMPLE = 96 * 96
 
 
 class DenoisedGLP(EnsembleGLP):
@@ -99,20 +113,29 @@ class Unmixed(CNMF):
 
 
 class Blend:
-    """Equal mean of `glp-ens`, `conic` and `cnmf`: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+    """Mean of `glp-ens`, `conic` and `cnmf`, brought to agree with both: (B, C, h, w), (B, c, H, W) -> (B, C, H, W)."""
 
     name = "blend"
     requirements = Requirements(halo=5)
     model: ObservationModel
+    agreement: Agreement
+    usual: Tensor  # mean squares at a pixel: of what the members are apart, and of their mean
 
     def __init__(self) -> None:
         self.glp, self.conic, self.unmixed = DenoisedGLP(), Conic(), Unmixed()
 
+    @torch.no_grad()
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
-        """Fit all three."""
+        """Fit all three, then see on a sample how they disagree."""
         self.model = model
         for member in (self.glp, self.conic, self.unmixed):
             member.fit(scene, model)
+        sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.scale)]
+        sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
+        self.usual = sizes.mean(0).clamp_min(1e-20)
+        apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
+        covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
+        self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)
         return self
 
     @property
@@ -120,11 +143,20 @@ class Blend:
         """The members' common subspace."""
         return self.glp.subspace
 
+    def members(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Their coefficients (members, B, K, H, W)."""
+        return torch.stack([m.coefficients(lrhsi, msi) for m in (self.glp, self.conic, self.unmixed)])
+
+    def _amount(self, members: Tensor) -> Tensor:
+        """How large the error is at a pixel relative to the scene: (members, B, K, H, W) -> (B, 1, H, W)."""
+        apart, bright = (x / usual for x, usual in zip(_sizes(members), self.usual, strict=True))
+        return (apart * bright).sqrt().clamp(*AMOUNTS).sqrt()
+
     @torch.no_grad()
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        total = self.glp.coefficients(lrhsi, msi) + self.conic.coefficients(lrhsi, msi)
-        return (total + self.unmixed.coefficients(lrhsi, msi)) / 3
+        members = self.members(lrhsi, msi)
+        return self.agreement(members.mean(0), lrhsi, denoise(msi, self.glp.noise), self._amount(members))
 
     def outside_low(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace, before interpolation: (B, C, h, w)."""
@@ -138,3 +170,21 @@ class Blend:
         """What the members estimated."""
         estimates = {**self.unmixed.describe(), **self.conic.describe(), **self.glp.describe()}
         return {**estimates, "method": self.name, "members": "glp-ens, conic, cnmf"}
+
+
+def _sizes(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Squares, averaged over a small window: of what members (members, B, K, H, W) are apart, and of their mean."""
+    mean = members.mean(0)
+    squares = (members - mean).square().sum((0, 2)), mean.square().sum(1)
+    apart, bright = (gaussian_blur(x[:, None], WINDOW_SIGMA) for x in squares)
+    return apart, bright
+
+
+def _sample(scene: TrainingScene, s: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows of the scene, at most SAMPLE MSI pixels together: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
+    n, h, w = scene.mask.shape
+    side = max(1, round((SAMPLE / n) ** 0.5 / s))
+    rows, cols = (slice((m - min(m, side)) // 2, (m + min(m, side)) // 2) for m in (h, w))
+    fine = [slice(part.start * s, part.stop * s) for part in (rows, cols)]
+    for block in range(n):
+        yield scene.lrhsi[block : block + 1, :, rows, cols], scene.msi[block : block + 1, :, *fine]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from torch import Tensor
 
 from hsfuse import __version__
 from hsfuse.errors import ModelError
-from hsfuse.nets.srlf import SRLFConfig
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
 FORMAT = "hsfuse-srlf-1"
+KINDS = {
+    "any-sensor": "weights for any sensor",
+    "scene": "weights of one scene",
+    "bands": "weights for one pair of sensors",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class ModelCard:
             raw["config"] = SRLFConfig(**raw["config"])
             raw["psf_sigma"] = tuple(raw["psf_sigma"])
             return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the checkpoint's card can't be read ({error})") from error
 
 
@@ -68,6 +74,40 @@ def save_checkpoint(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> 
 def load_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     """Card and tensors; ModelError when the file isn't an hsfuse checkpoint."""
     return _open(path, with_tensors=True)
+
+
+def load_net(
+    path: Path,
+    kind: str,
+    guide: Callable[[ModelCard, dict[str, Tensor]], int],
+    others: str = "",
+    needed: Iterable[str] = (),
+) -> tuple[ModelCard, SRLFNet, dict[str, Tensor]]:
+    """Card, network, and the tensors named `others`NAME that aren't the network's, by NAME.
+
+    ModelError unless the weights are of that kind, have all tensors, the `needed` ones too, and as many guide channels
+    as `guide` says of card and other tensors.
+    """
+    card, tensors = load_checkpoint(path)
+    if card.kind != kind:
+        raise ModelError(f"the weights {card.name!r} are of kind {card.kind!r}, wanted {KINDS[kind]}")
+    rest = {key: value for key, value in tensors.items() if not others or not key.startswith(others)}
+    own = {key.removeprefix(others): value for key, value in tensors.items() if key not in rest}
+    if lacking := [f"{others}{name}" for name in needed if name not in own]:
+        raise ModelError(f"{path}: the tensors {', '.join(lacking)} are missing, wanted {KINDS[kind]}")
+    if (have := card.config.guide) != (want := guide(card, own)):
+        raise ModelError(f"the weights {card.name!r} have {have} guide channels, wanted {want} for {KINDS[kind]}")
+    return card, network_of(path, card, rest), own
+
+
+def network_of(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> SRLFNet:
+    """The network that a card describes with these tensors; ModelError when they aren't its own."""
+    try:
+        net = SRLFNet(card.config)
+        net.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"{path}: the weights don't fit the card's configuration") from error
+    return net.eval()
 
 
 def read_card(path: Path) -> ModelCard:

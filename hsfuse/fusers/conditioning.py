@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hsfuse.fusers import TrainingScene, make_fuser
 from hsfuse.fusers.denoise import denoise
-from hsfuse.fusers.frame import SceneFrame, Seen, fit_frame, reduced
+from hsfuse.fusers.frame import SceneFrame, Seen, fit_frame, reduced, reducible
 from hsfuse.fusers.problem import msi_noise
 from hsfuse.fusers.regression import DIMENSION, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
@@ -27,12 +27,19 @@ from hsfuse.subspace import SpectralSubspace
 
 #: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
 ROUNDING = 1e-5
+#: Least unit of the base's error, relative to the coefficients: less is rounding, and 0 where the base has no error.
+LEAST_STEP = 1e-7
 #: The method whose errors networks for any sensor learn to correct.
 KNOWN_BASE = "glp-ens"
 
 
 def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
-    """The same fitted base on axes along which its errors at reduced resolution are uncorrelated, largest first."""
+    """The same fitted base on axes along which its errors at reduced resolution are uncorrelated, largest first.
+
+    As it is where the scene is too narrow to be reduced.
+    """
+    if not reducible(scene, base.model.scale):
+        return base
     target, low, msi = reduced(scene, base)
     error = (base.inject(low, base.regress(msi)) - target).permute(1, 0, 2, 3).flatten(1).double()
     axes = torch.linalg.eigh(error @ error.T / error.shape[1])[1].flip(1)
@@ -72,7 +79,7 @@ def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Ob
     They come once as they are and once times the scene's share of noise, then that share itself: what is to be smoothed
     in a noisy scene is to be sharpened in a clean one.
     """
-    step, share = frame.step[:, None, None], noise_share(frame.base)
+    step, share = frame.step[:, None, None].clamp_min(LEAST_STEP), noise_share(frame.base)
     detail, model = observation.guide, observation.model
     fine = detail - model.upsample(model.spatial(detail))
     parts = torch.cat([fine / step, (base - detail) / step], 1).asinh()

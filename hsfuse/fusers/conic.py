@@ -28,7 +28,7 @@ from hsfuse.fusers.cnmf import factorise
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.problem import fit_problem, mix, msi_noise
 from hsfuse.fusers.regression import signal_share
-from hsfuse.fusers.samples import lr_pairs
+from hsfuse.fusers.samples import DARK, lr_pairs
 from hsfuse.fusers.sylvester import SylvesterSolver, detail_ratio, prior_covariance
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
@@ -104,7 +104,7 @@ class Conic:
         self.cone_precision = self.strength * torch.linalg.inv(covariance)
         self.solver = SylvesterSolver(self.problem, self.precision + self.cone_precision)
         gram = self.dictionary.T @ self.cone_precision @ self.dictionary
-        self.penalty = CODING_PENALTY * float(gram.diagonal().mean())
+        self.penalty = CODING_PENALTY * float(gram.diagonal().mean().clamp_min(DARK))
         eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         self.coder = torch.linalg.inv(gram + self.penalty * eye)
 

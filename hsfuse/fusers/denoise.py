@@ -22,6 +22,17 @@ WINDOW_SIGMA = 2.0
 LEVELS = 2
 #: Share of the noise variance that is still there afterwards in the directions with little signal, about.
 LEFT = 0.5
+#: Coefficients of the gain's polynomial, of ascending power: a least-squares fit to 2 m / (1 + m) above 0 and 0 below,
+#: weighted with the signal's power and exact at 1, where there is no noise; at most 0.09 off, where both are alike.
+GAIN = (
+    (0.0854, 0.8845, 1.5158),
+    (-1.1709, -2.4919, 1.4291),
+    (1.8788, -0.6459, -0.4849),
+)
+#: What single precision leaves uncertain in a covariance, relative to its largest variance.
+ROUNDING = 1e-6
+#: Entries of matrices worked on at a time: what fits a processor's cache, elsewhere what little memory holds.
+ENTRIES, MOST_ENTRIES = {"cpu": 1 << 17}, 1 << 24
 #: Results by image, for as long as the image is in use: the members of a blend and the network all want the same one.
 _known: MutableMapping[Tensor, _Denoised] = WeakIdKeyDictionary()
 
@@ -74,14 +85,57 @@ def vector_wiener(z: Tensor, noise: float) -> Tensor:
     """Zero-mean planes (B, c, H, W) with white noise of variance `noise` in each -> their local linear estimate."""
     c = z.shape[1]
     i, j = torch.tril_indices(c, c, device=z.device)  # what is symmetric is blurred once
-    matrices = z.new_zeros(z.shape[0], *z.shape[2:], c, c)
-    matrices[..., i, j] = gaussian_blur(z[:, i] * z[:, j], WINDOW_SIGMA).movedim(1, -1)
-    values, vectors = torch.linalg.eigh(matrices)  # reads the lower triangle
-    gains = (1 - noise / values.clamp_min(1e-12)).clamp_min(0)
-    matrices = (vectors * gains[..., None, :]) @ vectors.mT
-    matrices[..., i, j] = gaussian_blur(matrices[..., i, j].movedim(-1, 1), WINDOW_SIGMA).movedim(1, -1)
-    matrices[..., j, i] = matrices[..., i, j]
-    return (matrices @ z.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)
+    whole = torch.zeros(c, c, dtype=torch.long, device=z.device)
+    whole[i, j] = whole[j, i] = torch.arange(len(i), device=z.device)
+    covariances = (gaussian_blur(z[:, i] * z[:, j], WINDOW_SIGMA) / noise).movedim(1, 0)
+    pixels = covariances.flatten(1)
+    at_once = max(1, ENTRIES.get(z.device.type, MOST_ENTRIES) // c**2)
+    gains = torch.cat([wiener_gains(part[whole])[i, j] for part in pixels.split(at_once, 1)], 1)
+    gains = gaussian_blur(gains.view_as(covariances).movedim(0, 1), WINDOW_SIGMA)
+    estimate = torch.zeros_like(z)
+    for k in range(c):
+        estimate.addcmul_(gains[:, whole[k]], z[:, k, None])
+    return estimate
+
+
+def wiener_gains(covariances: Tensor) -> Tensor:
+    """I - inv(S) where that is positive, for local covariances S (c, c, pixels) in units of the noise: the same shape.
+
+    By a polynomial in M = I - 2 inv(S + I), whose eigenvalues m lie between -1 and 1: eigenvectors would take two or
+    three times as long. Its powers are shared as by Paterson, Stockmeyer 1973, SIAM J. Comput. 2(1).
+    """
+    diagonal = torch.arange(len(covariances), device=covariances.device)
+    shifted = covariances.clone()
+    shifted[diagonal, diagonal] += 1 + ROUNDING * shifted[diagonal, diagonal].amax(0)
+    m = _inverse_(shifted).mul_(-2)
+    m[diagonal, diagonal] += 1
+    square = _product(m, m)
+    cube, gains = _product(square, m), None
+    for constant, linear, quadratic in GAIN[::-1]:
+        part = (linear * m).add_(square, alpha=quadratic)
+        part[diagonal, diagonal] += constant
+        gains = part if gains is None else part.add_(_product(gains, cube))
+    assert gains is not None
+    return gains.clamp_(-1, 1)
+
+
+def _inverse_(a: Tensor) -> Tensor:
+    """Inverse, in place, of symmetric matrices (c, c, pixels) without eigenvalues below 1, by Gauss and Jordan."""
+    for k in range(len(a)):
+        pivot = 1 / a[k, k].clamp_min(1)
+        row, column = a[k] * pivot, a[:, k].clone()
+        a.addcmul_(column[:, None], row[None], value=-1)
+        a[k], a[:, k] = row, -column * pivot
+        a[k, k] = pivot
+    return a
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products for every pixel: (c, c, pixels) twice -> (c, c, pixels)."""
+    total = a[:, 0, None] * b[0]
+    for k in range(1, len(a)):
+        total.addcmul_(a[:, k, None], b[k])
+    return total
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:

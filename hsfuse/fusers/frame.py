@@ -15,14 +15,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import Fuser, SubspaceFuser, TrainingScene, compose, make_fuser
+from hsfuse.fusers import Fuser, SubspaceFuser, TrainingScene, compose, make_fuser, scene_subspace
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.problem import hsi_noise, mix, msi_noise
-from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP, RegressionGLP
+from hsfuse.fusers.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP, signal_share
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
 
+#: Why there is nothing that tells how large a correction may be.
+TOO_NARROW = "the scene is narrower than %d LR pixels, too narrow to be seen at reduced resolution"
 #: Squared length of a method's axes that may lie outside a frame's subspace for the two to count as one.
 INSIDE = 1e-3
 
@@ -117,6 +119,11 @@ class SceneFrame:
         return base / unit, Observation(coefficients / unit, seen, detail / unit, self.model, self.unit)
 
 
+def reducible(scene: TrainingScene, s: int) -> bool:
+    """Whether a scene is at least s LR pixels wide and high, so that its reduced-resolution images have pixels."""
+    return min(scene.lrhsi.shape[2:]) >= s
+
+
 def reduced(scene: TrainingScene, base: RegressionGLP) -> tuple[Tensor, Tensor, Tensor]:
     """Reduced-resolution pair of a scene: target coefficients (n, K, h', w'), their LR input, and the MSI input.
 
@@ -192,11 +199,13 @@ class NoiseAdder:
         return image + sigma[:, None, None] * torch.randn(image.shape, generator=random).to(image)
 
 
-def noise_adder(scene: TrainingScene, frame: SceneFrame) -> NoiseAdder:
-    """The noise of a scene that its degraded images lack."""
-    lost = 1 - float((frame.base.model.psf.kernel**2).sum())
-    hsi = hsi_noise(scene.spectra(), frame.subspace).sqrt() * (1 - frame.base.residual_share)
-    return NoiseAdder(hsi.float() * lost**0.5, msi_noise(scene).sqrt().float() * lost**0.5)
+def noise_adder(scene: TrainingScene, model: ObservationModel) -> NoiseAdder:
+    """What degrading by the PSF takes from a scene's noise, per band, as measured in the scene."""
+    subspace = scene_subspace(scene, DIMENSION)
+    share = signal_share(subspace.residual(scene.lrhsi), scene.mask)
+    lost = (1 - float((model.psf.kernel**2).sum())) ** 0.5
+    hsi = hsi_noise(scene.spectra(), subspace).sqrt() * (1 - share)
+    return NoiseAdder(hsi.float() * lost, msi_noise(scene).sqrt().float() * lost)
 
 
 def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ f is a ridge regression of the LRHSI on the MSI's bands and their products. What
 brightness, is regressed for every HR pixel on the chroma v = Y / b of the LR pixels around it, weighted by distance and
 by likeness of chroma and brightness: moving least squares (Lancaster, Salkauskas 1981) with the weights of the joint
 bilateral filter (Kopf, Cohen, Lischinski, Uyttendaele 2007, "Joint bilateral upsampling"), so that a material's own
-spectrum ends at its edge.
+spectrum ends at its edge. The chroma of a single band tells nothing apart: there, what is left then is interpolated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import fit_affine, lr_pairs
+from hsfuse.fusers.samples import DARK, fit_affine, lr_pairs, with_products
 from hsfuse.physics import ObservationModel
 
 #: Ridge of the quadratic regression, relative to its features' variance, and of the local one, to LIKENESS squared.
@@ -37,7 +37,7 @@ class Guided:
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
     name = "guided"
-    requirements = Requirements(halo=4)
+    requirements = Requirements(halo=8)
     model: ObservationModel
 
     @torch.no_grad()
@@ -46,8 +46,8 @@ class Guided:
         self.model = model
         pairs = lr_pairs(scene, model)
         self.spread = pairs.msi.std(1).clamp_min(1e-6).float()
-        self.dark = DARKNESS * float(pairs.msi.mean())
-        features = _quadratic(pairs.msi[None, :, :, None] / self.spread[:, None, None])
+        self.dark = max(DARKNESS * float(pairs.msi.abs().mean()), DARK)
+        features = with_products(pairs.msi[None, :, :, None] / self.spread[:, None, None])
         self.everywhere = fit_affine(features[0, :, :, 0], pairs.lrhsi, ridge=QUADRATIC_RIDGE)
         return self
 
@@ -57,11 +57,14 @@ class Guided:
         low = self.model.spatial(msi)
         sharp = self._sharp(msi)
         left = (lrhsi - self.model.spatial(sharp)) / self._brightness(low)
-        return sharp + self._brightness(msi) * self._nearby(left, low, msi)
+        fused = sharp + self._brightness(msi) * self._nearby(left, low, msi)
+        if msi.shape[1] == 1:
+            fused = fused + self.model.upsample(lrhsi - self.model.spatial(fused))
+        return fused
 
     def _sharp(self, msi: Tensor) -> Tensor:
         weight, offset = self.everywhere.weight.to(msi), self.everywhere.offset.to(msi)
-        features = _quadratic(msi / self.spread.to(msi)[:, None, None])
+        features = with_products(msi / self.spread.to(msi)[:, None, None])
         return torch.einsum("qp,bphw->bqhw", weight, features) + offset[:, None, None]
 
     def _brightness(self, msi: Tensor) -> Tensor:
@@ -103,9 +106,3 @@ class Guided:
     def describe(self) -> dict[str, str]:
         """The method's name; it has no settings."""
         return {"method": self.name}
-
-
-def _quadratic(z: Tensor) -> Tensor:
-    """Append all products of two bands: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
-    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
-    return torch.cat([z, z[:, i] * z[:, j]], 1)

@@ -15,18 +15,18 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from hsfuse.errors import ModelError, SettingError
+from hsfuse.errors import SettingError
 from hsfuse.fusers import METHODS, Requirements, TrainingScene, scene_subspace
 from hsfuse.fusers.adaptation import FROM_SCRATCH, FROM_WEIGHTS, Adaptation, AdaptationLog, AdaptSettings, Stage, Start
-from hsfuse.fusers.card import ModelCard, check_card, load_checkpoint, save_checkpoint
+from hsfuse.fusers.card import ModelCard, check_card, load_checkpoint, network_of, save_checkpoint
 from hsfuse.fusers.conditioning import KNOWN_BASE, conditioned_frame, guides
 from hsfuse.fusers.consistency import Consistency, fit_consistency
-from hsfuse.fusers.frame import SceneFrame, make_frame
+from hsfuse.fusers.frame import TOO_NARROW, SceneFrame, make_frame, reducible
 from hsfuse.fusers.regression import DIMENSION
 from hsfuse.fusers.rehearsal import Rehearsal
 from hsfuse.fusers.selection import choose_base
 from hsfuse.fusers.trust import Errors, prior_of
-from hsfuse.model_zoo import find_weights
+from hsfuse.fusers.weights import card_of_scene, fitting_weights
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel
 
@@ -95,7 +95,7 @@ class SRLFFuser:
             else:
                 self._do_without_judge(run)
         self.net.eval()
-        if rehearsal.possible and self.settings.consistency_step:
+        if self.settings.consistency_step and int(rehearsal.mask.sum()) >= self.share.numel():
             self._agree(rehearsal, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
         return self
@@ -111,6 +111,9 @@ class SRLFFuser:
         """The frame and the network that works in it."""
         dimension = scene_subspace(scene, DIMENSION).dimension
         path = fitting_weights(model.scale, dimension) if self.weights == "auto" else self.weights
+        if path is not None and not reducible(scene, model.scale):
+            log.warning("%s: no weights are used", TOO_NARROW % model.scale)
+            path = None
         if path is None:
             self.frame = make_frame(scene, model, self.base_name)
             return SRLFNet(self.config or SRLFConfig(dimension, dimension, model.scale, dropout=0.1))
@@ -118,12 +121,7 @@ class SRLFFuser:
         check_card(self.card, self._facts(model, dimension))
         make = conditioned_frame if self.card.kind == "any-sensor" else make_frame
         self.frame = make(scene, model, base=self.base_name)
-        net = SRLFNet(self.card.config)
-        try:
-            net.load_state_dict({key: value for key, value in tensors.items() if not key.startswith("scene.")})
-        except RuntimeError as error:
-            raise ModelError(f"{path}: the weights don't fit the card's configuration") from error
-        return net
+        return network_of(path, self.card, tensors)
 
     def _facts(self, model: ObservationModel, dimension: int) -> dict[str, int | str]:
         """What weights of the card's kind must be for."""
@@ -137,10 +135,12 @@ class SRLFFuser:
         }
 
     def _do_without_judge(self, run: Adaptation) -> None:
-        self.share = torch.full_like(self.frame.unit, run.start.amount * UNJUDGED if self.card else 0.0)
+        """Half of what weights for any sensor would add; those of a scene may be another's and aren't used."""
+        used = self.card is not None and self.card.kind == "any-sensor"
+        self.share = torch.full_like(self.frame.unit, run.start.amount * UNJUDGED if used else 0.0)
         run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
             f"{UNJUDGED:.0%} of what the weights would add is used"
-            if self.card
+            if used
             else f"the base {self.base_name} is the result"
         )
 
@@ -178,7 +178,10 @@ class SRLFFuser:
         )
 
     def _agree(self, rehearsal: Rehearsal, clock: float) -> None:
-        """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it."""
+        """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it.
+
+        It needs no judge: where there is none, it is what noise and covariance say.
+        """
         a = rehearsal.low.start * rehearsal.unit
         if self.share.any():
             a = a + self.share[:, None, None] * rehearsal.corrections(self.net, self.turns)
@@ -188,9 +191,10 @@ class SRLFFuser:
         judge = rehearsal.judge
         errors, before = (judge.errors(rehearsal.held_out(maps) - judge.start) for maps in (after, a))
         self.adaptation.stages[-1].misfits = step.relative_misfits(a, *inputs)
-        kept = errors.both <= before.both
+        kept = not rehearsal.possible or errors.both <= before.both
         self.consistency = step if kept else None
-        self._note("consistency", errors if kept else before, clock)
+        if rehearsal.possible:
+            self._note("consistency", errors if kept else before, clock)
         self.adaptation.stages[-1].misfits = step.relative_misfits(after if kept else a, *inputs)
 
     def _note(self, name: str, errors: Errors, clock: float) -> float:
@@ -230,29 +234,12 @@ class SRLFFuser:
 
     def save(self, path: Path, name: str) -> None:
         """Keep the fitted weights with their card."""
-        own = ModelCard(
-            name,
-            self.net.cfg,
-            self.net.cfg.scale,
-            phase=f"{self.frame.base.model.phase:g}",
-            base=self.base_name,
-            kind="scene",
-            trained_on="one scene, by reduced resolution and consistency",
-            seed=self.settings.seed,
-            steps=self.adaptation.kept_step,
-        )
-        if self.card is not None and self.card.kind == "any-sensor":  # they stay weights for any sensor
-            about = f"{self.card.trained_on}; then adapted to one scene, {own.steps} steps"
-            own = replace(self.card, name=name, trained_on=about, steps=self.card.steps + own.steps)
-        save_checkpoint(path, replace(own, extra={"adaptation": asdict(self.adaptation)}), dict(self.net.state_dict()))
-
-
-def fitting_weights(scale: int, dimension: int) -> Path | None:
-    """Weights for any sensor of the collection; says so when there are none."""
-    path = find_weights(scale, dimension, KNOWN_BASE)
-    if path is None:
-        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", scale, dimension)
-    return path
+        cfg, phase = self.net.cfg, f"{self.frame.base.model.phase:g}"
+        steps, seed = self.adaptation.kept_step, self.settings.seed
+        own = ModelCard(name, cfg, cfg.scale, phase=phase, base=self.base_name, kind="scene", seed=seed, steps=steps)
+        own = card_of_scene(name, self.card, own)
+        own = replace(own, extra={**own.extra, "adaptation": asdict(self.adaptation)})
+        save_checkpoint(path, own, dict(self.net.state_dict()))
 
 
 def _change(ratio: float) -> str:

@@ -49,18 +49,26 @@ class FusionProblem:
         return e.T @ (e / self.noise_x[:, None])
 
     @property
+    def estimator(self) -> Tensor:
+        """(K, C): coefficients of LR spectra by least squares weighted with the noise."""
+        weighted = (self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]).T
+        estimator: Tensor = torch.linalg.solve(self.spatial_weight, weighted)
+        return estimator
+
+    @property
     def spectral_weight(self) -> Tensor:
         """Q^T Q / noise_y: (K, K)."""
         return self.response.T @ (self.response / self.noise_y[:, None])
 
     def descent(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """-J'(a) for a (B, K, H, W), LRHSI (B, C, h, w), MSI (B, c, H, W); from misfits, so exact in float32 too."""
-        misfit_x, misfit_y = self._misfits(a, lrhsi, msi)
+        misfit_x, misfit_y = self.misfits(a, lrhsi, msi)
         weighted_basis = self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]
         from_x = self.model.spatial_adjoint(mix(weighted_basis.T, misfit_x))
         return from_x + mix((self.response / self.noise_y[:, None]).T, misfit_y)
 
-    def _misfits(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+    def misfits(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """What both images have and a doesn't give: (B, C, h, w), (B, c, H, W)."""
         misfit_x = lrhsi - self.subspace.unproject(self.model.spatial(a))
         return misfit_x, msi - self.offset.to(msi)[:, None, None] - mix(self.response, a)
 
@@ -75,7 +83,7 @@ class FusionProblem:
 
     def value(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
         """J(a)."""
-        misfit_x, misfit_y = self._misfits(a, lrhsi, msi)
+        misfit_x, misfit_y = self.misfits(a, lrhsi, msi)
         weighted = (misfit_x.square() / self.noise_x.to(a)[:, None, None]).sum()
         return float(weighted + (misfit_y.square() / self.noise_y.to(a)[:, None, None]).sum()) / 2
 

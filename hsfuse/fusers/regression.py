@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene, compose, scene_subspace
+from hsfuse.fusers.samples import DARK, with_products
 from hsfuse.physics import ObservationModel
 from hsfuse.subspace import SpectralSubspace
 
@@ -45,8 +46,7 @@ def roots(y: Tensor, level: Tensor) -> Tensor:
 
 def products(y: Tensor, level: Tensor) -> Tensor:
     """Bands and all products of two: (B, c + c (c + 1) / 2, H, W)."""
-    first, second = torch.triu_indices(y.shape[1], y.shape[1], device=y.device)
-    return torch.cat([y, y[:, first] * y[:, second]], 1)
+    return with_products(y)
 
 
 def ratios(y: Tensor, level: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class RegressionGLP:
         """Subspace, regressions and residual share from the valid LR pixels of the sample."""
         self.model = model
         self.subspace = scene_subspace(scene, self.dimension)
-        self.level = scene.msi.abs().mean()
+        self.level = scene.msi.abs().mean().clamp_min(DARK)
         targets = _pixels(self.subspace.project(scene.lrhsi), scene.mask)
         self.weights = []
         for features in self.feature_sets:

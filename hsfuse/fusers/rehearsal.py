@@ -58,7 +58,7 @@ class Rehearsal:
         target, self._lrhsi, self._msi = reduced_images(scene, frame.base.model)
         self._target = frame.subspace.project(target)
         self._random = torch.Generator().manual_seed(seed)
-        self._add_noise = noise_adder(scene, frame)
+        self._add_noise = noise_adder(scene, frame.base.model)
         self.mask = scene.mask[:, None, : target.shape[2], : target.shape[3]]
         cells = held_out_cells((self.mask.shape[0], *self.mask.shape[2:]), frame.model.scale, seed)
         self.held = cells.to(self.mask.device) & self.mask

@@ -16,10 +16,9 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from hsfuse.fusers import BANDS_AT_ONCE, Fuser, TrainingScene, scene_subspace
+from hsfuse.fusers import BANDS_AT_ONCE, Fuser, TrainingScene
 from hsfuse.fusers.denoise import gaussian_blur
-from hsfuse.fusers.frame import NoiseAdder, reduced_images
-from hsfuse.fusers.problem import hsi_noise, msi_noise
+from hsfuse.fusers.frame import noise_adder, reduced_images
 from hsfuse.physics import ObservationModel
 
 #: Width in pixels of the window in which the features are averaged.
@@ -66,25 +65,19 @@ def _mean_square(cube: Tensor, smooth: Callable[[Tensor], Tensor] | None) -> Ten
 def fit_reliability(fuser: Fuser, scene: TrainingScene, model: ObservationModel, seed: int = 0) -> Reliability | None:
     """Fuse the scene at reduced resolution and learn where the errors are; None when it is too small for that."""
     target, lrhsi, msi = reduced_images(scene, model)
-    if min(lrhsi.shape[2:]) < 4:
+    valid = scene.mask[:, : target.shape[2], : target.shape[3]]
+    if min(lrhsi.shape[2:]) < 4 or not valid.any():
         return None
-    random = torch.Generator().manual_seed(seed)
+    random, as_noisy = torch.Generator().manual_seed(seed), noise_adder(scene, model)
     known, errors = [], []
     for block in range(len(target)):
         part = slice(block, block + 1)
-        low, high = _as_noisy(scene, model)(lrhsi[part], msi[part], random)
+        low, high = as_noisy(lrhsi[part], msi[part], random)
         fused = fuser.predict(low, high)
-        inside = scene.mask[part, : target.shape[2], : target.shape[3]]
+        inside = valid[part]
         known.append(features(fused, low, high, model).permute(0, 2, 3, 1)[inside])
         errors.append((fused - target[part]).square().mean(1)[inside])
     return Reliability(model, _fit(torch.cat(known), torch.cat(errors)))
-
-
-def _as_noisy(scene: TrainingScene, model: ObservationModel) -> NoiseAdder:
-    """The noise that degrading took from the scene's images, measured."""
-    lost = (1 - float((model.psf.kernel**2).sum())) ** 0.5
-    hsi = hsi_noise(scene.spectra(), scene_subspace(scene, 16)).sqrt().float()
-    return NoiseAdder(hsi * lost, msi_noise(scene).sqrt().float() * lost)
 
 
 def _fit(known: Tensor, errors: Tensor) -> Tensor:

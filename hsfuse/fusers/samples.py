@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from hsfuse.errors import InputError
+from hsfuse.estimation.spectra import paired_spectra
 from hsfuse.fusers import TrainingScene
 from hsfuse.physics import ObservationModel
 
 #: Ridge term of every regression, relative to the mean variance of its features.
 RIDGE = 1e-6
+#: Features that vary by less than this share of their RMS are constant but for rounding.
+CONSTANT = 1e-6
+#: A divisor that is smaller belongs to a scene without light.
+DARK = 1e-20
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,16 @@ def lr_pairs(scene: TrainingScene, model: ObservationModel) -> Pairs:
 
     InputError when fewer valid pixels are left than a regression on the MSI bands needs.
     """
-    msi = model.spatial(scene.msi.double())
-    count, wanted = int(scene.mask.sum()), msi.shape[1] + 2
+    count, wanted = int(scene.mask.sum()), scene.msi.shape[1] + 2
     if count < wanted:
         raise InputError(f"the scene has {count} valid LR pixels, wanted at least {wanted}: choose a larger area")
-    return Pairs(scene.spectra().double(), msi.permute(1, 0, 2, 3)[:, scene.mask])
+    return Pairs(*paired_spectra(scene.lrhsi, scene.msi, scene.mask, model))
+
+
+def with_products(y: Tensor) -> Tensor:
+    """Append all products of two bands: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
+    first, second = torch.triu_indices(y.shape[1], y.shape[1], device=y.device)
+    return torch.cat([y, y[:, first] * y[:, second]], 1)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE, noise: T
     mean_f, mean_t = features.mean(1, keepdim=True), targets.mean(1, keepdim=True)
     centred = features - mean_f
     moment = centred @ centred.T
-    damping = (ridge * moment.diagonal().mean()).clamp_min(torch.finfo(moment.dtype).tiny)
+    least = CONSTANT**2 * features.square().sum(1).mean()
+    damping = (ridge * moment.diagonal().mean()).maximum(least).clamp_min(torch.finfo(moment.dtype).tiny)
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     if noise is not None:
         moment = moment + features.shape[1] * torch.diag(noise.to(moment))

@@ -23,10 +23,8 @@ import torch
 from torch import Tensor
 
 from hsfuse.errors import SettingError
-from hsfuse.fusers import Fuser, Requirements, TrainingScene, make_fuser, scene_subspace
-from hsfuse.fusers.frame import NoiseAdder, reduced_images
-from hsfuse.fusers.problem import hsi_noise, msi_noise
-from hsfuse.fusers.regression import DIMENSION, signal_share
+from hsfuse.fusers import Fuser, Requirements, TrainingScene, make_fuser
+from hsfuse.fusers.frame import noise_adder, reduced_images
 from hsfuse.metrics.pixel import angles_degrees
 from hsfuse.physics import ObservationModel
 
@@ -106,7 +104,7 @@ def reduced_scene(scene: TrainingScene, model: ObservationModel, seed: int = 0) 
     target, low, msi = reduced_images(part, model)
     n, h, w = low.shape[0], *low.shape[2:]
     mask = part.mask[:, : h * s, : w * s].reshape(n, h, s, w, s).all(4).all(2)
-    return TrainingScene(*_lost_noise(scene, model)(low, msi, torch.Generator().manual_seed(seed)), mask), target
+    return TrainingScene(*noise_adder(scene, model)(low, msi, torch.Generator().manual_seed(seed)), mask), target
 
 
 def _some_blocks(scene: TrainingScene, s: int) -> Tensor:
@@ -114,15 +112,6 @@ def _some_blocks(scene: TrainingScene, s: int) -> Tensor:
     n, h, w = scene.mask.shape
     count = max(1, min(n, MOST_PIXELS // max(1, h * w)))
     return torch.linspace(0, n - 1, count).round().long()
-
-
-def _lost_noise(scene: TrainingScene, model: ObservationModel) -> NoiseAdder:
-    """What blurring by the PSF takes from white noise, per band, as measured in the scene."""
-    subspace = scene_subspace(scene, DIMENSION)
-    share = signal_share(subspace.residual(scene.lrhsi), scene.mask)
-    lost = (1 - float((model.psf.kernel**2).sum())) ** 0.5
-    hsi = hsi_noise(scene.spectra(), subspace).sqrt() * (1 - share)
-    return NoiseAdder(hsi.float() * lost, msi_noise(scene).sqrt().float() * lost)
 
 
 @torch.no_grad()

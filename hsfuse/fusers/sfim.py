@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import synthetic_bands
+from hsfuse.fusers.samples import DARK, synthetic_bands
 from hsfuse.physics import ObservationModel
 
 #: Smallest damping, relative to a band's RMS: a regression without residual must still not divide by zero.
@@ -41,8 +41,8 @@ class SFIM:
         self.model = model
         self.synthesis, pairs = synthetic_bands(scene, model)
         residual = pairs.lrhsi - self.synthesis.columns(pairs.msi)
-        floor = LEAST_DAMPING * pairs.lrhsi.square().mean(1)
-        self.damping = residual.square().mean(1).maximum(floor * LEAST_DAMPING)
+        floor = LEAST_DAMPING**2 * pairs.lrhsi.square().mean(1)
+        self.damping = residual.square().mean(1).maximum(floor).clamp_min(DARK)
         return self
 
     @torch.no_grad()

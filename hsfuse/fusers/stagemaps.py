@@ -1,4 +1,8 @@
-"""What SRLF-Net's last stage knew while it fused: where it distorted most, and which points it learned again."""
+"""Where a fused cube is distorted against its inputs, and which points SRLF-Net's last stage learned again.
+
+The last stage picks its points by the same two measures (eqs. 3 and 8), but on features that a norm has just scaled:
+they rank points, their size means nothing. What is shown is therefore measured on the stage's result, the fused cube.
+"""
 
 from __future__ import annotations
 
@@ -55,31 +59,40 @@ class StageWatch:
         """Forget; the next call of the network is kept."""
         self._seen.clear()
 
-    def maps(self) -> StageMaps | None:
-        """The maps of the call that was kept; None when the network wasn't called (its base was the result)."""
+    def points(self) -> tuple[Tensor, Tensor] | None:
+        """Points learned again in space and in the spectrum (B, H, W), 1 or 0, in the call that was kept.
+
+        None when the network wasn't called (its base was the result).
+        """
         if len(self._seen) < 2:
             return None
         z, obs = self._seen["spatial"]
         z_spa, ratio, _ = self._seen["spectral"]
-        s = obs.model.scale
         spatial, spectral = distortions(z, z_spa, obs)
-        return StageMaps(spatial, _enlarged(spectral, s), _worst(spatial, ratio), _enlarged(_worst(spectral, ratio), s))
+        return _worst(spatial, ratio), _enlarged(_worst(spectral, ratio), obs.model.scale)
 
 
 @torch.no_grad()
 def distortions(z: Tensor, z_spa: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
-    """What eqs. 3 and 8 measure: 1 - SSIM of the pseudo-MSI (B, H, W), and the pseudo-LRHSI's angle (B, h, w)."""
+    """What eqs. 3 and 8 rank points by: 1 - SSIM of the pseudo-MSI (B, H, W), the pseudo-LRHSI's angle (B, h, w)."""
     unit = obs.unit[:, None, None]
     spatial = 1 - ssim_map(obs.model.spectral(z * unit).clamp(0, 1), obs.y)
     return spatial, torch.rad2deg(angle_map(obs.model.spatial(z_spa) * unit, obs.x * unit))
 
 
 @torch.no_grad()
-def fused_maps(fused: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> StageMaps:
-    """The same two maps of a result that no network made: (B, C, H, W), (B, C, h, w), (B, c, H, W)."""
-    spatial = 1 - ssim_map(model.spectral(fused).clamp(0, 1), msi)
+def fused_maps(
+    fused: Tensor,
+    lrhsi: Tensor,
+    msi: Tensor,
+    model: ObservationModel,
+    points: tuple[Tensor, Tensor] | None = None,
+    peak: float = 1.0,
+) -> StageMaps:
+    """Maps of a fused cube: (B, C, H, W), (B, C, h, w), (B, c, H, W); `peak` is SSIM's dynamic range."""
+    spatial = 1 - ssim_map(model.spectral(fused) / peak, msi / peak)
     angle = _enlarged(torch.rad2deg(angle_map(model.spatial(fused), lrhsi)), model.scale)
-    return StageMaps(spatial, angle, torch.zeros_like(spatial), torch.zeros_like(spatial))
+    return StageMaps(spatial, angle, *(points or (torch.zeros_like(spatial), torch.zeros_like(spatial))))
 
 
 def _worst(distortion: Tensor, ratio: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,13 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = None if plan is None else full_print(plan, fuser)
-        valid = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
+        valid, warnings = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
         if settings.save_model is not None and isinstance(fuser, SRLFFuser):
             fuser.save(settings.save_model, settings.save_model.stem)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if settings.output.stac:
             _write_item(pair, output, settings, provenance)
-        return _result(pair, output, settings, provenance, valid, seconds)
+        return _result(pair, output, settings, provenance, valid, seconds, warnings)
 
 
 def _tell(pair: ScenePair) -> None:
@@ -141,13 +142,13 @@ def _stream(
     provenance: dict[str, Any],
     device: str,
     fingerprint: str | None,
-) -> float:
-    """Fuse all tiles into the outputs; the share of valid pixels."""
+) -> tuple[float, list[str]]:
+    """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
     wanted = settings.output.qa is not None
     quality = QualityLayers(fuser, scene, pair.model, settings.adapt.seed) if wanted else None
     work = TileFuser(pair, fuser, device, quality, Filling.of(scene, pair.model))
     with Streamer(work, tiles, output, settings.output, provenance, fingerprint) as streamer:
-        return streamer.run()
+        return streamer.run(), streamer.warnings
 
 
 def _write_item(pair: ScenePair, output: Path, settings: FuseSettings, provenance: dict[str, Any]) -> None:
@@ -166,11 +167,12 @@ def _result(
     provenance: dict[str, Any],
     valid: float,
     seconds: dict[str, float],
+    warnings: Sequence[str] = (),
 ) -> FusionResult:
     shape = (len(plan_bands(pair, settings.output).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
     return FusionResult(
-        output, shape, valid, provenance, [*pair.notes, *masked], pair.warnings, seconds, settings.dry_run
+        output, shape, valid, provenance, [*pair.notes, *masked], [*pair.warnings, *warnings], seconds, settings.dry_run
     )

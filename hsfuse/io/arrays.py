@@ -5,6 +5,7 @@ They carry no georeference and are read whole.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,8 +19,14 @@ from hsfuse.errors import InputError
 from hsfuse.io.checks import usable_bands
 from hsfuse.io.opening import open_cube
 
+log = logging.getLogger(__name__)
+
 ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
+#: No sensor has more bands; an axis as long is one of the image.
+MOST_BANDS = 512
+#: An axis this many times shorter than both others is the spectrum's.
+MUCH_SHORTER = 8
 
 
 def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
@@ -67,7 +74,10 @@ def _read_array(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
         raise InputError(f"{path}: no three-dimensional array in it; found {', '.join(arrays) or 'nothing'}")
     cube = max(cubes, key=lambda item: item[1].size)[1]
     known = next((arrays[key].astype(np.float64).ravel() for key in WAVELENGTH_KEYS if key in arrays), None)
-    cube = bands_first(cube, None if known is None else known.size).astype(np.float32)
+    axis = band_axis(cube.shape, None if known is None else known.size)
+    if known is None:
+        log.info("%s: no wavelengths; axis %d of %s is taken for the bands", path, axis + 1, cube.shape)
+    cube = np.moveaxis(cube, axis, 0).astype(np.float32)
     if not np.isfinite(cube).all():
         raise InputError(f"{path}: NaN or infinite values in the cube; crop the reference to valid pixels")
     if known is not None and known.size != cube.shape[0]:
@@ -75,14 +85,16 @@ def _read_array(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
     return cube, known
 
 
-def bands_first(cube: NDArray, bands: int | None) -> NDArray:
-    """The array with its band axis first: the axis of length `bands`, else the one unlike the two nearest in length."""
-    if bands in cube.shape:
-        axis = cube.shape.index(bands)
-    else:
-        a, b, c = cube.shape
-        axis = 0 if abs(b - c) < abs(a - b) else 2
-    return np.moveaxis(cube, axis, 0)
+def band_axis(shape: tuple[int, ...], bands: int | None) -> int:
+    """The axis of the bands: the one of length `bands`, else the last, as MATLAB has it, where the first isn't clear.
+
+    It is clear where the two others are a square or too long for bands, or both much longer.
+    """
+    if bands in shape:
+        return shape.index(bands)
+    a, b, c = shape
+    square, too_long, short = b == c != a, c > MOST_BANDS >= a, MUCH_SHORTER * a <= min(b, c)
+    return 0 if square or too_long or short else 2
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:

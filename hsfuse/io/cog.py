@@ -25,6 +25,7 @@ class CogSink(GeoTiffSink):
         super().verify()
         copy = self._path.with_name(f"{self._path.stem}.cog{self._path.suffix}")
         defaults = packing_of(self._product) | {"blocksize": COG_BLOCK, "level": 1, "bigtiff": "if_safer"}
+        defaults["overview_resampling"] = "average"
         if "predictor" in defaults:
             defaults["predictor"] = "yes"
         try:
@@ -33,7 +34,6 @@ class CogSink(GeoTiffSink):
                     self._path,
                     copy,
                     driver="COG",
-                    overview_resampling="average",
                     **{**defaults, **self._product.options},
                 )
             os.replace(copy, self._path)

@@ -48,6 +48,14 @@ class Encoding:
         info = np.iinfo(self.dtype)
         return not isnan(value) and float(value).is_integer() and info.min <= value <= info.max
 
+    def clipped(self, data: FloatArray, mask: BoolArray) -> int:
+        """How many valid values of `data` (C, h, w) the type can't hold, so that `encode` clips them."""
+        if np.dtype(self.dtype).kind == "f":
+            return 0
+        info = np.iinfo(self.dtype)
+        low, high = ((end * self.scale + self.offset) for end in (info.min - 0.5, info.max + 0.5))
+        return int((((data < low) | (data > high)) & mask & np.isfinite(data)).sum())
+
     def encode(self, data: FloatArray, mask: BoolArray) -> NDArray:
         """Raw numbers (C, h, w) of reflectance `data`; nodata where `mask` (h, w) is False or a value isn't finite."""
         kind = np.dtype(self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -22,14 +24,23 @@ from hsfuse.io.envi import EnviPair, find_pair
 #: GDAL's block cache, in bytes (rasterio takes the number as bytes, not as GDAL's megabytes). Its default, 5% of the
 #: memory, would fill up with the scene.
 CACHE_BYTES = 24 * 2**20
+#: What GDAL's work on a raster can end in; rasterio's `shutil.copy` lets GDAL's own errors pass, and raises SystemError
+#: where GDAL failed without saying why.
+RASTER_ERRORS = (OSError, RasterioError, CPLE_BaseError, SystemError)
 
 
 @contextmanager
 def gdal_env(**options: object) -> Iterator[None]:
     """GDAL with a bounded block cache, around every call that moves pixels."""
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    _hush()
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options):
         yield
+
+
+def _hush() -> None:
+    """Set a filter for good: `warnings.catch_warnings` would take back what other threads have set in the meantime."""
+    if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
 
 
 def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]:
@@ -37,14 +48,23 @@ def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]
     pair = _find(path, what)
     try:
         with gdal_env():
-            ds = rasterio.open(path) if pair is None else rasterio.open(pair.data, driver="ENVI")
+            ds = rasterio.open(gdal_name(path)) if pair is None else rasterio.open(pair.data, driver="ENVI")
     except RasterioError as error:
-        raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error)}") from error
+        raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
     if ds.count == 0:
         inside = ", ".join(ds.subdatasets[:3]) or "none"
         ds.close()
         raise InputError(f"{what} {path} holds no bands of its own; name one of its parts instead: {inside}")
     return ds, pair
+
+
+def gdal_name(path: Path) -> str:
+    """The text for GDAL: `Path` has made one slash of the two that URLs, archives and parts of HDF5 files need."""
+    text = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", str(path))
+    text = re.sub(r"^(HDF5:.+):/(?!/)", r"\1://", text)
+    inside = re.match(r"(/vsi(?:zip|tar|gzip|7z|rar))(/.+)", text)
+    absolute = inside is not None and any(parent.is_file() for parent in [Path(inside[2]), *Path(inside[2]).parents])
+    return f"{inside[1]}/{inside[2]}" if inside is not None and absolute else text
 
 
 def _find(path: Path, what: str) -> EnviPair | None:
@@ -64,11 +84,14 @@ def _find(path: Path, what: str) -> EnviPair | None:
         raise InputError(f"{what} {path} can't be read: {error.strerror}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """The error's text without line breaks; GDAL's own where rasterio only refers to it."""
+def one_line(error: BaseException, path: Path | None = None) -> str:
+    """The error's text, GDAL's own where rasterio refers to it, without line breaks or the file's name in front."""
     while isinstance(error, RasterioError) and error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    for name in () if path is None else (str(path), path.name):
+        text = text.removeprefix(name).lstrip(":, ")
+    return text
 
 
 def map_crs(ds: DatasetReader) -> CRS | None:
@@ -118,7 +141,7 @@ def _looks_like_mask(ds: DatasetReader, band: int) -> bool:
         with gdal_env():
             values = np.unique(ds.read(band, out_shape=(min(ds.height, 1024), min(ds.width, 1024))))
     except RasterioError as error:
-        raise InputError(f"{ds.name} can't be read: {one_line(error)}") from error
+        raise InputError(f"{ds.name} can't be read: {one_line(error, Path(ds.name))}") from error
     largest = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
     return set(values.tolist()) <= {0, largest}
 

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
+def kept_network(output: Path) -> Path:
+    """Where who fits a network for an output may keep it; it goes when the output is whole."""
+    return output.with_name(f".{output.stem}.unfinished.safetensors")
+
+
 @dataclass(frozen=True)
 class Journal:
     """The state of an unfinished output; `fingerprint` says what it is made from, and another one's isn't continued."""
@@ -41,8 +46,13 @@ class Journal:
         temporary.write_text(json.dumps({"fingerprint": self.fingerprint, **state}), encoding="utf-8")
         os.replace(temporary, self.path)
 
+    def finish(self) -> None:
+        """Forget everything: the output is whole."""
+        self.clear()
+        kept_network(self.output).unlink(missing_ok=True)
+
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget what was written."""
         self.path.unlink(missing_ok=True)
         self.path.with_suffix(".json.part").unlink(missing_ok=True)
         self.data.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,6 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
 
 def split_paths(text: str | Path) -> list[Path]:
     """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
-    path = Path(text)
-    if "," not in str(text) or path.exists():
-        return [path]
+    if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
+        return [Path(text)]
     return [Path(part.strip()) for part in str(text).split(",") if part.strip()]

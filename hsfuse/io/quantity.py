@@ -96,6 +96,43 @@ def settle_quantity(
     return [] if low is None or high is None or min(low, high) <= 0 else _settled(hsi, msi, low, high)
 
 
+def name_quantity(hsi: CubeReader, msi: CubeReader) -> list[str]:
+    """Say what the HSI's values are by their figures where its metadata don't: sets its `quantity`; what to say aloud.
+
+    A pair in reflectance x 10,000 without a word about it, brought to one unit before, becomes reflectance 0 to 1.
+    """
+    if hsi.quantity != "unknown":
+        return []
+    guess = guess_scale(hsi)
+    told = f"the HSI doesn't say what its numbers are; {guess.note}"
+    if guess.scale != 1 and _says_unit(msi):
+        return [told]
+    hsi.quantity = guess.quantity
+    if guess.scale == 1:
+        return [told]
+    for reader in (hsi, msi):
+        rescale(reader, guess.scale)
+    return [f"{told}; both images are multiplied by {guess.scale:g}"]
+
+
+def follow_quantity(reader: CubeReader, other: CubeReader) -> list[str]:
+    """Bring one image to the unit of another of the same ground, as `settle_quantity` does; what to say aloud.
+
+    Only when it doesn't say its own unit and figures differ by about 100, 1000 or 10,000.
+    """
+    own, wanted = _level(reader, None), _level(other, None)
+    if _says_unit(reader) or own is None or wanted is None or min(own, wanted) <= 0:
+        return []
+    power = round(log10(own / wanted))
+    if abs(power) not in _POWERS:
+        return []
+    rescale(reader, 10.0**-power)
+    return [
+        f"{reader.path.name} has numbers about {own / wanted:.3g} times those of {other.path.name} and doesn't say its "
+        f"unit: it is multiplied by {10.0**-power:g}"
+    ]
+
+
 def rescale(reader: CubeReader, factor: float) -> None:
     """Multiply all values that a reader gives by a factor."""
     reader.scales = reader.scales * factor

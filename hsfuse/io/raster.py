@@ -16,7 +16,7 @@ from hsfuse.errors import InputError
 from hsfuse.grid import Grid
 from hsfuse.io.envi import EnviPair
 from hsfuse.io.gdal import bands_and_mask, common_dtype, gdal_env, map_crs, map_transform, one_line, open_dataset
-from hsfuse.io.reader import CubeReader, Role
+from hsfuse.io.reader import CubeReader, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 
 #: Scales and offsets beyond this, or NaN, are no radiometry.
@@ -59,7 +59,7 @@ class RasterReader(CubeReader):
         if (self.scales == 1).all() and (self.offsets == 0).all():
             self.scales /= self._reflectance_factor(pair)
             if (self.scales == 1).all() and np.issubdtype(self.dtype, np.integer):
-                self._note(f"{self.dtype} without a scale factor; the numbers are used as they are")
+                self._note(f"{self.dtype} without a scale factor")
         if (self.scales != self.scale).any() or (self.offsets != self.offset).any():
             self._note("the bands have different scales or offsets; each band gets its own")
 
@@ -76,6 +76,7 @@ class RasterReader(CubeReader):
 
     def _describe_bands(self, pair: EnviPair | None, what: str) -> None:
         self.tags = own_tags(self._ds, pair)
+        self.quantity = own_quantity(self.tags)
         self.spectrum, missing = read_spectrum(self._ds, self._bands, pair, self._note)
         if missing is not None and self.role == "HSI":
             raise InputError(f"{what} {self.path} can't be used: {missing}")
@@ -91,7 +92,7 @@ class RasterReader(CubeReader):
                 raw = self._ds.read(indexes, window=window, out_shape=(len(indexes), *size))
                 mask = self._ds.dataset_mask(window=window, out_shape=size) != 0 if self._masked else None
         except RasterioError as error:
-            raise InputError(f"{self.path} can't be read: {one_line(error)}") from error
+            raise InputError(f"{self.path} can't be read: {one_line(error, self.path)}") from error
         return raw, mask
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,12 @@ from hsfuse.grid import Grid
 
 Role = Literal["HSI", "MSI", "raster"]
 Quantity = Literal["reflectance", "radiance", "unknown"]
+
+
+def own_quantity(tags: Mapping[str, str]) -> Quantity:
+    """What hsfuse wrote that the values are."""
+    known: dict[str | None, Quantity] = {"reflectance": "reflectance", "radiance": "radiance"}
+    return known.get(tags.get("HSFUSE_QUANTITY"), "unknown")
 
 
 class CubeReader(ABC):

@@ -21,8 +21,9 @@ from hsfuse.io.units import to_nm, widths_to_nm
 
 _WAVELENGTH_KEYS = ("wavelength", "central_wavelength", "center_wavelength", "wavelengths")
 _UNIT_KEYS = ("wavelength_units", "wavelength_unit")
-_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*(nanomet\w+|nm|micromet\w+|microns?|um|µm|μm)\b", re.IGNORECASE)
-_BARE_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_WITH_UNIT = re.compile(rf"({_NUMBER})\s*(nanomet\w+|nm|micromet\w+|microns?|um|µm|μm)\b", re.IGNORECASE)
+_BARE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

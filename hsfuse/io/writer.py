@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -18,7 +20,7 @@ from hsfuse.grid import Grid
 from hsfuse.io.cog import CogSink
 from hsfuse.io.encode import Encoding, default_nodata
 from hsfuse.io.envi_sink import EnviSink
-from hsfuse.io.gdal import one_line
+from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.journal import Journal
 from hsfuse.io.outputs import check_output, driver_of, move_into_place, remove, temporary_files
 from hsfuse.io.sinks import TILE, GeoTiffSink, Product, Sink
@@ -32,11 +34,18 @@ SINKS: dict[str, Callable[[Product], Sink]] = {
 }
 
 
+#: Side of the trial in pixels.
+TRIAL = 16
+#: What the output is follows from its grid and encoding; rasterio would let a creation option overrule it.
+OWN_KEYS = {"driver", "dtype", "nodata", "count", "height", "width", "crs", "transform", "gcps", "rpcs"}
+
+
 class CubeWriter:
     """Context manager that writes reflectance to GeoTIFF, COG, ENVI or Zarr (by suffix, or `driver`): bands on `grid`.
 
     Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
-    to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it.
+    to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it;
+    `clipped` counts the values that didn't fit.
     `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. GeoTIFF tiles have
     `block` pixels a side (a multiple of 16); windows with borders at multiples of it are written once, a tile written
     in parts is compressed once for each. `options` are GDAL's creation options and `overviews` smaller versions inside
@@ -44,7 +53,8 @@ class CubeWriter:
     leaving it by an exception, KeyboardInterrupt included, removes them.
 
     With a `fingerprint` (GeoTIFF only) what a `checkpoint` has saved stays after a failure, and the next writer to the
-    same path with the same fingerprint goes on with it; `resumed` is then the state that was saved.
+    same path with the same fingerprint goes on with it; `resumed` is then the state that was saved. With another one it
+    starts anew, and `discarded` is True.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
 
@@ -75,6 +85,7 @@ class CubeWriter:
         extra = {key.lower(): value for key, value in (options or {}).items()}
         if extra and self.driver not in ("GTiff", "COG"):
             raise SettingError(f"creation options are for GeoTIFF and COG, but the format is {self.driver}")
+        _check_options(extra)
         if fingerprint is not None and self.driver != "GTiff":
             raise SettingError(f"only GeoTIFF can go on after an interruption, but the format is {self.driver}")
         self._journal = None if fingerprint is None else Journal(self.files[0], fingerprint)
@@ -82,11 +93,17 @@ class CubeWriter:
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, encoding, named, block, extra, overviews)
         self._pixels_written, self._published = 0, False
+        self.clipped, self.discarded = 0, False
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return self._product.bands
 
     def __enter__(self) -> CubeWriter:
         try:
             self._sink: Sink = self._open_sink()
-        except (OSError, RasterioError, OutputError) as error:
+        except (*RASTER_ERRORS, OutputError) as error:
             raise self._failed(error) from error
         except BaseException:
             self._remove()
@@ -97,8 +114,9 @@ class CubeWriter:
         if self._journal is not None:
             self.resumed = self._journal.load()
             if self.resumed is not None:
-                self._pixels_written = int(self.resumed["pixels"])
+                self._pixels_written, self.clipped = int(self.resumed["pixels"]), int(self.resumed.get("clipped", 0))
                 return GeoTiffSink(self._product, go_on=True)
+            self.discarded = self._journal.path.exists()
             self._journal.clear()
         return SINKS[self.driver](self._product)
 
@@ -109,13 +127,13 @@ class CubeWriter:
         try:
             assert isinstance(self._sink, GeoTiffSink)
             self._sink.flush()
-            self._journal.save({**state, "pixels": self._pixels_written})
-        except (OSError, RasterioError) as error:
+            self._journal.save({**state, "pixels": self._pixels_written, "clipped": self.clipped})
+        except RASTER_ERRORS as error:
             raise self._failed(error) from error
 
     def rewind(self, pixels: int) -> None:
         """Count only the first `pixels` as written: what came after is written again."""
-        self._pixels_written = pixels
+        self._pixels_written, self.clipped = pixels, self.clipped if pixels else 0
 
     def write(self, window: Window, data: FloatArray, mask: BoolArray) -> None:
         """Write reflectance `data` (C, h, w) with validity `mask` (h, w) to a window; windows must not overlap."""
@@ -124,7 +142,8 @@ class CubeWriter:
             raise ValueError(f"data {data.shape} and mask {mask.shape} don't fit the window and bands {wanted}")
         try:
             self._sink.write(self._product.encoding.encode(data, mask), window)
-        except (OSError, RasterioError) as error:
+            self.clipped += self._product.encoding.clipped(data, mask)
+        except RASTER_ERRORS as error:
             raise self._failed(error) from error
         self._pixels_written += wanted[1] * wanted[2]
 
@@ -132,7 +151,7 @@ class CubeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            with suppress(OSError, RasterioError):
+            with suppress(*RASTER_ERRORS):
                 self._sink.close()
             self._remove()
         elif not self._published:
@@ -146,26 +165,29 @@ class CubeWriter:
             rows, cols = self._product.grid.shape
             if self._pixels_written != rows * cols:
                 raise OutputError(f"{self._pixels_written} of {rows * cols} pixels were written")
-        except (OSError, RasterioError, OutputError) as error:
+        except (*RASTER_ERRORS, OutputError) as error:
             raise self._failed(error) from error
         except BaseException:
             self._remove()
             raise
 
     def _remove(self) -> None:
-        if self._journal is not None and self._journal.load() is not None:
+        if self._kept():
             return
         for file in self._product.files:
             remove(file)
 
+    def _kept(self) -> bool:
+        """Whether what is done stays for a run that goes on with it."""
+        return self._journal is not None and self._journal.load() is not None
+
     def _failed(self, error: Exception) -> OutputError:
-        """Remove what is there; the error as one line that says how full the disk was."""
+        """Remove what is there; the error as one line that says how full the disk was and what is left."""
         free = shutil.disk_usage(self.files[0].parent).free / 2**20
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         self._remove()
-        return OutputError(
-            f"{self.files[0]} couldn't be written: {reason} ({free:.1f} MiB are free); nothing is left of it"
-        )
+        left = "what is done is kept, --resume goes on with it" if self._kept() else "nothing is left of it"
+        return OutputError(f"{self.files[0]} couldn't be written: {reason} ({free:.1f} MiB are free); {left}")
 
 
 def publish(writers: Sequence[CubeWriter]) -> None:
@@ -181,7 +203,30 @@ def publish(writers: Sequence[CubeWriter]) -> None:
         raise writers[0]._failed(error) from error
     for writer in writers:
         writer._published = True
-        (writer._journal or Journal(writer.files[0], "")).clear()  # an earlier unfinished one is obsolete, too
+        (writer._journal or Journal(writer.files[0], "")).finish()  # an earlier unfinished one is obsolete, too
+
+
+def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) -> None:
+    """Write a few pixels to a temporary folder as `path` is going to be written; SettingError when that can't be."""
+    part = grid.crop(0, 0, (TRIAL, TRIAL))
+    with tempfile.TemporaryDirectory(prefix="hsfuse-", ignore_cleanup_errors=True) as folder:
+        try:
+            with CubeWriter(Path(folder) / f"trial{Path(path).suffix}", part, spectrum, **how) as writer:
+                blank = np.zeros((writer.bands, *part.shape), np.float32)
+                writer.write(Window(0, 0, TRIAL, TRIAL), blank, np.ones(part.shape, bool))
+        except OutputError as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, RasterioError) or not isinstance(cause, OSError):  # that would be the folder's
+                raise SettingError(f"{path} can't be written this way: {one_line(cause)}") from error
+
+
+def _check_options(options: Mapping[str, str]) -> None:
+    own = ", ".join(sorted(OWN_KEYS & set(options))).upper()
+    if own:
+        raise SettingError(
+            f"{own} can't be given as a creation option: size and place follow from the inputs, the type from --dtype; "
+            "wanted such as COMPRESS=ZSTD"
+        )
 
 
 def _tag_name(key: str) -> str:

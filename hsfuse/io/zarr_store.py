@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from hsfuse.cube import BoolArray, Spectrum
 from hsfuse.errors import InputError, OutputError, SettingError
 from hsfuse.grid import Grid
-from hsfuse.io.reader import CubeReader, Role
+from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
     from hsfuse.io.sinks import Product
@@ -98,6 +98,8 @@ def _array_attributes(product: Product) -> dict[str, Any]:
     }
     if product.spectrum.names is not None:
         attributes["band_names"] = list(product.spectrum.names)
+    if own_quantity(product.tags) == "reflectance":
+        attributes["units"] = "1"
     if product.grid.crs is not None:
         attributes["_CRS"] = {"wkt": product.grid.crs.to_wkt()}  # where GDAL's Zarr driver looks
     return attributes
@@ -164,6 +166,7 @@ class ZarrReader(CubeReader):
         self.nodata_values = [None if fill is None else float(fill)] * bands
         self.grid = self._grid((shape[0], shape[1]))
         self.tags = {k: str(v) for k, v in self._group.attrs.items() if k.startswith("HSFUSE_")}
+        self.quantity = own_quantity(self.tags)
         wavelengths = self._along_band("wavelength", bands)
         if wavelengths is None and self.role == "HSI":
             raise InputError(f"{self.path}: no wavelengths, wanted an array `wavelength` along the bands")

@@ -24,6 +24,8 @@ _NO_WINDOW = "no window is wholly valid at both resolutions (a smaller --window 
 class NoReferenceMetrics:
     """The no-reference family and consistency of a fused cube `shape` (C, H, W), LRHSI (C, h, w), MSI of c bands.
 
+    Without an MSI band that sees the cube's wavelengths (c = 0) what needs one is left out.
+
     Tiles of the high-res images go to `update_high`, tiles of the low-res ones to `update_low` (see `windows.tiles`;
     halo at least `self.halo`), each once. `window` is in pixels of either resolution; an LRHSI with a shorter side sets
     it for both, so that both are measured alike, and the result says so.
@@ -75,26 +77,31 @@ class NoReferenceMetrics:
         """Values, per-band curves and notes; raises InputError where no pixel is valid."""
         result = MetricResult(self.spectral.count)
         put_pixel_metrics(result, self.spatial, "hsi_")
-        put_pixel_metrics(result, self.spectral, "msi_")
-        spectral = spectral_distortion(self.pairs.mean(), self.lr_pairs.mean())
-        curve = np.abs(self.guide.per_band() - self.lr_guide.per_band())
-        spatial, khan = band_mean(curve), _complement(self.khan.mean())
-        result.per_band["d_s"] = curve
+        spectral, khan = spectral_distortion(self.pairs.mean(), self.lr_pairs.mean()), _complement(self.khan.mean())
         result.put("d_lambda", spectral, _NO_WINDOW + ", or the cube has one band")
-        result.put("d_s", spatial, _NO_WINDOW)
-        result.put("qnr", qnr(spectral, spatial), "d_lambda or d_s is")
         result.put(
             "d_lambda_khan",
             khan,
             "no block is wholly valid with an LRHSI that varies (a smaller --window may have some)",
         )
+        if self.spectral.squared.size:
+            self._put_spatial(result, spectral, khan)
+        self._note_window(result)
+        return result
+
+    def _put_spatial(self, result: MetricResult, spectral: float, khan: float) -> None:
+        """What the MSI takes part in."""
+        put_pixel_metrics(result, self.spectral, "msi_")
+        curve = np.abs(self.guide.per_band() - self.lr_guide.per_band())
+        spatial = band_mean(curve)
+        result.per_band["d_s"] = curve
+        result.put("d_s", spatial, _NO_WINDOW)
+        result.put("qnr", qnr(spectral, spatial), "d_lambda or d_s is")
         result.put("hqnr", qnr(khan, spatial), "d_lambda_khan or d_s is")
         if self.regression is not None:
             unexplained = 1 - self.regression.r_squared()
             result.put("d_sr", unexplained, "the MSI's band is constant")
             result.put("rqnr", qnr(khan, unexplained), "d_lambda_khan or d_sr is")
-        self._note_window(result)
-        return result
 
     def _note_window(self, result: MetricResult) -> None:
         if self.window < self.wanted_window:

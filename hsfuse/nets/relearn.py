@@ -33,9 +33,18 @@ def ssim_map(x: Tensor, y: Tensor, size: int = 5, sigma: float = 1.5) -> Tensor:
 
 
 def angle_map(x: Tensor, y: Tensor) -> Tensor:
-    """Spectral angle in radians per pixel: (B, C, h, w) twice -> (B, h, w)."""
-    cosine = functional.cosine_similarity(x, y, dim=1, eps=1e-8)
-    return torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+    """Spectral angle in radians per pixel: (B, C, h, w) twice -> (B, h, w); exact for small ones, too.
+
+    By chords of the unit circle, since the cosine of a small angle is 1 but for rounding (Kahan 2006, "How futile are
+    mindless assessments of roundoff in floating-point computation?", section 12).
+    """
+    u, v = functional.normalize(x, dim=1), functional.normalize(y, dim=1)
+    return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
+
+
+def in_full(x: Tensor) -> Tensor:
+    """Half precision as float32, else as it is: what is compared are small differences of large values."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SpectralTransformer(nn.Module):

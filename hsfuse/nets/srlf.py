@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hsfuse.nets.relearn import SpectralTransformer, angle_map, relearn_points, ssim_map
+from hsfuse.nets.relearn import SpectralTransformer, angle_map, in_full, relearn_points, ssim_map
 from hsfuse.nets.ss2d import SS2D
 from hsfuse.physics import ObservationModel
 
@@ -119,8 +119,8 @@ class SpatialRelearning(nn.Module):
 
     def forward(self, z: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """z is Z' (B, C, H, W)."""
-        with torch.no_grad():
-            pseudo = obs.model.spectral(z * obs.unit[:, None, None]).clamp(0, 1)
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            pseudo = obs.model.spectral(in_full(z) * obs.unit[:, None, None]).clamp(0, 1)
             similarity = ssim_map(pseudo, obs.y)  # (B, H, W)
             ratio = (self.keep * (1 - similarity.mean((1, 2)))).clamp(0, self.keep)
         features = self.embed(torch.cat([z, obs.guide], 1))
@@ -139,10 +139,11 @@ class SpectralRelearning(nn.Module):
 
     def forward(self, z: Tensor, ratio: Tensor, obs: Observation) -> Tensor:
         """z is Z_spa (B, C, H, W)."""
-        pseudo = obs.model.spatial(z)
         unit = obs.unit[:, None, None]
-        with torch.no_grad():
-            angle = angle_map(pseudo * unit, obs.x * unit)
+        with torch.autocast(z.device.type, enabled=False):
+            pseudo = obs.model.spatial(in_full(z))
+            with torch.no_grad():
+                angle = angle_map(pseudo * unit, obs.x * unit)
         features = self.embed(torch.cat([pseudo, obs.x], 1))
         return self.up(relearn_points(features, angle, ratio, self.keep, self.block))
 

@@ -13,6 +13,7 @@ import numpy as np
 from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
 from hsfuse.optics import ABSORPTION_NM
 from hsfuse.quicklook import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
+from hsfuse.report.facts import data_unit
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
 COLOUR_MAPS = {
@@ -23,8 +24,10 @@ COLOUR_MAPS = {
     "hsi_sam": "cividis",
     "msi_rmse": "cividis",
 }
-#: Top of a map's colour bar, as a percentile of the map: single bad pixels shall not darken the rest.
-TOP_PERCENTILE = 99.0
+#: Ends of a map's colour bar, as percentiles of the map: single bad pixels shall not darken the rest. Most bars begin
+#: at 0; the misfits to the LRHSI lie far from it everywhere, and would have no contrast.
+LOW_PERCENTILE, TOP_PERCENTILE = 1.0, 99.0
+STRETCHED = ("hsi_rmse", "hsi_sam")
 #: Curves worth a chart, in this order, with their titles.
 CHARTED = {
     "psnr": "PSNR",
@@ -42,7 +45,7 @@ CHARTED_REDUCED = ("psnr", "relative_rmse", "ssim", "cc")
 
 @dataclass(frozen=True)
 class MapFigure:
-    """A map with its colour bar."""
+    """A map with its colour bar; `ticks` are its lower end, middle and upper end as text."""
 
     name: str
     title: str
@@ -50,11 +53,9 @@ class MapFigure:
     image: str
     width: int
     height: int
-    top: str
-    middle: str
+    ticks: tuple[str, str, str]
     colours: str
     alt: str
-    cut: bool
 
 
 def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, str]]]:
@@ -81,38 +82,45 @@ def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, str]:
     }
 
 
-def map_limits(assessments: Sequence[Assessment]) -> dict[str, float]:
-    """Top of each map's colour bar, one for all files, so that their maps can be compared."""
-    tops: dict[str, float] = {}
+def map_limits(assessments: Sequence[Assessment]) -> dict[str, tuple[float, float]]:
+    """Both ends of each map's colour bar, the same for all files, so that their maps can be compared."""
+    ends: dict[str, tuple[float, float]] = {}
     for layer in (m for a in assessments for m in a.maps):
         known = layer.values[np.isfinite(layer.values)]
-        top = float(np.percentile(known, TOP_PERCENTILE)) if known.size else 0.0
-        tops[layer.name] = max(tops.get(layer.name, 0.0), top)
-    if {"rmse", "expected_error"} <= tops.keys():  # what is expected is to be compared with what is found
-        tops["rmse"] = tops["expected_error"] = max(tops["rmse"], tops["expected_error"])
-    return tops
+        low, high = np.percentile(known, (LOW_PERCENTILE, TOP_PERCENTILE)) if known.size else (0.0, 0.0)
+        before = ends.get(layer.name, (math.inf, 0.0))
+        low = float(low) if layer.name in STRETCHED else 0.0
+        ends[layer.name] = min(before[0], low), max(before[1], float(high))
+    if {"rmse", "expected_error"} <= ends.keys():  # what is expected is to be compared with what is found
+        ends["rmse"] = ends["expected_error"] = (0.0, max(ends["rmse"][1], ends["expected_error"][1]))
+    return ends
 
 
-def map_figure(layer: MapLayer, top: float) -> MapFigure:
-    """A map as picture, 0 to `top`."""
+def map_figure(layer: MapLayer, ends: tuple[float, float], data_unit: str = "") -> MapFigure:
+    """A map as picture, from one end of its colour bar to the other."""
     name = COLOUR_MAPS.get(layer.name, "viridis")
     known = layer.values[np.isfinite(layer.values)]
     mean = float(known.mean()) if known.size else math.nan
     height, width = layer.values.shape
-    unit = "" if layer.unit == "data unit" else layer.unit
+    unit = data_unit if layer.unit == "data unit" else layer.unit
+    low, top = ends if ends[1] > ends[0] else (ends[0], ends[0] + 1)
     return MapFigure(
         layer.name,
         layer.title,
         unit,
-        map_uri(layer.values, (0.0, top or 1.0), name),
+        map_uri(layer.values, (low, top), name),
         width,
         height,
-        f"{top:.3g}",
-        f"{top / 2:.3g}",
+        _ticks(low, top, known),
         ", ".join(colour_stops(name)),
         f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}",
-        bool(known.size and known.max() > top),
     )
+
+
+def _ticks(low: float, top: float, known: Floats) -> tuple[str, str, str]:
+    """Figures under a colour bar, with signs where the map goes on beyond it."""
+    below, above = (bool(known.size and beyond) for beyond in ((known < low).any(), (known > top).any()))
+    return f"{'≤ ' if below else ''}{low:.3g}", f"{(low + top) / 2:.3g}", f"{'≥ ' if above else ''}{top:.3g}"
 
 
 def chart_data(assessment: Assessment) -> dict[str, Any]:
@@ -120,8 +128,9 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
     curves = {c.name: c for c in assessment.curves}
     return {
         "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
+        "unit": data_unit(assessment),
         "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
-        "curves": [_curve(curves[name]) for name in CHARTED if name in curves],
+        "curves": [_curve(curves[name], data_unit(assessment)) for name in CHARTED if name in curves],
         "reduced": [] if assessment.reduced is None else _reduced_curves(assessment.reduced),
         "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
         "histograms": [
@@ -135,13 +144,13 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
 
 def _reduced_curves(assessment: Assessment) -> list[dict[str, Any]]:
     curves = {c.name: c for c in assessment.curves}
-    return [_curve(curves[name]) for name in CHARTED_REDUCED if name in curves]
+    return [_curve(curves[name], data_unit(assessment)) for name in CHARTED_REDUCED if name in curves]
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve(curve: Curve, data_unit: str) -> dict[str, Any]:
     return {
         "title": CHARTED[curve.name],
-        "unit": "" if curve.unit == "data unit" else curve.unit,
+        "unit": data_unit if curve.unit == "data unit" else curve.unit,
         "zero": "rmse" in curve.name,
         "x": numbers(curve.wavelengths_nm),
         "y": numbers(curve.values),

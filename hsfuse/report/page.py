@@ -14,14 +14,29 @@ from markupsafe import Markup
 
 from hsfuse import __version__
 from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, overall, rows, short_names
+from hsfuse.assessment.checks import WARNING
+from hsfuse.assessment.indices import unseen
 from hsfuse.errors import OutputError
 from hsfuse.io.outputs import write_whole
 from hsfuse.metrics import CATALOGUE
+from hsfuse.report.facts import data_unit, header, unit_notes
 from hsfuse.report.figures import chart_data, map_figure, map_limits, pictures
 from hsfuse.report.sections import effort, shift_figures, stages
-from hsfuse.report.words import REFERENCE_CARDS, cards, flat, in_short, method_words, training_words
+from hsfuse.report.words import (
+    REFERENCE_CARDS,
+    cards,
+    flat,
+    in_short,
+    is_calm,
+    method_lines,
+    method_words,
+    other_warnings,
+    training_words,
+    verdict_word,
+)
 
 _FOLDER = Path(__file__).parent
+_SCRIPTS = ("chart.js", "report.js")
 
 
 def render_report(assessments: Sequence[Assessment], title: str | None = None) -> str:
@@ -29,15 +44,15 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
     environment.filters["figure"] = number
     names = short_names([a.fused for a in assessments])
-    tops = map_limits(assessments)
+    ends = map_limits(assessments)
     return environment.get_template("template.html").render(
         title=title or ", ".join(names),
         version=__version__,
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
-        script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
+        script=Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         names=column_names(assessments),
         comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
-        parts=[_part(a, name, tops) for a, name in zip(assessments, names, strict=True)],
+        parts=[_part(a, name, ends) for a, name in zip(assessments, names, strict=True)],
         catalogue=_defined(assessments),
     )
 
@@ -52,8 +67,9 @@ def _defined(assessments: Sequence[Assessment]) -> list[Row]:
     return rows(assessments, CATALOGUE)
 
 
-def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[str, Any]:
-    response, shown = assessment.response, pictures(assessment)
+def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    response, shown, unit = assessment.response, pictures(assessment), data_unit(assessment)
+    assumed = unit_notes(assessment)
     return {
         "a": assessment,
         "name": name,
@@ -61,10 +77,18 @@ def _part(assessment: Assessment, name: str, tops: Mapping[str, float]) -> dict[
         "short": in_short(assessment),
         "cards": cards(assessment),
         "pictures": shown,
-        "maps": [map_figure(m, tops[m.name]) for m in assessment.maps],
+        "maps": [map_figure(m, ends[m.name], unit) for m in assessment.maps],
+        "header": header(assessment),
+        "assumed": [note[:1].upper() + note[1:].rstrip(".") + "." for note in assumed],
+        "checks": [(check, verdict_word(check)) for check in assessment.checks],
+        "warnings": other_warnings(assessment),
+        "calm": is_calm(assessment),
+        "notes": [n for n in assessment.notes if n not in assumed and not n.startswith(WARNING)],
+        "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
         "method": method_words(assessment.provenance),
+        "method_lines": method_lines(assessment.provenance),
         "reduced": _reduced(assessment),
         "shifts": shift_figures(assessment),
         "stages": stages(assessment.provenance),
@@ -80,12 +104,18 @@ def _reduced(assessment: Assessment) -> dict[str, Any] | None:
     a = assessment.reduced
     if a is None:
         return None
-    tops = map_limits([a])
+    ends = map_limits([a])
     maps = [
         replace(m, title=m.title.replace("the reference", "the LRHSI")) for m in a.maps if m.name in ("rmse", "sam")
     ]
-    shown = [map_figure(m, tops[m.name]) for m in maps]
-    return {"a": a, "short": in_short(a)[0], "cards": cards(a, REFERENCE_CARDS), "maps": shown}
+    shown = [map_figure(m, ends[m.name], data_unit(a)) for m in maps]
+    return {
+        "a": a,
+        "short": in_short(a)[0],
+        "warnings": other_warnings(a),
+        "cards": cards(a, REFERENCE_CARDS),
+        "maps": shown,
+    }
 
 
 def _json(data: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the report tells of the making of a cube: stages, time and memory, registration, radiometry."""
+"""What the report tells of the making of a cube: stages, time, registration, radiometry."""
 
 from __future__ import annotations
 
@@ -66,15 +66,12 @@ def _stage(stage: Mapping[str, Any]) -> StageRow:
 
 
 def effort(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Time, memory and machine as (what, how much) lines."""
+    """Time and machine as (what, how much) lines."""
     out = []
     seconds = provenance.get("seconds")
     if isinstance(seconds, Mapping):
         known = {key: value for key, value in seconds.items() if isinstance(value, int | float)}
         out = [(str(key).replace("_", " "), f"{value:.1f} s") for key, value in known.items()]
-    peak = provenance.get("peak_mib")
-    if isinstance(peak, int | float):
-        out.append(("peak memory", f"{peak:.0f} MiB"))
     return out + [(name, str(provenance[key])) for key, name in _MACHINE.items() if provenance.get(key)]
 
 

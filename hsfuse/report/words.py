@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hsfuse.assessment import Assessment, number
+from hsfuse.assessment import Assessment, Check, number
+from hsfuse.assessment.checks import PAIR, unseen_words
+from hsfuse.assessment.findings import BLIND
 from hsfuse.metrics import CATALOGUE
 from hsfuse.report.figures import training
 
@@ -39,6 +41,8 @@ class Card:
     unit: str
     direction: str
     meaning: str
+    definition: str = ""
+    others: str = ""
 
 
 def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Card]:
@@ -52,8 +56,41 @@ def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Ca
         info, percent = CATALOGUE[key], "relative" in key
         unit = {"degrees": "°", "1": ""}.get(info.unit, info.unit)
         text = f"{100 * value:.2g}" if percent else number(value)
-        out.append(Card(title, text, "%" if percent else unit, f"{info.direction} is better", meaning))
+        told = (text, "%" if percent else unit, f"{info.direction} is better", meaning)
+        out.append(Card(title, *told, *(_definition(assessment) if key == "psnr" else ())))
     return out
+
+
+def _definition(a: Assessment) -> tuple[str, str]:
+    """Which of the PSNRs the headline is, and what the others are."""
+    peak = a.settings.get("peak", "").split(" ")[0]
+    others = {"over all values at once": "psnr_global", "with each band's own peak": "psnr_band_peak"}
+    known = [f"{number(v)} dB {what}" for what, key in others.items() if (v := a.metrics.get(key)) is not None]
+    return "mean over bands" + (f", peak {peak}" if peak else ""), "; ".join(known)
+
+
+#: What a verdict is called; "keep in mind" where no other word says more.
+VERDICTS = {"good": "good", "look": "keep in mind", "poor": "poor"}
+_LOOK = {"Expected error": "weak", "Weakest bands": "weak"}
+
+
+def verdict_word(check: Check) -> str:
+    """The word beside a check."""
+    if check.verdict == "look" and "untested" in check.text:
+        return "untested"
+    return _LOOK.get(check.topic, VERDICTS["look"]) if check.verdict == "look" else VERDICTS[check.verdict]
+
+
+def other_warnings(a: Assessment) -> list[str]:
+    """The warnings that aren't among the checks."""
+    kept = [line for line in a.warnings if not line.startswith(PAIR)]
+    return [f"{line} {unseen_words(a)}".rstrip() if line.startswith(BLIND) else line for line in kept]
+
+
+def is_calm(a: Assessment) -> bool:
+    """Whether all that is warned of is what no MSI band sees, and a truth says that it was inferred well."""
+    good = any(check.topic == "Inferred bands" and check.verdict == "good" for check in a.checks)
+    return good and all(line.startswith(BLIND) for line in other_warnings(a))
 
 
 def in_short(assessment: Assessment) -> list[str]:
@@ -99,9 +136,15 @@ def method_words(provenance: Mapping[str, Any]) -> str:
     """How the cube was fused, in a line; empty when the file doesn't say."""
     method = provenance.get("method")
     if isinstance(method, Mapping):
-        told = [f"{key} {value}" for key, value in method.items() if value and key not in ("method", "adaptation")]
+        told = [f"{key} {method[key]}" for key in ("base", "weights") if method.get(key)]
         return "; ".join([str(method.get("method", "")), *told]).strip("; ")
     return "" if method is None else str(method)
+
+
+def method_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that the file says of its method, as lines for the end of the report."""
+    method = provenance.get("method")
+    return [(str(key), str(value)) for key, value in method.items() if value] if isinstance(method, Mapping) else []
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

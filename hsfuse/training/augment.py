@@ -99,3 +99,21 @@ def add_noise(image: Array, snr_db: float, rng: np.random.Generator) -> Array:
         power = np.full_like(power, power.mean())
     sd = np.sqrt(power * 10 ** (-snr_db / 10))
     return np.maximum(image + rng.normal(size=image.shape) * sd, 0).astype(np.float32)
+
+
+#: How far `spectral_change` moves and stretches spectra, RMS in nm, and how strong its gains are.
+WARP_NM, CHANGE_GAIN = 8.0, 0.15
+
+
+def spectral_change(wavelengths_nm: NDArray[np.float64], rng: np.random.Generator) -> Array:
+    """T (C, C) that turns spectra into others as plausible: moved and stretched along the axis, under another light.
+
+    A linear map of spectra commutes with blur and decimation, so estimates of a scene are turned into estimates of the
+    changed scene by the same T.
+    """
+    middle, half = wavelengths_nm.mean(), np.ptp(wavelengths_nm) / 2
+    moved, stretched = rng.normal(0, WARP_NM, 2)
+    places = wavelengths_nm + moved + stretched * (wavelengths_nm - middle) / half
+    warp = np.stack([np.interp(places, wavelengths_nm, unit) for unit in np.eye(len(wavelengths_nm))], 1)
+    gains = smooth_gain(len(wavelengths_nm), rng, CHANGE_GAIN)
+    return (gains[:, None] * warp).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,11 @@ from torch.nn import functional
 from hsfuse.errors import SettingError
 from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.banded import method as make_method
-from hsfuse.fusers.bandframe import BandFrame, ExactFit, band_guides, correction, look, measure_frame
+from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, measure_frame, mirror_shift
+from hsfuse.fusers.exactfit import ExactFit
 from hsfuse.nets.srlf import Observation
-from hsfuse.physics import ObservationModel
+from hsfuse.training.augment import spectral_change
+from hsfuse.training.kept import digest, kept
 from hsfuse.training.patches import FixedSensors, PatchSettings
 from hsfuse.training.sample import EVERY, Reference
 
@@ -79,15 +80,17 @@ def angles(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BandScene:
-    """A reference with its inputs: `low` (K, h, w), and all maps at high resolution in one array (n, H, W).
+    """A reference with its inputs: LRHSI `low` (C, h, w), and truth, interpolated LRHSI, estimate and opinions (n, C,
+    H, W).
 
-    error (H, W) is the estimate's, mean over bands, relative to the scene's.
+    error (H, W) is the estimate's, mean over bands, relative to the scene's; covariance (C, C) the estimate's error's,
+    angle its mean spectral angle.
     """
 
     maps: Tensor
     low: Tensor
     error: Tensor
-    weight: Tensor
+    covariance: Tensor
     angle: Tensor
 
 
@@ -104,6 +107,9 @@ class BandSource(FixedSensors):
         cache: Path | None = None,
     ) -> None:
         super().__init__(references, settings, seed)
+        if frame is None:
+            mirrored = settings.augment and mirror_shift(self.model) != 0
+            self.check_size(settings.size + mirrored * settings.scale)
         if not self.bands < channels <= len(self.model.srf[0]):
             raise SettingError(
                 f"{channels} channels for {self.bands} MSI bands and {len(self.model.srf[0])} of the references: "
@@ -119,46 +125,48 @@ class BandSource(FixedSensors):
         first, *others = ([self.estimate(name, *pair) for pair in seen] for name in (settings.base, *settings.opinions))
         measured = zip(whole, first, [y for _, y in seen], strict=True)
         self.frame = frame or measure_frame(list(measured), self.model, channels)
-        self.inside = self.model.with_srf(self.model.srf @ self.frame.axes)
         self.scenes = [self._scene(*parts) for parts in zip(whole, first, seen, *others, strict=True)]
         weights = np.array([r.weight for r in references])
         self._shares = weights / weights.sum()
 
     def estimate(self, method: str, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The method's result on a whole scene, moved to fit both inputs; kept in the cache."""
-        path = self.cache and self.cache / f"{method}-{_digest(lrhsi, msi, self.model)}.npy"
-        if path and path.is_file():
-            found = torch.from_numpy(np.load(path))[None]
-        else:
-            mask = torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)
-            with torch.no_grad():
-                fuser = make_method(method).fit(TrainingScene(lrhsi, msi, mask), self.model)
-                found = fuser.predict(lrhsi, msi).float()
-            if path:
-                path.parent.mkdir(exist_ok=True)
-                np.save(path, found[0].numpy())
-        return self.fit(found, lrhsi, msi)
+        fuser = make_method(method)
+
+        @torch.no_grad()
+        def result() -> Tensor:
+            scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+            return fuser.fit(scene, self.model).predict(lrhsi, msi)[0].float()
+
+        path = self.cache and self.cache / f"{method}-{digest(fuser, lrhsi, msi, self.model)}.npy"
+        return self.fit(kept(path, result)[None], lrhsi, msi)
 
     @torch.no_grad()
     def _scene(self, truth: Tensor, first: Tensor, seen: tuple[Tensor, Tensor], *others: Tensor) -> BandScene:
-        view = look(self.frame, first, others, *seen, self.model)
-        maps = torch.cat([view.base, view.obs.guide, view.usual, seen[1], first, truth], 1)[0]
         gap = (first - truth)[0]
-        weight = 1 / gap.square().mean((1, 2), keepdim=True).sqrt().clamp_min(LEAST_ERROR)
-        return BandScene(maps, view.obs.x[0], (gap * weight).abs().mean(0), weight, angles(first, truth)[0])
+        power = gap.square().mean((1, 2), keepdim=True)
+        weight = power.sqrt().clamp_min(LEAST_ERROR)
+        flat = gap.flatten(1)
+        maps = torch.cat([truth, self.model.upsample(seen[0]), first, *others])
+        covariance = flat @ flat.T / flat.shape[1]
+        return BandScene(maps, seen[0][0], (gap / weight).abs().mean(0), covariance, angles(first, truth)[0])
 
     def batch(self, number: int, size: int, part: slice = EVERY) -> list[BandSample]:
         """One sample that holds `part` of the `size` patches of batch `number`."""
         rng = np.random.default_rng([self.seed, number])
-        chosen = rng.choice(len(self.scenes), size, p=self._shares)
-        parts, chosen = [self._window(self.scenes[i], rng) for i in chosen][part], chosen[part]
-        if not parts:
-            return []
-        maps, low = (torch.stack(part) for part in zip(*parts, strict=True))
-        return [self._sample(maps, low, [self.scenes[i] for i in chosen], skip=self.settings.scale // 2)]
+        scenes = [self.scenes[i] for i in rng.choice(len(self.scenes), size, p=self._shares)]
+        windows = [(scene, *self._window(scene, rng), self._change(rng)) for scene in scenes][part]
+        return [self._sample(windows, skip=self.settings.scale // 2)] if windows else []
+
+    def _change(self, rng: np.random.Generator) -> Tensor:
+        """What becomes of a window's spectra: (C, C)."""
+        if self.settings.vary and rng.random() < self.settings.vary:
+            return torch.from_numpy(spectral_change(self.references[0].wavelengths_nm, rng))
+        return torch.eye(len(self.frame.axes))
 
     def others(self, references: Sequence[Reference]) -> BandSource:
         """The same for other references, in the same frame."""
+        self.check_alike(references)
         return BandSource(references, self.settings, self.seed, len(self.frame.unit), self.frame, self.cache)
 
     def inputs_about(self, axis: int) -> list[int]:
@@ -176,11 +184,12 @@ class BandSource(FixedSensors):
     @cached_property
     def held(self) -> list[BandSample]:
         """Every scene as one sample."""
-        return [self._sample(scene.maps[None], scene.low[None], [scene]) for scene in self.scenes]
+        same = torch.eye(len(self.frame.axes))
+        return [self._sample([(scene, scene.maps, scene.low, same)]) for scene in self.scenes]
 
     def _window(self, scene: BandScene, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A random window in a random symmetry, (n, size, size) and (K, size / s, size / s); of some tries the one with
-        the largest error, as half of many scenes is a dark background.
+        """A random window in a random symmetry, (n, C, size, size) and (C, size / s, size / s); of some tries the one
+        with the largest error, as half of many scenes is a dark background.
 
         Where the phase isn't centred a mirrored axis has its LR pixels elsewhere, so the window starts where it brings
         them back to the phase.
@@ -198,22 +207,24 @@ class BandSource(FixedSensors):
             return image[..., row : row + s * n, col : col + s * n]
 
         row, col = max(tries, key=lambda start: float(cut(scene.error, start).mean()))
-        axes = [axis for axis, flip in zip((1, 2), flips, strict=True) if flip]
+        axes = [axis for axis, flip in zip((-2, -1), flips, strict=True) if flip]
         low = scene.low[:, row : row + n, col : col + n].flip(axes)
         maps = cut(scene.maps, [row, col]).flip(axes)
-        return (maps.transpose(1, 2), low.transpose(1, 2)) if turned else (maps, low)
+        return (maps.mT, low.mT) if turned else (maps, low)
 
-    def _sample(self, maps: Tensor, low: Tensor, scenes: list[BandScene], skip: int = 0) -> BandSample:
-        count, k = self.frame.axes.shape
-        base, guide, usual, msi, first, truth = maps.split([k, self.guide, 1, self.bands, count, count], 1)
-        observation = Observation(low, msi.contiguous(), guide, self.inside, self.frame.unit)
-        weight, angle = (torch.stack([getattr(s, key) for s in scenes]) for key in ("weight", "angle"))
+    @torch.no_grad()
+    def _sample(self, windows: list[tuple[BandScene, Tensor, Tensor, Tensor]], skip: int = 0) -> BandSample:
+        """Windows of scenes, each with maps, LRHSI and the change of its spectra."""
+        maps = torch.stack([torch.einsum("dc,nchw->ndhw", change, maps) for _, maps, _, change in windows], 1)
+        low = torch.stack([torch.einsum("dc,chw->dhw", change, low) for *_, low, change in windows])
+        truth, smooth, *estimates = maps
+        msi = self.model.spectral(truth)
+        first, *others = (self.fit.match(estimate, msi) for estimate in estimates)
+        view = look(self.frame, first, others, low, msi, self.model, smooth)
+        changes = [(self.fit.hidden @ change, scene.covariance) for scene, *_, change in windows]
+        power = torch.stack([(change @ covariance @ change.T).diagonal() for change, covariance in changes])
+        weight = 1 / power.sqrt().clamp_min(LEAST_ERROR)[:, :, None, None]
+        angle = torch.stack([scene.angle for scene, *_ in windows])
         return BandSample(
-            base, observation, torch.ones(()), first, truth, usual, weight, angle, self.frame, self.fit, skip
+            view.base, view.obs, torch.ones(()), first, truth, view.usual, weight, angle, self.frame, self.fit, skip
         )
-
-
-def _digest(lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> str:
-    """What an estimate depends on, as 16 letters."""
-    parts = (lrhsi.numpy().tobytes(), msi.numpy().tobytes(), model.srf.numpy().tobytes(), model.describe().encode())
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

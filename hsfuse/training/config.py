@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hsfuse.errors import SettingError
-from hsfuse.toml_tables import read_toml, take_table
+from hsfuse.toml_tables import Count, Positive, Share, check_values, read_toml, take_table
 from hsfuse.training.draws import DrawSettings
 from hsfuse.training.patches import PatchSettings
 
@@ -18,12 +18,12 @@ KINDS = ("any-sensor", "bands")
 class NetSettings:
     """Sizes of the network; `channels` is the subspace's dimension, or for kind "bands" the number of bands."""
 
-    scale: int
-    channels: int
-    stages: int = 4
-    expand: int = 2
-    keep: float = 0.3
-    dropout: float = 0.0
+    scale: Count
+    channels: Count
+    stages: Count = 4
+    expand: Count = 2
+    keep: Share = 0.3
+    dropout: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DataSettings:
     No scene may be on two sides. `test` scenes, where they are there, are scored at the end and used for nothing else.
     """
 
-    train: tuple[tuple[str, float], ...]
+    train: tuple[tuple[str, Positive], ...]
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     description: str = ""
@@ -45,21 +45,24 @@ class DataSettings:
 class OptimiserSettings:
     """Optimiser, schedule and loss: `gain`, `l1` and `angle` are the weights of the loss's terms.
 
-    The learning rate falls during the last `falling` share of the steps. With "bf16" the network runs in mixed
-    precision on a GPU, the loss and the scan's states in float32; on a CPU it makes no difference.
+    A share `keep_start` of the weights that a run starts from is kept in those that it ends with (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models", CVPR). The learning rate falls during the last `falling` share of the
+    steps. With "bf16" the network runs in mixed precision on a GPU, the loss and the scan's states in float32; on a CPU
+    it makes no difference.
     """
 
-    steps: int
-    batch: int = 4
-    name: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = 2e-3
+    steps: Count
+    batch: Count = 4
+    name: Literal["adam", "adamw", "muon"] = "adamw"
+    learning_rate: Positive = 2e-3
     final_learning_rate: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Share, Share] = (0.9, 0.98)
     warmup: int = 100
-    falling: float = 1.0
+    falling: Share = 1.0
     weight_decay: float = 1e-2
-    clip: float = 1.0
-    ema: float = 0.99
+    clip: Positive = 1.0
+    ema: Share = 0.99
+    keep_start: Share = 0.0
     gain: float = 1.0
     l1: float = 0.0
     angle: float = 0.3
@@ -79,7 +82,7 @@ class TrainConfig:
     patches: PatchSettings | None = None  # bands
     start: str = ""  # weights to start from, by name or path, where their tensors' shapes agree
     seed: int = 0
-    check_every: int = 200
+    check_every: Count = 200
     source: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def with_changes(self, steps: int | None, seed: int | None) -> TrainConfig:
@@ -113,9 +116,14 @@ def parse_config(raw: dict[str, Any], where: str = "the configuration") -> Train
         take_table(where, tables, "data", DataSettings),
         take_table(where, tables, "optimiser", OptimiserSettings),
     )
-    top = {key: tables.pop(key) for key in ("name", "kind", "start", "seed", "check_every") if key in tables}
+    top: dict[str, Any] = {
+        key: tables.pop(key) for key in ("name", "kind", "start", "seed", "check_every") if key in tables
+    }
+    if not data.train:
+        raise SettingError(f"{where}: [data] train is empty, wanted at least one pattern with its share")
     if tables:
         raise SettingError(f"{where}: unknown entries {', '.join(sorted(tables))}")
     if "name" not in top:
         raise SettingError(f"{where}: `name` is missing; it names the weights")
+    check_values(f"{where}:", top, TrainConfig)
     return TrainConfig(net=net, data=data, optimiser=optimiser, draws=draws, patches=patches, source=raw, **top)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from hsfuse.training.parallel import join_peers, leave_peers
 from hsfuse.training.references import load_references, load_test
 from hsfuse.training.sample import Reference
 from hsfuse.training.scores import LABEL, scene_scores
+from hsfuse.training.stopping import Stop, stoppable
 from hsfuse.training.trainer import TERMS, Trainer
 
 log = logging.getLogger(__name__)
@@ -41,7 +38,8 @@ def train(
 ) -> ModelCard:
     """Train and write `output` (safetensors with its card), `output`.state beside it for --resume, and a CSV log.
 
-    Weights and state are written every `check_every` steps and on interruption; the card of the last is returned. A
+    Weights and state are written every `check_every` steps and, on interruption, after the step that it falls into; a
+    second interruption stops at once and leaves the files as they are. The card of the last weights is returned. A
     picture of the log is drawn at the end, and with a base on whole scenes these are scored with the test scenes. Under
     torchrun the first process writes.
     """
@@ -56,35 +54,17 @@ def train(
     if resume:
         trainer.restore(state)
     try:
-        with interruptible():
-            _run(trainer, output, state, table)
+        with stoppable() as stop:
+            _run(trainer, output, state, table, stop)
             if peers.first:
                 trainer.best = trainer.best or readable(trainer.validate())
                 trainer.best |= _final_scores(trainer, [*validate_on, *load_test(config, data)])
                 _write(trainer, output, state, trainer.best)
-    except KeyboardInterrupt:
-        if peers.first:
-            _write(trainer, output, state, trainer.best)
-        raise
     finally:
         if peers.first and table.is_file():
             draw_curves(table, output.with_suffix(".png"))
         leave_peers()
     return trainer.card(trainer.best)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Interruption and termination both raise KeyboardInterrupt, in a shell's background job, too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_weights_path(path: Path, overwrite: bool) -> None:
@@ -97,7 +77,8 @@ def check_weights_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path} exists; use --overwrite to replace it")
 
 
-def _run(trainer: Trainer, output: Path, state: Path, table: Path) -> None:
+def _run(trainer: Trainer, output: Path, state: Path, table: Path, stop: Stop) -> None:
+    """All steps that are left; KeyboardInterrupt, with everything saved, after the step in which that was asked for."""
     config, sums, count = trainer.config, dict.fromkeys(TERMS, 0.0), 0
     first = trainer.peers.first
     bar = tqdm(
@@ -107,8 +88,12 @@ def _run(trainer: Trainer, output: Path, state: Path, table: Path) -> None:
         unit="step",
         disable=None if first else True,
     )
-    start = time.monotonic() - trainer.seconds
+    start, stop.patient = time.monotonic() - trainer.seconds, True
     while trainer.done < config.optimiser.steps:
+        if trainer.peers.any(stop.asked, trainer.device):
+            if first:
+                _write(trainer, output, state, trainer.best)
+            break
         terms = trainer.step()
         trainer.seconds = time.monotonic() - start
         sums, count = {key: sums[key] + terms[key] for key in TERMS}, count + 1
@@ -121,6 +106,9 @@ def _run(trainer: Trainer, output: Path, state: Path, table: Path) -> None:
                 _write(trainer, output, state, trainer.best)
                 _note(trainer, table, means)
     bar.close()
+    stop.patient = False
+    if stop.asked or trainer.done < config.optimiser.steps:
+        raise KeyboardInterrupt
 
 
 def _final_scores(trainer: Trainer, references: list[Reference]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from hsfuse.errors import SettingError
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.training.config import TrainConfig
 from hsfuse.training.muon import Muon
@@ -17,12 +16,10 @@ ENDS = ("embed.weight", "refine.weight")
 
 
 def make_optimiser(config: TrainConfig, net: SRLFNet) -> torch.optim.Optimizer:
-    """Adam or AdamW; the latter's decay leaves biases and scales alone."""
+    """Adam, AdamW, or Muon with AdamW for all that isn't a matrix; the latter two's decay leaves vectors alone."""
     settings = config.optimiser
     if settings.name == "adam":
         return torch.optim.Adam(net.parameters(), settings.learning_rate, settings.betas, 1e-8, settings.weight_decay)
-    if settings.name not in ("adamw", "muon"):
-        raise SettingError(f"there is no optimiser {settings.name!r}; known are adam, adamw, muon")
     decay = {"weight_decay": settings.weight_decay}
     vectors = {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0}
     others = [(name, p) for name, p in net.named_parameters() if p.ndim >= 2]

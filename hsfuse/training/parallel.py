@@ -42,6 +42,14 @@ class Peers:
             distributed.barrier()
         return make() if made is None else made
 
+    def any(self, asked: bool, device: torch.device) -> bool:
+        """Whether any process says so: all must leave the loop at the same step, or the others wait for ever."""
+        if self.count == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=device)
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return bool(flag)
+
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Gradients summed over all processes; one that no process has stays absent."""

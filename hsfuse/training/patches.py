@@ -8,12 +8,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hsfuse.errors import SettingError
+from hsfuse.errors import InputError, SettingError
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel, gaussian_psf
-from hsfuse.srf import load_srf
+from hsfuse.srf import MIN_COVERAGE, load_srf
+from hsfuse.toml_tables import Count, Positive, Share
 from hsfuse.training.augment import dihedral
 from hsfuse.training.sample import EVERY, Reference, Sample, sample
 
@@ -23,20 +25,26 @@ class PatchSettings:
     """Sensor and PSF are fixed; patches of `size` HR pixels are taken every `stride` pixels.
 
     With a `base` other than "bicubic" the network corrects that method, told the `opinions` of others (bands.py),
-    and patches are taken anywhere, each the one of `tries` random places where that method is most wrong.
+    and patches are taken anywhere, each the one of `tries` random places where that method is most wrong; a share
+    `vary` of them has its spectra changed (augment.spectral_change).
     """
 
-    scale: int
+    scale: Count
     srf: str
-    psf_sigma: float  # HR pixels
-    psf_size: int | None = None
+    psf_sigma: Positive  # HR pixels
+    psf_size: Count | None = None
     phase: float | None = None
-    size: int = 64
-    stride: int = 32
+    size: Count = 64
+    stride: Count = 32
     augment: bool = False
     base: str = "bicubic"
     opinions: tuple[str, ...] = ("guided", "glp-reg")
-    tries: int = 1
+    tries: Count = 1
+    vary: Share = 0.0
+
+
+#: How far band centres may be from those of the first reference, in nm.
+ALIKE_NM = 0.5
 
 
 class FixedSensors:
@@ -47,9 +55,32 @@ class FixedSensors:
             raise SettingError(f"patches of {settings.size} pixels can't be divided by the scale {settings.scale}")
         self.references, self.settings, self.seed = references, settings, seed
         psf = gaussian_psf(settings.psf_sigma, settings.scale, settings.phase, settings.psf_size)
-        matrix, _ = load_srf(settings.srf).matrix(references[0].wavelengths_nm)
-        self.model = ObservationModel(matrix, psf, settings.scale, settings.phase)
-        self.bands = matrix.shape[0]
+        self.wavelengths_nm = references[0].wavelengths_nm
+        self.model = ObservationModel(response(settings.srf, self.wavelengths_nm), psf, settings.scale, settings.phase)
+        self.bands = self.model.srf.shape[0]
+        self.check_alike(references)
+
+    def check_alike(self, references: Sequence[Reference]) -> None:
+        """SettingError for a reference at other wavelengths than the first: one response is for all of them."""
+        first = self.wavelengths_nm
+        for reference in references:
+            nm = reference.wavelengths_nm
+            if nm.shape != first.shape or np.abs(nm - first).max() > ALIKE_NM:
+                raise SettingError(
+                    f"{reference.name} has {nm.size} bands from {nm[0]:.0f} to {nm[-1]:.0f} nm and "
+                    f"{self.references[0].name} {first.size} from {first[0]:.0f} to {first[-1]:.0f} nm; weights of "
+                    "kind bands need references of one sensor"
+                )
+
+    def check_size(self, least: int) -> None:
+        """InputError for a reference in which no patch finds room."""
+        for reference in self.references:
+            rows, cols = reference.data.shape[1:]
+            if min(rows, cols) < least:
+                raise InputError(
+                    f"{reference.name} has {rows} x {cols} pixels; patches of {self.settings.size} pixels need at "
+                    f"least {least} x {least}: leave it out, or make `size` in [patches] smaller"
+                )
 
     def whole(self, cube: np.ndarray) -> np.ndarray:
         """The part of a reference that is whole LR pixels."""
@@ -57,8 +88,25 @@ class FixedSensors:
         return cube[:, : cube.shape[1] // s * s, : cube.shape[2] // s * s]
 
 
+def response(srf: str, wavelengths_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R (c, C); SettingError when the references don't cover one of the response's bands."""
+    curves = load_srf(srf)
+    matrix, coverage = curves.matrix(wavelengths_nm)
+    out = [f"{b} ({s:.0%})" for b, s in zip(curves.bands, coverage, strict=True) if s < MIN_COVERAGE]
+    if out:
+        raise SettingError(
+            f"the references' {wavelengths_nm[0]:.0f} to {wavelengths_nm[-1]:.0f} nm cover too little of "
+            f"{', '.join(out)} of the response {srf}; give `srf` in [patches] a CSV of the other bands"
+        )
+    return matrix
+
+
 class PatchSource(FixedSensors):
     """Patches in random order, each once per epoch; batch `number` depends on the seed and number alone."""
+
+    def __init__(self, references: Sequence[Reference], settings: PatchSettings, seed: int) -> None:
+        super().__init__(references, settings, seed)
+        self.check_size(settings.size)
 
     @property
     def guide(self) -> int:

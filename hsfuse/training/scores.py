@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers.bandframe import BandView, correction, mean_over_turns
+from hsfuse.fusers.exactfit import most_possible
 from hsfuse.metrics import ReferenceMetrics
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.training.bands import BandSample, BandSource
@@ -31,6 +32,8 @@ def scene_scores(net: SRLFNet, source: BandSource, references: Sequence[Referenc
         view = BandView(sample.base, sample.observation, sample.usual)
         output = mean_over_turns(net, view, TURNS)
         fused = sample.estimate + correction(sample.frame, output, sample.usual, sample.fit)
+        lrhsi, msi = sample.fit.model(sample.truth)
+        fused = sample.fit.between(fused, lrhsi, msi, most_possible(lrhsi, msi))
         scale = source.settings.scale
         pair = {"base": _measure(sample.estimate, sample, scale), "weights": _measure(fused, sample, scale)}
         table[reference.name] = pair
@@ -43,4 +46,4 @@ def _measure(image: Tensor, sample: BandSample, scale: int) -> list[float | None
     metrics.update(fused, truth)
     values = metrics.result().values
     found = [(values[key], digits) for key, digits in METRICS.items()]
-    return [None if value is None else round(value, digits) for value, digits in found]
+    return [None if value is None else round(float(value), digits) for value, digits in found]

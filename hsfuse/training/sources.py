@@ -41,6 +41,8 @@ def held_samples(config: TrainConfig, references: Sequence[Reference], like: Sou
         return []
     if isinstance(like, BandSource):
         return list(like.others(references).held)
+    if isinstance(like, PatchSource):
+        like.check_alike(references)
     source = make_source(config, references)
     return [s for n in range(VALIDATION_BATCHES) for s in source.batch(n, config.optimiser.batch)]
 

@@ -46,7 +46,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.net = make_net(config, self.source).to(device)
         self.taken = take_over(self.net, config.start) if config.start else 0
-        self.averaged = {key: value.clone() for key, value in self.net.state_dict().items()}
+        self.first = {key: value.clone() for key, value in self.net.state_dict().items()}
+        self.averaged = {key: value.clone() for key, value in self.first.items()}
         self.optimiser = make_optimiser(config, self.net)
         self.half = config.optimiser.precision == "bf16" and device.type == "cuda"
         self.best: dict[str, Any] = {}
@@ -101,10 +102,15 @@ class Trainer:
         all_terms = [self._terms(net, sample.to(self.device)) for sample in self.held]
         return {key: float(torch.stack([terms[key] for terms in all_terms]).mean()) for key in TERMS}
 
+    def weights(self) -> dict[str, Tensor]:
+        """What a run ends with: the averaged weights, mixed with those that it started from."""
+        share = self.config.optimiser.keep_start
+        return {key: torch.lerp(value, self.first[key], share) for key, value in self.averaged.items()}
+
     def averaged_net(self) -> SRLFNet:
-        """The network with the averaged weights, for use."""
+        """The network with the weights that are saved, for use."""
         net = SRLFNet(self.net.cfg).to(self.device).eval()
-        net.load_state_dict(self.averaged)
+        net.load_state_dict(self.weights())
         return net
 
     def state(self) -> dict[str, Any]:
@@ -116,26 +122,32 @@ class Trainer:
             "net": self.net.state_dict(),
             "averaged": self.averaged,
             "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
         }
 
     def restore(self, path: Path) -> None:
         """Continue from a state file; ModelError when it is of another run."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["config"] != _same_run(self.config):
+                raise ModelError(
+                    f"{path} is the state of a run with other settings; resume with the same configuration"
+                )
+            self.net.load_state_dict(state["net"])
+            self.averaged = state["averaged"]
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.done, self.seconds, self.best = state["done"], state["seconds"], state.get("best", {})
+        except ModelError:
+            raise
         except Exception as error:
-            raise ModelError(f"{path}: not the state of a training run ({error})") from error
-        if state["config"] != _same_run(self.config):
-            raise ModelError(f"{path} is the state of a run with other settings; resume with the same configuration")
-        self.net.load_state_dict(state["net"])
-        self.averaged = state["averaged"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.done, self.seconds = state["done"], state["seconds"]
+            reason = [*str(error).splitlines(), ""][0]
+            raise ModelError(f"{path}: not the state of a training run ({type(error).__name__}: {reason})") from error
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved: the averaged weights, and with fixed sensors the frame that they work in."""
         if not isinstance(self.source, BandSource):
-            return self.averaged
-        return {**self.averaged, **{f"{FRAME}{k}": v for k, v in self.source.frame_tensors().items()}}
+            return self.weights()
+        return {**self.weights(), **{f"{FRAME}{k}": v for k, v in self.source.frame_tensors().items()}}
 
     def card(self, scores: dict[str, Any]) -> ModelCard:
         """The card of the weights as they are now."""

@@ -41,7 +41,8 @@ def _apart(hsi: Grid, msi: Grid) -> str:
     if hsi.crs is None or msi.crs is None:
         return ""
     distance = gap_km(hsi, msi)
-    return f", they lie about {distance:.3g} km apart" if distance < inf else ""
+    told = f"{distance:,.0f}" if distance >= 100 else f"{distance:.3g}"
+    return f", they lie about {told} km apart" if distance < inf else ""
 
 
 def gap_km(one: Grid, other: Grid, points: int = 13) -> float:

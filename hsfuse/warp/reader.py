@@ -16,6 +16,7 @@ from hsfuse.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.errors import InputError
 from hsfuse.grid import Grid
 from hsfuse.io import CubeReader
+from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.warp.mapping import PixelMap, lattice
 
 #: Cells of the target that are warped one by one, in pixels, where the map isn't affine. GDAL follows such a map along
@@ -55,6 +56,21 @@ class WarpedReader(CubeReader):
         self.spectrum: Spectrum = source.spectrum
         self.nodata_values = source.nodata_values
         self.quantity, self.notes, self.tags = source.quantity, source.notes, source.tags
+
+    @property
+    def source_grid(self) -> Grid:
+        """The grid of the file itself."""
+        return self._source.grid
+
+    def source_part(self, window: Window) -> tuple[CubeReader, Window]:
+        """The file's own reader, and the pixels of it under a window."""
+        lines = lattice((window.height, window.width), 33, (window.row_off, window.col_off))
+        known = [v[np.isfinite(v)] for v in self._map(*lines)]
+        (top, bottom), (left, right) = (
+            (max(0, floor(v.min() + 1e-6)), min(n, ceil(v.max() - 1e-6)))
+            for v, n in zip(known, self._placed.shape, strict=True)
+        )
+        return self._source, Window(left, top, max(0, right - left), max(0, bottom - top))
 
     @property
     def scales(self) -> NDArray[np.float64]:
@@ -186,16 +202,19 @@ def _reach(values: NDArray[np.float64], size: int) -> tuple[int, int]:
 
 
 def _reproject(source: NDArray, target: NDArray, at: Grid, to: Grid) -> None:
-    reproject(
-        source,
-        target,
-        src_transform=at.transform,
-        src_crs=at.crs or ANY_CRS,
-        dst_transform=to.transform,
-        dst_crs=to.crs or ANY_CRS,
-        resampling=Resampling.cubic,
-        **WARP_OPTIONS,
-    )
+    try:
+        reproject(
+            source,
+            target,
+            src_transform=at.transform,
+            src_crs=at.crs or ANY_CRS,
+            dst_transform=to.transform,
+            dst_crs=to.crs or ANY_CRS,
+            resampling=Resampling.cubic,
+            **WARP_OPTIONS,
+        )
+    except RASTER_ERRORS as error:
+        raise InputError(f"the HSI can't be brought onto the MSI's grid: {one_line(error)}") from error
 
 
 def fill_rings(values: FloatArray, valid: BoolArray) -> FloatArray:

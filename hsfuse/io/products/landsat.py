@@ -42,9 +42,9 @@ _NOT_USED = (8, 9)
 
 
 def recognises(path: Path) -> bool:
-    """A folder with an *_MTL file or its .tar, that file, or a band of Collection 2 with an *_MTL file beside it."""
+    """A folder with an *_MTL file or bands, its .tar, that file, or a band of Collection 2 with an *_MTL beside it."""
     if path.is_dir():
-        return any(map(_is_metadata, path.iterdir()))
+        return any(_is_metadata(file) or _BAND.match(file.name) for file in path.iterdir())
     if not path.is_file():
         return False
     return bool(_is_metadata(path) or _ARCHIVE.match(path.name) or _metadata_of(path))

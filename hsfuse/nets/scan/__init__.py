@@ -7,8 +7,6 @@ algorithm 2; the four directions are those of Liu et al., "VMamba", 2024.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,9 +15,11 @@ from torch import Tensor
 from hsfuse.errors import SettingError
 from hsfuse.nets.scan import mamba, triton
 from hsfuse.nets.scan.chunked import scan2d_chunked
+from hsfuse.nets.scan.packages import works
 from hsfuse.nets.scan.reference import scan2d_reference
 
 VARIABLE = "HSFUSE_SCAN"
+HALF = (torch.float16, torch.bfloat16)
 ScanFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -37,18 +37,9 @@ class Backend:
     scan: ScanFunction
 
 
-@cache
-def _numba_works() -> bool:
-    """Whether Numba is installed and accepts the NumPy beside it."""
-    try:
-        import_module("hsfuse.nets.scan.cpu")
-    except ImportError:
-        return False
-    return True
-
-
 def _cpu_available(device: torch.device) -> bool:
-    return device.type == "cpu" and _numba_works()
+    """Whether Numba is installed and accepts the NumPy beside it."""
+    return device.type == "cpu" and works("hsfuse.nets.scan.cpu")
 
 
 # Best first: the first that is available is chosen.
@@ -105,11 +96,13 @@ def scan2d(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: T
     `dt_bias` (4, D) make dt = softplus(dt_weight low + dt_bias); `a_log` (4, D, N) gives A = -exp(a_log);
     `skip` (4, D) is D. Per channel and state: h_t = exp(dt A) h_{t-1} + dt B_t u_t, y_t = sum C_t h_t + D u_t.
 
-    Half-precision maps are scanned in float32; float64 ones in float64, by `chunked` unless HSFUSE_SCAN says otherwise.
+    Half-precision arguments are scanned in float32, under autocast, too; float64 maps in float64, by `chunked` unless
+    HSFUSE_SCAN says otherwise.
     Differentiable in all arguments. Raises SettingError as `choose_backend` does.
     """
     name = choose_backend(u.device)
     if u.dtype == torch.float64 and VARIABLE not in os.environ:
         name = "chunked"
-    arguments = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (u, proj)]
-    return BACKENDS[name].scan(arguments[0], arguments[1], dt_weight, dt_bias, a_log, skip).to(u.dtype)
+    given = (u, proj, dt_weight, dt_bias, a_log, skip)
+    with torch.autocast(u.device.type, enabled=False):
+        return BACKENDS[name].scan(*(x.float() if x.dtype in HALF else x for x in given)).to(u.dtype)

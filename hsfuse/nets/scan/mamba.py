@@ -1,16 +1,15 @@
 """The selective scan by mamba-ssm's CUDA kernel, where that package is installed."""
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
+from hsfuse.nets.scan.packages import works
 from hsfuse.nets.scan.reference import merge, unroll
 
 
 def available(device: torch.device) -> bool:
-    """Whether mamba-ssm is installed and the tensors are on a CUDA device."""
-    return device.type == "cuda" and find_spec("mamba_ssm") is not None
+    """Whether mamba-ssm is installed, its kernel fits this PyTorch, and the tensors are on a CUDA device."""
+    return device.type == "cuda" and works("mamba_ssm.ops.selective_scan_interface")
 
 
 def scan2d_mamba(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from hsfuse.nets.scan.packages import works
 
 CHANNELS = 32  # channels of a tile: one for each thread of a warp, whose registers hold the states
 MANY = 1024  # chunks of an image that fill a large GPU
@@ -20,8 +21,9 @@ CHAIN = {"ROWS": 16, "BLOCK": 128}
 
 
 def available(device: torch.device) -> bool:
-    """Whether Triton is installed and the tensors are on a CUDA device, or on any with TRITON_INTERPRET=1."""
-    return find_spec("triton") is not None and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+    """Whether Triton can be imported and the tensors are on a CUDA device, or on any with TRITON_INTERPRET=1."""
+    asked = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return asked and works("hsfuse.nets.scan.triton_kernels")
 
 
 def _power_of_two(number: int) -> int:

@@ -1,0 +1,107 @@
+"""Going on with an unfinished cube: only with what its first tiles were made from, else from the start."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
+from test_50_fusion import read
+from test_50_outputs import interrupted
+
+from hsfuse.cube import Spectrum
+from hsfuse.fusers.adaptation import Adaptation
+from hsfuse.fusion import fuse
+from hsfuse.srf import load_srf, write_srf
+
+TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
+NETWORK = {
+    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "steps": 4, "check_every": 2,
+    "minutes": 60.0, "consistency_step": False,
+}  # fmt: skip
+
+
+def stopped(monkeypatch, *arguments, **how) -> None:
+    """A run that is interrupted after nine tiles of twenty, or three of four."""
+    with monkeypatch.context() as patch:
+        interrupted(patch, 9 if how["tile"] == 16 else 3)
+        with pytest.raises(KeyboardInterrupt):
+            fuse(*arguments, resume=True, **how)
+
+
+def other_response(path) -> str:
+    """A table of four bands that aren't where their names say."""
+    response = load_srf("sentinel2a").select(("B3", "B4", "B5", "B8A"))
+    lines = [path.read_text(encoding="utf-8").splitlines()[0]]
+    write_srf(response, path, overwrite=True)
+    return "\n".join([*lines, *path.read_text(encoding="utf-8").splitlines()[1:]]) + "\n"
+
+
+@pytest.mark.parametrize("what", ["MSI", "Zarr", "SRF", "nothing"])
+def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
+    scene = memory_scene()
+    pair = save_pair(tmp_path, scene)
+    spectrum, lrhsi = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM)), scene.lrhsi[0].numpy()
+    store, table = save(tmp_path / "hsi.zarr", lrhsi, pair.hsi_grid(), spectrum), tmp_path / "srf.csv"
+    write_srf(load_srf("sentinel2a").select(BANDS), table)
+    inputs = store if what == "Zarr" else pair.hsi, pair.msi, str(table)
+    stopped(monkeypatch, *inputs, tmp_path / "a.tif", **TILES)
+    if what == "MSI":
+        save(pair.msi, 0.8 * scene.msi[0].numpy(), pair.hr_grid, Spectrum(None, None, BANDS))
+    elif what == "Zarr":
+        import zarr
+
+        pixels = zarr.open_group(str(store), mode="r+")["reflectance"]
+        pixels[:] = pixels[:] * 0.5
+    elif what == "SRF":
+        table.write_text(other_response(table), encoding="utf-8")
+    result = fuse(*inputs, tmp_path / "a.tif", resume=True, **TILES)
+    anew = fuse(*inputs, tmp_path / "b.tif", **TILES)
+    np.testing.assert_array_equal(read(result.output).data, read(anew.output).data)
+    assert any("a.tif was made otherwise; it starts anew" in text for text in result.warnings) == (what != "nothing")
+
+
+def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch):
+    inputs, out, used = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", tmp_path / "used.safetensors"
+    for seed in (0, 5):
+        fuse(*inputs, out, **NETWORK, model="none", seed=seed, save_model=tmp_path / f"{seed}.safetensors",
+             overwrite=True)  # fmt: skip
+    out.unlink()
+    shutil.copy(tmp_path / "0.safetensors", used)
+    how = {**NETWORK, "steps": 0, "model": str(used)}
+    stopped(monkeypatch, *inputs, out, **how)
+    shutil.copy(tmp_path / "5.safetensors", used)
+    result = fuse(*inputs, out, resume=True, **how)
+    np.testing.assert_array_equal(read(out).data, read(fuse(*inputs, tmp_path / "b.tif", **how).output).data)
+    assert any("starts anew" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_network_is_the_one_that_made_the_first_tiles(files, tmp_path, monkeypatch, lost):
+    """However long it would be trained this time; where it isn't there any more, all tiles are made anew."""
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "part" / "a.tif"
+    out.parent.mkdir()
+    how = {**NETWORK, "model": "none", "dtype": "float32"}
+    whole = fuse(*inputs, tmp_path / "whole.tif", **how)
+    stopped(monkeypatch, *inputs, out, **how)
+    kept = out.with_name(".a.unfinished.safetensors")
+    assert kept.exists()
+    train = Adaptation.run
+    trained = []
+
+    def shorter(self, net):
+        trained.append(1)
+        self.steps = 1
+        return train(self, net)
+
+    monkeypatch.setattr(Adaptation, "run", shorter)
+    if lost:
+        kept.unlink()
+    result = fuse(*inputs, out, resume=True, **how)
+    assert (len(trained) == 1) == lost == any("starts anew" in text for text in result.warnings)
+    assert [p.name for p in out.parent.iterdir()] == ["a.tif"]
+    wanted = fuse(*inputs, tmp_path / "short.tif", **how) if lost else whole
+    np.testing.assert_allclose(read(out).data, read(wanted.output).data, rtol=0, atol=1e-5)
+    assert result.provenance["method"] == wanted.provenance["method"]
+    assert result.provenance["adaptation"]["held_out"] == wanted.provenance["adaptation"]["held_out"]

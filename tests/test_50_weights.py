@@ -1,0 +1,79 @@
+"""Which method `fuse` runs with which weights: what is named is used, or refused."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from hsfuse.errors import ModelError, SettingError
+from hsfuse.fusers import METHODS
+from hsfuse.fusers.anysensor import AnySensor
+from hsfuse.fusers.banded import Banded
+from hsfuse.fusers.card import ModelCard, save_checkpoint
+from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusion import FuseSettings, fuse
+from hsfuse.fusion.run import build_fuser
+from hsfuse.model_zoo import WEIGHTED
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.scene import SceneSettings
+
+PAIR = SimpleNamespace(alignment=SimpleNamespace(full=(64, 64)))
+SETTINGS = FuseSettings(SceneSettings("sentinel2a"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of two kinds."""
+    folder, config = tmp_path_factory.mktemp("weights"), SRLFConfig(8, 8, 4, stages=1, expand=1)
+    tensors = dict(SRLFNet(config).state_dict())
+    for kind in ("any-sensor", "bands"):
+        save_checkpoint(folder / f"{kind}.safetensors", ModelCard(kind, config, 4, kind=kind), tensors)
+    return folder
+
+
+def built(method, model="auto", **options):
+    return build_fuser(replace(SETTINGS, method=method, model=str(model), **options), PAIR)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_is_built_by_its_name(method):
+    assert built(method).name == method
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(WEIGHTED)))
+def test_methods_without_weights_refuse_them(method, weights):
+    with pytest.raises(SettingError, match=f"--method {method} uses none; .* srlf, srlf-any, srlf-bands"):
+        built(method, weights / "bands.safetensors")
+    assert built(method, "none").name == method
+
+
+def test_methods_with_weights_use_those_that_are_named(weights):
+    learnt, fixed = weights / "any-sensor.safetensors", weights / "bands.safetensors"
+    generic = built("srlf-any", learnt)
+    assert isinstance(generic, AnySensor)
+    assert generic.weights == learnt
+    banded = built("srlf-bands", fixed, ensemble=2)
+    assert isinstance(banded, Banded)
+    assert (banded.weights, banded.turns) == (fixed, 2)
+    adapted = built("srlf", learnt)
+    assert isinstance(adapted, SRLFFuser)
+    assert adapted.weights == learnt
+    instead = built("srlf", fixed)
+    assert isinstance(instead, Banded)
+    assert instead.weights == fixed
+
+
+def test_the_network_alone_can_do_without_weights():
+    assert built("srlf", "none").weights is None
+    assert built("srlf", "auto").weights == "auto"
+    for method in ("srlf-any", "srlf-bands"):
+        with pytest.raises(SettingError, match=f"--method {method} is nothing without weights"):
+            built(method, "none")
+
+
+def test_weights_are_looked_at_before_anything_is_done(files, tmp_path):
+    how = {"dry_run": True, "model": "nowhere"}
+    with pytest.raises(ModelError, match="no weights called 'nowhere'"):
+        fuse(files.hsi, files.msi, "sentinel2a", tmp_path / "x.tif", method="srlf-any", **how)
+    with pytest.raises(SettingError, match="--model nowhere names weights"):
+        fuse(files.hsi, files.msi, "sentinel2a", tmp_path / "x.tif", method="gsa", **how)

@@ -1,0 +1,168 @@
+"""What speaks for a cube and against it: the pair first, the weakest bands by name, what no MSI band sees."""
+
+import numpy as np
+import pytest
+from assessed_scene import make_scene, write
+from rasterio.windows import Window
+
+from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, checks, overall
+from hsfuse.assessment.findings import blind_ranges, range_words
+from hsfuse.assessment.indices import unseen
+from hsfuse.assessment.weakest import weakest
+from hsfuse.io import open_cube
+from hsfuse.report.words import is_calm, other_warnings, verdict_word
+
+
+def curve(values, nm=None, name="cc"):
+    nm = 400.0 + 10 * np.arange(len(values)) if nm is None else np.asarray(nm, float)
+    return Curve(name, name, "", "", nm, np.asarray(values, float))
+
+
+def named(found):
+    return [(run.low, run.high) for run in found.runs]
+
+
+def by_topic(a):
+    return {check.topic: check for check in checks(a)}
+
+
+def test_the_weakest_range_is_named_and_single_noisy_bands_are_not():
+    values = np.full(60, 0.97)
+    values[20:28] = 0.55
+    values[[5, 40]] = 0.1
+    found = weakest(curve(values))
+    assert named(found) == [(600.0, 670.0)]
+    assert found.runs[0].value == pytest.approx(0.55)
+    assert found.median == pytest.approx(0.97)
+
+
+def test_weak_runs_end_at_the_next_detector_and_at_gaps():
+    nm = [*range(900, 1000, 10), *range(905, 1005, 10), *range(1200, 1300, 10)]
+    values = np.full(30, 0.99)
+    values[5:15] = 0.6
+    assert named(weakest(curve(values, nm))) == [(950.0, 990.0), (905.0, 945.0)]
+    values[15:25] = 0.6
+    assert {high for _, high in named(weakest(curve(values, nm)))} <= {990.0, 995.0, 1240.0}
+    assert named(weakest(curve(values[::-1], nm[::-1]))) != []
+
+
+def test_absorption_and_undefined_bands_are_not_called_weak():
+    nm = np.arange(1300.0, 1500, 10)
+    values = np.where((nm >= 1350) & (nm <= 1450), 0.2, 0.98)
+    values[0] = np.nan
+    found = weakest(curve(values, nm))
+    assert all(run.value == pytest.approx(0.98) for run in found.runs)
+    assert weakest(curve([np.nan, np.nan])) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict", "word"), [(0.95, "good", "good"), (0.7, "look", "weak"), (0.3, "poor", "poor")]
+)
+def test_weak_bands_have_a_verdict_that_follows(low, verdict, word):
+    values = np.full(60, 0.98)
+    values[20:28] = low
+    check = by_topic(Assessment("f.tif", (60, 9, 9), {}, curves=(curve(values),)))["Weakest bands"]
+    assert (check.verdict, verdict_word(check)) == (verdict, word)
+    assert f"600 to 670 nm, correlation {low:.2f}" in check.text
+
+
+def test_a_few_bands_at_the_end_of_a_sensor_do_not_condemn_a_cube():
+    values = np.full(100, 0.98)
+    values[:3] = 0.2
+    check = by_topic(Assessment("f.tif", (100, 9, 9), {}, curves=(curve(values),)))["Weakest bands"]
+    assert check.verdict == "look"
+
+
+def test_without_a_reference_the_lrhsi_tells_the_weakest_bands():
+    values = np.full(60, 0.98)
+    values[20:28] = 0.7
+    check = by_topic(Assessment("f.tif", (60, 9, 9), {}, curves=(curve(values, name="hsi_cc"),)))["Weakest bands"]
+    assert check.text.startswith("Blurred back to the LRHSI, the weakest: 600 to 670 nm")
+    assert "Weakest bands" not in by_topic(Assessment("f.tif", (60, 9, 9), {}))
+
+
+def response(seen):
+    weights = np.where(seen, 1.0, 0.0)[None]
+    return ResponseCurves(("B1",), 400.0 + 10 * np.arange(len(seen)), weights, (1.0,))
+
+
+@pytest.mark.parametrize(("inside", "verdict"), [(0.97, "good"), (0.8, "look"), (0.5, "poor")])
+def test_what_no_msi_band_sees_is_judged_by_a_truth(inside, verdict):
+    seen = np.arange(60) < 20
+    values = np.where(seen, 0.99, inside)
+    warning = "No MSI band sees 600 to 990 nm: fine detail there is inferred."
+    a = Assessment("f.tif", (60, 9, 9), {}, curves=(curve(values),), response=response(seen), warnings=(warning,))
+    check = by_topic(a)["Inferred bands"]
+    assert check.verdict == verdict
+    assert f"{inside:.2f} on average" in check.text
+    (told,) = other_warnings(a)
+    assert told.startswith(warning)
+    assert f"{inside:.2f}" in told
+
+
+def test_a_warning_is_calm_only_where_a_truth_bears_the_inference_out():
+    seen, warning = np.arange(60) < 20, "No MSI band sees 600 to 990 nm."
+    for inside, calm in ((0.97, True), (0.5, False)):
+        bare = Assessment("f.tif", (60, 9, 9), {}, curves=(curve(np.where(seen, 1, inside)),), response=response(seen))
+        a = Assessment(**{**vars(bare), "checks": checks(bare), "warnings": (warning,)})
+        assert is_calm(a) == calm
+        assert not is_calm(Assessment(**{**vars(a), "warnings": (warning, "Another.")}))
+
+
+def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():
+    for rank, verdict in ((0.6, "good"), (0.5, "look"), (0.4, "look")):
+        check = by_topic(Assessment("f.tif", (3, 9, 9), {}, expected=Expected(0.1, 0.1, rank)))["Expected error"]
+        assert (check.verdict, verdict_word(check)) == (verdict, "good" if verdict == "good" else "weak")
+    check = by_topic(Assessment("f.tif", (3, 9, 9), {}, expected=Expected(0.1)))["Expected error"]
+    assert verdict_word(check) == "untested"
+
+
+def test_what_speaks_against_the_pair_is_the_first_check_and_told_once():
+    a = Assessment(
+        "f.tif", (3, 9, 9), {},
+        notes=("warning: the bands are swapped", "sound"), warnings=("The pair: B2 is constant.", "W"),
+        provenance={"pair_warnings": ["B2 is constant", "no overlap"]}, valid_pixels=81,
+    )  # fmt: skip
+    found = checks(a)
+    assert [c.text for c in found[:3]] == ["B2 is constant.", "The bands are swapped", "No overlap"]
+    assert {c.verdict for c in found[:3]} == {"poor"}
+    assert found[3].topic != found[0].topic
+    assert overall(found).endswith("the pair of images.")
+    assert other_warnings(a) == ["W"]
+
+
+def test_agreement_that_is_undefined_is_told():
+    found = by_topic(Assessment("f.tif", (3, 9, 9), {"msi_relative_rmse": None, "hsi_relative_rmse": 0.01}))
+    assert found["Agreement with the MSI"].verdict == "poor"
+    assert found["Agreement with the LRHSI"].verdict == "good"
+
+
+def test_an_empty_msi_is_the_first_thing_told(tmp_path):
+    scene = make_scene(tmp_path)
+    with open_cube(scene.path("msi.tif"), role="raster") as reader:
+        msi = reader.read(Window(0, 0, *reader.grid.shape[::-1]))
+    write(scene.path("zero.tif"), 0 * msi.data, msi.grid, msi.spectrum)
+    a = assess(scene.path("truth.tif"), **{**scene.observed, "msi": scene.path("zero.tif")}, window=8)
+    assert a.checks[0].verdict == "poor"
+    assert "constant" in a.checks[0].text
+    assert by_topic(a)["Agreement with the MSI"].verdict == "poor"
+
+
+def test_gaps_from_40_nm_on_are_named_and_the_red_edge_by_name():
+    nm = np.arange(400.0, 1000, 10)
+    srf = np.where((nm < 640) | ((nm > 660) & (nm < 700)) | ((nm > 740) & (nm < 900)), 1.0, 0.0)[None]
+    assert blind_ranges(nm, srf) == [(700.0, 740.0), (900.0, 990.0)]
+    assert range_words(697, 764) == "the red edge (697 to 764 nm)"
+    assert range_words(600, 1000) == "600 to 1000 nm (with the red edge)"
+    assert range_words(735, 1000) == "735 to 1000 nm"
+    assert range_words(918, 2489) == "918 to 2489 nm"
+
+
+def test_indices_from_bands_that_no_msi_band_sees_are_known():
+    nm, seen = 400.0 + 10 * np.arange(60), np.ones(60, bool)
+    seen[(nm > 695) & (nm < 765)] = False
+    given = response(seen)
+    assert unseen("NDRE", given) == (715,)
+    assert unseen("red edge", given) == (700, 740)
+    assert unseen("NDVI", given) == ()
+    assert unseen("NDRE", None) == unseen("another", given) == ()
