@@ -72,6 +72,7 @@ def test_what_cannot_be_written_is_told_before_the_fit(files, tmp_path, monkeypa
     with pytest.raises(SettingError, match=said) as caught:
         run(files, tmp_path / name, **options)
     assert "\n" not in str(caught.value)
+    assert "trial" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -217,7 +218,8 @@ def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) ->
         except OutputError as error:
             cause = error.__cause__ or error
             if isinstance(cause, RasterioError) or not isinstance(cause, OSError):  # that would be the folder's
-                raise SettingError(f"{path} can't be written this way: {one_line(cause)}") from error
+                why = re.sub(rf"({re.escape(folder)}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, one_line(cause))
+                raise SettingError(f"{path} can't be written this way: {why}") from error
 
 
 def _check_options(options: Mapping[str, str]) -> None:

@@ -135,8 +135,8 @@ def unknown_bands(
 ) -> tuple[BandMatch, SpectralResponse]:
     """The MSI file's `count` bands under their own names, and a response that is flat over the HSI's range for each.
 
-    It stands in while the response is unknown. `requested` names each file band, '-' or '' leaves one out; SettingError when
-    it has another length, leaves out all or names one twice.
+    It stands in while the response is unknown. `requested` names each file band, '-' or '' leaves one out; SettingError
+    when it has another length, leaves out all or names one twice.
     """
     if requested is not None and len(requested) != count:
         raise SettingError(f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one")
