@@ -63,8 +63,8 @@ def _doubts(pair: ScenePair, found: RadiometricMatch, constant: np.ndarray, refu
     told = [f"{name} (r {r:.2f})" for name, r in zip(pair.msi_names, found.correlation, strict=True)]
     if refuse and (found.correlation < STRANGERS).all():
         raise InputError(
-            f"no MSI band follows the HSI: {', '.join(told)}, wanted at least {STRANGERS}; check that both show the same "
-            "place and that the bands are those named, or go on all the same with --match-radiometry off"
+            f"no MSI band follows the HSI: {', '.join(told)}, wanted at least {STRANGERS}; check that both show the "
+            "same place and that the bands are those named, or go on all the same with --match-radiometry off"
         )
     doubts = [f"the MSI's band {pair.msi_names[i]} is constant: it has no detail" for i in np.flatnonzero(constant)]
     weak = [told[i] for i in np.flatnonzero(found.doubtful & ~constant)]
