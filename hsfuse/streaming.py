@@ -73,6 +73,11 @@ class Streamer:
     fingerprint: str | None = None
     warnings: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
+    _saved: int = 0
+
+    @property
+    def _rows(self) -> int:
+        return len(self.tiles.spans(0))
 
     def __enter__(self) -> Self:
         try:
@@ -84,6 +89,8 @@ class Streamer:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+        if error[0] is KeyboardInterrupt and self.fingerprint is not None and self._saved:
+            log.warning("%d of %d rows of tiles are kept: --resume goes on with them", self._saved, self._rows)
 
     def _open(self) -> None:
         plan = plan_bands(self.work.pair, self.settings)
@@ -126,6 +133,8 @@ class Streamer:
         """Fuse all tiles and have the outputs appear together; returns the share of valid pixels."""
         state = self._state()
         self._first, self._valid = int(state.get("rows", 0)), int(state.get("valid", 0))
+        if self._first:
+            log.info("going on after %d of %d rows of tiles", self._first, self._rows)
         # The row of tiles before is fused again, for what overlaps into the first unfinished one.
         rows = self.tiles.spans(0)[max(self._first - 1, 0) :]
         spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
@@ -173,6 +182,7 @@ class Streamer:
         if self.quality is not None:
             self.quality.writer.checkpoint(state)
         self.main.writer.checkpoint(state)
+        self._saved = state["rows"]
 
 
 def _block(tiles: TileGrid) -> int:

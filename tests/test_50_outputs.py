@@ -139,7 +139,7 @@ def interrupted(monkeypatch, after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [5, 9, 11])
-def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, after):
+def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, caplog, after):
     """72 x 60 pixels in tiles of 16: five rows of four."""
     how = {"tile": 16, "overlap": 4, "resume": True}
     whole = run(files, tmp_path / "whole.tif", qa=tmp_path / "whole_qa.tif", tile=16, overlap=4)
@@ -150,6 +150,7 @@ def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, after):
         with pytest.raises(KeyboardInterrupt):
             run(files, path, qa=qa, **how)
     assert not path.exists()
+    assert f"{after // 4} of 5 rows of tiles are kept: --resume goes on with them" in caplog.text
     tiles = []
     fuse_tile = TileFuser.fuse
     monkeypatch.setattr(TileFuser, "fuse", lambda *a: tiles.append(1) or fuse_tile(*a))
