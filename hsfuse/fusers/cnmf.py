@@ -74,9 +74,11 @@ class CNMF:
         self.weight_one = self.sum_to_one * len(spectra)
         self.m = spectra[:, pure_pixels(spectra, self.endmembers)].clamp_min(TINY)
         self.n = (model.srf.to(self.m) @ self.m).clamp_min(TINY)
-        a = self._start(scene.lrhsi)
+        blocks = list(zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True))
+        a = torch.cat([self._start(lrhsi) for lrhsi, _ in blocks])
         for _ in range(self.outer):
-            a = self._update_abundances(a, scene.lrhsi, scene.msi, self.inner)
+            for part, (lrhsi, msi) in zip(a.split(1), blocks, strict=True):  # one at a time takes less memory
+                part.copy_(self._update_abundances(part, lrhsi, msi, self.inner))
             self._update_endmembers(a, scene)
         return a
 
