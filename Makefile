@@ -30,7 +30,8 @@ unit: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 tables: $(VENV)/installed
-	$(BIN)/hsfuse benchmark tables examples/results/*.csv --into README.md
+	for page in README.md models/README.md models/srlf-any-scores.md; do \
+	  $(BIN)/hsfuse benchmark tables examples/results/*.csv --into $$page || exit 1; done
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

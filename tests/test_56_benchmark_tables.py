@@ -132,8 +132,10 @@ def test_marked_places_are_filled_and_nothing_else(rows):
         fill(text.replace("overview", "view"), {"x": rows})
 
 
-def test_the_readme_s_tables_are_those_of_the_stored_results():
+def test_the_pages_tables_are_those_of_the_stored_results():
     stored = {file.stem: read_csv(file) for file in sorted((ROOT / "examples" / "results").glob("*.csv"))}
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"<!-- benchmark:{name}" in text for name in stored)
-    assert fill(text, stored) == text, "run `make tables`"
+    pages = [ROOT / "README.md", *sorted((ROOT / "models").glob("*.md"))]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    assert all(f"<!-- benchmark:{name}" in "".join(texts.values()) for name in stored)
+    for page, text in texts.items():
+        assert fill(text, stored) == text, f"run `make tables`: {page.name}"
