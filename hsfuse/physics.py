@@ -192,6 +192,19 @@ class ObservationModel(nn.Module):
         """Transpose of `spatial`: (B, C, h, w) -> (B, C, H, W)."""
         return self._apply_axes(y, "down", transpose=True)
 
+    def leading_matrix(self, axis: int, n: int) -> NDArray[np.float64]:
+        """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
+        return decimation_matrix(n, self._terms[0][axis], self.scale, self.phase)
+
+    def spatial_squared(self, x: Tensor) -> Tensor:
+        """`spatial` with squared weights, as independent pixels' variances add up: (B, C, H, W) -> (B, C, h, w)."""
+        terms = [
+            [self._matrix("down", term, axis, n, x.dtype, x.device) for axis, n in enumerate(x.shape[-2:])]
+            for term in range(len(self._terms))
+        ]
+        pairs = [(y * other_y, x_ * other_x) for y, x_ in terms for other_y, other_x in terms]
+        return torch.stack([rows @ x @ cols.T for rows, cols in pairs]).sum(0)
+
     def upsample(self, y: Tensor) -> Tensor:
         """Cubic interpolation at the model's phase: (B, C, h, w) -> (B, C, H, W)."""
         return self._apply_axes(y, "up")

@@ -73,17 +73,6 @@ def test_no_halo_around_a_cloud_in_the_msi():
     assert halo(fill_msi(high, low, scene.model)) < 0.7 * halo(fill_invalid(high.data, high.mask))
 
 
-def test_another_method_starts_again(files, tmp_path, monkeypatch):
-    how = {"tile": 16, "overlap": 4, "resume": True}
-    with monkeypatch.context() as patch:
-        interrupted(patch, 9)
-        with pytest.raises(KeyboardInterrupt):
-            run(files, tmp_path / "a.tif", **how)
-    run(files, tmp_path / "a.tif", **how, method="bicubic")
-    run(files, tmp_path / "b.tif", tile=16, overlap=4, method="bicubic")
-    np.testing.assert_array_equal(read(tmp_path / "a.tif").data, read(tmp_path / "b.tif").data)
-
-
 @pytest.mark.parametrize("lost", ["state of the cube", "quality layers", "a row of the cube"])
 def test_killed_between_two_outputs(files, tmp_path, monkeypatch, lost):
     path, qa, how = tmp_path / "a.tif", tmp_path / "qa.tif", {"tile": 16, "overlap": 4}

@@ -163,14 +163,15 @@ def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, caplog, after
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.tif", "qa.tif"]
 
 
-def test_with_other_settings_it_starts_again(files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("other", [{"mtf": 0.2}, {"method": "bicubic"}], ids=["PSF", "method"])
+def test_with_other_settings_it_starts_again(files, tmp_path, monkeypatch, other):
     how = {"tile": 16, "overlap": 4, "resume": True}
     with monkeypatch.context() as patch:
         interrupted(patch, 9)
         with pytest.raises(KeyboardInterrupt):
             run(files, tmp_path / "a.tif", **how)
-    run(files, tmp_path / "a.tif", **how, mtf=0.2)
-    run(files, tmp_path / "b.tif", tile=16, overlap=4, mtf=0.2)
+    run(files, tmp_path / "a.tif", **how, **other)
+    run(files, tmp_path / "b.tif", tile=16, overlap=4, **other)
     np.testing.assert_array_equal(read(tmp_path / "a.tif").data, read(tmp_path / "b.tif").data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import isqrt
 
 import numpy as np
@@ -16,7 +17,7 @@ from hsfuse.assessment.inputs import Inputs, MsiSource, Observed, Source
 from hsfuse.assessment.result import Floats
 from hsfuse.cube import Cube
 from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map, sam_map, tiles
-from hsfuse.observe import degrade, reach
+from hsfuse.observe import reach, seen
 
 #: Values (pixels x bands) of one cube held at a time: 64 MB of float32.
 VALUES_AT_ONCE = 2**24
@@ -174,13 +175,12 @@ def _degraded(
     observed: Observed, source: Source | MsiSource, window: Window, shape: tuple[int, int]
 ) -> tuple[Floats, np.ndarray]:
     """An image of the high grid degraded to a window of the low grid of `shape`: (C, h, w) and validity (h, w)."""
-    around, cut = reach(observed.model, window, shape)
+    around, _ = reach(observed.model, window, shape)
     parts, valid = [], np.ones((int(window.height), int(window.width)), bool)
     for bands in _chunks(len(source.bands), int(around.height * around.width)):
-        cube = source.read(around, bands)
-        data, mask = degrade(observed.model, cube.data, cube.mask)
-        parts.append(data[:, *cut])
-        valid &= mask[cut]
+        data, mask = seen(observed.model, partial(source.read, bands=bands), window, shape)
+        parts.append(data)
+        valid &= mask
     return np.concatenate(parts) if parts else np.zeros((0, *valid.shape), np.float32), valid
 
 

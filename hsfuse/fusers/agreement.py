@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from hsfuse.fusers.problem import FusionProblem, mix
-from hsfuse.physics import ObservationModel, decimation_matrix
 
 #: Chebyshev steps, and where they take the preconditioned system's least eigenvalue to be: rougher is left a little.
 ITERATIONS, LEAST = 12, 0.15
@@ -52,7 +51,7 @@ class Agreement:
         seen = open_ * mix(axes.T @ (problem.response / problem.noise_y[:, None]).T.to(axes), missing_y)
         missing = mix(inverse @ problem.estimator.to(a), missing_x) - model.spatial(seen)
         noise = (inverse.double() @ self._noise @ inverse.double().T).to(a)
-        blocks = torch.diag_embed(_power(model, open_).movedim(1, -1)) + noise
+        blocks = torch.diag_embed(model.spatial_squared(open_).movedim(1, -1)) + noise
         inverses = torch.linalg.inv(blocks.double()).to(a)
 
         def apply(x: Tensor) -> Tensor:
@@ -88,23 +87,7 @@ class Agreement:
         flat = torch.ones(1, 1, *[8 * model.scale] * 2, dtype=torch.float64)
         model = model.with_srf(torch.ones(1, 1)).cpu()
         low = model.spatial(flat)
-        return max(1.0, float((model.spatial(model.spatial_adjoint(low)) / _power(model, flat)).max()))
-
-
-def _power(model: ObservationModel, x: Tensor) -> Tensor:
-    """`model.spatial` with its squared weights: (B, K, H, W) -> (B, K, h, w)."""
-    terms = [
-        [
-            torch.as_tensor(decimation_matrix(n, taps, model.scale, model.phase)).to(x)
-            for n, taps in zip(x.shape[2:], term, strict=True)
-        ]
-        for term in model.psf.separable_terms()
-    ]
-    total = torch.zeros(()).to(x)
-    for y, x_ in terms:
-        for other_y, other_x in terms:
-            total = total + (y * other_y) @ x @ (x_ * other_x).T
-    return total
+        return max(1.0, float((model.spatial(model.spatial_adjoint(low)) / model.spatial_squared(flat)).max()))
 
 
 def chebyshev(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hsfuse.errors import ModelError
 from hsfuse.fusers.problem import mix
-from hsfuse.physics import ObservationModel, decimation_matrix
+from hsfuse.physics import ObservationModel
 
 #: Alternations between the inputs and the values that a reflectance can have, and how far beyond each step goes.
 ROUNDS, RELAXATION = 8, 1.9
@@ -24,8 +24,7 @@ class ExactFit:
 
     def __init__(self, model: ObservationModel) -> None:
         self.model = model
-        self._terms = model.psf.separable_terms()
-        if len(self._terms) != 1:
+        if len(model.psf.separable_terms()) != 1:
             raise ModelError("the PSF isn't separable, and these weights need one that is, such as a Gaussian")
         inverse = torch.linalg.pinv(model.srf.double())
         self._inverse = inverse.float()
@@ -63,8 +62,7 @@ class ExactFit:
     def _lift(self, axis: int, n: int, like: Tensor) -> Tensor:
         key = (axis, n, like.dtype, like.device)
         if key not in self._lifts:
-            s = self.model.scale
-            matrix = decimation_matrix(n * s, self._terms[0][axis], s, self.model.phase)
+            matrix = self.model.leading_matrix(axis, n * self.model.scale)
             with torch.inference_mode(False):
                 self._lifts[key] = torch.as_tensor(np.linalg.pinv(matrix)).float().to(like)
         return self._lifts[key]

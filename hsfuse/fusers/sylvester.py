@@ -24,7 +24,7 @@ from torch import Tensor
 from hsfuse.fusers import Requirements, TrainingScene
 from hsfuse.fusers.problem import FusionProblem, conjugate_gradients, fit_problem, mix
 from hsfuse.fusers.samples import AffineMap, fit_affine, lr_pairs
-from hsfuse.physics import ObservationModel, decimation_matrix
+from hsfuse.physics import ObservationModel
 
 #: Smallest prior variance, relative to the largest: the prior never forbids a direction.
 LEAST_PRIOR = 1e-6
@@ -120,9 +120,7 @@ class SylvesterSolver:
         """Squared singular values (n / s,) and right singular vectors (n, n / s) of one axis' matrix."""
         key = (axis, rhs.shape[2 + axis], rhs.dtype, rhs.device)
         if key not in self._axes:
-            model = self.problem.model
-            taps = model.psf.separable_terms()[0][axis]
-            matrix = torch.as_tensor(decimation_matrix(rhs.shape[2 + axis], taps, model.scale, model.phase))
+            matrix = torch.as_tensor(self.problem.model.leading_matrix(axis, rhs.shape[2 + axis]))
             _, d, vt = torch.linalg.svd(matrix, full_matrices=False)
             self._axes[key] = (d.square().to(rhs), vt.T.to(rhs))
         return self._axes[key]

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from hsfuse.errors import GridError
 from hsfuse.grid import GRID_TOLERANCE_PX, IDENTITY, Alignment, Grid, align, nests
 from hsfuse.io import CubeReader
+from hsfuse.optics import widths_and_turn
 from hsfuse.warp.kernel import Floats, resampling_variance
 from hsfuse.warp.mapping import PixelMap, beside, renamed
 from hsfuse.warp.overlap import overlap
@@ -116,10 +117,7 @@ class Nesting:
 
     def psf_widths(self, sigma: float) -> tuple[float, float, float]:
         """Widths (y, x) in MSI pixels and turn in degrees, as `elliptic_psf` takes them, of the PSF of `psf_sigma`."""
-        variance, axes = np.linalg.eigh(self.psf_covariance(sigma / self.real_ratio))
-        x = int(np.argmax(np.abs(axes[1])))  # the axis that lies nearer to the rows
-        turn = degrees(atan2(axes[0, x], axes[1, x]))
-        return sqrt(variance[1 - x]), sqrt(variance[x]), (turn + 90) % 180 - 90
+        return widths_and_turn(self.psf_covariance(sigma / self.real_ratio))
 
 
 def nest(hsi: Grid, msi: Grid, motion: Affine = IDENTITY) -> Nesting:
