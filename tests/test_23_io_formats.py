@@ -80,6 +80,10 @@ def test_gdal_and_zarr_itself_read_a_zarr_group(tmp_path):
         assert ds.crs == GRID.crs
         assert ds.transform.almost_equals(GRID.transform, 1e-6)
         np.testing.assert_array_equal(ds.read(2)[mask], data[1][mask])
+        told = ds.tags()
+    assert told["wavelength_units"] == "nm"
+    found = [float(nm) for nm in told["wavelength"].strip("{}[]").split(",")]
+    np.testing.assert_allclose(found, SPECTRUM.wavelengths_nm, rtol=1e-6)
 
 
 def test_only_a_zarr_group_is_replaced_and_only_when_asked(tmp_path):

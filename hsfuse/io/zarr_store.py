@@ -98,6 +98,8 @@ def _array_attributes(product: Product) -> dict[str, Any]:
     }
     if product.spectrum.names is not None:
         attributes["band_names"] = list(product.spectrum.names)
+    if product.spectrum.wavelengths_nm is not None:  # once more where GDAL shows it: it doesn't read coordinates
+        attributes |= {"wavelength": [float(nm) for nm in product.spectrum.wavelengths_nm], "wavelength_units": "nm"}
     if own_quantity(product.tags) == "reflectance":
         attributes["units"] = "1"
     if product.grid.crs is not None:
