@@ -88,11 +88,11 @@ def blended(scene):
 
 
 def test_where_members_are_not_apart_the_blend_is_their_mean(scene, blended):
-    """They are the three methods' own; without a covariance there is nothing that the images could correct."""
+    """They are the four methods' own; without a covariance there is nothing that the images could correct."""
     _, observed, _ = scene
     blend, members = blended
     inputs = (observed.lrhsi, observed.msi)
-    for own, member in zip(members, (blend.glp, blend.conic, blend.unmixed), strict=True):
+    for own, member in zip(members, (blend.glp, blend.conic, blend.unmixed, blend.guided), strict=True):
         torch.testing.assert_close(own, member.coefficients(*inputs))
     certain = copy(blend)
     certain.agreement = replace(blend.agreement, covariance=torch.zeros_like(blend.agreement.covariance))

@@ -14,7 +14,6 @@ from hsfuse.fusers import Fuser, Requirements, TrainingScene, make_fuser
 from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, mean_over_turns
 from hsfuse.fusers.card import ModelCard, load_net
 from hsfuse.fusers.exactfit import ROUNDS, ExactFit, most_possible
-from hsfuse.fusers.guided import Guided
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel
 from hsfuse.resources import data_folder
@@ -56,8 +55,8 @@ class Banded:
         self.net = net.to(device)
         self.exact = ExactFit(model)
         self.most = most_possible(scene.lrhsi, scene.msi)
-        self.base = method(self.card.base).fit(scene, model)
-        self.opinions = [method(name).fit(scene, model) for name in opinion_names(self.card)]
+        self.base = make_fuser(self.card.base).fit(scene, model)
+        self.opinions = [make_fuser(name).fit(scene, model) for name in opinion_names(self.card)]
         return self
 
     @torch.no_grad()
@@ -73,11 +72,6 @@ class Banded:
         """What was corrected by which weights."""
         weights = f"{self.card.name} ({self.card.steps} steps)"
         return {**self.base.describe(), "method": self.name, "base": self.card.base, "weights": weights}
-
-
-def method(name: str) -> Fuser:
-    """A new method by name, with the one among them that serves as an opinion only."""
-    return Guided() if name == Guided.name else make_fuser(name)
 
 
 def opinion_names(card: ModelCard) -> tuple[str, ...]:

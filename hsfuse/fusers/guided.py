@@ -1,36 +1,41 @@
 """Edge-aware local regression: what the MSI fails to explain is taken from LR pixels nearby that look the same.
 
-    a_hr = f(Y) + b g(v),    f quadratic over the scene,    b brightness
+    a_hr = f(Y) + b g(v),    f over the whole scene,    b brightness
 
-f is a ridge regression of the LRHSI on the MSI's bands and their products. What it leaves of an LR pixel, per
-brightness, is regressed for every HR pixel on the chroma v = Y / b of the LR pixels around it, weighted by distance and
-by likeness of chroma and brightness: moving least squares (Lancaster, Salkauskas 1981) with the weights of the joint
-bilateral filter (Kopf, Cohen, Lischinski, Uyttendaele 2007, "Joint bilateral upsampling"), so that a material's own
-spectrum ends at its edge. The chroma of a single band tells nothing apart: there, what is left then is interpolated.
+f is a ridge regression of the LRHSI on the MSI's bands and on their products over b: like a spectrum it grows in
+proportion to brightness, so that pixels brighter than any LR pixel aren't extrapolated by squares (sun glint came out
+ten decibels worse). What it leaves of an LR pixel, per brightness, is regressed for every HR pixel on the chroma v = Y
+/ b of the LR pixels around it, weighted by distance and by likeness of chroma and brightness: moving least squares
+(Lancaster, Salkauskas 1981) with the weights of the joint bilateral filter (Kopf, Cohen, Lischinski, Uyttendaele 2007,
+"Joint bilateral upsampling"), so that a material's own spectrum ends at its edge. The chroma of a single band tells
+nothing apart: there, what is left then is interpolated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from hsfuse.fusers import Requirements, TrainingScene
-from hsfuse.fusers.samples import DARK, fit_affine, lr_pairs, with_products
+from hsfuse.fusers.denoise import denoise
+from hsfuse.fusers.problem import msi_noise
+from hsfuse.fusers.samples import DARK, AffineMap, fit_affine, lr_pairs, with_products
 from hsfuse.physics import ObservationModel
 
-#: Ridge of the quadratic regression, relative to its features' variance, and of the local one, to LIKENESS squared.
-QUADRATIC_RIDGE, LOCAL_RIDGE = 1e-4, 0.3
+#: Ridge of the scene's regression, relative to its features' variance, and of the local one, to LIKENESS squared.
+RIDGE, LOCAL_RIDGE = 5e-4, 0.3
 #: Distance in LR pixels, and difference in chroma, at which a neighbour counts for 0.6.
-NEARNESS, LIKENESS = 1.25, 0.05
+NEARNESS, LIKENESS = 0.65, 0.03
 #: A difference in the logarithm of brightness counts this much of one in chroma.
-BRIGHTNESS_SHARE = 0.3
+BRIGHTNESS_SHARE = 0.5
 #: LR pixels to each side that are looked at; weight of those that look quite unlike.
 REACH, LEAST_WEIGHT = 2, 1e-6
 #: Share of the scene's mean brightness that is added to every pixel's.
-DARKNESS = 0.02
+DARKNESS = 0.15
 
 
 class Guided:
@@ -42,18 +47,21 @@ class Guided:
 
     @torch.no_grad()
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
-        """The quadratic regression, and what counts as dark."""
-        self.model = model
+        """Measure the MSI's noise and what counts as dark, then the scene's regression on the denoised MSI."""
+        self.model, self.noise = model, msi_noise(scene).float()
+        scene = replace(scene, msi=denoise(scene.msi, self.noise))
         pairs = lr_pairs(scene, model)
-        self.spread = pairs.msi.std(1).clamp_min(1e-6).float()
         self.dark = max(DARKNESS * float(pairs.msi.abs().mean()), DARK)
-        features = with_products(pairs.msi[None, :, :, None] / self.spread[:, None, None])
-        self.everywhere = fit_affine(features[0, :, :, 0], pairs.lrhsi, ridge=QUADRATIC_RIDGE)
+        features = self._features(pairs.msi[None, :, :, None])[0, :, :, 0]
+        spread = features.std(1, keepdim=True).clamp_min(1e-6)
+        scaled = fit_affine(features / spread, pairs.lrhsi, ridge=RIDGE)
+        self.everywhere = AffineMap(scaled.weight / spread[:, 0], scaled.offset)
         return self
 
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
+        msi = denoise(msi, self.noise)
         low = self.model.spatial(msi)
         sharp = self._sharp(msi)
         left = (lrhsi - self.model.spatial(sharp)) / self._brightness(low)
@@ -63,9 +71,13 @@ class Guided:
         return fused
 
     def _sharp(self, msi: Tensor) -> Tensor:
-        weight, offset = self.everywhere.weight.to(msi), self.everywhere.offset.to(msi)
-        features = with_products(msi / self.spread.to(msi)[:, None, None])
-        return torch.einsum("qp,bphw->bqhw", weight, features) + offset[:, None, None]
+        return self.everywhere(self._features(msi))
+
+    def _features(self, msi: Tensor) -> Tensor:
+        """The MSI's bands, and their products over brightness: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
+        b = self._brightness(msi)
+        products = with_products(msi / b.sqrt())[:, msi.shape[1] :]
+        return torch.cat([msi, products], 1)
 
     def _brightness(self, msi: Tensor) -> Tensor:
         return msi.mean(1, keepdim=True).clamp_min(0) + self.dark

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsfuse.errors import SettingError
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.banded import method as make_method
+from hsfuse.fusers import TrainingScene, make_fuser
 from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, measure_frame, mirror_shift
 from hsfuse.fusers.exactfit import ExactFit
 from hsfuse.nets.srlf import Observation
@@ -131,7 +130,7 @@ class BandSource(FixedSensors):
 
     def estimate(self, method: str, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The method's result on a whole scene, moved to fit both inputs; kept in the cache."""
-        fuser = make_method(method)
+        fuser = make_fuser(method)
 
         @torch.no_grad()
         def result() -> Tensor:
