@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.errors import ModelError
-from hsfuse.fusers import Fuser, Requirements, TrainingScene, make_fuser
+from hsfuse.fusers import Requirements, TrainingScene, make_fuser
 from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, mean_over_turns
 from hsfuse.fusers.card import ModelCard, load_net
 from hsfuse.fusers.exactfit import ROUNDS, ExactFit, most_possible
