@@ -235,7 +235,7 @@ def test_too_small_a_scene_keeps_the_base(lr_shape, weights):
 def test_weights_for_any_sensor_do_little_harm_to_a_scene_that_is_too_small_to_train_on():
     scene = memory_scene((8, 8), s=3)
     fuser = SRLFFuser(adapt=replace(FAST, consistency_step=False)).fit(scene.training, scene.model)
-    assert fuser.describe()["adaptation"].endswith("50% of what the weights would add is used")
+    assert fuser.describe()["adaptation"].endswith("25% of what the weights would add is used")
     base = make_fuser(DEFAULT_BASE).fit(scene.training, scene.model)
     fused, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, base))
     assert (fused - plain).square().mean().sqrt() > 1e-4

@@ -154,7 +154,7 @@ def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("lr_shape", [(8, 8), (4, 16)])
-def test_half_of_what_weights_for_any_sensor_add_is_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
+def test_the_usual_share_of_what_weights_for_any_sensor_add_is_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
     scene = memory_scene(lr_shape, s=3)
     net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
     path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
@@ -168,7 +168,7 @@ def test_half_of_what_weights_for_any_sensor_add_is_used_where_the_scene_cannot_
     torch.testing.assert_close(fused - base, (twice - base) / 2, rtol=1e-3, atol=1e-5)
     fuser.share = torch.ones_like(fuser.share)
     whole = fuser.predict(scene.lrhsi, scene.msi)
-    torch.testing.assert_close(fused - base, fuser.start.amount / 2 * (whole - base), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(fused - base, fuser.start.amount * (whole - base), rtol=1e-3, atol=1e-5)
 
 
 def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):

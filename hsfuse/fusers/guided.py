@@ -86,11 +86,13 @@ class Guided:
         """Regression of `left` (B, C, h, w) on chroma around every HR pixel, read at its own chroma: (B, C, H, W)."""
         chroma, brightness = msi / self._brightness(msi), self._brightness(msi).log()
         known = torch.cat([low / self._brightness(low), self._brightness(low).log(), left], 1)
-        c, total = msi.shape[1], torch.zeros(()).to(msi)
+        c = msi.shape[1]
+        total = msi.new_zeros(len(msi), c + 1, 1 + c + left.shape[1], *msi.shape[2:])  # moments
         for weight, near in self._neighbours(known, chroma, brightness):
             apart, value = near[:, :c] - chroma, near[:, c + 1 :]
             terms = torch.cat([torch.ones_like(weight), apart, value], 1)
-            total = total + weight[:, None] * terms[:, : c + 1, None] * terms[:, None]  # moments (B, c + 1, c + 1 + C)
+            for row in range(c + 1):  # one at a time: all at once take twice the memory
+                total[:, row] += weight * terms[:, row : row + 1] * terms
         mean = total[:, 0] / total[:, :1, 0]
         moments = total[:, 1:, 1:] / total[:, :1, :1] - mean[:, 1 : c + 1, None] * mean[:, None, 1:]
         moments = moments.permute(0, 3, 4, 1, 2)

@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 #: Held-out error below which, relative to the base's, a network without a prior is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
-#: Share of the usual correction that is used where no held-out block can judge it.
-UNJUDGED = 0.5
 #: The base that does best in the scene's own reduced-resolution test.
 AUTO = "auto"
 #: Methods that the network can correct; weights for any sensor work on axes of their own.
@@ -135,11 +133,12 @@ class SRLFFuser:
         }
 
     def _do_without_judge(self, run: Adaptation) -> None:
-        """Half of what weights for any sensor would add; those of a scene may be another's and aren't used."""
+        """The usual share of what weights for any sensor would add; a scene's own may be another's and are not used."""
         used = self.card is not None and self.card.kind == "any-sensor"
-        self.share = torch.full_like(self.frame.unit, run.start.amount * UNJUDGED if used else 0.0)
+        amount = run.start.amount if used else 0.0
+        self.share = torch.full_like(self.frame.unit, amount)
         run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
-            f"{UNJUDGED:.0%} of what the weights would add is used"
+            f"{amount:.0%} of what the weights would add is used"
             if used
             else f"the base {self.base_name} is the result"
         )
