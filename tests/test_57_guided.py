@@ -6,6 +6,7 @@ import torch
 from conftest import mixture
 
 from hsfuse.fusers import TrainingScene, make_fuser
+from hsfuse.fusers.blend import GuidedAxes
 from hsfuse.fusers.guided import Guided
 from hsfuse.physics import ObservationModel, gaussian_psf
 
@@ -64,6 +65,15 @@ def test_materials_end_at_their_edges(phase):
         for name, method in (("guided", Guided()), ("interpolated", make_fuser("glp-reg")))
     }
     assert errors["guided"] < 0.6 * errors["interpolated"]
+
+
+def test_in_a_subspace_that_holds_the_spectra_it_gives_the_same():
+    truth, sensors = patchwork(materials=5), model()
+    lrhsi, msi = sensors(truth)
+    scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+    axes = GuidedAxes().fit(scene, sensors)
+    inside = axes.subspace.unproject(axes.coefficients(lrhsi, msi))
+    torch.testing.assert_close(inside, fused(truth, sensors), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
