@@ -23,7 +23,7 @@ from torch import Tensor
 from hsfuse.fusers import Requirements, TrainingScene
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.problem import msi_noise
-from hsfuse.fusers.samples import DARK, AffineMap, fit_affine, lr_pairs, with_products
+from hsfuse.fusers.samples import DARK, AffineMap, fit_affine, lr_pairs, products
 from hsfuse.physics import ObservationModel
 
 #: Ridge of the scene's regression, relative to its features' variance, and of the local one, to LIKENESS squared.
@@ -75,9 +75,7 @@ class Guided:
 
     def _features(self, msi: Tensor) -> Tensor:
         """The MSI's bands, and their products over brightness: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
-        b = self._brightness(msi)
-        products = with_products(msi / b.sqrt())[:, msi.shape[1] :]
-        return torch.cat([msi, products], 1)
+        return torch.cat([msi, products(msi / self._brightness(msi).sqrt())], 1)
 
     def _brightness(self, msi: Tensor) -> Tensor:
         return msi.mean(1, keepdim=True).clamp_min(0) + self.dark

@@ -40,10 +40,15 @@ def lr_pairs(scene: TrainingScene, model: ObservationModel) -> Pairs:
     return Pairs(*paired_spectra(scene.lrhsi, scene.msi, scene.mask, model))
 
 
-def with_products(y: Tensor) -> Tensor:
-    """Append all products of two bands: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
+def products(y: Tensor) -> Tensor:
+    """All products of two bands: (B, c, H, W) -> (B, c (c + 1) / 2, H, W)."""
     first, second = torch.triu_indices(y.shape[1], y.shape[1], device=y.device)
-    return torch.cat([y, y[:, first] * y[:, second]], 1)
+    return y[:, first] * y[:, second]
+
+
+def with_products(y: Tensor) -> Tensor:
+    """The bands and all their products: (B, c, H, W) -> (B, c + c (c + 1) / 2, H, W)."""
+    return torch.cat([y, products(y)], 1)
 
 
 @dataclass(frozen=True)
