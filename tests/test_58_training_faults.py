@@ -251,7 +251,7 @@ def test_a_cut_or_missing_file_of_the_cache_is_made_again(tmp_path):
 
     first = estimate()
     files = sorted((tmp_path / "cache").iterdir())
-    assert [path.suffix for path in files] == [".npy"] * 2
+    assert [path.suffix for path in files] == [".safetensors"] * 2
     whole = [path.read_bytes() for path in files]
     files[0].write_bytes(whole[0][:200])
     files[1].write_bytes(b"")
@@ -260,14 +260,14 @@ def test_a_cut_or_missing_file_of_the_cache_is_made_again(tmp_path):
 
 
 def test_an_estimate_whose_writing_fails_leaves_no_file(tmp_path, monkeypatch):
-    def full(file, array):
-        file.write(b"half")
+    def full(tensors, file):
+        file.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(kept, "save_file", full)
     with pytest.raises(OSError, match="no space"):
-        kept.kept(tmp_path / "a.npy", lambda: torch.zeros(2))
-    assert not (tmp_path / "a.npy").exists()
+        kept.kept(tmp_path / "a.safetensors", lambda: {"fused": torch.zeros(2)})
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_estimates_are_told_apart_by_version_and_settings(monkeypatch):

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import hsfuse.model_zoo
 from hsfuse.cli import main
 from hsfuse.fusers.card import ModelCard, save_checkpoint
+from hsfuse.fusers.conditioning import KNOWN_BASE
 from hsfuse.model_zoo import find_weights
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
@@ -28,9 +29,9 @@ def run(*arguments):
 
 
 def test_weights_are_found_by_their_card(collection):
-    assert find_weights(4, 8, "glp-ens") == collection / "any-x4.safetensors"
-    assert find_weights(3, 8, "glp-ens") is None
-    assert find_weights(4, 16, "glp-ens") is None
+    assert find_weights(4, 8, KNOWN_BASE) == collection / "any-x4.safetensors"
+    assert find_weights(3, 8, KNOWN_BASE) is None
+    assert find_weights(4, 16, KNOWN_BASE) is None
     assert find_weights(4, 8, "bicubic") is None
 
 
@@ -54,7 +55,7 @@ def test_train_writes_weights_and_tells_what_is_missing(tmp_path):
     nm = np.linspace(400, 1000, 20)
     np.savez(tmp_path / "a.npz", cube=rng.random((20, 16, 16)).astype(np.float32), wavelengths_nm=nm)
     (tmp_path / "c.toml").write_text(
-        'name = "t"\n[net]\nscale = 2\nchannels = 4\nstages = 1\nexpand = 1\n[data]\ntrain = [["*.npz", 1.0]]\n'
+        'name = "t"\n[net]\nscale = 2\nchannels = 16\nstages = 1\nexpand = 1\n[data]\ntrain = [["*.npz", 1.0]]\n'
         "[draws]\nsize = 16\nwindow = 8\n[optimiser]\nsteps = 1\nbatch = 1\n"
     )
     done = run("train", tmp_path / "c.toml", "--data", tmp_path, "-o", tmp_path / "t.safetensors", "--device", "cpu")

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from hsfuse.fusers.rehearsal import Pair, Rehearsal
-from hsfuse.fusers.trust import DARK, Errors, Prior
+from hsfuse.fusers.trust import DARK, UNCHANGED, Errors
 from hsfuse.nets.srlf import SRLFNet
 
 #: Side in HR pixels of the crops on which full-resolution consistency is asked for.
@@ -29,20 +29,24 @@ CROP = 48
 DECAY = 0.95
 
 
+#: Budget by default.
+STEPS, MINUTES = 300, 3.0
+
+
 @dataclass(frozen=True)
 class AdaptSettings:
-    """Budget and optimiser; what is None suits the start (`FROM_SCRATCH` or `FROM_WEIGHTS`).
+    """Budget and optimiser: `steps` and `minutes` at most (0: no adaptation; None: as many as usual).
 
-    `steps` and `minutes` at most (0: no adaptation), `patience` checks without progress on held-out cells; `angle` and
-    `consistency` are weights in the loss. `consistency_step`: whether results are brought back to both inputs.
+    It ends after `patience` checks without progress on held-out cells. `angle` and `consistency` are weights in the
+    loss. `consistency_step`: whether results are brought back to both inputs.
     """
 
     steps: int | None = None
     minutes: float | None = None
-    check_every: int | None = None
+    check_every: int = 20
     patience: int = 5
-    learning_rate: float | None = None
-    consistency: float | None = None
+    learning_rate: float = 2e-3
+    consistency: float = 0.3
     angle: float = 0.5
     consistency_step: bool = True
     seed: int = 0
@@ -51,41 +55,6 @@ class AdaptSettings:
     def wanted(self) -> bool:
         """Whether there is to be any adaptation."""
         return self.steps != 0 and self.minutes != 0
-
-
-@dataclass(frozen=True)
-class Start:
-    """Defaults of a start, and the prior of what its correction is worth; None: nothing until the scene bears it out.
-
-    By default there is at most one step for `pixels_per_step` training pixels: trained weights have learned most
-    already, and a small scene is soon known by heart. The result lies `way` of the way from the first weights to the
-    adapted ones: reduced resolution isn't quite what the weights will meet (Wortsman et al. 2022, "Robust fine-tuning
-    of zero-shot models", CVPR).
-    """
-
-    steps: int
-    minutes: float
-    check_every: int
-    learning_rate: float
-    consistency: float
-    pixels_per_step: int = 0
-    way: float = 1.0
-    prior: Prior | None = None
-
-    @property
-    def amount(self) -> float:
-        """The share of the correction that is added in training."""
-        return 1.0 if self.prior is None else self.prior.mean
-
-    def budget(self, settings: AdaptSettings, pixels: int) -> int:
-        """Steps at most on a scene with so many training pixels."""
-        if settings.steps is not None:
-            return settings.steps
-        return min(self.steps, pixels // self.pixels_per_step) if self.pixels_per_step else self.steps
-
-
-FROM_SCRATCH = Start(300, 3.0, 20, 2e-3, 0.3)
-FROM_WEIGHTS = Start(160, 2.0, 10, 1e-3, 0.0, 6, 0.75, Prior(1.0, 0.25))
 
 
 @dataclass
@@ -118,25 +87,22 @@ class AdaptationLog:
 
 
 class Adaptation:
-    """One run on one scene; `run` returns the network whose held-out error was smallest."""
+    """One run on one scene; `run` returns the network whose held-out error was smallest.
 
-    def __init__(self, rehearsal: Rehearsal, settings: AdaptSettings, start: Start = FROM_SCRATCH) -> None:
-        def chosen(name: str) -> float:
-            own = getattr(settings, name)
-            return float(getattr(start, name) if own is None else own)
+    `before`: the errors of what it corrects, relative to the base's.
+    """
 
-        self.rehearsal, self.settings, self.start = rehearsal, settings, start
-        self.steps = start.budget(settings, int(rehearsal.train_mask.sum()))
-        self.minutes, self.check_every = chosen("minutes"), int(chosen("check_every"))
-        self.learning_rate, self.consistency_weight = chosen("learning_rate"), chosen("consistency")
+    def __init__(self, rehearsal: Rehearsal, settings: AdaptSettings, before: Errors = UNCHANGED) -> None:
+        self.rehearsal, self.settings, self.before = rehearsal, settings, before
+        self.steps = STEPS if settings.steps is None else settings.steps
+        self.minutes = MINUTES if settings.minutes is None else settings.minutes
         frame = rehearsal.frame
         self.scale_of_error = (frame.step * frame.unit).max()
         self.log = AdaptationLog()
 
     def fused(self, net: SRLFNet, pair: Pair) -> Tensor:
-        """Coefficients a of a pair, as far as the correction is expected to be worth having."""
-        start = pair.start * self.rehearsal.unit
-        return start + self.start.amount * self.rehearsal.correction(net, pair)
+        """Coefficients a of a pair."""
+        return pair.base * self.rehearsal.unit + self.rehearsal.correction(net, pair)
 
     def supervised(self, net: SRLFNet, pair: Pair) -> Tensor:
         """Mean error over the usable pixels: absolute, in units of the base's largest, and `angle` times the angle."""
@@ -163,7 +129,7 @@ class Adaptation:
     def _angle_scale(self) -> Tensor:
         """What makes the base's angle as large as its absolute error."""
         pair = replace(self.rehearsal.low, mask=self.rehearsal.train_mask)
-        absolute, angle = self._losses(pair.start * self.rehearsal.unit, pair)
+        absolute, angle = self._losses(pair.base * self.rehearsal.unit, pair)
         return absolute / angle.clamp_min(1e-12)
 
     def consistency(self, net: SRLFNet, row: int, col: int, block: int, turn: int) -> Tensor:
@@ -184,7 +150,7 @@ class Adaptation:
 
     def run(self, net: SRLFNet) -> SRLFNet:
         """Train `net` in place within the budget; returns the averaged weights with the smallest held-out error."""
-        start, first, best = time.monotonic(), deepcopy(net), deepcopy(net)
+        start, best = time.monotonic(), deepcopy(net)
         least, stale = self._check(net, 0, float("nan")), 0
         for step, loss, averaged in self._train(net, start):
             error, stale = self._check(averaged, step, loss), stale + 1
@@ -193,9 +159,6 @@ class Adaptation:
             if stale >= self.settings.patience:
                 break
         self.log.seconds = time.monotonic() - start
-        with torch.no_grad():
-            for adapted, before in zip(best.parameters(), first.parameters(), strict=True):
-                adapted.lerp_(before, 1 - self.start.way)
         return best.eval()
 
     def _check(self, net: SRLFNet, step: int, loss: float) -> float:
@@ -210,21 +173,23 @@ class Adaptation:
     def errors(self, net: SRLFNet) -> Errors:
         """Errors on the held-out cells, relative to the base's."""
         rehearsal = self.rehearsal
-        return rehearsal.judge.errors(self.start.amount * rehearsal.held_out(rehearsal.corrections(net)))
+        return rehearsal.judge.errors(rehearsal.held_out(rehearsal.corrections(net))).times(self.before)
 
     def _train(self, net: SRLFNet, start: float) -> Iterator[tuple[int, float, SRLFNet]]:
         """Optimise; yields (step, mean loss, averaged network) at each check until the budget is spent."""
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
-        optimiser = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        optimiser = torch.optim.AdamW(net.parameters(), lr=self.settings.learning_rate, weight_decay=1e-4)
         random, losses = torch.Generator().manual_seed(self.settings.seed), []
         warmup = min(20.0, self.steps / 4 + 1)
         for step in tqdm(range(1, self.steps + 1), desc="adapting", unit="step", disable=None, leave=False):
             spent = (time.monotonic() - start) / 60 / max(self.minutes, 1e-9)
             for group in optimiser.param_groups:  # by steps alone: a seed gives the same weights on a busy machine
-                group["lr"] = self.learning_rate * min(step / warmup, 1.0) * max(1.05 - step / self.steps, 0.05)
+                group["lr"] = (
+                    self.settings.learning_rate * min(step / warmup, 1.0) * max(1.05 - step / self.steps, 0.05)
+                )
             losses.append(self._step(net, optimiser, random))
             average.update_parameters(net)
-            if step % self.check_every == 0 or step == self.steps or spent >= 1:
+            if step % self.settings.check_every == 0 or step == self.steps or spent >= 1:
                 yield step, sum(losses) / len(losses), cast(SRLFNet, average.module)
                 losses.clear()
             if spent >= 1:
@@ -238,10 +203,10 @@ class Adaptation:
         pairs, model = self.rehearsal.draws, self.rehearsal.frame.model
         block, turn = draw(len(self.rehearsal.scene.lrhsi)), draw(8 if model.symmetric else 1)
         loss = self.supervised(net, pairs[draw(len(pairs))].block(block, turn))
-        if self.consistency_weight and draw(2):
+        if self.settings.consistency and draw(2):
             sizes = zip(self.rehearsal.scene.msi.shape[2:], self._crop(), strict=True)
             row, col = (draw((n - m) // model.scale + 1) * model.scale for n, m in sizes)
-            loss = loss + self.consistency_weight * self.consistency(net, row, col, block, turn)
+            loss = loss + self.settings.consistency * self.consistency(net, row, col, block, turn)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

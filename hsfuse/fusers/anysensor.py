@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from hsfuse.errors import ModelError
-from hsfuse.fusers import Requirements, TrainingScene
+from hsfuse.fusers import Requirements, TrainingScene, compose
 from hsfuse.fusers.card import ModelCard, load_net
 from hsfuse.fusers.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame, guides
 from hsfuse.fusers.frame import TOO_NARROW, reducible
-from hsfuse.fusers.trust import prior_of
+from hsfuse.fusers.regression import DIMENSION
 from hsfuse.model_zoo import find_weights
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.physics import ObservationModel
+from hsfuse.subspace import SpectralSubspace
 
 log = logging.getLogger(__name__)
 
-BASE = "blend"
-DIMENSION = 16
+#: Share of what the network would add that is used: on scenes unlike those of its training the whole is too much.
+SHARE = 0.5
 
 
 def weights_for(scale: int) -> Path:
@@ -41,34 +42,45 @@ class AnySensor:
     frame: ConditionedFrame
     net: SRLFNet
     card: ModelCard
+    subspace: SpectralSubspace
 
-    def __init__(self, weights: Path | None = None) -> None:
-        self.weights = weights
+    def __init__(self, weights: Path | None = None, turns: int = 1) -> None:
+        self.weights, self.turns = weights, turns
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
         """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
         path = self.weights or weights_for(model.scale)
         self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
-        self.frame = conditioned_frame(scene, model, self.card.config.channels, base=BASE)
-        have, want = self.frame.subspace.dimension, self.card.config.channels
+        self.frame = conditioned_frame(scene, model)
+        self.subspace = self.frame.subspace
+        have, want = self.subspace.dimension, self.card.config.channels
         if have != want or self.card.scale != model.scale:
             raise ModelError(
                 f"the weights {self.card.name!r} are for ratio {self.card.scale} and {want} subspace dimensions, the "
                 f"scene has ratio {model.scale} and {have} (fewer bands or pixels give fewer)"
             )
         if not reducible(scene, model.scale):
-            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.scale, BASE)
+            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.scale, KNOWN_BASE)
+        self.turns = self.turns if model.symmetric else 1
         self.net = net.to(scene.lrhsi.device)
         return self
 
     @torch.no_grad()
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients (B, K, H, W)."""
+        seen, frame = self.frame.see(lrhsi, msi), self.frame
+        step = SHARE * frame.step[:, None, None]
+        return self.net.ensemble(seen.base, seen.obs, step, self.turns) * frame.unit[:, None, None]
+
+    def outside_low(self, lrhsi: Tensor) -> Tensor:
+        """What is added outside the subspace, before interpolation: (B, C, h, w)."""
+        return self.frame.blend.outside_low(lrhsi)
+
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        seen = self.frame.see(lrhsi, msi)
-        step = prior_of(BASE).mean * self.frame.step[:, None, None]
-        return self.frame.finish(seen.start + self.net(seen.base, seen.obs, step) - seen.base, seen)
+        return compose(self.subspace, self.frame.base.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))
 
     def describe(self) -> dict[str, str]:
         """The weights, and what the frame estimated."""
         weights = f"{self.card.name} ({self.card.steps} steps)"
-        return {**self.frame.base.describe(), "method": self.name, "base": BASE, "weights": weights}
+        return {**self.frame.base.describe(), "method": self.name, "base": KNOWN_BASE, "weights": weights}

@@ -17,7 +17,7 @@ resolution often isn't the one that is best at full resolution. Weights by the m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -131,6 +131,18 @@ class GuidedAxes(Guided):
         return self.predict(self.subspace.project(lrhsi), msi)
 
 
+@dataclass(frozen=True)
+class Blended:
+    """Coefficients of the result `fused` (B, K, H, W) and of its `members` (members, B, K, H, W).
+
+    `amount` (B, 1, H, W): how large the error is at a pixel relative to the scene's.
+    """
+
+    fused: Tensor
+    members: Tensor
+    amount: Tensor
+
+
 class Blend:
     """Mean of four methods, brought to agree with both images: (B, C, h, w), (B, c, H, W) -> (B, C, H, W)."""
 
@@ -176,10 +188,16 @@ class Blend:
         return (apart * bright).sqrt().clamp(*AMOUNTS).sqrt()
 
     @torch.no_grad()
+    def blended(self, lrhsi: Tensor, msi: Tensor) -> Blended:
+        """The result with what it was made of."""
+        members = self.members(lrhsi, msi)
+        amount = self._amount(members)
+        clean = denoise(msi, self.glp.noise)
+        return Blended(self.agreement(members.mean(0), lrhsi, clean, amount), members, amount)
+
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        members = self.members(lrhsi, msi)
-        return self.agreement(members.mean(0), lrhsi, denoise(msi, self.glp.noise), self._amount(members))
+        return self.blended(lrhsi, msi).fused
 
     def outside_low(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace, before interpolation: (B, C, h, w)."""

@@ -32,7 +32,7 @@ class ModelCard:
     config: SRLFConfig
     scale: int
     phase: str = "any"  # "any", or the phase that it was trained for
-    base: str = "glp-ens"
+    base: str = "blend"
     kind: str = "any-sensor"  # "any-sensor", "scene" (one scene's subspace) or "bands" (no subspace, fixed bands)
     psf_sigma: tuple[float, float] = (0.0, 0.0)  # range in HR pixels seen in training, relative to the scale
     trained_on: str = ""

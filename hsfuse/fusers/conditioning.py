@@ -3,23 +3,27 @@
 The base's error is far from equal in all directions of the subspace: what the MSI sees is all but known, the rest
 isn't, and which is which depends on sensor and scene. `aligned` turns the subspace's axes to the principal axes of the
 error at reduced resolution, most uncertain first, so that a correction of channel k goes as far as that axis is
-uncertain and leaves alone what the MSI has settled. `conditioned` gives the network the two parts that the base is
-made of in units of that error, where noise and missed detail have the same size on every scene, and says how noisy the
-scene is.
+uncertain and leaves alone what the MSI has settled. `conditioned` gives the network the parts that the base is made of
+in units of that error, where noise and missed detail have the same size on every scene, and says how noisy the scene
+is.
+
+The base that such networks correct is `blend`. Trained to correct the regression alone and added to `blend` they were
+worth half as much, and only a quarter of what they added was worth having: the one's errors aren't the other's.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import TrainingScene, make_fuser
+from hsfuse.fusers import TrainingScene
+from hsfuse.fusers.blend import MEMBERS, Blend, Blended
 from hsfuse.fusers.denoise import denoise
 from hsfuse.fusers.frame import SceneFrame, Seen, fit_frame, reduced, reducible
-from hsfuse.fusers.problem import msi_noise
+from hsfuse.fusers.problem import mix, msi_noise
 from hsfuse.fusers.regression import DIMENSION, EnsembleGLP, RegressionGLP
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import ObservationModel
@@ -30,7 +34,7 @@ ROUNDING = 1e-5
 #: Least unit of the base's error, relative to the coefficients: less is rounding, and 0 where the base has no error.
 LEAST_STEP = 1e-7
 #: The method whose errors networks for any sensor learn to correct.
-KNOWN_BASE = "glp-ens"
+KNOWN_BASE = "blend"
 
 
 def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
@@ -69,54 +73,52 @@ def noise_share(base: RegressionGLP) -> float:
 
 def guides(dimension: int) -> int:
     """Guide channels that `conditioned` makes for K coefficients."""
-    return 4 * dimension + 1
+    return 2 * (2 + MEMBERS) * dimension + 2
 
 
-def conditioned(frame: SceneFrame, base: Tensor, observation: Observation) -> Observation:
-    """Observation whose guide (B, 4 K + 1, H, W) holds the MSI's detail and the interpolated LR residual.
+def conditioned(frame: SceneFrame, seen: Seen, regression: Tensor, blended: Blended) -> Observation:
+    """The observation with a guide (B, 12 K + 2, H, W): all that is known of how the blend came to be.
 
-    Both are divided by the frame's step, the base's error, and compressed by asinh: linear below it, logarithmic above.
-    They come once as they are and once times the scene's share of noise, then that share itself: what is to be smoothed
-    in a noisy scene is to be sharpened in a clean one.
+    These are the MSI's detail, the interpolated LR residual, which together are the regression, how far the blend is
+    from that, and its other members from the blend: all divided by the frame's step, the regression's error, and
+    compressed by asinh: linear below it, logarithmic above. They come once as they are and once times the scene's share
+    of noise, then that share itself: what is to be smoothed in a noisy scene is to be sharpened in a clean one. The
+    last channel is how large errors seem to be at a pixel.
     """
-    step, share = frame.step[:, None, None].clamp_min(LEAST_STEP), noise_share(frame.base)
-    detail, model = observation.guide, observation.model
+    unit, step = frame.unit[:, None, None], frame.step[:, None, None].clamp_min(LEAST_STEP)
+    detail, model, share = seen.obs.guide, seen.obs.model, noise_share(frame.base)
     fine = detail - model.upsample(model.spatial(detail))
-    parts = torch.cat([fine / step, (base - detail) / step], 1).asinh()
-    return replace(observation, guide=torch.cat([parts, share * parts, torch.full_like(parts[:, :1], share)], 1))
+    apart = (member / unit - seen.base for member in blended.members[1:])
+    parts = torch.cat([x / step for x in (fine, regression - detail, seen.base - regression, *apart)], 1).asinh()
+    guide = torch.cat([parts, share * parts, torch.full_like(blended.amount, share), blended.amount.log()], 1)
+    return replace(seen.obs, guide=guide)
 
 
+@dataclass(frozen=True)
 class ConditionedFrame(SceneFrame):
-    """Frame on error-aligned axes: the network sees the averaged regression, conditioned, and corrects any method."""
+    """Frame on error-aligned axes: the network sees the blend and what it was made of."""
+
+    blend: Blend = field(kw_only=True)
 
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
         """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
-        seen = look(self, lrhsi, msi)
-        if self.fuser is None:
-            return seen
-        a, outside = self.fused(lrhsi, msi, seen.msi)
-        return replace(seen, start=a / self.unit[:, None, None], outside=outside)
+        clean = msi if self.noise is None else denoise(msi, self.noise)
+        blended = self._turned(self.blend.blended(lrhsi, msi))
+        seen = self.seen(lrhsi, clean, blended.fused, self.blend.outside_low(lrhsi))
+        regression = self.base.coefficients(lrhsi, clean) / self.unit[:, None, None]
+        return replace(seen, obs=conditioned(self, seen, regression, blended))
+
+    def _turned(self, blended: Blended) -> Blended:
+        """On this frame's axes, which span the same subspace."""
+        turn = self.subspace.basis.T @ self.blend.subspace.basis.to(self.subspace.basis)
+        members = torch.einsum("jk,mbkhw->mbjhw", turn, blended.members)
+        return replace(blended, fused=mix(turn, blended.fused), members=members)
 
 
-def conditioned_frame(
-    scene: TrainingScene,
-    model: ObservationModel,
-    dimension: int = DIMENSION,
-    clean: bool = True,
-    base: str | None = None,
-) -> ConditionedFrame:
-    """Frame of a scene on the axes of the known regression's errors; `clean`: the MSI is denoised first.
-
-    `base` names the method that the correction is added to, None: the regression itself.
-    """
-    noise = msi_noise(scene).float() if clean else None
-    used = scene if noise is None else replace(scene, msi=denoise(scene.msi, noise))
-    frame = fit_frame(used, aligned(EnsembleGLP(dimension).fit(used, model), used))
-    fuser = None if base is None else make_fuser(base).fit(scene, model)
-    return ConditionedFrame(**{**vars(frame), "noise": noise, "fuser": fuser})
-
-
-def look(frame: SceneFrame, lrhsi: Tensor, msi: Tensor) -> Seen:
-    """What a network for any sensor is trained on: the regression on the frame's axes, with a conditioned guide."""
-    seen = SceneFrame.see(replace(frame, fuser=None), lrhsi, msi)
-    return replace(seen, obs=conditioned(frame, seen.base, seen.obs))
+def conditioned_frame(scene: TrainingScene, model: ObservationModel) -> ConditionedFrame:
+    """Frame of a scene on the axes of the regression's errors."""
+    noise = msi_noise(scene).float()
+    clean = replace(scene, msi=denoise(scene.msi, noise))
+    frame = fit_frame(clean, aligned(EnsembleGLP(DIMENSION).fit(clean, model), clean))
+    blend = Blend().fit(scene, model)
+    return ConditionedFrame(**{**vars(frame), "noise": noise, "fuser": blend}, blend=blend)

@@ -1,8 +1,7 @@
 """How a scene looks to the network: K normalised coefficients, a training-free base, and the MSI in the same space.
 
 z = E^T x / unit          what the network works on; unit (K,) is the scene's RMS per coefficient
-base                      the training-free fusion that the network starts from, in z
-start                     what its correction is added to, in z: the base, unless the network knows another one
+base                      the fusion that the network starts from and corrects, in z
 guide                     the MSI brought into the subspace by the base's regression, in z: always K channels,
                           so that one set of weights serves every multispectral sensor
 step (K,)                 the base's RMS error per coefficient at reduced resolution, in z: the size of a correction
@@ -31,7 +30,7 @@ INSIDE = 1e-3
 
 @dataclass(frozen=True)
 class Seen:
-    """Base z (B, K, H, W), the network's observation, what its correction is added to, and what lies outside E.
+    """Base z (B, K, H, W), the network's observation, and what lies outside E.
 
     `outside` is (B, C, h, w) and interpolated at the end, or (B, C, H, W) for a method that doesn't work in the
     subspace. `msi` (B, c, H, W) is the MSI without its noise.
@@ -40,7 +39,6 @@ class Seen:
     base: Tensor
     obs: Observation
     outside: Tensor
-    start: Tensor
     msi: Tensor
 
 
@@ -60,8 +58,11 @@ class SceneFrame:
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
         """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
         clean = msi if self.noise is None else denoise(msi, self.noise)
-        a, outside = self.fused(lrhsi, msi, clean)
-        high = outside if outside.shape[-2:] == msi.shape[-2:] else None
+        return self.seen(lrhsi, clean, *self.fused(lrhsi, msi, clean))
+
+    def seen(self, lrhsi: Tensor, clean: Tensor, a: Tensor, outside: Tensor) -> Seen:
+        """What the network sees of a method's coefficients a (B, K, H, W) and what it has outside of them."""
+        high = outside if outside.shape[-2:] == clean.shape[-2:] else None
         in_msi = (
             self.model.upsample(self.base.model.spectral(outside)) if high is None else self.base.model.spectral(high)
         )
@@ -69,7 +70,7 @@ class SceneFrame:
         guide = self.base.regress(clean) / unit
         coefficients = self.subspace.project(lrhsi) / unit
         obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit)
-        return Seen(a / unit, obs, outside, a / unit, clean)
+        return Seen(a / unit, obs, outside, clean)
 
     def fused(self, lrhsi: Tensor, msi: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         """The method's coefficients (B, K, H, W) on this frame's axes, and what it has outside of them (see `Seen`)."""
@@ -85,7 +86,7 @@ class SceneFrame:
 
     def inside(self, lrhsi: Tensor, seen: Seen) -> Tensor:
         """The LRHSI (B, C, h, w) without what a result has outside the subspace."""
-        high = seen.outside.shape[-2:] == seen.start.shape[-2:]
+        high = seen.outside.shape[-2:] == seen.base.shape[-2:]
         return lrhsi - (self.model.spatial(seen.outside) if high else seen.outside)
 
     def finish(self, z: Tensor, seen: Seen) -> Tensor:
@@ -159,14 +160,14 @@ REGRESSIONS: dict[str, type[RegressionGLP]] = {
 }
 
 
-def make_frame(scene: TrainingScene, model: ObservationModel, base: str) -> SceneFrame:
-    """Frame of a scene with the base of that name: a regression, or any other method."""
+def make_frame(scene: TrainingScene, model: ObservationModel, base: str, fuser: Fuser | None = None) -> SceneFrame:
+    """Frame of a scene with the base of that name, a regression or any other method; or with a fitted `fuser`."""
     noise = msi_noise(scene).float()
     clean = replace(scene, msi=denoise(scene.msi, noise))
     frame = replace(fit_frame(clean, REGRESSIONS.get(base, EnsembleGLP)().fit(clean, model)), noise=noise)
-    if base in REGRESSIONS:
+    if fuser is None and base in REGRESSIONS:
         return frame
-    frame = replace(frame, fuser=make_fuser(base).fit(scene, model))
+    frame = replace(frame, fuser=fuser or make_fuser(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
     error = frame.see(low, msi).base * frame.unit[:, None, None] - frame.subspace.project(target)
     return replace(frame, step=rms(error) / frame.unit)

@@ -1,7 +1,12 @@
 """SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace.
 
-Three stages follow the base, each kept as far as the scene's own held-out blocks bear it out: weights for any sensor
-(or none, then the network starts from scratch), adaptation to the scene, and the step back to both inputs.
+Three stages follow the base: weights for any sensor correct it as they have learned elsewhere; adaptation to the scene,
+in which a second network learns what these leave; and the step back to both inputs. The latter two are kept as far as
+the scene's own held-out blocks bear them out.
+
+Weights that themselves go on learning on the scene did worse: they have so much at hand, the members of the blend and
+their differences, that they soon learn what is peculiar to reduced resolution. The second network sees the result and
+the MSI alone.
 """
 
 from __future__ import annotations
@@ -10,29 +15,32 @@ import logging
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from hsfuse.errors import SettingError
 from hsfuse.fusers import METHODS, Requirements, TrainingScene, scene_subspace
-from hsfuse.fusers.adaptation import FROM_SCRATCH, FROM_WEIGHTS, Adaptation, AdaptationLog, AdaptSettings, Stage, Start
+from hsfuse.fusers.adaptation import Adaptation, AdaptationLog, AdaptSettings, Stage
+from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.card import ModelCard, check_card, load_checkpoint, network_of, save_checkpoint
-from hsfuse.fusers.conditioning import KNOWN_BASE, conditioned_frame, guides
+from hsfuse.fusers.conditioning import guides
 from hsfuse.fusers.consistency import Consistency, fit_consistency
 from hsfuse.fusers.frame import TOO_NARROW, SceneFrame, make_frame, reducible
 from hsfuse.fusers.regression import DIMENSION
 from hsfuse.fusers.rehearsal import Rehearsal
 from hsfuse.fusers.selection import choose_base
-from hsfuse.fusers.trust import Errors, prior_of
-from hsfuse.fusers.weights import card_of_scene, fitting_weights
+from hsfuse.fusers.trust import UNCHANGED, Errors
+from hsfuse.fusers.weights import fitting_weights, weights_below, weights_name
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel
 
 log = logging.getLogger(__name__)
 
-#: Held-out error below which, relative to the base's, a network without a prior is worth having.
+#: Stages of a network that starts from scratch: four are no better and take half as long again.
+STAGES = 2
+#: Held-out error below which, relative to what the network corrects, it is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
 #: The base that does best in the scene's own reduced-resolution test.
@@ -68,6 +76,7 @@ class SRLFFuser:
         self.settings = adapt or AdaptSettings()
         self.adaptation = AdaptationLog()
         self.card: ModelCard | None = None
+        self.known: AnySensor | None = None
         self.consistency: Consistency | None = None
 
     def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
@@ -85,41 +94,42 @@ class SRLFFuser:
             torch.manual_seed(self.settings.seed)
             self.net = self._make_net(scene, model).to(device)
             rehearsal = Rehearsal(scene, self.frame, self.settings.seed)
-            run = Adaptation(rehearsal, self.settings, self.start)
-            self.adaptation = run.log
-            clock = self._note("base", Errors(1.0, 1.0), clock)
+            run = Adaptation(rehearsal, self.settings, self._before(rehearsal))
+            self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
+            clock = self._note("base", UNCHANGED, clock)
             if rehearsal.possible:
                 clock = self._correct(run, clock)
             else:
-                self._do_without_judge(run)
+                reason = "the scene is too small to train on one part and judge on another"
+                run.log.verdict = f"{reason}: {self._start} is the result"
         self.net.eval()
         if self.settings.consistency_step and int(rehearsal.mask.sum()) >= self.share.numel():
-            self._agree(rehearsal, clock)
+            self._agree(run, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
         return self
 
     @property
-    def start(self) -> Start:
-        """Where adaptation starts from."""
-        if self.card is None or self.card.kind != "any-sensor":
-            return FROM_SCRATCH
-        return replace(FROM_WEIGHTS, prior=prior_of(self.base_name))
+    def _start(self) -> str:
+        """What the network corrects, in words."""
+        return f"the base {self.base_name}" if self.known is None else "what the weights give"
 
     def _make_net(self, scene: TrainingScene, model: ObservationModel) -> SRLFNet:
         """The frame and the network that works in it."""
         dimension = scene_subspace(scene, DIMENSION).dimension
-        path = fitting_weights(model.scale, dimension) if self.weights == "auto" else self.weights
+        auto = self.weights == "auto"
+        path = fitting_weights(model.scale, dimension, self.base_name) if auto else cast(Path | None, self.weights)
         if path is not None and not reducible(scene, model.scale):
             log.warning("%s: no weights are used", TOO_NARROW % model.scale)
             path = None
-        if path is None:
-            self.frame = make_frame(scene, model, self.base_name)
-            return SRLFNet(self.config or SRLFConfig(dimension, dimension, model.scale, dropout=0.1))
-        self.card, tensors = load_checkpoint(path)
-        check_card(self.card, self._facts(model, dimension))
-        make = conditioned_frame if self.card.kind == "any-sensor" else make_frame
-        self.frame = make(scene, model, base=self.base_name)
-        return network_of(path, self.card, tensors)
+        net = SRLFNet(self.config or SRLFConfig(dimension, dimension, model.scale, STAGES, dropout=0.1))
+        if path is not None:
+            self.card, tensors = load_checkpoint(path)
+            check_card(self.card, self._facts(model, dimension))
+            if self.card.kind != "any-sensor":
+                net, path = network_of(path, self.card, tensors), weights_below(self.card)
+        self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
+        self.frame = make_frame(scene, model, self.base_name, self.known)
+        return net
 
     def _facts(self, model: ObservationModel, dimension: int) -> dict[str, int | str]:
         """What weights of the card's kind must be for."""
@@ -129,24 +139,22 @@ class SRLFFuser:
             "subspace dimension": dimension,
             "guide channels": guides(dimension) if any_sensor else dimension,
             "phase": f"{model.phase:g}",
-            "base": KNOWN_BASE if any_sensor else self.base_name,
+            "base": self.base_name,
         }
 
-    def _do_without_judge(self, run: Adaptation) -> None:
-        """The usual share of what weights for any sensor would add; a scene's own may be another's and are not used."""
-        used = self.card is not None and self.card.kind == "any-sensor"
-        amount = run.start.amount if used else 0.0
-        self.share = torch.full_like(self.frame.unit, amount)
-        run.log.verdict = "the scene is too small to train on one part and judge on another: " + (
-            f"{amount:.0%} of what the weights would add is used"
-            if used
-            else f"the base {self.base_name} is the result"
-        )
+    def _before(self, rehearsal: Rehearsal) -> Errors:
+        """What weights for any sensor leave of the base's errors on held-out cells."""
+        if self.known is None or not rehearsal.possible:
+            return UNCHANGED
+        plain = rehearsal.coefficients(replace(self.frame, fuser=self.known.frame.blend))
+        without = rehearsal.judge.errors(rehearsal.held_out(plain) - rehearsal.judge.start)
+        return Errors(1 / without.error, 1 / without.angle)
 
     def _correct(self, run: Adaptation, clock: float) -> float:
         """Train within the budget, then decide how much of the network to use; returns the time it is then."""
-        errors = self._trust(run)
+        errors = run.before
         if self.card is not None:
+            errors = self._trust(run)
             clock = self._note("weights", errors, clock)
         if run.steps > 0 and run.minutes > 0:
             self.net = run.run(self.net)
@@ -159,36 +167,42 @@ class SRLFFuser:
         """Set the share of each coefficient's correction that is used; the errors with it."""
         rehearsal = run.rehearsal
         correction = rehearsal.held_out(rehearsal.corrections(self.net, self.turns))
-        self.share = rehearsal.judge.trust(correction, run.start.prior)
-        return rehearsal.judge.errors(self.share * correction)
+        self.share = rehearsal.judge.trust(correction)
+        return rehearsal.judge.errors(self.share * correction).times(run.before)
 
     def _judge(self, run: Adaptation, errors: Errors) -> None:
-        """Without a prior, a network that gains nothing for sure is left out; with one, its share says all."""
-        worst = max(errors.error, errors.angle)
-        if run.start.prior is None and (errors.both >= WORTHWHILE or worst > 1 / WORTHWHILE):
+        """A network that gains nothing for sure is left out."""
+        before, log_ = run.before, run.log
+        worst = max(errors.error / before.error, errors.angle / before.angle)
+        if errors.both >= WORTHWHILE * before.both or worst > 1 / WORTHWHILE:
             self.share = torch.zeros_like(self.share)
-            run.log.verdict = f"held-out blocks got no better than the base {self.base_name}: the base is the result"
+            log_.gain = 1 - before.error
+            log_.verdict = f"held-out blocks got no better than {self._start}: {self._kept()} is the result"
             return
-        run.log.gain = 1 - errors.error
-        run.log.verdict = (
+        log_.gain = 1 - errors.error
+        log_.verdict = (
             f"error on held-out blocks {_change(errors.error)} the base {self.base_name}, spectral angle "
-            f"{_change(errors.angle)} (weights of step {run.log.kept_step}, {self.share.mean():.0%} of the correction "
+            f"{_change(errors.angle)} (weights of step {log_.kept_step}, {self.share.mean():.0%} of the correction "
             "trusted)"
         )
 
-    def _agree(self, rehearsal: Rehearsal, clock: float) -> None:
+    def _kept(self) -> str:
+        return "the base" if self.known is None else "that"
+
+    def _agree(self, run: Adaptation, clock: float) -> None:
         """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it.
 
         It needs no judge: where there is none, it is what noise and covariance say.
         """
-        a = rehearsal.low.start * rehearsal.unit
+        rehearsal = run.rehearsal
+        a = rehearsal.low.base * rehearsal.unit
         if self.share.any():
             a = a + self.share[:, None, None] * rehearsal.corrections(self.net, self.turns)
         step = fit_consistency(rehearsal.scene, self.frame, rehearsal.usable(a - rehearsal.low.target))
         inputs = rehearsal.inside()
         after = step(a, *inputs)
         judge = rehearsal.judge
-        errors, before = (judge.errors(rehearsal.held_out(maps) - judge.start) for maps in (after, a))
+        errors, before = (judge.errors(rehearsal.held_out(maps) - judge.start).times(run.before) for maps in (after, a))
         self.adaptation.stages[-1].misfits = step.relative_misfits(a, *inputs)
         kept = not rehearsal.possible or errors.both <= before.both
         self.consistency = step if kept else None
@@ -209,10 +223,9 @@ class SRLFFuser:
         if frame.fuser is not None and self.consistency is None and not used:
             return frame.fuser.predict(lrhsi, msi)
         seen = frame.see(lrhsi, msi)
-        z = seen.start
+        z = seen.base
         if used:
-            step = (frame.step * self.share)[:, None, None]
-            z = z + self.net.ensemble(seen.base, seen.obs, step, self.turns) - seen.base
+            z = self.net.ensemble(z, seen.obs, (frame.step * self.share)[:, None, None], self.turns)
         if self.consistency is not None:
             unit = frame.unit[:, None, None]
             z = self.consistency(z * unit, frame.inside(lrhsi, seen), seen.msi) / unit
@@ -232,13 +245,21 @@ class SRLFFuser:
         }
 
     def save(self, path: Path, name: str) -> None:
-        """Keep the fitted weights with their card."""
-        cfg, phase = self.net.cfg, f"{self.frame.base.model.phase:g}"
-        steps, seed = self.adaptation.kept_step, self.settings.seed
-        own = ModelCard(name, cfg, cfg.scale, phase=phase, base=self.base_name, kind="scene", seed=seed, steps=steps)
-        own = card_of_scene(name, self.card, own)
-        own = replace(own, extra={**own.extra, "adaptation": asdict(self.adaptation)})
-        save_checkpoint(path, own, dict(self.net.state_dict()))
+        """Keep the network fitted to this scene with its card, which names the weights below it."""
+        below = None if self.known is None else weights_name(cast(Path, self.known.weights))
+        card = ModelCard(
+            name,
+            self.net.cfg,
+            self.net.cfg.scale,
+            phase=f"{self.frame.base.model.phase:g}",
+            base=self.base_name,
+            kind="scene",
+            trained_on="one scene, by reduced resolution and consistency",
+            seed=self.settings.seed,
+            steps=self.adaptation.kept_step,
+            extra={"adaptation": asdict(self.adaptation), "weights": below},
+        )
+        save_checkpoint(path, card, dict(self.net.state_dict()))
 
 
 def _change(ratio: float) -> str:

@@ -22,11 +22,9 @@ NOISE_DRAWS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Network inputs and what the correction is added to, in z; target coefficients a (n, K, H, W), and where the
-    target may be used (n, 1, H, W)."""
+    """Network inputs, base in z; target coefficients a (n, K, H, W), and where the target may be used (n, 1, H, W)."""
 
     base: Tensor
-    start: Tensor
     obs: Observation
     target: Tensor
     mask: Tensor
@@ -43,7 +41,7 @@ class Pair:
             return dihedral(t[block : block + 1, :, rows, cols], turn)
 
         obs = Observation(lr(self.obs.x), hr(self.obs.y), hr(self.obs.guide), self.obs.model, self.obs.unit)
-        return Pair(hr(self.base), hr(self.start), obs, hr(self.target), hr(self.mask))
+        return Pair(hr(self.base), obs, hr(self.target), hr(self.mask))
 
     def block(self, block: int, turn: int = 0) -> Pair:
         """One whole block, turned."""
@@ -63,10 +61,10 @@ class Rehearsal:
         cells = held_out_cells((self.mask.shape[0], *self.mask.shape[2:]), frame.model.scale, seed)
         self.held = cells.to(self.mask.device) & self.mask
         self.train_mask = self.mask & ~self.held
-        self.lrhsi, msi = self._noisy()
-        self.seen = self._see(self.lrhsi, msi)
+        self.lrhsi, self.msi = self._noisy()
+        self.seen = self._see(self.lrhsi, self.msi)
         self.low = self._pair(self.seen, self._target, self.mask)
-        self.judge = Judge(self.held_out(self.low.start * self.unit), self.held_out(self._target))
+        self.judge = Judge(self.held_out(self.low.base * self.unit), self.held_out(self._target))
 
     @property
     def possible(self) -> bool:
@@ -94,6 +92,11 @@ class Rehearsal:
         """The inputs of the pair that judges, LRHSI (n, C, h, w) within the subspace and MSI (n, c, H, W)."""
         parts = zip(self.lrhsi.split(1), self.seen, strict=True)
         return torch.cat([self.frame.inside(x, seen) for x, seen in parts]), torch.cat([s.msi for s in self.seen])
+
+    def coefficients(self, frame: SceneFrame) -> Tensor:
+        """What another frame's method makes of the pair that judges: (n, K, H, W)."""
+        parts = zip(self.lrhsi.split(1), self.msi.split(1), self.seen, strict=True)
+        return torch.cat([frame.fused(x, y, seen.msi)[0] for x, y, seen in parts])
 
     def held_out(self, maps: Tensor) -> Tensor:
         """Values on the held-out pixels: (n, K, H, W) -> (P, K)."""
@@ -124,5 +127,5 @@ class Rehearsal:
 
     def _pair(self, seen: list[Seen], target: Tensor, mask: Tensor) -> Pair:
         x, y, guide = (torch.cat([getattr(s.obs, name) for s in seen]) for name in ("x", "y", "guide"))
-        base, start = (torch.cat([getattr(s, name) for s in seen]) for name in ("base", "start"))
-        return Pair(base, start, Observation(x, y, guide, self.frame.model, self.frame.unit), target, mask)
+        base = torch.cat([s.base for s in seen])
+        return Pair(base, Observation(x, y, guide, self.frame.model, self.frame.unit), target, mask)

@@ -20,26 +20,6 @@ DARK = 0.02
 
 
 @dataclass(frozen=True)
-class Prior:
-    """What share of a correction is worth having before the scene has been asked, and how sure that is."""
-
-    mean: float
-    deviation: float
-
-
-#: What share of the correction that weights for any sensor give is worth having on top of a base. They have learned the
-#: errors of a regression; those of `blend` are half that one's, and the other half errs alike in part: on twenty pairs
-#: of five other scenes at ratios 4 and 8, shares of 0.2 to 0.35 do best on average.
-PRIORS = {"glp-ens": Prior(0.9, 0.35), "blend": Prior(0.25, 0.2)}
-OTHER_PRIOR = Prior(0.5, 0.5)
-
-
-def prior_of(base: str) -> Prior:
-    """The prior for a base by name."""
-    return PRIORS.get(base, OTHER_PRIOR)
-
-
-@dataclass(frozen=True)
 class Errors:
     """RMS error of the coefficients and mean spectral angle, relative to the uncorrected method's."""
 
@@ -50,6 +30,14 @@ class Errors:
     def both(self) -> float:
         """Their mean, by which one is chosen among several."""
         return (self.error + self.angle) / 2
+
+    def times(self, before: Errors) -> Errors:
+        """Relative to an earlier method, whose errors `before` this one's are relative to."""
+        return Errors(self.error * before.error, self.angle * before.angle)
+
+
+#: Errors of the uncorrected method itself.
+UNCHANGED = Errors(1.0, 1.0)
 
 
 def held_out_cells(shape: tuple[int, ...], s: int, seed: int) -> Tensor:
@@ -85,18 +73,15 @@ class Judge:
         before = angles(self.start, self.target).mean().clamp_min(1e-12)
         return Errors(float(left), float(angles(self.start + correction, self.target).mean() / before))
 
-    def trust(self, correction: Tensor, prior: Prior | None = None) -> Tensor:
+    def trust(self, correction: Tensor) -> Tensor:
         """Share (K,) of each coefficient's correction that is worth having.
 
-        The least-squares factor between the correction and what it should be, for both kinds of error. Without a prior
-        less its standard error: where the network doesn't help for sure, the method remains. With one, the posterior
-        mean. Either is cut to 0..1. Neighbouring pixels' errors go together, so only one in CORRELATED counts.
+        The least-squares factor between the correction and what it should be, for both kinds of error, less its
+        standard error, cut to 0..1: where the network doesn't help for sure, the method remains. Neighbouring pixels'
+        errors go together, so only one in CORRELATED counts.
         """
         power = (self.weight * correction.square()).sum(0).clamp_min(1e-30)
         factor = (self.weight * correction * self.needed).sum(0) / power
         left = self.weight * correction * (factor * correction - self.needed)
         variance = (CORRELATED * (left / power).square().sum(0)).clamp_min(1e-12)
-        if prior is None:
-            return (factor - variance.sqrt()).clamp(0, 1)
-        known, told = 1 / prior.deviation**2, 1 / variance
-        return ((factor * told + prior.mean * known) / (told + known)).clamp(0, 1)
+        return (factor - variance.sqrt()).clamp(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def file_sha256(path: Path) -> str:
 def _keep(fuser: SRLFFuser, path: Path, plan: str) -> None:
     card = None if fuser.card is None else fuser.card.to_json()
     fuser.save(path, fuser.card.name if fuser.card else "from scratch")
-    extra = {"plan": plan, "card": card, "adaptation": asdict(fuser.adaptation)}
-    save_checkpoint(path, replace(read_card(path), extra=extra), dict(fuser.net.state_dict()))
+    own = read_card(path)
+    save_checkpoint(path, replace(own, extra={**own.extra, "plan": plan, "card": card}), dict(fuser.net.state_dict()))
 
 
 def _kept(path: Path, plan: str) -> ModelCard | None:

@@ -20,7 +20,7 @@ from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, me
 from hsfuse.fusers.exactfit import ExactFit
 from hsfuse.nets.srlf import Observation
 from hsfuse.training.augment import spectral_change
-from hsfuse.training.kept import digest, kept
+from hsfuse.training.kept import Tensors, digest, kept
 from hsfuse.training.patches import FixedSensors, PatchSettings
 from hsfuse.training.sample import EVERY, Reference
 
@@ -133,12 +133,12 @@ class BandSource(FixedSensors):
         fuser = make_fuser(method)
 
         @torch.no_grad()
-        def result() -> Tensor:
+        def result() -> Tensors:
             scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
-            return fuser.fit(scene, self.model).predict(lrhsi, msi)[0].float()
+            return {"fused": fuser.fit(scene, self.model).predict(lrhsi, msi).float()}
 
-        path = self.cache and self.cache / f"{method}-{digest(fuser, lrhsi, msi, self.model)}.npy"
-        return self.fit(kept(path, result)[None], lrhsi, msi)
+        path = self.cache and self.cache / f"{method}-{digest(fuser, lrhsi, msi, self.model)}.safetensors"
+        return self.fit(kept(path, result)["fused"], lrhsi, msi)
 
     @torch.no_grad()
     def _scene(self, truth: Tensor, first: Tensor, seen: tuple[Tensor, Tensor], *others: Tensor) -> BandScene:

@@ -1,24 +1,29 @@
 """Scene draws: a random crop seen by a random pair of sensors, fused by the training-free base, ready for the network.
 
 Draw number n depends on the seed and n alone, so that a resumed run meets the draws that an uninterrupted one would.
+Scenes are fused once and kept: that takes longer than a step of training, of which each sees many windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hsfuse.errors import InputError
+from hsfuse.errors import InputError, SettingError
 from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.conditioning import conditioned_frame, guides, look
-from hsfuse.nets.srlf import Observation
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.fusers.conditioning import conditioned_frame, guides
+from hsfuse.fusers.regression import DIMENSION
+from hsfuse.nets.srlf import Observation, dihedral
+from hsfuse.physics import ObservationModel, Psf, gaussian_psf
+from hsfuse.toml_tables import Count
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
+from hsfuse.training.kept import Tensors, kept, references_digest
 from hsfuse.training.sample import EVERY, Reference, Sample, sample
 
 #: Sides of a reference, in LR pixels, below which a base can't be fitted.
@@ -33,7 +38,8 @@ class DrawSettings:
     `bands` randomly chosen bands. A share `noise_free` of the draws has no noise, the others an SNR of `snr_db` on the
     LRHSI and `msi_snr_above` more on the MSI. A share `grainy` has noise in the truth itself, as references from real
     sensors do: grain that is seen by both sensors and counts as detail. `level` is the range of the brightest value.
-    `denoise` cleans the MSI before the base sees it, as fusing does; it multiplies the time that a draw takes.
+    There are `pool` scenes in all, as fitting the base takes longer than a step; windows of them differ in place, turn
+    and signs.
     """
 
     scale: int
@@ -47,38 +53,67 @@ class DrawSettings:
     msi_snr_above: float = 5.0
     level: tuple[float, float] = (0.3, 1.0)
     bands: int = 48
-    denoise: bool = False
+    pool: Count = 600
 
 
 Index = tuple[EllipsisType | slice, ...]
+WHOLE: Index = (...,)
+#: How often another draw is tried for one from which nothing can be learned.
+ATTEMPTS = 50
+UNUSABLE = "the references give no usable training sample: they are flat, or smaller than a few LR pixels"
 
 
 class DrawSource:
-    """Batches of draws; batch `number` depends on the seed and number alone."""
+    """Batches of draws from a pool of scenes; batch `number` depends on the seed and number alone."""
 
-    def __init__(self, references: Sequence[Reference], settings: DrawSettings, seed: int) -> None:
+    def __init__(
+        self, references: Sequence[Reference], settings: DrawSettings, seed: int, cache: Path | None = None
+    ) -> None:
+        if settings.channels != DIMENSION:
+            raise SettingError(f"weights for any sensor have {DIMENSION} channels, not {settings.channels}")
         for reference in references:
             check_size(reference, settings)
         self.references, self.settings, self.seed = references, settings, seed
         self.guide = guides(settings.channels)
         weights = np.array([r.weight for r in references])
         self._shares = weights / weights.sum()
+        self._cache = cache and cache / f"draws-{references_digest(references, settings, seed)}"
+        self._made: dict[int, Tensors] = {}
 
     def batch(self, number: int, size: int, part: slice = EVERY) -> list[Sample]:
         """The `size` samples of batch `number`, or `part` of them."""
         return [self.draw(number * size + i) for i in range(size)[part]]
 
     def draw(self, number: int) -> Sample:
-        """Draw `number`; one from which nothing can be learned is replaced by another."""
-        for attempt in range(50):
-            drawn = self._draw(np.random.default_rng([self.seed, number, attempt]))
-            if drawn is not None and drawn.usable:
+        """Draw `number`: a window of a scene; one from which nothing can be learned is replaced by another scene's."""
+        pool = self.settings.pool
+        epoch, place = divmod(number, pool)
+        scene = int(np.random.default_rng([self.seed, epoch]).permutation(pool)[place])
+        for attempt in range(ATTEMPTS):
+            rng = np.random.default_rng([self.seed, number, attempt])
+            drawn = self._sample(self.scene(scene), rng)
+            if drawn.usable:
                 return drawn
-        raise InputError(
-            "the references give no usable training sample: they are flat, or smaller than a few LR pixels"
-        )
+            scene = int(rng.integers(pool))
+        raise InputError(UNUSABLE)
 
-    def _draw(self, rng: np.random.Generator) -> Sample | None:
+    def scene(self, number: int) -> Tensors:
+        """Scene `number` of the pool, kept on disk where there is a cache, else in memory."""
+        if self._cache is not None:
+            return kept(self._cache / f"{number}.safetensors", lambda: self._scene(number))
+        if number not in self._made:
+            self._made[number] = self._scene(number)
+        return self._made[number]
+
+    def _scene(self, number: int) -> Tensors:
+        for attempt in range(ATTEMPTS):
+            drawn = self._drawn(np.random.default_rng([self.seed, number, attempt]))
+            if drawn is not None and len(drawn["unit"]) == DIMENSION and self._sample(drawn).usable:
+                return drawn
+        raise InputError(UNUSABLE)
+
+    def _drawn(self, rng: np.random.Generator) -> Tensors | None:
+        """A random crop and what a random pair of sensors sees of it; None where it has too few bands."""
         settings = self.settings
         reference = self.references[int(rng.choice(len(self.references), p=self._shares))]
         cube = crop(reference.data, settings.size, settings.scale, rng)
@@ -91,35 +126,58 @@ class DrawSource:
             truth = torch.from_numpy(add_noise(truth[0].numpy(), rng.uniform(*settings.snr_db), rng))[None]
         psf = gaussian_psf(rng.uniform(*settings.psf_sigma) * settings.scale, settings.scale)
         model = ObservationModel(random_srf(wavelengths_nm, rng), psf, settings.scale)
-        return self._sample(truth, *observe(truth, model, settings, rng), model, rng)
+        lrhsi, msi = observe(truth, model, settings, rng)
+        bands = torch.from_numpy(rng.permutation(truth.shape[1])[: settings.bands])
+        return fused(truth, lrhsi, msi, model, bands)
 
-    def _sample(
-        self, truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, rng: np.random.Generator
-    ) -> Sample:
-        """Fit the base on the whole crop; keep a window of it, with the axes' signs drawn at random."""
-        scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
-        frame = conditioned_frame(scene, model, self.settings.channels, self.settings.denoise)
-        looked, base = look(frame, lrhsi, msi), frame.base
-        z, seen, outside = looked.base, looked.obs, base.outside(lrhsi)
-        bands = torch.from_numpy(rng.permutation(truth.shape[1])[: self.settings.bands])
-        sign = torch.from_numpy(rng.choice([-1.0, 1.0], z.shape[1])).float()
-        turns = torch.cat([sign.repeat(seen.guide.shape[1] // len(sign)), torch.ones(1)])[:, None, None]
-        hr, lr = _windows(lrhsi.shape[2:], self.settings.window, self.settings.scale, rng)
-        turn = sign[:, None, None]
+    def _sample(self, drawn: Tensors, rng: np.random.Generator | None = None) -> Sample:
+        """A whole scene, or a random window of it, turned, with the axes' signs drawn at random."""
+        s, k = self.settings.scale, self.settings.channels
+        sign, turn, hr, lr = torch.ones(k), 0, WHOLE, WHOLE
+        if rng is not None:
+            sign = torch.from_numpy(rng.choice([-1.0, 1.0], k)).float()
+            hr, lr = _windows(drawn["x"].shape[2:], self.settings.window, s, rng)
+            turn = int(rng.integers(8))
+        signs, by_sign = torch.cat([sign.repeat(self.guide // k), torch.ones(self.guide % k)]), sign[:, None, None]
+
+        def part(name: str, at: Index, by: Tensor | float = 1.0) -> Tensor:
+            return dihedral(drawn[name][at].float() * by, turn)
+
+        model = ObservationModel(drawn["srf"].numpy() * sign.numpy(), Psf(drawn["psf"].numpy()), s)
+        guide = part("guide", hr, signs[:, None, None])
         return sample(
-            base=(z * turn)[hr],
-            target=(base.subspace.project(truth) / frame.unit[:, None, None] * turn)[hr],
-            observation=Observation(
-                (seen.x * turn)[lr],
-                seen.y[hr],
-                (seen.guide * turns)[hr],
-                seen.model.with_srf(seen.model.srf * sign),
-                seen.unit,
-            ),
-            step=frame.step[:, None, None],
-            axes=(base.subspace.basis * frame.unit * sign)[bands],
-            outside=(outside - base.subspace.residual(truth))[:, bands][hr],
+            base=part("base", hr, by_sign),
+            target=part("target", hr, by_sign),
+            observation=Observation(part("x", lr, by_sign), part("y", hr), guide, model, drawn["unit"]),
+            step=drawn["step"][:, None, None],
+            axes=drawn["axes"] * sign,
+            outside=part("outside", hr),
         )
+
+
+@torch.no_grad()
+def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, bands: Tensor) -> Tensors:
+    """A scene as the network meets it: inputs and target in feature units, and what `bands` have outside the subspace.
+
+    The largest maps are in half precision, as they are kept on disk.
+    """
+    frame = conditioned_frame(TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
+    seen, subspace, unit = frame.see(lrhsi, msi), frame.subspace, frame.unit[:, None, None]
+    zero = torch.zeros_like(seen.base)
+    outside = frame.finish(zero, seen) - subspace.residual(truth)
+    return {
+        "base": seen.base,
+        "target": subspace.project(truth) / unit,
+        "x": seen.obs.x,
+        "y": seen.obs.y,
+        "guide": seen.obs.guide.half(),
+        "outside": outside[:, bands].half(),
+        "unit": frame.unit,
+        "step": frame.step,
+        "axes": (subspace.basis * frame.unit)[bands],
+        "srf": frame.model.srf,
+        "psf": torch.from_numpy(model.psf.kernel),
+    }
 
 
 def _windows(shape: Sequence[int], side: int, s: int, rng: np.random.Generator) -> tuple[Index, Index]:

@@ -5,35 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hsfuse import __version__
 from hsfuse.fusers import Fuser
 from hsfuse.physics import ObservationModel
+from hsfuse.training.sample import Reference
 
 log = logging.getLogger(__name__)
 
+Tensors = dict[str, Tensor]
 
-def kept(path: Path | None, make: Callable[[], Tensor]) -> Tensor:
-    """The array at `path`, else what `make` gives, put there whole; a file that can't be read counts as absent."""
+
+def kept(path: Path | None, make: Callable[[], Tensors]) -> Tensors:
+    """The tensors at `path`, else what `make` gives, put there whole; a file that can't be read counts as absent."""
     if path is None:
         return make()
     if path.is_file():
         try:
-            return torch.from_numpy(np.load(path))
-        except (OSError, ValueError, EOFError) as error:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
             log.warning("%s can't be read (%s) and is made again", path, error)
     found = make()
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        np.save(file, found.numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file({name: tensor.contiguous() for name, tensor in found.items()}, part)
     part.replace(path)
     return found
 
@@ -42,8 +46,20 @@ def digest(fuser: Fuser, lrhsi: Tensor, msi: Tensor, model: ObservationModel) ->
     """What the result of a method that isn't fitted yet depends on, as 16 letters: its settings and hsfuse's, too."""
     settings = json.dumps([fuser.name, vars(fuser)], default=_settings, sort_keys=True)
     arrays = (lrhsi.numpy(), msi.numpy(), model.srf.numpy(), model.psf.kernel)
-    parts = (__version__.encode(), settings.encode(), model.describe().encode(), *(a.tobytes() for a in arrays))
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    return _letters(settings.encode(), model.describe().encode(), *(a.tobytes() for a in arrays))
+
+
+def references_digest(references: Iterable[Reference], *settings: Any) -> str:
+    """What draws from references depend on, as 16 letters."""
+    arrays = [a for r in references for a in (r.data, r.wavelengths_nm, np.float64(r.weight))]
+    return _letters(repr(settings).encode(), *(np.ascontiguousarray(a).tobytes() for a in arrays))
+
+
+def _letters(*parts: bytes) -> str:
+    found = hashlib.sha256(__version__.encode())
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:16]
 
 
 def _settings(part: Any) -> Any:

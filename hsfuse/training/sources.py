@@ -28,14 +28,16 @@ def make_source(config: TrainConfig, references: Sequence[Reference], cache: Pat
     """Where a run's samples come from."""
     if config.kind == "any-sensor":
         assert config.draws is not None
-        return DrawSource(references, config.draws, config.seed)
+        return DrawSource(references, config.draws, config.seed, cache)
     assert config.patches is not None
     if config.patches.base == "bicubic":
         return PatchSource(references, config.patches, config.seed)
     return BandSource(references, config.patches, config.seed, config.net.channels, cache=cache)
 
 
-def held_samples(config: TrainConfig, references: Sequence[Reference], like: Source) -> list[AnySample]:
+def held_samples(
+    config: TrainConfig, references: Sequence[Reference], like: Source, cache: Path | None = None
+) -> list[AnySample]:
     """What validation is measured on: some batches, always the same, or whole scenes."""
     if not references:
         return []
@@ -43,7 +45,7 @@ def held_samples(config: TrainConfig, references: Sequence[Reference], like: Sou
         return list(like.others(references).held)
     if isinstance(like, PatchSource):
         like.check_alike(references)
-    source = make_source(config, references)
+    source = make_source(config, references, cache)
     return [s for n in range(VALIDATION_BATCHES) for s in source.batch(n, config.optimiser.batch)]
 
 
@@ -52,7 +54,7 @@ def make_net(config: TrainConfig, source: Source) -> SRLFNet:
     k, sizes = config.net.channels, config.net
     net = SRLFNet(SRLFConfig(k, source.guide, sizes.scale, sizes.stages, sizes.keep, sizes.dropout, sizes.expand))
     if isinstance(source, DrawSource):
-        pass_inputs_on(net, {i: [k + i, 2 * k + i] for i in range(k)})
+        pass_inputs_on(net, {i: [k + i, 2 * k + i, 3 * k + i] for i in range(k)})
     if isinstance(source, BandSource):
         pass_inputs_on(net, {i: source.inputs_about(i) for i in range(k)})
     return net

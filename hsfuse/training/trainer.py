@@ -13,6 +13,7 @@ from torch import Tensor
 from hsfuse.errors import ModelError
 from hsfuse.fusers.banded import FRAME
 from hsfuse.fusers.card import ModelCard
+from hsfuse.fusers.conditioning import KNOWN_BASE
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.training.bands import BandSource
 from hsfuse.training.config import TrainConfig
@@ -42,7 +43,7 @@ class Trainer:
         self.config, self.device, self.done, self.seconds = config, device, 0, 0.0
         self.peers = peers or Peers()
         self.source = self.peers.first_alone(lambda: make_source(config, train, cache))
-        self.held = held_samples(config, validation, self.source) if self.peers.first else []
+        self.held = held_samples(config, validation, self.source, cache) if self.peers.first else []
         torch.manual_seed(config.seed)
         self.net = make_net(config, self.source).to(device)
         self.taken = take_over(self.net, config.start) if config.start else 0
@@ -166,7 +167,7 @@ class Trainer:
             config=self.net.cfg,
             scale=config.net.scale,
             phase="any" if config.patches is None or config.patches.phase is None else f"{config.patches.phase:g}",
-            base=config.patches.base if config.patches else "glp-ens",
+            base=config.patches.base if config.patches else KNOWN_BASE,
             kind=config.kind,
             psf_sigma=sigma,
             trained_on=config.data.description or describe(self.source.references),
