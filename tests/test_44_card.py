@@ -154,21 +154,16 @@ def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("lr_shape", [(8, 8), (4, 16)])
-def test_the_usual_share_of_what_weights_for_any_sensor_add_is_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
+def test_what_weights_for_any_sensor_give_is_used_where_the_scene_cannot_judge(tmp_path, lr_shape):
     scene = memory_scene(lr_shape, s=3)
     net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
     path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
-    fuser = SRLFFuser("bicubic", path, FAST, turns=1).fit(scene.training, scene.model)
-    assert "50% of what the weights would add is used" in fuser.describe()["adaptation"]
-    fused = fuser.predict(scene.lrhsi, scene.msi)
-    fuser.share = fuser.share * 2
-    twice = fuser.predict(scene.lrhsi, scene.msi)
-    base = make_fuser("bicubic").fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
-    assert (fused - base).square().mean().sqrt() > 1e-4
-    torch.testing.assert_close(fused - base, (twice - base) / 2, rtol=1e-3, atol=1e-5)
-    fuser.share = torch.ones_like(fuser.share)
-    whole = fuser.predict(scene.lrhsi, scene.msi)
-    torch.testing.assert_close(fused - base, fuser.start.amount * (whole - base), rtol=1e-3, atol=1e-5)
+    fuser = SRLFFuser(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
+    assert fuser.describe()["adaptation"].endswith("judge on another: what the weights give is the result")
+    alone, base = (f.fit(scene.training, scene.model) for f in (AnySensor(path), make_fuser(KNOWN_BASE)))
+    fused, wanted, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, alone, base))
+    assert torch.equal(fused, wanted)
+    assert (fused - plain).square().mean().sqrt() > 1e-4
 
 
 def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):
@@ -179,16 +174,6 @@ def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):
     assert "the base blend is the result" in fuser.describe()["adaptation"]
     base = make_fuser("blend").fit(scene.training, scene.model)
     assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), base.predict(scene.lrhsi, scene.msi))
-
-
-def test_saving_adapted_weights_keeps_what_their_card_says(tmp_path):
-    scene = memory_scene((8, 8), s=3)
-    path = any_sensor(tmp_path, base=KNOWN_BASE, terms="CC0")
-    fuser = SRLFFuser("bicubic", path, FAST, turns=1).fit(scene.training, scene.model)
-    fuser.save(tmp_path / "own.safetensors", "own")
-    card = read_card(tmp_path / "own.safetensors")
-    assert (card.kind, card.terms, card.extra["scores"]) == ("any-sensor", "CC0", [1, 2])
-    assert card.extra["adaptation"]["verdict"] == fuser.adaptation.verdict
 
 
 def used(method, path, scene):
@@ -228,7 +213,7 @@ def test_weights_with_other_tensors_than_the_card_s_are_told(tmp_path, scene, me
     tensors = dict(SRLFNet(replace(CONFIG, guide=guides(16))).state_dict())
     tensors.pop("refine.weight")
     path = any_sensor(tmp_path, tensors, base=KNOWN_BASE)
-    fuser = AnySensor(path) if method is AnySensor else SRLFFuser("bicubic", path, FAST)
+    fuser = AnySensor(path) if method is AnySensor else SRLFFuser(weights=path, adapt=FAST)
     with pytest.raises(ModelError, match="the weights don't fit the card's configuration") as caught:
         fuser.fit(scene.training, scene.model)
     assert str(path) in str(caught.value)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import hsfuse.fusers.weights as fusers_weights
 import hsfuse.model_zoo as model_zoo
 from hsfuse.errors import ModelError
 from hsfuse.fusers import TrainingScene, make_fuser
@@ -12,9 +13,8 @@ from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.blend import Blend
 from hsfuse.fusers.card import ModelCard, read_card, save_checkpoint
-from hsfuse.fusers.conditioning import ConditionedFrame, guides
+from hsfuse.fusers.conditioning import guides
 from hsfuse.fusers.network import SRLFFuser
-from hsfuse.fusers.trust import prior_of
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel, gaussian_psf
 
@@ -77,7 +77,8 @@ def collection(tmp_path, monkeypatch):
     net = SRLFNet(config)
     torch.nn.init.normal_(net.refine.weight, std=0.1)
     save_checkpoint(tmp_path / "w.safetensors", ModelCard("w", config, 2, steps=9), dict(net.state_dict()))
-    monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
+    for place in (model_zoo, fusers_weights):
+        monkeypatch.setattr(place, "data_folder", lambda name: tmp_path)
     return tmp_path
 
 
@@ -88,24 +89,27 @@ def fitted(pair, **options):
 def test_the_weights_that_fit_are_taken(pair, collection):
     fuser = fitted(pair)
     assert fuser.describe()["weights"] == "w (9 steps)"
-    assert isinstance(fuser.frame, ConditionedFrame)
+    assert isinstance(fuser.frame.fuser, AnySensor)
 
 
-@pytest.mark.parametrize("base", ["blend", "gsa", "glp-ens"])
-def test_untrained_weights_leave_any_base_as_it_is(pair, tmp_path, base):
-    scene, model = pair
-    fuser = fitted(pair, base=base, weights=save(tmp_path / "w.safetensors"))
-    fuser.share = torch.ones_like(fuser.share)
-    wanted = make_fuser(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
-    torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
-
-
-def test_the_prior_s_share_of_the_correction_is_the_method_without_adaptation(pair, collection):
+def test_without_adaptation_it_is_what_the_weights_give(pair, collection):
     scene, model = pair
     fuser = fitted(pair)
-    fuser.share = torch.full_like(fuser.share, prior_of("blend").mean)
+    assert "what the weights give is the result" in fuser.describe()["adaptation"]
     wanted = AnySensor(collection / "w.safetensors").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), wanted)
+
+
+@pytest.mark.parametrize("base", ["gsa", "glp-ens"])
+def test_on_another_base_there_are_no_weights(pair, collection, base):
+    """They have learned the errors of the blend."""
+    scene, model = pair
+    fuser = fitted(pair, base=base)
+    assert fuser.describe()["weights"] == "from scratch"
+    wanted = make_fuser(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
+    with pytest.raises(ModelError, match=f"base: weights blend, scene {base}"):
+        fitted(pair, base=base, weights=collection / "w.safetensors")
 
 
 @pytest.mark.parametrize("change", ["ratio", "bands"])
@@ -116,7 +120,7 @@ def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(pair, colle
     else:
         scene = TrainingScene(scene.lrhsi[:, :10], scene.msi, scene.mask)
         model = model.with_srf(model.srf[:, :10])
-    fuser = fitted((scene, model), base="glp-reg")
+    fuser = fitted((scene, model))
     assert fuser.describe()["weights"] == "from scratch"
     assert "no weights for ratio 2 and 1" in caplog.text
     assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()
@@ -150,12 +154,12 @@ def test_the_stages_are_written_down(larger, collection):
     assert list(stages) == ["base", "weights", "adaptation", "consistency"]
     assert (stages["base"].error, stages["base"].angle) == (1, 1)
     assert all(np.isfinite([stage.error, stage.angle]).all() and stage.seconds >= 0 for stage in stages.values())
-    assert fuser.adaptation.gain == pytest.approx(1 - stages["adaptation"].error)
+    assert fuser.adaptation.gain == pytest.approx(1 - stages["weights"].error)  # four steps are no better
     before, after = stages["adaptation"].misfits, stages["consistency"].misfits
     assert before is not None
     assert after is not None
     assert after[0] <= before[0]
-    assert "trusted" in fuser.describe()["adaptation"]
+    assert fuser.describe()["adaptation"].endswith("no better than what the weights give: that is the result")
 
 
 def test_without_adaptation_and_consistency_two_stages_are_left(larger, collection):
@@ -182,13 +186,17 @@ def test_the_same_seed_gives_the_same_weights(larger, collection):
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
-def test_adapted_weights_stay_weights_for_any_sensor(larger, collection, tmp_path):
+def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, collection, tmp_path):
     fuser = fitted(larger, adapt=ADAPT)
     fuser.save(tmp_path / "own.safetensors", "own")
     card = read_card(tmp_path / "own.safetensors")
-    assert (card.name, card.kind, card.steps) == ("own", "any-sensor", 9 + fuser.adaptation.kept_step)
+    assert (card.name, card.kind, card.steps) == ("own", "scene", fuser.adaptation.kept_step)
+    assert card.extra["weights"] == "w"
     again = fitted(larger, weights=tmp_path / "own.safetensors", adapt=AdaptSettings(steps=0))
     scene = larger[0]
     torch.testing.assert_close(
         again.predict(scene.lrhsi, scene.msi), fuser.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6
     )
+    (collection / "w.safetensors").unlink()
+    with pytest.raises(ModelError, match="there are no weights called 'w'"):
+        fitted(larger, weights=tmp_path / "own.safetensors")

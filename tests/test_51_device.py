@@ -74,7 +74,7 @@ def test_methods_stay_on_their_device(pair, name, gpu):
 
 NETWORKS = {
     "from scratch": lambda: SRLFFuser("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1),
-    "weights": lambda: SRLFFuser("glp-ens", adapt=AdaptSettings(steps=0), turns=1),
+    "weights": lambda: SRLFFuser(adapt=AdaptSettings(steps=0), turns=1),
 }
 
 

@@ -26,7 +26,7 @@ kind = "KIND"
 check_every = 2
 [net]
 scale = 2
-channels = 6
+channels = 16
 stages = 1
 expand = 1
 dropout = 0.0

@@ -57,7 +57,7 @@ class SRLFFuser:
     """
 
     name = "srlf"
-    requirements = Requirements(halo=5)
+    requirements = Requirements(halo=8)
     frame: SceneFrame
     net: SRLFNet
     share: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hsfuse.fusers import TrainingScene
 from hsfuse.fusers.frame import SceneFrame, Seen, noise_adder, reduced_images
-from hsfuse.fusers.trust import Judge, held_out_cells
+from hsfuse.fusers.trust import Judge, cell_side, held_out_cells
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 
 #: Noise realisations to train on; one more judges.
@@ -68,9 +68,11 @@ class Rehearsal:
 
     @property
     def possible(self) -> bool:
-        """Whether the scene is large enough to train on one part and judge on another."""
-        k = self.frame.unit.numel()
-        return int(self.held.sum()) >= 4 * k and int(self.train_mask.sum()) >= 8 * k
+        """Whether the scene is large enough to train on one part and judge on another, which is more than one cell: a
+        single place doesn't speak for all."""
+        k, held = self.frame.unit.numel(), int(self.held.sum())
+        more = held > cell_side(self.frame.model.scale) ** 2
+        return more and held >= 4 * k and int(self.train_mask.sum()) >= 8 * k
 
     @property
     def unit(self) -> Tensor:

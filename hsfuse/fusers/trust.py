@@ -40,10 +40,15 @@ class Errors:
 UNCHANGED = Errors(1.0, 1.0)
 
 
+def cell_side(s: int) -> int:
+    """Side of a held-out cell: the least multiple of the ratio from six pixels on."""
+    return s * -(-6 // s)
+
+
 def held_out_cells(shape: tuple[int, ...], s: int, seed: int) -> Tensor:
     """Boolean (n, 1, h, w): cells of at least s pixels a side, a share HELD_OUT of them, spread pseudo-randomly."""
     n, h, w = shape
-    side = s * -(-6 // s)
+    side = cell_side(s)
     rows, cols = -(-h // side), -(-w // side)
     order = torch.rand(n * rows * cols, generator=torch.Generator().manual_seed(seed)).argsort()
     chosen = (order < max(1, round(HELD_OUT * n * rows * cols))).view(n, 1, rows, cols)
