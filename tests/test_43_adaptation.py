@@ -51,7 +51,7 @@ def rehearsal(scene, mask=None, base="glp-reg"):
 
 
 def adaptation(scene, chosen=FAST, mask=None):
-    return Adaptation(rehearsal(scene, mask), chosen)
+    return Adaptation(rehearsal(scene, mask), chosen, steps=300)
 
 
 def small_net(seed=0):

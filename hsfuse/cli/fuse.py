@@ -55,7 +55,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.drop_absorption
 @options.choice("--adapt", ["on", "off"], "Train on the scene.", "on")
 @click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 160, from scratch 300.")
-@click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 2, from scratch 3.")
+@click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 3.")
 @options.choice(
     "--consistency",
     ["on", "off"],
@@ -99,9 +99,9 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
-    By default SRLF-Net starts from weights trained on other sensors' scenes and is adapted to this one, within
-    --adapt-steps and --adapt-minutes; it counts as far as the scene's own held-out blocks bear it out, else its
-    training-free base is the result.
+    By default SRLF-Net corrects a training-free base twice: as it has learned from other sensors' scenes, then as it
+    learns from this one, within --adapt-steps and --adapt-minutes. The latter counts as far as the scene's own held-out
+    blocks bear it out.
     """
     from hsfuse import fusion
 

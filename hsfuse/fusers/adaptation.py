@@ -29,8 +29,8 @@ CROP = 48
 DECAY = 0.95
 
 
-#: Budget by default.
-STEPS, MINUTES = 300, 3.0
+#: Time at most by default.
+MINUTES = 3.0
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class AdaptationLog:
 class Adaptation:
     """One run on one scene; `run` returns the network whose held-out error was smallest.
 
-    `before`: the errors of what it corrects, relative to the base's.
+    `steps` are the usual ones; `before`: the errors of what it corrects, relative to the base's.
     """
 
-    def __init__(self, rehearsal: Rehearsal, settings: AdaptSettings, before: Errors = UNCHANGED) -> None:
+    def __init__(self, rehearsal: Rehearsal, settings: AdaptSettings, steps: int, before: Errors = UNCHANGED) -> None:
         self.rehearsal, self.settings, self.before = rehearsal, settings, before
-        self.steps = STEPS if settings.steps is None else settings.steps
+        self.steps = steps if settings.steps is None else settings.steps
         self.minutes = MINUTES if settings.minutes is None else settings.minutes
         frame = rehearsal.frame
         self.scale_of_error = (frame.step * frame.unit).max()

@@ -38,8 +38,9 @@ from hsfuse.physics import ObservationModel
 
 log = logging.getLogger(__name__)
 
-#: Stages of a network that starts from scratch: four are no better and take half as long again.
-STAGES = 2
+#: Stages and steps of a network that is fitted to a scene. From scratch four stages are no better than two and take
+#: half as long again; on what weights give, one stage and half the steps are as good as two.
+FROM_SCRATCH, ON_WEIGHTS = (2, 300), (1, 160)
 #: Held-out error below which, relative to what the network corrects, it is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
@@ -94,7 +95,7 @@ class SRLFFuser:
             torch.manual_seed(self.settings.seed)
             self.net = self._make_net(scene, model).to(device)
             rehearsal = Rehearsal(scene, self.frame, self.settings.seed)
-            run = Adaptation(rehearsal, self.settings, self._before(rehearsal))
+            run = Adaptation(rehearsal, self.settings, self._usual[1], self._before(rehearsal))
             self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
             clock = self._note("base", UNCHANGED, clock)
             if rehearsal.possible:
@@ -121,7 +122,7 @@ class SRLFFuser:
         if path is not None and not reducible(scene, model.scale):
             log.warning("%s: no weights are used", TOO_NARROW % model.scale)
             path = None
-        net = SRLFNet(self.config or SRLFConfig(dimension, dimension, model.scale, STAGES, dropout=0.1))
+        net = None
         if path is not None:
             self.card, tensors = load_checkpoint(path)
             check_card(self.card, self._facts(model, dimension))
@@ -129,7 +130,13 @@ class SRLFFuser:
                 net, path = network_of(path, self.card, tensors), weights_below(self.card)
         self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
         self.frame = make_frame(scene, model, self.base_name, self.known)
-        return net
+        config = self.config or SRLFConfig(dimension, dimension, model.scale, self._usual[0], dropout=0.1)
+        return net or SRLFNet(config)
+
+    @property
+    def _usual(self) -> tuple[int, int]:
+        """Stages and steps by default."""
+        return FROM_SCRATCH if self.known is None else ON_WEIGHTS
 
     def _facts(self, model: ObservationModel, dimension: int) -> dict[str, int | str]:
         """What weights of the card's kind must be for."""
