@@ -32,7 +32,7 @@ from hsfuse.fusers.regression import DIMENSION
 from hsfuse.fusers.rehearsal import Rehearsal
 from hsfuse.fusers.selection import choose_base
 from hsfuse.fusers.trust import UNCHANGED, Errors
-from hsfuse.fusers.weights import fitting_weights, weights_below, weights_name
+from hsfuse.fusers.weights import card_of_scene, fitting_weights, weights_below, weights_name
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics import ObservationModel
 
@@ -46,7 +46,7 @@ WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
 #: The base that does best in the scene's own reduced-resolution test.
 AUTO = "auto"
-#: Methods that the network can correct; weights for any sensor work on axes of their own.
+#: Methods that the network can correct.
 BASES = tuple(name for name in METHODS if not name.startswith("srlf") and name != "best")
 
 
@@ -155,7 +155,7 @@ class SRLFFuser:
             return UNCHANGED
         plain = rehearsal.coefficients(replace(self.frame, fuser=self.known.frame.blend))
         without = rehearsal.judge.errors(rehearsal.held_out(plain) - rehearsal.judge.start)
-        return Errors(1 / without.error, 1 / without.angle)
+        return Errors(1 / max(without.error, 1e-12), 1 / max(without.angle, 1e-12))
 
     def _correct(self, run: Adaptation, clock: float) -> float:
         """Train within the budget, then decide how much of the network to use; returns the time it is then."""
@@ -253,19 +253,9 @@ class SRLFFuser:
 
     def save(self, path: Path, name: str) -> None:
         """Keep the network fitted to this scene with its card, which names the weights below it."""
-        below = None if self.known is None else weights_name(cast(Path, self.known.weights))
-        card = ModelCard(
-            name,
-            self.net.cfg,
-            self.net.cfg.scale,
-            phase=f"{self.frame.base.model.phase:g}",
-            base=self.base_name,
-            kind="scene",
-            trained_on="one scene, by reduced resolution and consistency",
-            seed=self.settings.seed,
-            steps=self.adaptation.kept_step,
-            extra={"adaptation": asdict(self.adaptation), "weights": below},
-        )
+        extra = {"adaptation": asdict(self.adaptation), "weights": self.known and weights_name(self.known)}
+        card = card_of_scene(name, self.net.cfg, self.frame.base.model, self.base_name, extra)
+        card = replace(card, seed=self.settings.seed, steps=self.adaptation.kept_step)
         save_checkpoint(path, card, dict(self.net.state_dict()))
 
 

@@ -1,13 +1,17 @@
-"""Weights that a fusion starts from."""
+"""Weights that a fusion starts from and leaves behind."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.card import ModelCard
 from hsfuse.fusers.conditioning import KNOWN_BASE
 from hsfuse.model_zoo import find_model, find_weights
+from hsfuse.nets.srlf import SRLFConfig
+from hsfuse.physics import ObservationModel
 from hsfuse.resources import data_folder
 
 log = logging.getLogger(__name__)
@@ -24,10 +28,19 @@ def fitting_weights(scale: int, dimension: int, base: str) -> Path | None:
     return path
 
 
-def weights_name(path: Path) -> str:
+def weights_name(known: AnySensor) -> str:
     """What `find_model` finds the weights by: their name in the collection, else where they are."""
-    inside = path.resolve().parent == data_folder("models").resolve()
-    return path.stem if inside else str(path.resolve())
+    path = (known.weights or Path()).resolve()
+    return path.stem if path.parent == data_folder("models").resolve() else str(path)
+
+
+def card_of_scene(
+    name: str, config: SRLFConfig, model: ObservationModel, base: str, extra: dict[str, Any]
+) -> ModelCard:
+    """Of a network fitted to one scene."""
+    about = "one scene, by reduced resolution and consistency"
+    phase = f"{model.phase:g}"
+    return ModelCard(name, config, config.scale, phase, base, kind="scene", trained_on=about, extra=extra)
 
 
 def weights_below(card: ModelCard) -> Path | None:
