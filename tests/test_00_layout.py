@@ -36,7 +36,7 @@ ONLY_IN = {
     "h5py": ("io",),
     "zarr": ("io",),
     "pystac": ("io",),
-    "safetensors": ("fusers.card",),
+    "safetensors": ("fusers.card", "training.kept"),
 }
 #: Modules of layer 4 that may import the assessment: fusion only for `fuse --report`, where it is asked for.
 MAY_ASSESS = ("assessment", "report", "training", "benchmark", "fusion", "wald")
