@@ -166,7 +166,7 @@ def test_srlf_tiles_differ_by_a_fraction_of_the_correction(correcting):
 
 @pytest.mark.parametrize("s", [2, 4])
 def test_the_default_method_end_to_end(tmp_path, s):
-    pair = save_pair(tmp_path, memory_scene((18, 18), s, seed=2))
+    pair = save_pair(tmp_path, memory_scene((20, 24), s, seed=2))
     result = run(pair, tmp_path / "fused.tif", method="srlf", ensemble=1, **QUICK)
     cube = read(result.output)
     assert cube.grid == pair.hr_grid

@@ -46,6 +46,7 @@ DRAWS = """
 size = 24
 window = 16
 bands = 8
+pool = 9
 """
 PATCHES = """
 [patches]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from hsfuse.assessment import number
 from hsfuse.benchmark.results import Row
@@ -66,8 +65,11 @@ OVERVIEW = COLUMNS[:2]
 
 
 def groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows by pair, with the pair's heading."""
-    return [(title, list(same)) for title, same in groupby(rows, key=lambda row: row.case.group)]
+    """Rows by pair, with the pair's heading, in the order in which the pairs first appear."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.case.group, []).append(row)
+    return list(found.items())
 
 
 def cells(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> list[list[Cell]]:

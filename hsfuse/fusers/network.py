@@ -39,8 +39,10 @@ from hsfuse.physics import ObservationModel
 log = logging.getLogger(__name__)
 
 #: Stages and steps of a network that is fitted to a scene. From scratch four stages are no better than two and take
-#: half as long again; on what weights give, one stage and half the steps are as good as two.
-FROM_SCRATCH, ON_WEIGHTS = (2, 300), (1, 160)
+#: half as long again; on what weights give, half the steps are as good.
+FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
+#: Share of what the held-out cells bear out that is used: they are at reduced resolution, where networks learned.
+TRANSFER = 0.75
 #: Held-out error below which, relative to what the network corrects, it is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
@@ -174,7 +176,7 @@ class SRLFFuser:
         """Set the share of each coefficient's correction that is used; the errors with it."""
         rehearsal = run.rehearsal
         correction = rehearsal.held_out(rehearsal.corrections(self.net, self.turns))
-        self.share = rehearsal.judge.trust(correction)
+        self.share = TRANSFER * rehearsal.judge.trust(correction)
         return rehearsal.judge.errors(self.share * correction).times(run.before)
 
     def _judge(self, run: Adaptation, errors: Errors) -> None:
