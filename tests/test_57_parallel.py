@@ -72,9 +72,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def trainer_of(folder, kind, peers=None):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Fused draws, which are the same in all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def trainer_of(folder, kind, cache, peers=None, device="cpu"):
     config = load_config(folder / f"{kind}.toml")
-    return Trainer(config, *load_references(config, folder), torch.device("cpu"), peers=peers)
+    return Trainer(config, *load_references(config, folder), torch.device(device), cache, peers)
 
 
 class Apart(Peers):
@@ -88,8 +94,8 @@ class Apart(Peers):
 
 
 @pytest.mark.parametrize("kind", ["any", "bands"])
-def test_the_parts_of_a_batch_have_gradients_that_sum_to_its_own(folder, kind):
-    trainers = [trainer_of(folder, kind, peers) for peers in (Apart(), Apart(0, 2), Apart(1, 2))]
+def test_the_parts_of_a_batch_have_gradients_that_sum_to_its_own(folder, kind, cache):
+    trainers = [trainer_of(folder, kind, cache, peers) for peers in (Apart(), Apart(0, 2), Apart(1, 2))]
     for trainer in trainers:
         trainer.config = replace(trainer.config, optimiser=replace(trainer.config.optimiser, clip=1e9))
         trainer.step()
@@ -100,16 +106,16 @@ def test_the_parts_of_a_batch_have_gradients_that_sum_to_its_own(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["any", "bands"])
-def test_training_stays_on_its_device(folder, kind):
-    config = load_config(folder / f"{kind}.toml")
+def test_training_stays_on_its_device(folder, kind, cache):
+    trainer_of(folder, kind, cache).step()  # draws are fused on the CPU in any case
     with pretend_gpu() as device:
-        trainer = Trainer(config, *load_references(config, folder), device)
+        trainer = trainer_of(folder, kind, cache, device=device)
         assert all(np.isfinite(value) for value in trainer.step().values())
         assert all(np.isfinite(value) for value in trainer.validate().values())
         assert all(isinstance(p.grad, OnGpu) for p in trainer.net.parameters() if p.grad is not None)
 
 
-def test_two_processes_end_with_the_weights_of_one(folder):
+def test_two_processes_end_with_the_weights_of_one(folder, cache):
     config = folder / "bands.toml"
     train(load_config(config), folder / "one.safetensors", data=folder, device="cpu")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -120,7 +126,7 @@ def test_two_processes_end_with_the_weights_of_one(folder):
     assert done.returncode == 0, done.stderr
     (card, one), (other, two) = (load_checkpoint(folder / f"{name}.safetensors") for name in ("one", "two"))
     assert card.steps == other.steps == 3
-    start = trainer_of(folder, "bands").net.state_dict()
+    start = trainer_of(folder, "bands", cache).net.state_dict()
     moved = max(float((one[k] - v).abs().max()) for k, v in start.items())
     assert moved > 1e-4
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 0.02 * moved
