@@ -17,13 +17,13 @@ from typing import Any
 
 from rasterio.windows import Window
 
-from hsfuse.assessment import Assessment, AssessSettings, assess, checks, read_provenance
+from hsfuse.assessment import Assessment, AssessSettings, assess, checks
 from hsfuse.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.errors import SettingError
 from hsfuse.fusers.adaptation import AdaptSettings
 from hsfuse.fusion import FuseSettings, run_fusion
 from hsfuse.grid import Grid
-from hsfuse.io import CubeWriter, Paths, open_cube
+from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
 from hsfuse.observe import seen, strips
 from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
 from hsfuse.scene import ScenePair, SceneSettings, open_scene

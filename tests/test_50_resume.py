@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -11,8 +12,10 @@ from test_50_fusion import read
 from test_50_outputs import interrupted
 
 from hsfuse.cube import Spectrum
+from hsfuse.errors import OutputError
 from hsfuse.fusers.adaptation import Adaptation
-from hsfuse.fusion import fuse
+from hsfuse.fusion import FuseSettings, fuse, fuse_and_report
+from hsfuse.scene import SceneSettings
 from hsfuse.srf import load_srf, write_srf
 
 TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
@@ -75,6 +78,54 @@ def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch):
     result = fuse(*inputs, out, resume=True, **how)
     np.testing.assert_array_equal(read(out).data, read(fuse(*inputs, tmp_path / "b.tif", **how).output).data)
     assert any("starts anew" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["made without", "made with"])
+def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume):
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "out" / "a.tif"
+    out.parent.mkdir()
+    made = fuse(*inputs, out, resume=resume, qa=out.with_name("qa.tif"), **TILES)
+    before = {path: path.stat().st_mtime_ns for path in out.parent.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("hsfuse.fusion.run.sample_scene", None)
+        again = fuse(*inputs, out, resume=True, qa=out.with_name("qa.tif"), **TILES)
+    assert (made.done, again.done) == (False, True)
+    assert {path: path.stat().st_mtime_ns for path in out.parent.iterdir()} == before
+    assert again.provenance["method"] == made.provenance["method"]
+    assert "done already" in again.text()
+
+
+@pytest.mark.parametrize("what", ["settings", "input", "quality layers", "another's file"])
+def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
+    inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "resume": True}
+    if what == "another's file":
+        shutil.copy(files.hsi, out)
+    else:
+        fuse(*inputs, out, **how)
+    if what == "settings":
+        how["mtf"] = 0.2
+    elif what == "input":
+        os.utime(files.msi, ns=(1, 1))
+    elif what == "quality layers":
+        how["qa"] = tmp_path / "qa.tif"
+    before = out.stat().st_mtime_ns
+    with pytest.raises(OutputError, match="exists already"):
+        fuse(*inputs, out, **how)
+    assert out.stat().st_mtime_ns == before
+    assert not fuse(*inputs, out, overwrite=True, **how).done
+
+
+def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
+    settings = FuseSettings(SceneSettings("sentinel2a")).with_options({**TILES, "resume": True})
+    out, report = tmp_path / "a.tif", tmp_path / "a.html"
+    for wanted in (False, True, True):
+        if wanted:
+            report.unlink(missing_ok=True)
+        assert fuse_and_report(files.hsi, files.msi, out, settings, report).done == wanted
+        assert report.exists()
+    written = report.stat().st_mtime_ns
+    assert fuse_and_report(files.hsi, files.msi, out, settings, report).done
+    assert report.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("lost", [False, True])

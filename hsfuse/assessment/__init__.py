@@ -17,7 +17,7 @@ from hsfuse.assessment.result import (
     ResponseCurves,
     SampledSpectra,
 )
-from hsfuse.assessment.settings import AssessSettings, read_provenance
+from hsfuse.assessment.settings import AssessSettings
 from hsfuse.assessment.table import (
     SECTIONS,
     Failure,
@@ -62,7 +62,6 @@ __all__ = [
     "number",
     "overall",
     "parse_limits",
-    "read_provenance",
     "rows",
     "short_names",
     "text_table",

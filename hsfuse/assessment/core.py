@@ -16,9 +16,9 @@ from hsfuse.assessment.findings import msi_gains, other_response, shift_words, w
 from hsfuse.assessment.inputs import Inputs, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass
 from hsfuse.assessment.result import Assessment, BandGain, Registration
-from hsfuse.assessment.settings import AssessSettings, read_provenance, recorded
+from hsfuse.assessment.settings import AssessSettings, recorded
 from hsfuse.errors import InputError, SettingError
-from hsfuse.io import Paths, open_cube
+from hsfuse.io import Paths, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.registration import register
 

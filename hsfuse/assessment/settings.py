@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
@@ -11,8 +10,6 @@ from typing import Any
 from hsfuse.errors import SettingError
 from hsfuse.scene import SceneSettings
 
-#: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
-PROVENANCE_TAG = "HSFUSE_PROVENANCE"
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _CORRECTIONS: dict[str, str | None] = {
     "psf": None,
@@ -77,19 +74,6 @@ class AssessSettings:
             name: _CORRECTIONS.get(name) if value is None else value for name, value in asked.items()
         }
         return SceneSettings(**{name: value for name, value in chosen.items() if value is not None})
-
-
-def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
-    """What the dataset tags say of the file's making; {} when nothing; what isn't JSON is kept as text."""
-    text = next((value for key, value in tags.items() if key.upper() == PROVENANCE_TAG), None)
-    others = {k: v for k, v in tags.items() if k.upper().startswith("HSFUSE_") and k.upper() != PROVENANCE_TAG}
-    if text is None:
-        return dict(others)
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError:
-        record = {"provenance": text}
-    return {**others, **(record if isinstance(record, dict) else {"provenance": record})}
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:

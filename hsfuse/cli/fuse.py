@@ -89,7 +89,11 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.choice("--bad-bands", ["drop", "nodata"], "Leave bad bands out, or write them as nodata.", "drop")
 @click.option("--qa", type=options.PATH, help="Write a raster of quality layers, too: distortion and expected error.")
 @click.option("--stac", is_flag=True, help="Write a STAC item beside the output.")
-@click.option("--resume", is_flag=True, help="Keep what is done when interrupted, and go on with it (GeoTIFF).")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep what is done when interrupted, and go on with it (GeoTIFF); leave alone what is finished.",
+)
 @click.option("--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
 @options.seed
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

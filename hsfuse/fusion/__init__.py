@@ -46,9 +46,10 @@ def fuse_and_report(
 
     if report is not None:
         several = [msi] if isinstance(msi, str | Path) else list(msi)
-        check_report_path(report, settings.output.overwrite, [hsi, *several, output])
+        theirs = settings.output.overwrite or (settings.output.resume and Path(output).exists())
+        check_report_path(report, theirs, [hsi, *several, output])
     result = run_fusion(hsi, msi, output, settings)
-    if report is not None and not settings.dry_run:
+    if report is not None and not settings.dry_run and not (result.done and report.exists()):
         scene = settings.scene
         made = assess(output, hsi=hsi, msi=msi, srf=scene.srf, msi_bands=scene.msi_bands, qa=settings.output.qa)
         told = {text.rstrip(".").lower() for text in result.warnings}

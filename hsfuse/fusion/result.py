@@ -21,16 +21,20 @@ from hsfuse.tiling import TileGrid
 
 @dataclass(frozen=True)
 class FusionResult:
-    """Where the fused cube is and how it was made; `provenance` is what the file carries too."""
+    """Where the fused cube is and how it was made; `provenance` is what the file carries too.
+
+    `valid_share` isn't known where an earlier run has `done` it already.
+    """
 
     output: Path
     shape: tuple[int, int, int]
-    valid_share: float
+    valid_share: float | None
     provenance: dict[str, Any]
     notes: list[str]
     warnings: list[str]
     seconds: dict[str, float]
     dry_run: bool = False
+    done: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -39,13 +43,16 @@ class FusionResult:
     def text(self) -> str:
         """For people: a few lines."""
         bands, rows, cols = self.shape
-        lines = [f"{self.output}: {bands} bands, {rows} x {cols} pixels" + (" (dry run)" if self.dry_run else "")]
+        state = " (dry run)" if self.dry_run else " (done already, by the same plan)" if self.done else ""
+        lines = [f"{self.output}: {bands} bands, {rows} x {cols} pixels{state}"]
         if self.dry_run:
             return "\n".join([*lines, *(f"  {k}: {v}" for k, v in self.provenance["inputs"].items())])
         method = self.provenance["method"]
         lines += [f"  {key}: {method[key]}" for key in ("method", "base", "weights", "adaptation") if method.get(key)]
-        lines.append(f"  valid pixels: {self.valid_share:.1%}")
-        lines.append("  seconds: " + ", ".join(f"{what} {s:.1f}" for what, s in self.seconds.items()))
+        if self.valid_share is not None:
+            lines.append(f"  valid pixels: {self.valid_share:.1%}")
+        if self.seconds:
+            lines.append("  seconds: " + ", ".join(f"{what} {s:.1f}" for what, s in self.seconds.items()))
         return "\n".join(lines)
 
 

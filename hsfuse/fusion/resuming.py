@@ -1,4 +1,4 @@
-"""Going on after an interruption: what an unfinished output must agree in, and the fitted network kept beside it."""
+"""Going on after an interruption: what an output must agree in, finished or not, and the fitted network beside it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from hsfuse.errors import ModelError
+from hsfuse.errors import InputError, ModelError
 from hsfuse.fusers import Fuser
 from hsfuse.fusers.adaptation import AdaptationLog, Stage
 from hsfuse.fusers.card import ModelCard, read_card, save_checkpoint
 from hsfuse.fusers.network import SRLFFuser
 from hsfuse.fusion.settings import FuseSettings
-from hsfuse.io import kept_network
+from hsfuse.io import kept_network, open_cube, output_files, read_provenance
+from hsfuse.io.stac import item_path
 from hsfuse.scene import ScenePair
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,22 @@ TOLD = ("hsfuse", "settings", "srf", "scale", "fusing", "weights_sha256", "tiles
 def plan_print(pair: ScenePair, settings: FuseSettings, provenance: Mapping[str, Any]) -> str:
     """Fingerprint of inputs and settings, known before anything is fitted."""
     inputs = [_file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
-    told = {key: provenance[key] for key in TOLD}
-    return _digest(json.dumps([inputs, told, str(settings.output)], default=str, sort_keys=True).encode())
+    told, stored = {key: provenance[key] for key in TOLD}, replace(settings.output, resume=False, overwrite=False)
+    return _digest(json.dumps([inputs, told, str(stored)], default=str, sort_keys=True).encode())
+
+
+def finished(output: Path, settings: FuseSettings, plan: str) -> dict[str, Any] | None:
+    """The provenance of an output that is whole, as is all that goes with it; None where this plan has none."""
+    beside = [settings.output.qa, settings.save_model, item_path(output) if settings.output.stac else None]
+    files = output_files(output, settings.output.format)
+    if not all(path.exists() for path in (*files, *filter(None, beside))):
+        return None
+    try:
+        with open_cube(files[0]) as reader:
+            provenance = read_provenance(reader.tags)
+    except InputError:
+        return None
+    return provenance if provenance.get("plan") == plan else None
 
 
 def full_print(plan: str, fuser: Fuser) -> str:

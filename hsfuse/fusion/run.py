@@ -17,7 +17,7 @@ from hsfuse.fusers.anysensor import AnySensor
 from hsfuse.fusers.banded import Banded
 from hsfuse.fusers.network import SRLFFuser
 from hsfuse.fusion.result import FusionResult, method_of, provenance_of
-from hsfuse.fusion.resuming import fit_once, full_print, plan_print
+from hsfuse.fusion.resuming import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.io import Paths
 from hsfuse.model_zoo import WEIGHTED, ModelRecord, find_model
@@ -40,22 +40,25 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
     output, device = Path(output), pick_device(settings.device)
     with open_scene(hsi, msi, settings.scene) as pair:
-        check_outputs(pair, output, settings.output, settings.dry_run, _model_file(settings))
         fuser = build_fuser(settings, pair)
         tiles = plan_tiles(pair, fuser.requirements.halo, settings.tile, settings.overlap)
+        provenance = provenance_of(pair, settings, tiles, device)
+        plan = plan_print(pair, settings, provenance)
+        resume, provenance["plan"] = settings.output.resume, plan
+        if resume and (record := finished(output, settings, plan)) is not None:
+            return _result(pair, output, settings, record, None, {}, done=True)
+        check_outputs(pair, output, settings.output, settings.dry_run, _model_file(settings))
         _tell(pair)
         if settings.dry_run:
             told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
             return _result(pair, output, settings, told, 0.0, {})
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        provenance = provenance_of(pair, settings, tiles, device)
-        plan = plan_print(pair, settings, provenance) if settings.output.resume else None
         fit = partial(fit_fuser, pair, scene, device=device)
-        fuser = _fit(fuser, pair, scene, device) if plan is None else fit_once(fit, settings, output, plan)
+        fuser = fit_once(fit, settings, output, plan) if resume else _fit(fuser, pair, scene, device)
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
-        fingerprint = None if plan is None else full_print(plan, fuser)
+        fingerprint = full_print(plan, fuser) if resume else None
         valid, warnings = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
         if settings.save_model is not None and isinstance(fuser, SRLFFuser):
             fuser.save(settings.save_model, settings.save_model.stem)
@@ -165,14 +168,14 @@ def _result(
     output: Path,
     settings: FuseSettings,
     provenance: dict[str, Any],
-    valid: float,
+    valid: float | None,
     seconds: dict[str, float],
     warnings: Sequence[str] = (),
+    done: bool = False,
 ) -> FusionResult:
     shape = (len(plan_bands(pair, settings.output).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
-    return FusionResult(
-        output, shape, valid, provenance, [*pair.notes, *masked], [*pair.warnings, *warnings], seconds, settings.dry_run
-    )
+    notes, warnings = [*pair.notes, *masked], [*pair.warnings, *warnings]
+    return FusionResult(output, shape, valid, provenance, notes, warnings, seconds, settings.dry_run, done)
