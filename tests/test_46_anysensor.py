@@ -159,7 +159,7 @@ def test_the_stages_are_written_down(larger, collection):
     assert before is not None
     assert after is not None
     assert after[0] <= before[0]
-    assert fuser.describe()["adaptation"].endswith("no better than what the weights give: that is the result")
+    assert fuser.describe()["adaptation"].endswith("no better than what the weights give, which is the result")
 
 
 def test_without_adaptation_and_consistency_two_stages_are_left(larger, collection):

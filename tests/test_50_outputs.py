@@ -111,7 +111,7 @@ def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_pat
     how = {"method": "srlf", "base": "bicubic", "steps": 2, "check_every": 1, "minutes": 60.0, "ensemble": 2}
     result = run(files, tmp_path / "a.tif", qa=tmp_path / "qa.tif", **how)
     layers = read(tmp_path / "qa.tif").data
-    used = "the base is the result" not in result.provenance["method"]["adaptation"]
+    used = "which is the result" not in result.provenance["method"]["adaptation"]
     assert layers[2].any() == used
     assert 0 <= np.median(layers[0]) < 0.9  # of the fused cube, not of features inside the network
     assert layers[1].max() < 15

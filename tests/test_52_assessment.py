@@ -309,10 +309,17 @@ def test_checks_without_a_truth_say_so(scene):
 
 
 def test_what_the_network_gained_is_a_check(scene):
-    for gain, verdict in ((0.2, "good"), (0.0, "look")):
-        write_cube(scene.path("net.tif"), scene.truth, provenance=json.dumps({"adaptation": {"gain": gain}}))
+    judged, unjudged = [{"name": "base"}, {"name": "adaptation"}], [{"name": "base"}]
+    for gain, stages, verdict, said in (
+        (0.2, judged, "good", "20% below"),
+        (-0.1, judged, "look", "no better than its training-free base"),
+        (0.0, unjudged, "look", "too small"),
+    ):
+        record = {"adaptation": {"gain": gain, "stages": stages}}
+        write_cube(scene.path("net.tif"), scene.truth, provenance=json.dumps(record))
         a = assess(scene.path("net.tif"), reference=scene.path("truth.tif"))
         assert verdicts(a)["Gain of the network"] == verdict
+        assert said in next(check.text for check in a.checks if check.topic == "Gain of the network")
 
 
 def quality_raster(path, expected, name="expected error (RMS over the bands in reflectance)"):

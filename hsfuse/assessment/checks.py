@@ -201,13 +201,14 @@ def _closely(correlation: float) -> str:
 
 def _learning(a: Assessment) -> Iterator[Check]:
     record = a.provenance.get("adaptation")
-    gain = record.get("gain") if isinstance(record, Mapping) else None
-    if not isinstance(gain, int | float):
+    if not isinstance(record, Mapping) or not isinstance(gain := record.get("gain"), int | float):
         return
     if gain > 0:
         text = f"On parts of the scene that it never learned from, the network's error is {gain:.0%} below its base's."
+    elif len(record.get("stages", ())) == 1:
+        text = "The scene is too small to see on a part of it what the network gains."
     else:
-        text = "The network did no better than its training-free base on parts of the scene, so the base is the result."
+        text = "On parts of the scene that it never learned from, the network is no better than its training-free base."
     yield Check("Gain of the network", "good" if gain > 0 else "look", text)
 
 

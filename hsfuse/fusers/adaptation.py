@@ -85,6 +85,19 @@ class AdaptationLog:
     verdict: str = ""
     stages: list[Stage] = field(default_factory=list)
 
+    def accept(self, errors: Errors, base: str, share: float) -> None:
+        """Write down that a correction is used, with what remains of the base's errors and the mean share used."""
+        self.gain = 1 - errors.error
+        self.verdict = (
+            f"error on held-out blocks {_change(errors.error)} the base {base}, spectral angle "
+            f"{_change(errors.angle)} (weights of step {self.kept_step}, {share:.0%} of the correction used)"
+        )
+
+
+def _change(ratio: float) -> str:
+    """In words: "3.1% below"."""
+    return f"{abs(1 - ratio):.1%} {'below' if ratio <= 1 else 'above'}"
+
 
 class Adaptation:
     """One run on one scene; `run` returns the network whose held-out error was smallest.

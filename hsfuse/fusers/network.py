@@ -38,8 +38,7 @@ from hsfuse.physics import ObservationModel
 
 log = logging.getLogger(__name__)
 
-#: Stages and steps of a network that is fitted to a scene. From scratch four stages are no better than two and take
-#: half as long again; on what weights give, half the steps are as good.
+#: Stages and steps of a network that is fitted to a scene; four stages are no better and take half as long again.
 FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
 #: Share of what the held-out cells bear out that is used: they are at reduced resolution, where networks learned.
 TRANSFER = 0.75
@@ -186,17 +185,9 @@ class SRLFFuser:
         if errors.both >= WORTHWHILE * before.both or worst > 1 / WORTHWHILE:
             self.share = torch.zeros_like(self.share)
             log_.gain = 1 - before.error
-            log_.verdict = f"held-out blocks got no better than {self._start}: {self._kept()} is the result"
-            return
-        log_.gain = 1 - errors.error
-        log_.verdict = (
-            f"error on held-out blocks {_change(errors.error)} the base {self.base_name}, spectral angle "
-            f"{_change(errors.angle)} (weights of step {log_.kept_step}, {self.share.mean():.0%} of the correction "
-            "trusted)"
-        )
-
-    def _kept(self) -> str:
-        return "the base" if self.known is None else "that"
+            log_.verdict = f"held-out blocks got no better than {self._start}, which is the result"
+        else:
+            log_.accept(errors, self.base_name, float(self.share.mean()))
 
     def _agree(self, run: Adaptation, clock: float) -> None:
         """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it.
@@ -259,8 +250,3 @@ class SRLFFuser:
         card = card_of_scene(name, self.net.cfg, self.frame.base.model, self.base_name, extra)
         card = replace(card, seed=self.settings.seed, steps=self.adaptation.kept_step)
         save_checkpoint(path, card, dict(self.net.state_dict()))
-
-
-def _change(ratio: float) -> str:
-    """In words: "3.1% below"."""
-    return f"{abs(1 - ratio):.1%} {'below' if ratio <= 1 else 'above'}"
