@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from hsfuse.cube import BoolArray, FloatArray
 from hsfuse.errors import SettingError
+from hsfuse.heap import give_back_freed_memory
 from hsfuse.io import CubeWriter, publish
 from hsfuse.outputs import BandPlan, OutputSettings, clipping_note, plan_bands, storage
 from hsfuse.quality import LAYERS
@@ -148,6 +149,7 @@ class Streamer:
             for batch in batches(inputs, size):
                 behind.do(partial(self._keep, self.work.fuse(batch)))
                 bar.update(len(batch))
+                give_back_freed_memory()
         publish([to.writer for to in (self.main, self.quality) if to is not None])
         clipped = self.main.writer.clipped
         if clipped:

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Module or package (dotted, below hsfuse) -> layer; the longest name that fits counts.
 LAYERS = {
-    "errors": 0, "toml_tables": 0, "grid": 0, "cube": 0, "resources": 0, "optics": 0,
+    "errors": 0, "toml_tables": 0, "grid": 0, "cube": 0, "resources": 0, "heap": 0, "optics": 0,
     "srf": 1, "tiling": 1, "io": 1, "warp": 1,
     "physics": 2, "subspace": 2, "metrics": 2, "nets": 2, "registration": 2, "estimation": 2,
     "nets.srlf": 3, "fusers": 3, "patches": 3, "model_zoo": 3, "scene": 3, "observe": 3, "quicklook": 3,

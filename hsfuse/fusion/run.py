@@ -19,6 +19,7 @@ from hsfuse.fusers.network import SRLFFuser
 from hsfuse.fusion.result import FusionResult, method_of, provenance_of
 from hsfuse.fusion.resuming import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
+from hsfuse.heap import give_back_freed_memory
 from hsfuse.io import Paths
 from hsfuse.model_zoo import WEIGHTED, ModelRecord, find_model
 from hsfuse.nets.scan import backend_name
@@ -56,6 +57,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
         scene = sample_scene(pair).to(device)
         fit = partial(fit_fuser, pair, scene, device=device)
         fuser = fit_once(fit, settings, output, plan) if resume else _fit(fuser, pair, scene, device)
+        give_back_freed_memory()
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, fuser) if resume else None
