@@ -127,6 +127,17 @@ def test_the_time_budget_ends_it(tiny):
     assert run.log.steps == [0, 1]
 
 
+def test_steps_run_on_one_thread_so_that_cores_do_not_change_the_weights(tiny, monkeypatch):
+    run, seen, before = adaptation(tiny), [], torch.get_num_threads()
+    monkeypatch.setattr(Adaptation, "_step", lambda *_: float(seen.append(torch.get_num_threads()) or 0))
+    torch.set_num_threads(2)
+    try:
+        run.run(small_net())
+        assert (set(seen), torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def judge(pixels=400, seed=0):
     g = torch.Generator().manual_seed(seed)
     target = torch.rand(pixels, K, generator=g) + 0.1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,21 @@ DECAY = 0.95
 
 #: Time at most by default.
 MINUTES = 3.0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU.
+
+    For maps as small as those of a step more threads gain nothing, cost processor time, and round sums differently, so
+    that a seed would give other weights on another number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,7 @@ class Adaptation:
         height, width = self.rehearsal.scene.msi.shape[2:]
         return min(side, height), min(side, width)
 
+    @one_thread()
     def run(self, net: SRLFNet) -> SRLFNet:
         """Train `net` in place within the budget; returns the averaged weights with the smallest held-out error."""
         start, best = time.monotonic(), deepcopy(net)
