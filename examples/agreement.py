@@ -27,7 +27,7 @@ from torchmetrics.functional import image as tm
 
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess
-from hsfuse.scene import ScenePair, SceneSettings, open_scene
+from hsfuse.pair import ScenePair, SceneSettings, open_scene
 
 try:
     from sewar import full_ref

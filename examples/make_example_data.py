@@ -20,10 +20,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from hsfuse.cube import Spectrum
-from hsfuse.grid import Grid
+from hsfuse.benchmark.simulate import simulate
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter
-from hsfuse.simulation import simulate
 
 ARRAY = "tensorly/datasets/data/Indian_pines_corrected.npy"
 FOLDER = Path(__file__).parent / "data"

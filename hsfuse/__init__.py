@@ -11,7 +11,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hsfuse.core.package import __version__
 
 # How long torch's waiting OpenMP threads spin before they sleep, about a tenth of a millisecond: asleep at once, every
 # small operation pays for waking them (the default fusion takes nearly twice as long); spinning on, they take the cores
@@ -22,24 +22,24 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 _PUBLIC = {
     "fuse": "hsfuse.fusion",
     "assess": "hsfuse.assessment",
-    "simulate": "hsfuse.simulation",
+    "simulate": "hsfuse.benchmark.simulate",
     "open_cube": "hsfuse.io",
-    "load_srf": "hsfuse.srf",
-    "HsfuseError": "hsfuse.errors",
+    "load_srf": "hsfuse.physics",
+    "HsfuseError": "hsfuse.core.errors",
 }
-__all__ = ["HsfuseError", "assess", "fuse", "load_srf", "open_cube", "simulate"]
+__all__ = ["HsfuseError", "__version__", "assess", "fuse", "load_srf", "open_cube", "simulate"]
 
 if TYPE_CHECKING:
     from hsfuse.assessment import assess
-    from hsfuse.errors import HsfuseError
+    from hsfuse.benchmark.simulate import simulate
+    from hsfuse.core.errors import HsfuseError
     from hsfuse.fusion import fuse
     from hsfuse.io import open_cube
-    from hsfuse.simulation import simulate
-    from hsfuse.srf import load_srf
+    from hsfuse.physics import load_srf
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

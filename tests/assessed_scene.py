@@ -12,11 +12,12 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from scipy.ndimage import gaussian_filter
 
-from hsfuse.cube import Spectrum
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter
-from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
-from hsfuse.srf import load_srf
+from hsfuse.physics import load_srf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
 
 SCALE = 4
 GRID = Grid((48, 48), Affine(10, 0, 600000, 0, -10, 5000000), CRS.from_epsg(32633))

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsfuse.fusers import TrainingScene
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 
 SCALE, BANDS = 4, 24
 

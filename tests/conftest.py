@@ -14,12 +14,13 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from scipy.ndimage import gaussian_filter
 
-from hsfuse.cube import Spectrum
-from hsfuse.fusers import TrainingScene
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter
-from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
-from hsfuse.srf import load_srf
+from hsfuse.physics import load_srf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
+from hsfuse.physics.sample import TrainingScene
 
 pretend_gpu.register()
 

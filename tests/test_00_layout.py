@@ -17,16 +17,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Module or package (dotted, below hsfuse) -> layer; the longest name that fits counts.
 LAYERS = {
-    "errors": 0, "toml_tables": 0, "grid": 0, "cube": 0, "resources": 0, "heap": 0, "optics": 0,
-    "srf": 1, "tiling": 1, "io": 1, "warp": 1,
-    "physics": 2, "subspace": 2, "metrics": 2, "nets": 2, "registration": 2, "estimation": 2,
-    "nets.srlf": 3, "fusers": 3, "patches": 3, "model_zoo": 3, "scene": 3, "observe": 3, "quicklook": 3,
-    "fusion": 4, "streaming": 4, "tilework": 4, "outputs": 4, "quality": 4,
-    "simulation": 4, "assessment": 4, "report": 4, "training": 4, "benchmark": 4,
-    "estimate_pair": 4, "wald": 4,
-    "cli": 5,
+    "core": 0, "physics": 1, "metrics": 2, "io": 2, "nets": 2, "calibration": 3, "pair": 4, "methods": 5,
+    "fusion": 6, "training": 7, "assessment": 7, "benchmark": 8, "cli": 9,
 }  # fmt: skip
-WITHOUT_TORCH = {0, 1}
+WITHOUT_TORCH = {0}
 #: Third-party package -> where alone it may be imported.
 ONLY_IN = {
     "click": ("cli",),

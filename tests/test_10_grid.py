@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from hsfuse.errors import GridError
-from hsfuse.grid import GRID_TOLERANCE_PX, Grid, align, nests
+from hsfuse.core.errors import GridError
+from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid, align, nests
 
 UTM33, UTM34 = CRS.from_epsg(32633), CRS.from_epsg(32634)
 MSI = Grid((120, 90), Affine(10, 0, 600000, 0, -10, 5000000), UTM33)

@@ -5,9 +5,9 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from hsfuse.cube import Cube, Spectrum
-from hsfuse.errors import InputError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
 
 DATA = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
 SPECTRUM = Spectrum(

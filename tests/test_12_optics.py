@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsfuse.optics import (
+from hsfuse.physics.optics import (
     centred_taps,
     elliptic_gaussian,
     gaussian,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsfuse.errors import OutputError, SettingError, SrfError
-from hsfuse.resources import data_folder
-from hsfuse.srf import SpectralResponse, list_srfs, load_srf, match_bands, write_srf
+from hsfuse.core.errors import OutputError, SettingError, SrfError
+from hsfuse.core.package import data_folder
+from hsfuse.physics import SpectralResponse, list_srfs, load_srf, match_bands, write_srf
 
 LIBRARY = sorted(path.stem for path in data_folder("srf").glob("*.csv"))
 DENSE_NM = np.arange(390.0, 2501.0, 5.0)

@@ -9,7 +9,7 @@ import pytest
 from rasterio.windows import Window
 from rasters import integers, write_envi, write_tif
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
 
 

@@ -12,7 +12,7 @@ from rasters import integers, write_tif
 
 from hsfuse.io import open_cube
 from hsfuse.io.gdal import gdal_env, gdal_name
-from hsfuse.io.products.dates import iso_time
+from hsfuse.io.products.metadata import iso_time
 
 
 @pytest.mark.parametrize("name", [

@@ -11,9 +11,9 @@ from affine import Affine
 from rasterio.windows import Window
 from rasters import integers, nm, write_envi, write_tif
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import check_valid, open_cube, usable_bands
-from hsfuse.io.envi import read_header
+from hsfuse.io.gdal import read_header
 
 UTM = "map info = {UTM, 1, 1, 500000, 5000000, 10, 10, 33, North, WGS-84, units=Meters}"
 

@@ -6,9 +6,9 @@ import pytest
 import rasterio
 from rasters import integers, nm, write_envi, write_tif
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
-from hsfuse.io.units import to_nm, unit_factor, widths_to_nm
+from hsfuse.io.spectral_tags import to_nm, unit_factor, widths_to_nm
 
 # Wavelengths in GeoTIFF
 

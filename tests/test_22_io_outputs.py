@@ -13,8 +13,8 @@ from affine import Affine
 from rasterio.windows import Window
 from rasters import GRID, SPECTRUM, scene, write_cube
 
-from hsfuse.errors import HsfuseError, OutputError, SettingError
-from hsfuse.grid import Grid
+from hsfuse.core.errors import HsfuseError, OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, check_output, driver_of, open_cube, output_files, publish
 
 # Names of outputs

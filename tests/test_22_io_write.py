@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import GRID, NORTH_UP, SPECTRUM, scene, write_cube
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import SettingError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube
-from hsfuse.io.encode import DTYPES, Encoding, default_nodata
+from hsfuse.io.sinks import DTYPES, Encoding, default_nodata
 
 ROTATED = Affine.translation(6e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10)
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 from skimage.io import imsave
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io.arrays import band_axis, read_reference
 
 CUBE = np.random.default_rng(0).random((7, 12, 10)).astype(np.float32)

@@ -8,8 +8,8 @@ import rasterio
 from affine import Affine
 from rasters import GRID, SPECTRUM, scene, write_cube
 
-from hsfuse.errors import InputError, OutputError, SettingError
-from hsfuse.grid import Grid
+from hsfuse.core.errors import InputError, OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 from hsfuse.io.zarr_store import is_store
 

@@ -11,8 +11,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasters import GRID, SPECTRUM
 
-from hsfuse.errors import OutputError, SettingError
-from hsfuse.grid import Grid
+from hsfuse.core.errors import OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io.stac import bounds, check_item, footprint, write_item
 
 pystac = pytest.importorskip("pystac")

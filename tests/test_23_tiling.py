@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsfuse.errors import SettingError
-from hsfuse.tiling import Blender, TileGrid, lr_mask_to_hr, tile_pairs, window_of
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.tiles import Blender, TileGrid, lr_mask_to_hr, tile_pairs, window_of
 
 
 @st.composite

@@ -25,9 +25,9 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from rasters import nm, write_cube, write_envi
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import HsfuseError, InputError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import HsfuseError, InputError
+from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 
 #: Mutants of each kind of metadata, in the default run and in the slow one.

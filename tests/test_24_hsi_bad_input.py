@@ -11,7 +11,7 @@ import pytest
 from hsi_products import Product
 from rasters import integers, nm, write_envi, write_tif
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
 
 

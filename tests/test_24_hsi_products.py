@@ -16,12 +16,11 @@ from hsi_products import Product
 from rasterio.windows import Window
 from rasters import integers, write_envi, write_tif
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
-from hsfuse.io.envi import find_pair
-from hsfuse.io.gdal import map_transform
+from hsfuse.io.gdal import find_pair, map_transform
 from hsfuse.io.products import hdf5, ortho
-from hsfuse.io.products.detectors import merged
+from hsfuse.io.products.ortho import merged
 
 Builder = Callable[[Path], Product]
 BUILDERS: dict[str, Builder] = {

@@ -12,7 +12,7 @@ import msi_products as made
 import numpy as np
 import pytest
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
 
 

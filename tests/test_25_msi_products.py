@@ -20,13 +20,11 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from hsfuse.cli import main
-from hsfuse.errors import GridError, InputError
+from hsfuse.core.errors import GridError, InputError
 from hsfuse.io import open_cube, usable_bands
-from hsfuse.io.nesting import Place
-from hsfuse.io.opening import split_paths
-from hsfuse.io.sharpen import coarse_view
-from hsfuse.io.upsample import upsample
-from hsfuse.srf import load_srf, match_bands
+from hsfuse.io.open import split_paths
+from hsfuse.io.sharpen import Place, coarse_view, upsample
+from hsfuse.physics import load_srf, match_bands
 
 
 def whole(path, **how):

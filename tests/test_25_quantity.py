@@ -8,10 +8,10 @@ import msi_products as made
 import numpy as np
 import pytest
 
-from hsfuse.errors import InputError
-from hsfuse.grid import align
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import align
 from hsfuse.io import open_cube
-from hsfuse.io.quantity import different_dates, follow_quantity, guess_scale, name_quantity, settle_quantity
+from hsfuse.pair.quantity import different_dates, follow_quantity, guess_scale, name_quantity, settle_quantity
 
 
 def image(path: Path, values: np.ndarray, gsd: float = 30, bands: int = 3, **how):

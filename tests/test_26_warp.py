@@ -10,14 +10,14 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, WGS84, ArrayReader, Waves, square
 
-from hsfuse.errors import GridError, InputError
-from hsfuse.grid import Grid, align
+from hsfuse.core.errors import GridError, InputError
+from hsfuse.core.grid import Grid, align
 from hsfuse.io import usable_bands
-from hsfuse.physics import elliptic_psf, sigma_from_mtf
-from hsfuse.warp import PixelMap, nest, resampling_variance
-from hsfuse.warp.kernel import keys_transfer, keys_weights
-from hsfuse.warp.mapping import lattice
-from hsfuse.warp.overlap import gap_km
+from hsfuse.pair import PixelMap, nest, resampling_variance
+from hsfuse.pair.mapping import lattice
+from hsfuse.pair.nesting import gap_km, keys_transfer, keys_weights
+from hsfuse.physics.model import elliptic_psf
+from hsfuse.physics.optics import sigma_from_mtf
 
 MSI = square(10, (240, 240))
 UTM1, UTM60 = CRS.from_epsg(32601), CRS.from_epsg(32660)

@@ -9,17 +9,17 @@ from pretend_gpu import pretend_gpu
 from scipy.ndimage import correlate
 from torch.nn.functional import interpolate
 
-from hsfuse import physics
-from hsfuse.errors import SettingError
-from hsfuse.physics import (
+from hsfuse.core.errors import SettingError
+from hsfuse.physics import model as physics
+from hsfuse.physics.model import (
     ObservationModel,
     Psf,
     centred_phase,
     decimation_matrix,
     gaussian_psf,
     interpolation_matrix,
-    sigma_from_mtf,
 )
+from hsfuse.physics.optics import sigma_from_mtf
 
 RNG = np.random.default_rng(5)
 SRF = RNG.random((3, 7))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pretend_gpu import pretend_gpu
 
-from hsfuse.physics import ObservationModel, gaussian_psf
-from hsfuse.subspace import LEAST_SPREAD, fit_subspace
+from hsfuse.methods.subspace import LEAST_SPREAD, fit_subspace
+from hsfuse.physics.model import ObservationModel, gaussian_psf
 
 
 def spectra(bands=20, rank=5, pixels=400, noise=0.0, seed=0):

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hsfuse.errors import SettingError
-from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, backend_name, choose_backend, mamba, scan2d
-from hsfuse.nets.scan.packages import works
+from hsfuse.core.errors import SettingError
+from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, backend_name, choose_backend, mamba, scan2d, works
 from hsfuse.nets.scan.reference import scan2d_reference, scan_orders
 
 FORWARD, GRADIENT = 5e-6, 2e-5  # largest error relative to the largest value, float32 against float64

@@ -12,8 +12,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.functional import image as tm
 
 from hsfuse import metrics
-from hsfuse.errors import InputError, SettingError
-from hsfuse.metrics.blocks import unit_signs
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.metrics.windowed import unit_signs
 from hsfuse.metrics.windows import block_starts, window_sums
 
 SHAPE = (5, 44, 53)

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from hsfuse import metrics
-from hsfuse.errors import InputError, SettingError
+from hsfuse.core.errors import InputError, SettingError
 
 BANDS, GUIDES, SIDE, SCALE = 5, 2, 40, 2
 RESPONSE = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]], np.float32)

@@ -11,16 +11,15 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, ArrayReader, Waves, square
 
-from hsfuse.cube import Cube, Spectrum
-from hsfuse.errors import GridError
-from hsfuse.grid import Alignment, Grid
+from hsfuse.calibration import Drift, LocalShift, Shift, estimate_shift, judge, register
+from hsfuse.calibration.shift import SMOOTH, Block, combined, drift_of
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.errors import GridError
+from hsfuse.core.grid import Alignment, Grid
 from hsfuse.io import CubeReader
-from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
-from hsfuse.registration import Drift, LocalShift, Shift, estimate_shift, judge, register
-from hsfuse.registration.field import combined, drift_of
-from hsfuse.registration.scene import SMOOTH
-from hsfuse.registration.view import Block
-from hsfuse.warp import nest
+from hsfuse.pair import nest
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
 
 RNG = np.random.default_rng(11)
 SHIFTS = [(0.0, 0.0), (0.1, -0.07), (-0.5, 0.5), (1.3, -0.8), (-3.0, 2.6)]

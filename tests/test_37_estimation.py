@@ -13,23 +13,17 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from hsfuse.errors import InputError, SettingError
-from hsfuse.estimation import (
-    compare_responses,
-    estimate_observation,
-    estimate_psf,
-    estimate_srf,
-    match_radiometry,
-)
-from hsfuse.estimation.curves import FlatTops
-from hsfuse.estimation.departure import second_difference
-from hsfuse.estimation.radiometry import match_lines
-from hsfuse.estimation.spectra import clean_spectra, low_pixels
-from hsfuse.estimation.srf import centres_widths
-from hsfuse.estimation.views import ellipse
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.physics import ObservationModel, Psf, elliptic_psf, gaussian_psf, sigma_from_mtf
-from hsfuse.srf import load_srf, write_srf
+from hsfuse.calibration import compare_responses, estimate_observation, estimate_psf, estimate_srf, match_radiometry
+from hsfuse.calibration.psf import ellipse
+from hsfuse.calibration.radiometry import match_lines
+from hsfuse.calibration.response import FlatTops, centres_widths, second_difference
+from hsfuse.calibration.spectra import clean_spectra, low_pixels
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.methods import make_fuser
+from hsfuse.physics import load_srf, write_srf
+from hsfuse.physics.model import ObservationModel, Psf, elliptic_psf, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
+from hsfuse.physics.sample import TrainingScene
 
 NM = np.arange(405.0, 1000.0, 7.0)
 BANDS = ("B2", "B3", "B4", "B6", "B8", "B8A")

@@ -9,13 +9,15 @@ import torch
 from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, mixture
 from torch import Tensor
 
-from hsfuse.fusers import METHODS, Fuser, TrainingScene, make_fuser
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.banded import Banded
-from hsfuse.fusers.card import load_checkpoint
-from hsfuse.fusers.network import SRLFFuser
-from hsfuse.physics import ObservationModel, Psf, gaussian_psf, sigma_from_mtf
-from hsfuse.srf import load_srf
+from hsfuse.methods import METHODS, Fuser, make_fuser
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf_bands import Banded
+from hsfuse.nets.weights import load_checkpoint
+from hsfuse.physics import load_srf
+from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
+from hsfuse.physics.sample import TrainingScene
 
 SCALE = 4
 

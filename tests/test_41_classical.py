@@ -4,12 +4,11 @@ import pytest
 import torch
 from classical_scene import BANDS, make_model, make_scene, rmse, smooth_field
 
-from hsfuse.errors import InputError
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.glp import GLP
-from hsfuse.fusers.gsa import GSA
-from hsfuse.fusers.samples import AffineMap, fit_affine
-from hsfuse.fusers.sfim import SFIM
+from hsfuse.core.errors import InputError
+from hsfuse.methods import make_fuser
+from hsfuse.methods.baselines import GLP, GSA, SFIM
+from hsfuse.methods.problem import AffineMap, fit_affine
+from hsfuse.physics.sample import TrainingScene
 
 METHODS = ["gsa", "sfim", "glp", "cnmf", "hysure", "fuse", "conic"]
 #: Largest difference of a tile's interior, fused with the stated halo, from the whole, relative to the image's RMS.

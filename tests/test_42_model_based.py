@@ -9,17 +9,22 @@ import pytest
 import torch
 from classical_scene import make_model, make_scene, rmse
 
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.blend import Blend, DenoisedGLP, Unmixed
-from hsfuse.fusers.cnmf import CNMF, factorise, pure_pixels
-from hsfuse.fusers.conic import Conic
-from hsfuse.fusers.denoise import denoise, vector_wiener, wiener_gains
-from hsfuse.fusers.hysure import HySure, differences, differences_adjoint
-from hsfuse.fusers.problem import conjugate_gradients, fit_problem, mix, msi_noise
-from hsfuse.fusers.regression import ridge_regression
-from hsfuse.fusers.samples import fit_affine
-from hsfuse.fusers.sylvester import Sylvester, SylvesterSolver, regression_mean
-from hsfuse.physics import ObservationModel, Psf
+from hsfuse.methods.blend import Blend, DenoisedGLP, Unmixed
+from hsfuse.methods.cnmf import CNMF, factorise, pure_pixels
+from hsfuse.methods.conic import Conic
+from hsfuse.methods.denoise import denoise, vector_wiener, wiener_gains
+from hsfuse.methods.problem import conjugate_gradients, fit_affine, fit_problem, mix, msi_noise
+from hsfuse.methods.regression import ridge_regression
+from hsfuse.methods.variational import (
+    HySure,
+    Sylvester,
+    SylvesterSolver,
+    differences,
+    differences_adjoint,
+    regression_mean,
+)
+from hsfuse.physics.model import ObservationModel, Psf
+from hsfuse.physics.sample import TrainingScene
 
 
 @pytest.fixture(scope="module")
@@ -295,9 +300,9 @@ def test_how_many_pixels_are_worked_on_at_a_time_makes_no_difference(monkeypatch
     z = torch.randn(2, 5, 20, 24, generator=torch.Generator().manual_seed(3))
     whole = vector_wiener(z, 0.8)
     sizes: list[int] = []
-    monkeypatch.setattr("hsfuse.fusers.denoise.ENTRIES", {"cpu": 25 * 100})
+    monkeypatch.setattr("hsfuse.methods.denoise.ENTRIES", {"cpu": 25 * 100})
     monkeypatch.setattr(
-        "hsfuse.fusers.denoise.wiener_gains", lambda part: sizes.append(part.shape[2]) or wiener_gains(part)
+        "hsfuse.methods.denoise.wiener_gains", lambda part: sizes.append(part.shape[2]) or wiener_gains(part)
     )
     torch.testing.assert_close(vector_wiener(z, 0.8), whole, rtol=0, atol=1e-6)
     assert max(sizes) == 100

@@ -11,7 +11,7 @@ from torch import nn
 from hsfuse.nets import srlf
 from hsfuse.nets.relearn import SpectralTransformer, _at_once, _one_by_one, angle_map, relearn_points, ssim_map
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet, dihedral, undo_dihedral
-from hsfuse.physics import ObservationModel, Psf, gaussian_psf
+from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
 
 PAPER = SRLFConfig(channels=31, guide=3, scale=8)
 

@@ -10,17 +10,15 @@ import torch
 from conftest import memory_scene
 from rasterio.windows import Window
 
-from hsfuse.errors import SettingError
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.adaptation import Adaptation, AdaptSettings
-from hsfuse.fusers.frame import fit_frame, make_frame, radiometric_match, reduced_images
-from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
-from hsfuse.fusers.regression import BicubicSubspace, EnsembleGLP
-from hsfuse.fusers.rehearsal import Rehearsal
-from hsfuse.fusers.selection import choose_base
-from hsfuse.fusers.trust import Judge, held_out_cells
+from hsfuse.core.errors import SettingError
+from hsfuse.methods import make_fuser
+from hsfuse.methods.adapt import Adaptation, AdaptSettings, Judge, Rehearsal, held_out_cells
+from hsfuse.methods.frame import fit_frame, make_frame, radiometric_match, reduced_images
+from hsfuse.methods.regression import BicubicSubspace, EnsembleGLP
+from hsfuse.methods.srlf import DEFAULT_BASE, SRLFFuser
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 
 K = 16
 EXAMPLE = Path(__file__).parents[1] / "examples/data/indian_pines_reference.tif"
@@ -302,13 +300,8 @@ def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
 
 
 def test_unknown_bases_are_told():
-    with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are auto, "):
+    with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are guided, "):
         SRLFFuser("magic")
-
-
-def test_the_base_can_be_chosen_by_the_scene_s_own_test(tiny):
-    fuser = SRLFFuser("auto", None, AdaptSettings(steps=0)).fit(tiny.training, tiny.model)
-    assert fuser.base_name == choose_base(tiny.training, tiny.model).name
 
 
 def test_the_reduced_pair_is_the_observation_model_once_more():

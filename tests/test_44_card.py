@@ -8,16 +8,15 @@ import torch
 from conftest import memory_scene
 from safetensors.torch import save_file
 
-from hsfuse.errors import ModelError
-from hsfuse.fusers import make_fuser
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.anysensor import AnySensor
-from hsfuse.fusers.banded import FRAME, Banded
-from hsfuse.fusers.bandframe import band_guides
-from hsfuse.fusers.card import FORMAT, ModelCard, check_card, load_checkpoint, network_of, read_card, save_checkpoint
-from hsfuse.fusers.conditioning import KNOWN_BASE, guides
-from hsfuse.fusers.network import SRLFFuser
+from hsfuse.core.errors import ModelError
+from hsfuse.methods import make_fuser
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.conditioning import KNOWN_BASE, guides
+from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf_any import AnySensor
+from hsfuse.methods.srlf_bands import FRAME, Banded, band_guides
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.weights import FORMAT, ModelCard, check_card, load_checkpoint, network_of, read_card, save_checkpoint
 
 CONFIG = SRLFConfig(16, 16, 3, stages=1, dropout=0.1)
 CARD = ModelCard(

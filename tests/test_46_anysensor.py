@@ -5,18 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-import hsfuse.fusers.weights as fusers_weights
-import hsfuse.model_zoo as model_zoo
-from hsfuse.errors import ModelError
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.anysensor import AnySensor
-from hsfuse.fusers.blend import Blend
-from hsfuse.fusers.card import ModelCard, read_card, save_checkpoint
-from hsfuse.fusers.conditioning import guides
-from hsfuse.fusers.network import SRLFFuser
+import hsfuse.methods.srlf as fusers_weights
+import hsfuse.nets.weights as model_zoo
+from hsfuse.core.errors import ModelError
+from hsfuse.methods import make_fuser
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.blend import Blend
+from hsfuse.methods.conditioning import guides
+from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 
 
 @pytest.fixture(scope="module")

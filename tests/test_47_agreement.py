@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hsfuse.fusers.agreement import LEAST, Agreement
-from hsfuse.fusers.problem import FusionProblem, mix
-from hsfuse.physics import ObservationModel, Psf, decimation_matrix, gaussian_psf
-from hsfuse.subspace import SpectralSubspace
+from hsfuse.methods.agreement import LEAST, Agreement
+from hsfuse.methods.problem import FusionProblem, mix
+from hsfuse.methods.subspace import SpectralSubspace
+from hsfuse.physics.model import ObservationModel, Psf, decimation_matrix, gaussian_psf
 
 BANDS, K, S = 6, 3, 4
 COVARIANCE = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.6, 0.1], [0.0, 0.1, 0.3]])
@@ -119,7 +119,7 @@ def test_the_system_stays_within_its_bounds(tilted):
         return torch.zeros_like(rhs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hsfuse.fusers.agreement.chebyshev", watch)
+        patch.setattr("hsfuse.methods.agreement.chebyshev", watch)
         a, truth, amount = images(8, 8)
         Agreement(p, COVARIANCE)(a, *observed(p, truth), amount)
     assert seen["bounds"][0] == LEAST

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import MemoryScene, memory_scene
 
-from hsfuse.fusers.agreement import chebyshev
-from hsfuse.fusers.consistency import ENERGY_RANGE, Consistency, fit_consistency
-from hsfuse.fusers.frame import make_frame
-from hsfuse.fusers.problem import conjugate_gradients, mix
+from hsfuse.methods.agreement import chebyshev
+from hsfuse.methods.consistency import ENERGY_RANGE, Consistency, fit_consistency
+from hsfuse.methods.frame import make_frame
+from hsfuse.methods.problem import conjugate_gradients, mix
 
 NOISE_X, NOISE_Y = 0.004, 0.002
 
@@ -113,7 +113,7 @@ def test_more_steps_lead_to_the_minimum(case, monkeypatch):
             steps["chebyshev"].append(chebyshev(apply, precondition, rhs, bounds, n))
         return steps["cg"]
 
-    monkeypatch.setattr("hsfuse.fusers.agreement.chebyshev", by_cg)
+    monkeypatch.setattr("hsfuse.methods.agreement.chebyshev", by_cg)
     step(a, case.lrhsi.double(), case.msi.double())
     off = [float((u - steps["cg"]).norm() / steps["cg"].norm()) for u in steps["chebyshev"]]
     assert off[0] > off[1] > off[2]

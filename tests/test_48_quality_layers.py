@@ -12,16 +12,16 @@ import torch
 from classical_scene import make_model, make_scene, rmse
 from scipy.stats import spearmanr
 
-from hsfuse import quality
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.problem import msi_noise
-from hsfuse.fusers.reliability import Reliability, features, fit_reliability
-from hsfuse.fusers.stagemaps import StageWatch, distortions, fused_maps
+from hsfuse.fusion import quality
+from hsfuse.fusion.quality import Reliability, StageWatch, distortions, features, fit_reliability, fused_maps
 from hsfuse.io import open_cube
+from hsfuse.methods import make_fuser
+from hsfuse.methods.problem import msi_noise
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
-from hsfuse.patches import sample_scene
-from hsfuse.physics import ObservationModel
-from hsfuse.scene import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.sample import sample_scene
+from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.sample import TrainingScene
 
 DATA = Path(__file__).resolve().parent.parent / "examples" / "data"
 
@@ -159,6 +159,6 @@ def test_noise_is_measured_once_however_many_blocks(monkeypatch):
     _, scene, model = make_scene(64)
     blocks = TrainingScene(*(x.repeat(3, *[1] * (x.dim() - 1)) for x in (scene.lrhsi, scene.msi, scene.mask)))
     calls: list[TrainingScene] = []
-    monkeypatch.setattr("hsfuse.fusers.frame.msi_noise", lambda s: calls.append(s) or msi_noise(s))
+    monkeypatch.setattr("hsfuse.methods.frame.msi_noise", lambda s: calls.append(s) or msi_noise(s))
     assert fit_reliability(make_fuser("bicubic").fit(blocks, model), blocks, model) is not None
     assert calls == [blocks]

@@ -12,14 +12,14 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pa
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, Waves, square
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import GridError, InputError, SettingError
-from hsfuse.grid import Grid
-from hsfuse.physics import sigma_from_mtf
-from hsfuse.registration import register
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.scene.likeness import misnamed
-from hsfuse.srf import load_srf
+from hsfuse.calibration import register
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import GridError, InputError, SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.checks import misnamed
+from hsfuse.physics import load_srf
+from hsfuse.physics.optics import sigma_from_mtf
 
 HSI = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
 MSI = Spectrum(None, None, BANDS)

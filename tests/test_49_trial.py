@@ -12,13 +12,13 @@ from rasters import write_tif
 from test_50_outputs import interrupted, read, run
 
 from hsfuse import fuse
-from hsfuse.cube import Cube, Spectrum
-from hsfuse.fusers import make_fuser
-from hsfuse.fusers.problem import fit_problem
-from hsfuse.grid import Grid
-from hsfuse.patches import fill_invalid, fill_msi
-from hsfuse.physics import ObservationModel
-from hsfuse.scene import SceneSettings, open_scene
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.grid import Grid
+from hsfuse.methods import make_fuser
+from hsfuse.methods.problem import fit_problem
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.sample import fill_invalid, fill_msi
+from hsfuse.physics.model import ObservationModel
 
 
 def weighted(model: ObservationModel, weights: list[float]) -> ObservationModel:

@@ -8,16 +8,16 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from waves import Waves, square
 
-from hsfuse.cube import Cube, Spectrum
-from hsfuse.errors import HsfuseError
-from hsfuse.fusers import TrainingScene
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.errors import HsfuseError
+from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
-from hsfuse.grid import Grid
 from hsfuse.io import open_cube
-from hsfuse.patches import Filling
-from hsfuse.physics import sigma_from_mtf
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.srf import load_srf
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.sample import Filling
+from hsfuse.physics import load_srf
+from hsfuse.physics.optics import sigma_from_mtf
+from hsfuse.physics.sample import TrainingScene
 
 LOW, HIGH, RATIO = square(30.0, (30, 32)), square(10.0, (90, 96)), 3
 HSI, MSI = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM)), Spectrum(None, None, BANDS)

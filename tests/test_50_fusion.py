@@ -11,18 +11,18 @@ import torch
 from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, save, save_pair
 
 import hsfuse
-from hsfuse.cube import Spectrum
-from hsfuse.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
-from hsfuse.fusers import make_fuser
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.network import DEFAULT_BASE, SRLFFuser
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
 from hsfuse.fusion import FuseSettings, FusionResult, fit_fuser, fuse
+from hsfuse.fusion.storage import OutputSettings, storage_scale
+from hsfuse.fusion.stream import plan_tiles
+from hsfuse.fusion.tiles import TileFuser
 from hsfuse.io import open_cube
-from hsfuse.outputs import OutputSettings, storage_scale
-from hsfuse.patches import sample_scene
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.streaming import plan_tiles
-from hsfuse.tilework import TileFuser
+from hsfuse.methods import make_fuser
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import DEFAULT_BASE, SRLFFuser
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.sample import sample_scene
 
 QUICK = {"steps": 2, "check_every": 1, "minutes": 60.0}
 PLAIN = {"method": "glp-reg"}  # the quickest that uses both images

@@ -9,11 +9,11 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, save
 from test_49_scene import HSI, MSI
 from waves import Waves, square
 
+from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
-from hsfuse.grid import Grid
 from hsfuse.io import open_cube
-from hsfuse.physics import sigma_from_mtf
-from hsfuse.srf import load_srf
+from hsfuse.physics import load_srf
+from hsfuse.physics.optics import sigma_from_mtf
 
 MSI_GRID = square(10.0, (240, 240))
 SCENE = Waves(bands=31, finest=10.0)

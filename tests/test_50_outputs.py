@@ -11,12 +11,12 @@ import rasterio
 from conftest import WAVELENGTHS_NM, save, save_pair
 from test_50_fusion import read, run
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import SettingError
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.quality import LAYERS
+from hsfuse.fusion.storage import OutputSettings, parse_bands, storage_scale
+from hsfuse.fusion.tiles import TileFuser
 from hsfuse.io import open_cube
-from hsfuse.outputs import OutputSettings, parse_bands, storage_scale
-from hsfuse.quality import LAYERS
-from hsfuse.tilework import TileFuser
 
 BANDS = len(WAVELENGTHS_NM)
 NM = (400.0, 450.0, 500.0, 550.0)

@@ -11,12 +11,13 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pa
 from test_50_fusion import read
 from test_50_outputs import interrupted
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import OutputError
-from hsfuse.fusers.adaptation import Adaptation
-from hsfuse.fusion import FuseSettings, fuse, fuse_and_report
-from hsfuse.scene import SceneSettings
-from hsfuse.srf import load_srf, write_srf
+from hsfuse.cli.fuse import fuse_and_report
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import OutputError
+from hsfuse.fusion import FuseSettings, fuse
+from hsfuse.methods.adapt import Adaptation
+from hsfuse.pair import SceneSettings
+from hsfuse.physics import load_srf, write_srf
 
 TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
 NETWORK = {

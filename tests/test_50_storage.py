@@ -8,13 +8,14 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pa
 from test_50_fusion import read, run
 
 from hsfuse.assessment import assess
-from hsfuse.cube import Spectrum
-from hsfuse.errors import HsfuseError, OutputError, SettingError
-from hsfuse.fusion import FuseSettings, fuse_and_report
+from hsfuse.cli.fuse import fuse_and_report
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import HsfuseError, OutputError, SettingError
+from hsfuse.fusion import FuseSettings
 from hsfuse.fusion import run as fusion_run
+from hsfuse.fusion.stream import Streamer
 from hsfuse.io import open_cube
-from hsfuse.scene import SceneSettings
-from hsfuse.streaming import Streamer
+from hsfuse.pair import SceneSettings
 
 MSI, HSI = Spectrum(None, None, BANDS), Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
 

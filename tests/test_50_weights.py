@@ -5,17 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from hsfuse.errors import ModelError, SettingError
-from hsfuse.fusers import METHODS
-from hsfuse.fusers.anysensor import AnySensor
-from hsfuse.fusers.banded import Banded
-from hsfuse.fusers.card import ModelCard, save_checkpoint
-from hsfuse.fusers.network import SRLFFuser
+from hsfuse.core.errors import ModelError, SettingError
 from hsfuse.fusion import FuseSettings, fuse
 from hsfuse.fusion.run import build_fuser
-from hsfuse.model_zoo import WEIGHTED
+from hsfuse.methods import METHODS
+from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf_any import AnySensor
+from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
-from hsfuse.scene import SceneSettings
+from hsfuse.nets.weights import WEIGHTED, ModelCard, save_checkpoint
+from hsfuse.pair import SceneSettings
 
 PAIR = SimpleNamespace(alignment=SimpleNamespace(full=(64, 64)))
 SETTINGS = FuseSettings(SceneSettings("sentinel2a"))

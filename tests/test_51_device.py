@@ -10,15 +10,15 @@ import torch
 from conftest import memory_scene, save_pair
 from pretend_gpu import OnGpu, pretend_gpu
 
-from hsfuse.fusers import METHODS, make_fuser
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.network import SRLFFuser
+from hsfuse.fusion.quality import QualityLayers
+from hsfuse.fusion.stream import plan_tiles
+from hsfuse.fusion.tiles import TileFuser
+from hsfuse.methods import METHODS, make_fuser
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import SRLFFuser
 from hsfuse.nets.srlf import SRLFConfig
-from hsfuse.patches import sample_scene
-from hsfuse.quality import QualityLayers
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.streaming import plan_tiles
-from hsfuse.tilework import TileFuser
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.sample import sample_scene
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def fused(pair, fuser, device):
     return work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()[0]
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "best" and not n.startswith("srlf")])
+@pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
 @pytest.mark.parametrize("gpu", GPUS)
 def test_methods_stay_on_their_device(pair, name, gpu):
     want = fused(pair, make_fuser(name), torch.device("cpu"))

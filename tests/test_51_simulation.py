@@ -12,16 +12,17 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from rasters import write_cube
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import InputError, OutputError, SettingError, SrfError
-from hsfuse.grid import Grid, align
+from hsfuse.benchmark.simulate import Noise, Observer, Piece, lr_grid, simulate
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import InputError, OutputError, SettingError, SrfError
+from hsfuse.core.grid import Grid, align
 from hsfuse.io import open_cube
-from hsfuse.io.envi_sink import EnviSink
-from hsfuse.observe import Noise, Observer, Piece, lr_grid, spans
-from hsfuse.physics import ObservationModel, gaussian_psf, sigma_from_mtf
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.simulation import simulate
-from hsfuse.srf import load_srf
+from hsfuse.io.sinks import EnviSink
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.physics import load_srf
+from hsfuse.physics.degrade import spans
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
 
 WAVELENGTHS = tuple(np.arange(420.0, 960.0, 30.0))
 PLACE = Grid((24, 16), Affine(10, 0, 600000, 0, -10, 5000000), CRS.from_epsg(32633))
@@ -82,8 +83,8 @@ def test_strips_leave_no_trace(tmp_path):
 def test_columns_and_bands_in_pieces_leave_no_trace(tmp_path, monkeypatch):
     path = reference(tmp_path)
     whole = made(tmp_path, "whole", path)
-    monkeypatch.setattr("hsfuse.observe.COLUMNS_AT_ONCE", 1)
-    monkeypatch.setattr("hsfuse.observe.BANDS_AT_ONCE", 5)
+    monkeypatch.setattr("hsfuse.benchmark.simulate.COLUMNS_AT_ONCE", 1)
+    monkeypatch.setattr("hsfuse.benchmark.simulate.BANDS_AT_ONCE", 5)
     np.testing.assert_allclose(read(whole.lrhsi).data, read(made(tmp_path, "parts", path).lrhsi).data, atol=1e-7)
 
 

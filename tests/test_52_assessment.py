@@ -10,13 +10,13 @@ from rasterio.windows import Window
 
 from hsfuse import metrics
 from hsfuse.assessment import assess, check, choose_points, comparison, explain, overall, parse_limits, text_table
-from hsfuse.assessment.collect import BlockMeans, point_grid
 from hsfuse.assessment.findings import blind_ranges
 from hsfuse.assessment.indices import IndexSums
-from hsfuse.cube import Spectrum
-from hsfuse.errors import GridError, InputError, SettingError
+from hsfuse.assessment.passes import BlockMeans, point_grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import GridError, InputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
-from hsfuse.grid import Grid
 from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE, psnr, sam_degrees, uiqi
 

@@ -6,11 +6,11 @@ from assessed_scene import make_scene, write
 from rasterio.windows import Window
 
 from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, checks, overall
+from hsfuse.assessment.checks import weakest
 from hsfuse.assessment.findings import blind_ranges, range_words
 from hsfuse.assessment.indices import unseen
-from hsfuse.assessment.weakest import weakest
+from hsfuse.assessment.report.words import is_calm, other_warnings, verdict_word
 from hsfuse.io import open_cube
-from hsfuse.report.words import is_calm, other_warnings, verdict_word
 
 
 def curve(values, nm=None, name="cc"):

@@ -14,14 +14,13 @@ from assessed_scene import SCALE, make_scene, write_cube
 from rasterio.crs import CRS
 
 from hsfuse.assessment import Assessment, MapLayer, Registration, assess
-from hsfuse.errors import OutputError
-from hsfuse.quicklook import encode, map_uri, stretch_limits, to_rgb
-from hsfuse.registration import LocalShift, Shift
-from hsfuse.report import render_report, write_report
-from hsfuse.report.facts import data_unit, gsd, header
-from hsfuse.report.figures import map_figure, map_limits, spectra_data, training
-from hsfuse.report.sections import effort, shift_figures, stages
-from hsfuse.report.words import cards, flat, method_words, training_words
+from hsfuse.assessment.report import render_report, write_report
+from hsfuse.assessment.report.facts import data_unit, gsd, header
+from hsfuse.assessment.report.figures import map_figure, map_limits, spectra_data, training
+from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.words import cards, effort, flat, method_words, shift_figures, stages, training_words
+from hsfuse.calibration import LocalShift, Shift
+from hsfuse.core.errors import OutputError
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 

@@ -8,17 +8,17 @@ import torch
 from assessed_scene import CENTRES_NM, GRID, SCALE, WAVELENGTHS_NM, make_scene, write, write_cube
 from rasterio.windows import Window
 
-import hsfuse.observe
-import hsfuse.wald
+import hsfuse.assessment.wald
+import hsfuse.benchmark.simulate
 from hsfuse.assessment import AssessSettings, assess, check, column_names, columns, comparison, rows, text_table
-from hsfuse.cube import Spectrum
-from hsfuse.errors import SettingError
+from hsfuse.assessment.report import render_report
+from hsfuse.assessment.wald import assess_reduced, assess_wald, fuse_settings
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
-from hsfuse.grid import Grid
 from hsfuse.io import open_cube
-from hsfuse.report import render_report
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.wald import assess_reduced, assess_wald, fuse_settings
+from hsfuse.pair import SceneSettings, open_scene
 
 SIDE = 96
 
@@ -63,7 +63,7 @@ def test_figures_are_those_of_the_steps_by_hand(scene, reduced, tmp_path):
 
 
 def test_strips_leave_no_trace(scene, reduced, monkeypatch):
-    monkeypatch.setattr(hsfuse.observe, "VALUES_AT_ONCE", 1)  # rows one by one
+    monkeypatch.setattr(hsfuse.benchmark.simulate, "VALUES_AT_ONCE", 1)  # rows one by one
     found = assess_reduced(scene.path("fused.tif"), **files(scene), settings=AssessSettings(window=4))
     assert found.metrics == pytest.approx(reduced.metrics, rel=1e-6)
 
@@ -140,13 +140,15 @@ def test_recorded_settings_are_used_again():
 
 def test_the_degraded_pair_needs_neither_product_nor_correction(scene):
     with open_scene(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"))) as pair:
-        same = hsfuse.wald._same(SceneSettings("auto", mtf=0.2), pair)
+        same = hsfuse.assessment.wald._same(SceneSettings("auto", mtf=0.2), pair)
     assert (same.srf, same.msi_bands, same.mtf) == (pair.response.name, pair.msi_names, 0.2)
     assert (same.register, same.match_radiometry) == ("off", "off")
 
 
 def test_a_cube_of_another_tool_says_whose_figures_these_are(scene, monkeypatch):
-    monkeypatch.setattr(hsfuse.wald, "FuseSettings", lambda scene: hsfuse.fusion.FuseSettings(scene, method="bicubic"))
+    monkeypatch.setattr(
+        hsfuse.assessment.wald, "FuseSettings", lambda scene: hsfuse.fusion.FuseSettings(scene, method="bicubic")
+    )
     write(scene.path("other.tif"), scene.truth, Grid((SIDE, SIDE), GRID.transform, GRID.crs),
           Spectrum(tuple(WAVELENGTHS_NM)))  # fmt: skip
     a = assess_reduced(scene.path("other.tif"), **files(scene), settings=AssessSettings(srf=scene.path("s.csv")))

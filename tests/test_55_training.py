@@ -9,14 +9,14 @@ import pytest
 import torch
 from training_scenes import write_scenes
 
-from hsfuse.errors import InputError, ModelError, OutputError, SettingError
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.card import load_checkpoint
-from hsfuse.fusers.conditioning import aligned
-from hsfuse.fusers.frame import fit_frame
-from hsfuse.fusers.regression import EnsembleGLP
+from hsfuse.core.errors import InputError, ModelError, OutputError, SettingError
+from hsfuse.methods.conditioning import aligned
+from hsfuse.methods.frame import fit_frame
+from hsfuse.methods.regression import EnsembleGLP
 from hsfuse.nets.srlf import SRLFNet
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.nets.weights import load_checkpoint
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 from hsfuse.training import train
 from hsfuse.training.augment import random_srf, spectral_variant
 from hsfuse.training.config import load_config, parse_config

@@ -15,20 +15,19 @@ from conftest import save
 from scipy.ndimage import gaussian_filter
 
 import hsfuse.benchmark.run as run_module
-import hsfuse.model_zoo as model_zoo
+import hsfuse.nets.weights as model_zoo
 from hsfuse.benchmark import BenchmarkConfig, Method, parse_config, render, run_benchmark, text_tables
-from hsfuse.benchmark.page import render_page
-from hsfuse.benchmark.plot import Axis, Point, scatter
+from hsfuse.benchmark.page import Axis, Point, render_page, scatter
 from hsfuse.benchmark.process import CaseError, run_hsfuse
 from hsfuse.benchmark.reference import reference_file
 from hsfuse.benchmark.results import Outcome, ResultFile, Row
 from hsfuse.benchmark.table import cells
-from hsfuse.cube import Spectrum
-from hsfuse.errors import InputError, OutputError, SettingError
-from hsfuse.fusers.card import ModelCard, save_checkpoint
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import InputError, OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.weights import ModelCard, save_checkpoint
 
 WAVELENGTHS_NM = np.linspace(430.0, 940.0, 20)
 SENSOR = {"srf": "sentinel2a", "msi_bands": ["B2", "B3", "B4", "B8"]}
@@ -292,7 +291,7 @@ def test_stages_of_srlf_can_be_rows(folder, tmp_path):
     scratch = {"method": "srlf", "model": "none", "adapt_minutes": 2}
     first, second = parse_config(settings(methods=[plain, scratch]), folder=folder).cases
     assert first.method.label == "srlf, base auto, model auto, adapt off, consistency off"
-    arguments = ["--method", "srlf", "--base", "auto", "--model", "auto", "--adapt", "off", "--consistency", "off"]
+    arguments = ["--method", "srlf", "--base", "gsa", "--model", "auto", "--adapt", "off", "--consistency", "off"]
     assert first.method.arguments() == arguments
     assert second.method.arguments() == ["--method", "srlf", "--model", "none", "--adapt-minutes", "2"]
     for command in (arguments, second.method.arguments()):  # `hsfuse fuse` knows them: what it misses is the file

@@ -8,7 +8,7 @@ import pytest
 from hsfuse.benchmark import Case, Method, Noise, Psf, Row, Scene, Sensor, fill, read_csv, render
 from hsfuse.benchmark.results import Outcome, write_csv
 from hsfuse.benchmark.summary import lead, overview, summary
-from hsfuse.errors import InputError, SettingError
+from hsfuse.core.errors import InputError, SettingError
 
 ROOT = Path(__file__).parent.parent
 SENSOR = Sensor("sentinel2a", ("B2", "B8"))

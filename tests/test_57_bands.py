@@ -8,24 +8,26 @@ import torch
 from pretend_gpu import pretend_gpu
 from training_scenes import write_scenes
 
-from hsfuse.errors import ModelError
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.banded import FRAME, Banded
-from hsfuse.fusers.bandframe import (
+from hsfuse.core.errors import ModelError
+from hsfuse.methods.srlf_bands import (
+    FRAME,
+    Banded,
     BandView,
+    ExactFit,
     brightness,
     correction,
     look,
     measure_frame,
+    most_possible,
     turned,
     unturned,
     usual_error,
 )
-from hsfuse.fusers.card import load_checkpoint, save_checkpoint
-from hsfuse.fusers.exactfit import ExactFit, most_possible
 from hsfuse.metrics import ergas, psnr, sam_degrees, ssim, uiqi
 from hsfuse.nets.srlf import Observation
-from hsfuse.physics import ObservationModel, Psf, gaussian_psf
+from hsfuse.nets.weights import load_checkpoint, save_checkpoint
+from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 from hsfuse.training import train
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.config import parse_config

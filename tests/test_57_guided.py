@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import mixture
 
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.blend import GuidedAxes
-from hsfuse.fusers.guided import Guided
-from hsfuse.physics import ObservationModel, gaussian_psf
+from hsfuse.methods import make_fuser
+from hsfuse.methods.blend import GuidedAxes
+from hsfuse.methods.guided import Guided
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 
 SCALE, SIDE = 4, 64
 

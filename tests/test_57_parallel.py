@@ -10,11 +10,11 @@ import torch
 from pretend_gpu import OnGpu, pretend_gpu
 from training_scenes import write_scenes
 
-from hsfuse.errors import InputError, SettingError
-from hsfuse.fusers.card import load_checkpoint
-from hsfuse.report.curves import draw_curves, read_log
-from hsfuse.toml_tables import read_toml
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io.toml import read_toml
+from hsfuse.nets.weights import load_checkpoint
 from hsfuse.training import load_config, train
+from hsfuse.training.curves import draw_curves, read_log
 from hsfuse.training.parallel import Peers, join_peers
 from hsfuse.training.references import load_references
 from hsfuse.training.trainer import Trainer

@@ -1,16 +1,19 @@
-"""`benchmark speed`: what is measured is there, adds up, and refuses what can't be measured. No time is asserted."""
+"""`python -m benchmarks.speed`: what is measured is there, adds up, refuses what it can't. No time is asserted."""
 
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from hsfuse.benchmark.speed import SpeedSettings, run_speed, speed_text
-from hsfuse.benchmark.speed.ceilings import measure_ceilings
-from hsfuse.benchmark.speed.timing import race
-from hsfuse.errors import SettingError
+from benchmarks.speed import SpeedSettings, run_speed, speed_text
+from benchmarks.speed.__main__ import speed
+from benchmarks.speed.ceilings import measure_ceilings
+from benchmarks.speed.timing import race
+from hsfuse.core.errors import SettingError
 from hsfuse.nets.scan import VARIABLE, available_backends, choose_backend
 
 SMALL = SpeedSettings(bands=4, scale=2, tile=8, patch=8, batch=2, scene=16, memory_tiles=(8, 16), turns=1)
@@ -71,8 +74,8 @@ def test_ceilings_without_numba(monkeypatch):
     def absent(*_):
         raise ImportError("no Numba")
 
-    monkeypatch.setattr("hsfuse.benchmark.speed.ceilings._cpu_ceilings", absent)
-    monkeypatch.setattr("hsfuse.benchmark.speed.ceilings.TRIAD_SIZE", 1000)
+    monkeypatch.setattr("benchmarks.speed.ceilings._cpu_ceilings", absent)
+    monkeypatch.setattr("benchmarks.speed.ceilings.TRIAD_SIZE", 1000)
     ceilings = measure_ceilings(torch.device("cpu"), 1)
     assert ceilings.exp_one_thread is None
     assert ceilings.bandwidth > 0
@@ -81,7 +84,7 @@ def test_ceilings_without_numba(monkeypatch):
 @pytest.mark.parametrize(("seconds", "order"), [(1.0, "aabab"), (10.0, "aab")])
 def test_contestants_run_in_turn_the_cold_one_without_a_warm_up(monkeypatch, seconds, order):
     """Two turns of one call each, but only one of a call that takes long."""
-    monkeypatch.setattr("hsfuse.benchmark.speed.timing._seconds", lambda call, device: call() or seconds)
+    monkeypatch.setattr("benchmarks.speed.timing._seconds", lambda call, device: call() or seconds)
     calls = []
     best = race({name: lambda name=name: calls.append(name) for name in "ab"}, 2, torch.device("cpu"), cold="b")
     assert "".join(calls) == order
@@ -104,3 +107,13 @@ def test_devices_that_are_not_here(device):
         pytest.skip("there is an NVIDIA GPU")
     with pytest.raises(SettingError):
         run_speed(SpeedSettings(**{**vars(SMALL), "device": device}))
+
+
+def test_the_command_takes_its_settings(monkeypatch):
+    asked = []
+    report = SimpleNamespace(to_dict=lambda: {"tile_s": 1.5})
+    monkeypatch.setattr("benchmarks.speed.__main__.run_speed", lambda settings: asked.append(settings) or report)
+    told = CliRunner().invoke(speed, ["--bands", "8", "--ratio", "4", "--device", "cpu", "--json"])
+    assert json.loads(told.stdout) == {"tile_s": 1.5}
+    assert (asked[0].bands, asked[0].scale, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
+    assert CliRunner().invoke(speed, ["--turns", "0"]).exit_code == 2

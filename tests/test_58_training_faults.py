@@ -9,11 +9,11 @@ import pytest
 import torch
 from training_scenes import write_scenes
 
-from hsfuse.errors import InputError, ModelError, SettingError
-from hsfuse.fusers import make_fuser
-from hsfuse.fusers.card import load_checkpoint
-from hsfuse.fusers.cnmf import CNMF
-from hsfuse.toml_tables import read_toml
+from hsfuse.core.errors import InputError, ModelError, SettingError
+from hsfuse.io.toml import read_toml
+from hsfuse.methods import make_fuser
+from hsfuse.methods.cnmf import CNMF
+from hsfuse.nets.weights import load_checkpoint
 from hsfuse.training import kept, loop, train
 from hsfuse.training.config import load_config, parse_config
 from hsfuse.training.sample import Reference

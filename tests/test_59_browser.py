@@ -16,9 +16,9 @@ import pytest
 from assessed_scene import SCALE, make_scene, write_cube
 
 from hsfuse.assessment import Curve, assess
+from hsfuse.assessment.report import render_report
+from hsfuse.assessment.wald import assess_wald
 from hsfuse.fusion import fuse
-from hsfuse.report import render_report
-from hsfuse.wald import assess_wald
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hsfuse import __version__
 from hsfuse.cli import COMMANDS, main, options
 from hsfuse.cli.console import print_json, start_logging
-from hsfuse.errors import GridError
+from hsfuse.core.errors import GridError
+from hsfuse.core.package import __version__
 
 PYTHON = [sys.executable, "-c"]
 

@@ -10,9 +10,9 @@ from rasterio.crs import CRS
 from rasters import nm, write_cube, write_envi
 
 from hsfuse.cli import main
-from hsfuse.cube import Spectrum
-from hsfuse.grid import Grid
-from hsfuse.srf import list_srfs
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
+from hsfuse.physics import list_srfs
 
 GRID = Grid((16, 24), Affine(10, 0, 600000, 0, -10, 5000000), CRS.from_epsg(32633))
 SPECTRUM = Spectrum(tuple(np.arange(420.0, 960.0, 20.0)), tuple(np.full(27, 20.0)), good=(*[True] * 26, False))

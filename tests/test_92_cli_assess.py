@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rasterio.windows import Window
 
 from hsfuse.cli.assess import assess
-from hsfuse.errors import OutputError, SettingError
+from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE

@@ -16,8 +16,8 @@ from rasterio.crs import CRS
 from rasters import nm, write_envi, write_tif
 
 from hsfuse.cli import main
-from hsfuse.cube import Spectrum
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 
 SCENE = memory_scene((12, 12))
@@ -93,7 +93,7 @@ def test_every_option_reaches_the_run(pair):
 def test_the_settings_are_what_the_line_said(pair, monkeypatch):
     """Options that leave no trace in a quick run."""
     seen = []
-    monkeypatch.setattr("hsfuse.fusion.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
+    monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
     fuse(pair, "--adapt-steps=7", "--adapt-minutes=2.5", "--psf-sigma=1.5", "--phase=1", "--ensemble=4", "--overwrite",
          "--dry-run", "--model=m", "--save-model=k", "--report=r.html", "--seed=9")  # fmt: skip
     settings, report = seen[0][3:]
@@ -105,10 +105,10 @@ def test_the_settings_are_what_the_line_said(pair, monkeypatch):
 
 def test_the_command_line_s_defaults_are_the_function_s(pair, monkeypatch):
     from hsfuse.fusion import FuseSettings
-    from hsfuse.scene import SceneSettings
+    from hsfuse.pair import SceneSettings
 
     seen = []
-    monkeypatch.setattr("hsfuse.fusion.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
+    monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
     fuse(pair, method="srlf")
     wanted = vars(FuseSettings(SceneSettings("sentinel2a"))) | {"command": seen[0][3].command}
     assert vars(seen[0][3]) == wanted
@@ -323,7 +323,7 @@ def test_interruption_leaves_nothing(pair, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hsfuse.tilework.TileFuser.fuse", interrupt)
+    monkeypatch.setattr("hsfuse.fusion.tiles.TileFuser.fuse", interrupt)
     result, _ = fuse(pair)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "hsfuse: interrupted"

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -80,7 +79,6 @@ def test_options_alone_are_enough(folder):
         (["--snr-hsi", "30,35", "--snr-msi", "30,35,40"], 2, "wanted as many, or one"),
         (["--msi-bands", "B2"], 2, "--msi-bands needs --srf"),
         (["tables", "gone.csv"], 1, "gone.csv: can't be read"),
-        (["speed", "--turns", "0"], 2, "--turns"),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, words):
@@ -98,15 +96,6 @@ def test_stored_results_become_tables(folder):
     assert "nothing to renew" in run("tables", out / "results.csv", "--into", text).stdout
     text.write_text("no place\n")
     assert "has no place for tables" in run("tables", out / "results.csv", "--into", text, code=1).stderr
-
-
-def test_speed_takes_its_settings(monkeypatch):
-    asked = []
-    report = SimpleNamespace(to_dict=lambda: {"tile_s": 1.5})
-    monkeypatch.setattr("hsfuse.benchmark.speed.run_speed", lambda settings: asked.append(settings) or report)
-    told = json.loads(run("speed", "--bands", "8", "--scale", "4", "--device", "cpu", "--json").stdout)
-    assert told == {"tile_s": 1.5}
-    assert (asked[0].bands, asked[0].scale, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
 
 
 def test_a_config_that_is_not_toml_is_told(tmp_path):

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import hsfuse.model_zoo
+import hsfuse.nets.weights
 from hsfuse.cli import main
-from hsfuse.fusers.card import ModelCard, save_checkpoint
-from hsfuse.fusers.conditioning import KNOWN_BASE
-from hsfuse.model_zoo import find_weights
+from hsfuse.methods.conditioning import KNOWN_BASE
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.weights import ModelCard, find_weights, save_checkpoint
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def collection(tmp_path, monkeypatch):
         config = SRLFConfig(8, 8, scale, stages=1, expand=1)
         card = ModelCard(f"any-x{scale}", config, scale, terms="ours", extra={"scores": {"PSNR": 40.0}})
         save_checkpoint(tmp_path / f"any-x{scale}.safetensors", card, dict(SRLFNet(config).state_dict()))
-    monkeypatch.setattr(hsfuse.model_zoo, "data_folder", lambda name: tmp_path)
+    monkeypatch.setattr(hsfuse.nets.weights, "data_folder", lambda name: tmp_path)
     return tmp_path
 
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from conftest import WAVELENGTHS_NM, memory_scene, save, save_pair
 
 from hsfuse.cli import main
-from hsfuse.cube import Spectrum
-from hsfuse.physics import sigma_from_mtf
-from hsfuse.scene import SceneSettings, open_scene
-from hsfuse.scene.estimated import estimate_scene, with_estimate
-from hsfuse.srf import load_srf
+from hsfuse.core.cube import Spectrum
+from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair.calibrate import estimate_scene, with_estimate
+from hsfuse.physics import load_srf
+from hsfuse.physics.optics import sigma_from_mtf
 
 CENTRES = dict(zip(load_srf("sentinel2a").bands, load_srf("sentinel2a").centres_nm, strict=True))
 

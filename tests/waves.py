@@ -10,8 +10,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from hsfuse.cube import Spectrum
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeReader
 
 UTM32, UTM33, WGS84 = (CRS.from_epsg(code) for code in (32632, 32633, 4326))

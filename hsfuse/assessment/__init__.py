@@ -1,8 +1,7 @@
 """How good a fused cube is: `assess` measures it, `Assessment` holds all of it, `text_table` puts it in words."""
 
 from hsfuse.assessment.checks import checks, overall
-from hsfuse.assessment.collect import choose_points
-from hsfuse.assessment.core import assess
+from hsfuse.assessment.passes import choose_points
 from hsfuse.assessment.result import (
     Assessment,
     BandGain,
@@ -17,6 +16,7 @@ from hsfuse.assessment.result import (
     ResponseCurves,
     SampledSpectra,
 )
+from hsfuse.assessment.run import assess
 from hsfuse.assessment.settings import AssessSettings
 from hsfuse.assessment.table import (
     SECTIONS,

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from hsfuse.assessment.collect import choose_points
 from hsfuse.assessment.inputs import Inputs
-from hsfuse.assessment.passes import Collectors
+from hsfuse.assessment.passes import Collectors, choose_points
 from hsfuse.assessment.result import Curve, Expected, Floats, MapLayer, Picture, ResponseCurves, SampledSpectra
 from hsfuse.metrics import CATALOGUE, MetricResult
 

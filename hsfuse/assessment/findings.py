@@ -13,7 +13,7 @@ from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
 from hsfuse.assessment.settings import recorded
 from hsfuse.metrics import MetricResult, NoReferenceMetrics
-from hsfuse.scene.opening import ESTIMATE
+from hsfuse.pair.open import ESTIMATE
 
 #: A gain between fused cube and MSI this far from 1 is told.
 GAIN_TOLERANCE = 0.05

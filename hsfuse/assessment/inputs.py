@@ -11,14 +11,14 @@ import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.assessment.settings import AssessSettings
-from hsfuse.cube import Cube
-from hsfuse.errors import GridError, InputError, SettingError, SrfError
-from hsfuse.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.core.cube import Cube
+from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
+from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
-from hsfuse.io.quantity import follow_quantity
-from hsfuse.physics import ObservationModel
-from hsfuse.scene import ScenePair, open_scene
-from hsfuse.srf import covered_bands
+from hsfuse.pair import ScenePair, open_scene
+from hsfuse.pair.quantity import follow_quantity
+from hsfuse.physics import covered_bands
+from hsfuse.physics.model import ObservationModel
 
 #: Band centres closer than this are the same band, in nm.
 SAME_BAND_NM = 0.5

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.registration import Shift
+from hsfuse.calibration import Shift
 
 #: Uncertainty in LR pixels above which a shift isn't known, and fewest windows that can tell it.
 MAX_SD, MIN_WINDOWS = 0.25, 3

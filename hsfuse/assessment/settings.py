@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from hsfuse.errors import SettingError
-from hsfuse.scene import SceneSettings
+from hsfuse.core.errors import SettingError
+from hsfuse.pair import SceneSettings
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _CORRECTIONS: dict[str, str | None] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsfuse.assessment.result import Assessment
-from hsfuse.errors import SettingError
+from hsfuse.core.errors import SettingError
 from hsfuse.metrics import CATALOGUE, MetricInfo
 
 #: The metrics of a table, by section; `all` of them are in JSON and CSV.

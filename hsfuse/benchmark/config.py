@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.benchmark.cases import METHOD_OPTIONS, Case, Method, Noise, Psf, Scene, Sensor
-from hsfuse.errors import SettingError
-from hsfuse.scene import DEFAULT_MTF
-from hsfuse.srf import load_srf
-from hsfuse.toml_tables import read_toml
+from hsfuse.core.errors import SettingError
+from hsfuse.io.toml import read_toml
+from hsfuse.pair import DEFAULT_MTF
+from hsfuse.physics import load_srf
 
 #: Keys that hold for all scenes unless a scene says otherwise.
 AXES = ("scales", "sensors", "noise", "psf")
@@ -118,7 +118,7 @@ def _called(name: str, own: list[Any]) -> list[Any]:
 
 
 def _methods(at: _At, value: Any) -> list[Method]:
-    from hsfuse.fusers import METHODS
+    from hsfuse.methods import METHODS
 
     methods = []
     for item in at.each("methods", value):

@@ -9,8 +9,8 @@ from pathlib import Path
 from hsfuse.benchmark.results import Row
 from hsfuse.benchmark.summary import Matrix, lead, overview, summary
 from hsfuse.benchmark.table import COLUMNS, Cell, cells, errors, groups
-from hsfuse.errors import InputError, SettingError
-from hsfuse.io.outputs import write_whole
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io.files import write_whole
 
 #: <!-- benchmark:NAME FORM --> ... <!-- /benchmark -->; without FORM: tables.
 PLACE = re.compile(r"(<!-- benchmark:(\S+)(?: (\S+))? -->\n).*?(<!-- /benchmark -->)", re.DOTALL)

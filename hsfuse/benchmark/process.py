@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsfuse.errors import HsfuseError
+from hsfuse.core.errors import HsfuseError
 
 #: Seconds in which an interrupted case may remove what it has written.
 GRACE_S = 20.0

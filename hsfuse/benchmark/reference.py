@@ -8,9 +8,9 @@ import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.benchmark.cases import Scene
-from hsfuse.cube import Cube, Spectrum
-from hsfuse.errors import InputError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube
 from hsfuse.io.arrays import ARRAY_SUFFIXES, read_reference
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.metrics import CATALOGUE
-from hsfuse.scene import DEFAULT_MTF
+from hsfuse.pair import DEFAULT_MTF
 
 #: The method alone; the process; and its processor time on all cores, which a busy machine doesn't lengthen.
 SECONDS = ("fit", "fuse", "wall", "cpu")

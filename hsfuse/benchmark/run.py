@@ -20,12 +20,12 @@ from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.process import run_hsfuse
 from hsfuse.benchmark.reference import reference_file
 from hsfuse.benchmark.results import Outcome, ResultFile, Row, csv_text, write_csv
-from hsfuse.errors import HsfuseError, OutputError
+from hsfuse.core.errors import HsfuseError, OutputError
 from hsfuse.fusion import pick_device
-from hsfuse.io.outputs import write_whole
+from hsfuse.io.files import write_whole
 
 if TYPE_CHECKING:
-    from hsfuse.simulation import SimulatedPair
+    from hsfuse.benchmark.simulate import SimulatedPair
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _work_folder(work: Path, key: str, keep: bool) -> Iterator[Path]:
 
 
 def _simulate(case: Case, folder: Path) -> SimulatedPair:
-    from hsfuse.simulation import simulate
+    from hsfuse.benchmark.simulate import simulate
 
     return simulate(
         reference_file(case.scene, folder),

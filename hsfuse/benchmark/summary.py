@@ -9,10 +9,10 @@ from statistics import fmean, median
 from hsfuse.benchmark.cases import Case
 from hsfuse.benchmark.results import Row
 from hsfuse.benchmark.table import OVERVIEW, Cell, Column, cells, groups, marked
-from hsfuse.errors import SettingError
+from hsfuse.core.errors import SettingError
 
 #: Methods that hold a trained network or choose among the others: no rivals of SRLF-Net.
-KIN = ("srlf", "srlf-any", "srlf-bands", "best")
+KIN = ("srlf", "srlf-any", "srlf-bands")
 _FIGURES = " / ".join(column.heading for column in OVERVIEW)
 
 

@@ -9,8 +9,8 @@ from importlib import import_module
 
 import click
 
-from hsfuse import __version__
 from hsfuse.cli.console import start_logging, told_errors
+from hsfuse.core.package import __version__
 
 #: name -> (module, attribute, one-line help); the order is that of `hsfuse --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {

@@ -86,8 +86,8 @@ def _assess(
 ) -> int:
     """Assess, print, write the report; returns the exit code."""
     from hsfuse import assessment
-    from hsfuse.report import check_report_path, write_report
-    from hsfuse.wald import assess_wald
+    from hsfuse.assessment.report import check_report_path, write_report
+    from hsfuse.assessment.wald import assess_wald
 
     limits = {} if fail_under is None else assessment.parse_limits(fail_under)
     if report is not None:

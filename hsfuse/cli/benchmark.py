@@ -1,4 +1,4 @@
-"""`hsfuse benchmark`: methods against each other on reference cubes, tables of their results, the machine's speed."""
+"""`hsfuse benchmark`: methods against each other on reference cubes, and tables of their results."""
 
 from __future__ import annotations
 
@@ -153,21 +153,3 @@ def tables(results: tuple[Path, ...], form: str, into: Path | None) -> None:
         click.echo(f"{into}: {'tables renewed' if changed else 'nothing to renew'}")
         return
     click.echo("\n".join(render(read_csv(path), form) for path in results), nl=False)
-
-
-@benchmark.command(short_help="How fast this machine runs SRLF-Net.")
-@click.option("--bands", type=click.IntRange(1), default=31, show_default=True, help="Bands of the network.")
-@click.option("--scale", type=click.IntRange(2), default=8, show_default=True, help="Ratio of the GSDs.")
-@click.option("--turns", type=click.IntRange(1), default=3, show_default=True, help="Each time is the best of so many.")
-@options.device
-@options.json_output
-@options.verbosity
-def speed(bands: int, scale: int, turns: int, device: str, as_json: bool) -> None:
-    """Measure how fast SRLF-Net runs here: scan, tile, scene, training step, memory, and the machine's ceilings."""
-    from hsfuse.benchmark.speed import SpeedSettings, run_speed, speed_text
-
-    report = run_speed(SpeedSettings(bands=bands, scale=scale, turns=turns, device=device))
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo(speed_text(report))

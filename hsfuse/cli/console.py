@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import click
 
-from hsfuse.errors import HsfuseError
+from hsfuse.core.errors import HsfuseError
 
 #: Exit codes; usage errors are click's 2, a bug is sysexits' EX_SOFTWARE, an interruption the shell's 128 + SIGINT.
 CANT, BUG, INTERRUPTED = 1, 70, 130

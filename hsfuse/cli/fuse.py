@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
+
+_log = logging.getLogger("hsfuse.fuse")
 
 #: Options that say what the sensors are.
 _SENSORS = ("srf", "msi_bands", "mtf", "psf_sigma", "psf_size", "phase", "psf")
@@ -42,7 +45,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     "--base",
     default="blend",
     show_default=True,
-    help="Training-free method that SRLF-Net corrects; auto: the best of the scene's own test.",
+    help="Training-free method that SRLF-Net corrects.",
 )
 @options.mtf
 @options.psf_sigma
@@ -107,10 +110,9 @@ def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
     learns from this one, within --adapt-steps and --adapt-minutes. The latter counts as far as the scene's own held-out
     blocks bear it out.
     """
-    from hsfuse import fusion
 
     settings = _settings(values)
-    result = fusion.fuse_and_report(values["hsi"], values["msi"], values["output"], settings, report)
+    result = fuse_and_report(values["hsi"], values["msi"], values["output"], settings, report)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -118,10 +120,10 @@ def fuse(as_json: bool, report: Path | None, **values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> Any:
-    from hsfuse.fusers.adaptation import AdaptSettings
     from hsfuse.fusion import FuseSettings
-    from hsfuse.outputs import OutputSettings
-    from hsfuse.scene import SceneSettings
+    from hsfuse.fusion.storage import OutputSettings
+    from hsfuse.methods.adapt import AdaptSettings
+    from hsfuse.pair import SceneSettings
 
     v = values
     understood = [*_SENSORS, "register", "register_limit", "match_radiometry", "drop_absorption"]
@@ -139,3 +141,25 @@ def _settings(values: dict[str, Any]) -> Any:
         command=" ".join(["hsfuse", *sys.argv[1:]]),
         **{key: v[key] for key in fused},
     )
+
+
+def fuse_and_report(hsi: str | Path, msi: Any, output: str | Path, settings: Any, report: Path | None) -> Any:
+    """`run_fusion`, then an HTML report of the result against its inputs."""
+    from hsfuse import fusion
+    from hsfuse.assessment import assess
+    from hsfuse.assessment.report import check_report_path, write_report
+
+    if report is not None:
+        several = [msi] if isinstance(msi, str | Path) else list(msi)
+        theirs = settings.output.overwrite or (settings.output.resume and Path(output).exists())
+        check_report_path(report, theirs, [hsi, *several, output])
+    result = fusion.run_fusion(hsi, msi, output, settings)
+    if report is not None and not settings.dry_run and not (result.done and report.exists()):
+        scene = settings.scene
+        made = assess(output, hsi=hsi, msi=msi, srf=scene.srf, msi_bands=scene.msi_bands, qa=settings.output.qa)
+        told = {text.rstrip(".").lower() for text in result.warnings}
+        for warning in made.warnings:
+            if warning.rstrip(".").lower() not in told:
+                _log.warning("%s", warning)
+        write_report([made], report, overwrite=settings.output.overwrite)
+    return result

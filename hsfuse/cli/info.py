@@ -11,7 +11,7 @@ from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
 if TYPE_CHECKING:
-    from hsfuse.grid import Grid
+    from hsfuse.core.grid import Grid
 
 
 @click.command(no_args_is_help=True)
@@ -34,8 +34,8 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _facts(path: Path) -> dict[str, Any]:
     from hsfuse.io import open_cube
-    from hsfuse.io.opening import split_paths
-    from hsfuse.io.quantity import guess_scale
+    from hsfuse.io.open import split_paths
+    from hsfuse.pair.quantity import guess_scale
 
     with open_cube(split_paths(path)) as reader:
         spectrum, grid, tags = reader.spectrum, reader.grid, reader.tags

@@ -11,7 +11,7 @@ from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
 if TYPE_CHECKING:
-    from hsfuse.model_zoo import ModelRecord
+    from hsfuse.nets.weights import ModelRecord
 
 _HEADS = ("name", "kind", "scale", "K", "base", "steps", "KB")
 
@@ -25,7 +25,7 @@ def models() -> None:
 @options.json_output
 def list_command(as_json: bool) -> None:
     """All weights of the collection."""
-    from hsfuse.model_zoo import list_models
+    from hsfuse.nets.weights import list_models
 
     records = list_models()
     if as_json:
@@ -42,7 +42,7 @@ def list_command(as_json: bool) -> None:
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The card of weights, NAME of the collection or a path: what they are and what they were made from."""
-    from hsfuse.model_zoo import find_model
+    from hsfuse.nets.weights import find_model
 
     facts = _facts(find_model(name))
     if as_json:
@@ -56,7 +56,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name")
 def path(name: str) -> None:
     """The file of weights, NAME of the collection."""
-    from hsfuse.model_zoo import find_model
+    from hsfuse.nets.weights import find_model
 
     click.echo(find_model(name).path)
 

@@ -12,8 +12,8 @@ from hsfuse.cli import options
 from hsfuse.cli.console import print_json
 
 if TYPE_CHECKING:
-    from hsfuse.scene.estimated import PairEstimate
-    from hsfuse.srf import SpectralResponse, SrfRecord
+    from hsfuse.pair.calibrate import PairEstimate
+    from hsfuse.physics import SpectralResponse, SrfRecord
 
 #: A band of which less than this share is inside the HSI's range is called covered in part.
 _WHOLE = 0.98
@@ -30,7 +30,7 @@ def srf() -> None:
 @options.json_output
 def list_command(as_json: bool) -> None:
     """All sensors of the library."""
-    from hsfuse.srf import list_srfs
+    from hsfuse.physics import list_srfs
 
     records = [_record(record) for record in list_srfs()]
     if as_json:
@@ -45,7 +45,7 @@ def list_command(as_json: bool) -> None:
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The bands of a sensor, NAME of the library or a CSV: centres, FWHM, source and terms."""
-    from hsfuse.srf import load_srf
+    from hsfuse.physics import load_srf
 
     response = load_srf(name)
     facts = _response(response)
@@ -67,7 +67,7 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
     import logging
 
     from hsfuse.io import open_cube
-    from hsfuse.srf import MIN_COVERAGE, load_srf
+    from hsfuse.physics import MIN_COVERAGE, load_srf
 
     response = load_srf(name)
     with open_cube(hsi, role="HSI") as reader:
@@ -118,8 +118,8 @@ def estimate(
     """
     import logging
 
-    from hsfuse.estimate_pair import estimate_pair
-    from hsfuse.srf import check_csv, write_srf
+    from hsfuse.pair.open import estimate_pair
+    from hsfuse.physics import check_csv, write_srf
 
     if output is not None:
         check_csv(output, overwrite=overwrite)

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from hsfuse import __version__
-from hsfuse.fusers import Fuser
-from hsfuse.fusers.network import SRLFFuser
-from hsfuse.fusion.resuming import file_sha256
+from hsfuse.core.package import __version__
+from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.settings import FuseSettings
-from hsfuse.model_zoo import find_model
+from hsfuse.fusion.tiles import TileGrid
+from hsfuse.methods import Fuser
+from hsfuse.methods.srlf import SRLFFuser
 from hsfuse.nets.scan import backend_name
-from hsfuse.scene import ScenePair
-from hsfuse.tiling import TileGrid
+from hsfuse.nets.weights import find_model
+from hsfuse.pair import ScenePair
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,24 @@ from typing import Any
 
 import torch
 
-from hsfuse.errors import SettingError
-from hsfuse.fusers import Fuser, TrainingScene, make_fuser
-from hsfuse.fusers.anysensor import AnySensor
-from hsfuse.fusers.banded import Banded
-from hsfuse.fusers.network import SRLFFuser
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.result import FusionResult, method_of, provenance_of
-from hsfuse.fusion.resuming import finished, fit_once, full_print, plan_print
+from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
-from hsfuse.heap import give_back_freed_memory
+from hsfuse.fusion.storage import check_outputs, plan_bands
+from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
+from hsfuse.fusion.tiles import TileFuser, TileGrid
 from hsfuse.io import Paths
-from hsfuse.model_zoo import WEIGHTED, ModelRecord, find_model
+from hsfuse.methods import Fuser, make_fuser
+from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf_any import AnySensor
+from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.scan import backend_name
-from hsfuse.outputs import check_outputs, plan_bands
-from hsfuse.patches import Filling, sample_scene
-from hsfuse.quality import QualityLayers
-from hsfuse.scene import ScenePair, open_scene
-from hsfuse.streaming import Streamer, plan_tiles
-from hsfuse.tilework import TileFuser
-from hsfuse.tiling import TileGrid
+from hsfuse.nets.weights import WEIGHTED, ModelRecord, find_model
+from hsfuse.pair import ScenePair, open_scene
+from hsfuse.pair.sample import Filling, sample_scene
+from hsfuse.physics.sample import TrainingScene
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from hsfuse.errors import SettingError
-from hsfuse.fusers.adaptation import AdaptSettings
-from hsfuse.fusers.network import DEFAULT_BASE
-from hsfuse.outputs import OutputSettings
-from hsfuse.scene import SceneSettings
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.storage import OutputSettings
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import DEFAULT_BASE
+from hsfuse.pair import SceneSettings
 
 DEFAULT_TILE = 96
 DEFAULT_OVERLAP = 16

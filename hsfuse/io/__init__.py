@@ -1,15 +1,12 @@
 """Raster input and output: the only place that touches pixels on disk."""
 
-from hsfuse.io.checks import check_valid, usable_bands
-from hsfuse.io.encode import DTYPES
-from hsfuse.io.journal import kept_network
+from hsfuse.io.files import check_output, driver_of, output_files
 from hsfuse.io.layers import LayeredReader
-from hsfuse.io.opening import Paths, open_cube, split_paths
-from hsfuse.io.outputs import check_output, driver_of, output_files
-from hsfuse.io.provenance import read_provenance
-from hsfuse.io.reader import CubeReader
-from hsfuse.io.sinks import TILE
-from hsfuse.io.writer import CubeWriter, publish, try_writing
+from hsfuse.io.open import Paths, open_cube, split_paths
+from hsfuse.io.reader import CubeReader, check_valid, usable_bands
+from hsfuse.io.sinks import DTYPES, TILE
+from hsfuse.io.spectral_tags import read_provenance
+from hsfuse.io.writer import CubeWriter, kept_network, publish, try_writing
 
 __all__ = [
     "DTYPES",

@@ -14,10 +14,10 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
-from hsfuse.cube import FloatArray
-from hsfuse.errors import InputError
-from hsfuse.io.checks import usable_bands
-from hsfuse.io.opening import open_cube
+from hsfuse.core.cube import FloatArray
+from hsfuse.core.errors import InputError
+from hsfuse.io.open import open_cube
+from hsfuse.io.reader import usable_bands
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray, FloatArray, Spectrum
-from hsfuse.io.nesting import Place, blocks, place_below
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.io.reader import CubeReader, Role
-from hsfuse.io.sharpen import coarse_view, detail, fine_window, gains
-from hsfuse.io.upsample import MARGIN, nearest, upsample
+from hsfuse.io.sharpen import (
+    MARGIN,
+    Place,
+    blocks,
+    coarse_view,
+    detail,
+    fine_window,
+    gains,
+    nearest,
+    place_below,
+    upsample,
+)
 
 #: Pixels to each side of the blocks that sharpening is fitted on.
 SAMPLE = 128

@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray
-from hsfuse.errors import InputError
-from hsfuse.grid import Grid
-from hsfuse.io.envi import EnviPair
-from hsfuse.io.gdal import bands_and_mask, common_dtype, gdal_env, map_crs, map_transform, one_line, open_dataset
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
+from hsfuse.io.gdal import (
+    EnviPair,
+    bands_and_mask,
+    common_dtype,
+    gdal_env,
+    map_crs,
+    map_transform,
+    one_line,
+    open_dataset,
+)
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 

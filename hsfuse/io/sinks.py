@@ -7,21 +7,97 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isnan, prod
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import OutputError
-from hsfuse.grid import Grid
-from hsfuse.io.encode import Encoding
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.core.errors import OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io.gdal import gdal_env
 from hsfuse.io.spectral_tags import band_tags, dataset_tags, description, imagery_tags
+
+#: Types that both GeoTIFF and ENVI hold.
+DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+
+
+def default_nodata(dtype: str) -> float:
+    """NaN for floats, the smallest number of signed types (-32768 for int16), the largest of unsigned ones.
+
+    Unsigned types keep 0, which dark pixels have; 65535 for uint16 is beyond any scaled reflectance.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return float("nan")
+    info = np.iinfo(kind)
+    return float(info.min if kind.kind == "i" else info.max)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Numbers on disk: reflectance = raw * scale + offset, `nodata` where invalid. SettingError when it can't be."""
+
+    dtype: str = "float32"
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise SettingError(f"unknown type {self.dtype!r} for the output; known: {', '.join(DTYPES)}")
+        if not self.scale > 0 or not np.isfinite([self.scale, self.offset]).all():
+            raise SettingError(f"scale {self.scale} and offset {self.offset} make no sense; wanted a positive scale")
+        if np.dtype(self.dtype).kind != "f" and not self._holds(self.nodata):
+            raise SettingError(f"nodata {self.nodata} doesn't fit the type {self.dtype}")
+
+    def _holds(self, value: float) -> bool:
+        info = np.iinfo(self.dtype)
+        return not isnan(value) and float(value).is_integer() and info.min <= value <= info.max
+
+    def clipped(self, data: FloatArray, mask: BoolArray) -> int:
+        """How many valid values of `data` (C, h, w) the type can't hold, so that `encode` clips them."""
+        if np.dtype(self.dtype).kind == "f":
+            return 0
+        info = np.iinfo(self.dtype)
+        low, high = ((end * self.scale + self.offset) for end in (info.min - 0.5, info.max + 0.5))
+        return int((((data < low) | (data > high)) & mask & np.isfinite(data)).sum())
+
+    def encode(self, data: FloatArray, mask: BoolArray) -> NDArray:
+        """Raw numbers (C, h, w) of reflectance `data`; nodata where `mask` (h, w) is False or a value isn't finite."""
+        kind = np.dtype(self.dtype)
+        raw: NDArray[np.floating] = data.astype(np.float64 if kind.itemsize > 2 and kind != np.float32 else np.float32)
+        if self.scale != 1 or self.offset != 0:
+            raw = (raw - self.offset) / self.scale
+        blank = ~(mask & np.isfinite(raw))
+        raw[blank] = 0
+        if kind.kind != "f":
+            info = np.iinfo(kind)
+            np.clip(np.rint(raw, out=raw), info.min, info.max, out=raw)
+        out = raw.astype(kind, copy=False)
+        _avoid(out, self.nodata)
+        out[blank] = self.nodata
+        return out
+
+
+def _avoid(raw: NDArray, nodata: float) -> None:
+    """Move valid values that equal nodata to the next number, so that they stay valid."""
+    if isnan(nodata):
+        return
+    value = raw.dtype.type(nodata)
+    if raw.dtype.kind == "f":
+        beside = np.nextafter(value, raw.dtype.type(0) if value != 0 else raw.dtype.type(1))
+    else:
+        beside = value - 1 if value == np.iinfo(raw.dtype).max else value + 1
+    raw[raw == value] = beside
+
 
 #: GTiff tiles. Each band has its own (INTERLEAVE=BAND): a window of all bands completes whole tiles and none waits in
 #: memory, where pixel interleave would make one block of 256 x 256 x bands, 58 MB at 224 bands of float32. Deflate
@@ -165,3 +241,124 @@ def packing_of(product: Product) -> dict[str, object]:
     if "compress" in product.options:
         return {}
     return {"compress": "deflate", "predictor": 3 if np.dtype(product.encoding.dtype).kind == "f" else 2}
+
+
+#: Side of a COG's blocks, which GDAL before 3.11 can only write with all bands in each.
+COG_BLOCK = 128
+
+
+class CogSink(GeoTiffSink):
+    """Cloud optimised GeoTIFF: GDAL can only copy one, so it is made from a finished GeoTIFF beside it."""
+
+    def _options(self) -> Mapping[str, str]:
+        return {}
+
+    def verify(self) -> None:
+        """Copy what was written into the final layout, with overviews."""
+        super().verify()
+        copy = self._path.with_name(f"{self._path.stem}.cog{self._path.suffix}")
+        defaults = packing_of(self._product) | {"blocksize": COG_BLOCK, "level": 1, "bigtiff": "if_safer"}
+        defaults["overview_resampling"] = "average"
+        if "predictor" in defaults:
+            defaults["predictor"] = "yes"
+        try:
+            with gdal_env(GDAL_PAM_ENABLED="NO"):
+                rasterio.shutil.copy(
+                    self._path,
+                    copy,
+                    driver="COG",
+                    **{**defaults, **self._product.options},
+                )
+            os.replace(copy, self._path)
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def _add_overviews(self) -> None:
+        """The copy makes them."""
+
+
+#: What stays as it is in an ENVI header's `hsfuse ...` fields; the reader undoes the percent signs.
+HEADER_SAFE = "".join(chr(c) for c in range(32, 127) if chr(c) not in "%{}")
+
+
+class EnviSink:
+    """Band-sequential little-endian data, written straight to the file, and a header that GDAL makes.
+
+    GDAL's own raw writer reads and writes whole lines for each window and can lose a full disk's error in its cache.
+    """
+
+    def __init__(self, product: Product) -> None:
+        self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
+        self._type = np.dtype(product.encoding.dtype).newbyteorder("<")
+        _make_header(product)
+        self._file = os.open(product.files[0], os.O_WRONLY | os.O_TRUNC)
+        try:
+            _reserve(self._file, prod(self._shape) * self._type.itemsize)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def write(self, raw: NDArray, window: Window) -> None:
+        """Write each band's lines to their place in the file."""
+        raw = np.ascontiguousarray(raw, dtype=self._type)
+        row, col, whole_lines = window.row_off, window.col_off, window.width == self._shape[2]
+        for band, values in enumerate(raw):
+            for i, part in enumerate([values] if whole_lines else values):
+                first = (band * self._shape[1] + row + i) * self._shape[2] + col
+                _write_all(self._file, part, first * self._type.itemsize)
+
+    def close(self) -> None:
+        """Close the data file."""
+        os.close(self._file)
+
+    def verify(self) -> None:
+        """Compare the file's size with what the bands make; each write was checked already."""
+        wanted, found = prod(self._shape) * self._type.itemsize, self._path.stat().st_size
+        if found != wanted:
+            raise OutputError(f"{found} of {wanted} bytes are there")
+
+
+def _write_all(file: int, part: NDArray, at: int) -> None:
+    view = part.data.cast("B")
+    while view:
+        done = os.pwrite(file, view, at)
+        view, at = view[done:], at + done
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take the whole file's space now: a full disk is told before the work instead of after it."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            raise OutputError(f"{error.strerror}, {size / 2**20:.1f} MiB are needed") from error
+    else:
+        os.ftruncate(file, size)
+
+
+def _make_header(product: Product) -> None:
+    """Have GDAL write map info, coordinate system and fields, beside a data file that is still empty of pixels."""
+    (data, header), encoding, bands = product.files, product.encoding, product.bands
+    fields = dataset_tags(product.spectrum) | {
+        key.lower(): quote(value, safe=HEADER_SAFE) for key, value in product.tags.items()
+    }
+    if encoding.scale != 1 and encoding.offset == 0:
+        fields["reflectance_scale_factor"] = f"{1 / encoding.scale:.12g}"
+    with gdal_env(GDAL_PAM_ENABLED="NO"):
+        with rasterio.open(data, "w", driver="ENVI", interleave="bsq", **product.profile()) as ds:
+            ds.update_tags(ns="ENVI", **fields)
+            ds.descriptions = [_plain(description(product.spectrum, b)).replace(",", ";") for b in range(bands)]
+            if encoding.offset != 0:
+                ds.scales, ds.offsets = [encoding.scale] * bands, [encoding.offset] * bands
+        with rasterio.open(data, driver="ENVI") as ds:
+            kept = ds.transform
+    # GDAL describes the file by its path, which is the temporary one.
+    header.write_text(header.read_text(encoding="utf-8").replace(str(data), "hsfuse"), encoding="utf-8")
+    wanted = product.grid.transform
+    if not kept.almost_equals(wanted, precision=1e-9 * max(map(abs, wanted[:6]))):
+        raise SettingError("an ENVI header can't hold a sheared georeference; write GeoTIFF instead")
+
+
+def _plain(text: str) -> str:
+    """One line without the characters that end a header value."""
+    return " ".join(text.split()).replace("{", "(").replace("}", ")")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from rasterio.warp import transform_geom
 
-from hsfuse.cube import Spectrum
-from hsfuse.errors import OutputError, SettingError
-from hsfuse.grid import Grid
-from hsfuse.io.outputs import driver_of
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import OutputError, SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.io.files import driver_of
 
 MEDIA_TYPES = {
     "GTiff": "image/tiff; application=geotiff",

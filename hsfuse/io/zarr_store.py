@@ -19,9 +19,9 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray, Spectrum
-from hsfuse.errors import InputError, OutputError, SettingError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import BoolArray, Spectrum
+from hsfuse.core.errors import InputError, OutputError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ZarrSink:
 
 
 def _compressor() -> Any:
-    import numcodecs  # zarr depends on it
+    import numcodecs
 
     return numcodecs.Zlib(level=1)
 

@@ -1,6 +1,6 @@
 """Quality of fused cubes, with and without a reference; every metric has an entry in `CATALOGUE`."""
 
-from hsfuse.metrics.catalogue import CATALOGUE
+from hsfuse.metrics.catalogue import CATALOGUE, MetricInfo
 from hsfuse.metrics.functions import (
     cc,
     cc_per_band,
@@ -23,11 +23,9 @@ from hsfuse.metrics.functions import (
     uiqi,
     uiqi_per_band,
 )
-from hsfuse.metrics.info import MetricInfo
 from hsfuse.metrics.noreference import NoReferenceMetrics, d_lambda, d_lambda_khan, d_s, d_sr, qnr
 from hsfuse.metrics.reference import ReferenceMetrics
-from hsfuse.metrics.result import MetricResult
-from hsfuse.metrics.windows import Tile, tiles
+from hsfuse.metrics.windows import MetricResult, Tile, tiles
 
 __all__ = [
     "CATALOGUE",

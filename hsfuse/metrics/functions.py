@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsfuse.errors import InputError
-from hsfuse.metrics.blocks import Q2nSums
+from hsfuse.core.errors import InputError
 from hsfuse.metrics.pixel import PixelSums, angles_degrees
 from hsfuse.metrics.reference import psnr_band_mean
-from hsfuse.metrics.result import band_mean
-from hsfuse.metrics.windowed import SccSums, SsimSums, UiqiSums
-from hsfuse.metrics.windows import Array, Pair, fit_window, make_pair
+from hsfuse.metrics.windowed import Q2nSums, SccSums, SsimSums, UiqiSums
+from hsfuse.metrics.windows import Array, Pair, band_mean, fit_window, make_pair
 
 
 def psnr_per_band(fused: Array, reference: Array, peak: float = 1.0, mask: Array | None = None) -> Array:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsfuse.errors import SettingError
-from hsfuse.metrics.blocks import BandPairSums, Q2nSums
+from hsfuse.core.errors import SettingError
 from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.reference import put_pixel_metrics
-from hsfuse.metrics.regression import RegressionSums
-from hsfuse.metrics.result import MetricResult, band_mean
-from hsfuse.metrics.windowed import UiqiSums
-from hsfuse.metrics.windows import Array, Pair, Tile, View, fit_window, make_pair, make_view
+from hsfuse.metrics.windowed import BandPairSums, Q2nSums, RegressionSums, UiqiSums
+from hsfuse.metrics.windows import Array, MetricResult, Pair, Tile, View, band_mean, fit_window, make_pair, make_view
 
 _NO_WINDOW = "no window is wholly valid at both resolutions (a smaller --window may be)"
 

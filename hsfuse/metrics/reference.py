@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsfuse.errors import InputError, SettingError
-from hsfuse.metrics.blocks import Q2nSums
+from hsfuse.core.errors import InputError, SettingError
 from hsfuse.metrics.pixel import PixelSums
-from hsfuse.metrics.result import MetricResult, band_mean
-from hsfuse.metrics.windowed import SSIM_WINDOW, SccSums, SsimSums, UiqiSums
-from hsfuse.metrics.windows import Array, Tile, fit_window, make_pair
+from hsfuse.metrics.windowed import SSIM_WINDOW, Q2nSums, SccSums, SsimSums, UiqiSums
+from hsfuse.metrics.windows import Array, MetricResult, Tile, band_mean, fit_window, make_pair
 
 _NO_WINDOW = "no window is wholly inside the image and valid"
 

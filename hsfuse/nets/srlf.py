@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hsfuse.nets.relearn import SpectralTransformer, angle_map, in_full, relearn_points, ssim_map
 from hsfuse.nets.ss2d import SS2D
-from hsfuse.physics import ObservationModel
+from hsfuse.physics.model import ObservationModel
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.srf import SpectralResponse, list_srfs, load_srf
+from hsfuse.physics import SpectralResponse, list_srfs, load_srf
 
 Array = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Patches for weights of one pair of sensors that correct a classical estimate (hsfuse.fusers.banded)."""
+"""Patches for weights of one pair of sensors that correct a classical estimate (hsfuse.methods.srlf_bands)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hsfuse.errors import SettingError
-from hsfuse.fusers import TrainingScene, make_fuser
-from hsfuse.fusers.bandframe import BandFrame, band_guides, correction, look, measure_frame, mirror_shift
-from hsfuse.fusers.exactfit import ExactFit
+from hsfuse.core.errors import SettingError
+from hsfuse.methods import make_fuser
+from hsfuse.methods.srlf_bands import BandFrame, ExactFit, band_guides, correction, look, measure_frame, mirror_shift
 from hsfuse.nets.srlf import Observation
+from hsfuse.physics.sample import TrainingScene
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.kept import Tensors, digest, kept
 from hsfuse.training.patches import FixedSensors, PatchSettings

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hsfuse.errors import SettingError
-from hsfuse.toml_tables import Count, Positive, Share, check_values, read_toml, take_table
+from hsfuse.core.errors import SettingError
+from hsfuse.io.toml import Count, Positive, Share, check_values, read_toml, take_table
 from hsfuse.training.draws import DrawSettings
 from hsfuse.training.patches import PatchSettings
 

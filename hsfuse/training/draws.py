@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsfuse.errors import InputError, SettingError
-from hsfuse.fusers import TrainingScene
-from hsfuse.fusers.conditioning import conditioned_frame, guides
-from hsfuse.fusers.regression import DIMENSION
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io.toml import Count
+from hsfuse.methods.conditioning import conditioned_frame, guides
+from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral
-from hsfuse.physics import ObservationModel, Psf, gaussian_psf
-from hsfuse.toml_tables import Count
+from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
+from hsfuse.physics.sample import TrainingScene
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
 from hsfuse.training.kept import Tensors, kept, references_digest
 from hsfuse.training.sample import EVERY, Reference, Sample, sample

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hsfuse import __version__
-from hsfuse.fusers import Fuser
-from hsfuse.physics import ObservationModel
+from hsfuse.core.package import __version__
+from hsfuse.methods import Fuser
+from hsfuse.physics.model import ObservationModel
 from hsfuse.training.sample import Reference
 
 log = logging.getLogger(__name__)

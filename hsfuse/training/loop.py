@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hsfuse.errors import ModelError, OutputError
-from hsfuse.fusers.card import ModelCard, save_checkpoint
-from hsfuse.report.curves import draw_curves
+from hsfuse.core.errors import ModelError, OutputError
+from hsfuse.nets.weights import ModelCard, save_checkpoint
 from hsfuse.training.bands import BandSource
 from hsfuse.training.config import TrainConfig
+from hsfuse.training.curves import draw_curves
 from hsfuse.training.parallel import join_peers, leave_peers
 from hsfuse.training.references import load_references, load_test
 from hsfuse.training.sample import Reference

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsfuse.errors import InputError, SettingError
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io.toml import Count, Positive, Share
 from hsfuse.nets.srlf import Observation
-from hsfuse.physics import ObservationModel, gaussian_psf
-from hsfuse.srf import MIN_COVERAGE, load_srf
-from hsfuse.toml_tables import Count, Positive, Share
+from hsfuse.physics import MIN_COVERAGE, load_srf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.training.augment import dihedral
 from hsfuse.training.sample import EVERY, Reference, Sample, sample
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io.arrays import read_reference
 from hsfuse.training.config import DataSettings, TrainConfig
 from hsfuse.training.sample import Reference

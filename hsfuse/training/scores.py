@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsfuse.fusers.bandframe import BandView, correction, mean_over_turns
-from hsfuse.fusers.exactfit import most_possible
+from hsfuse.methods.srlf_bands import BandView, correction, mean_over_turns, most_possible
 from hsfuse.metrics import ReferenceMetrics
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.training.bands import BandSample, BandSource

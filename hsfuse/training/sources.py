@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from hsfuse.errors import ModelError
-from hsfuse.fusers.card import load_checkpoint
-from hsfuse.model_zoo import find_model
+from hsfuse.core.errors import ModelError
 from hsfuse.nets.srlf import SRLF, SRLFConfig, SRLFNet
+from hsfuse.nets.weights import find_model, load_checkpoint
 from hsfuse.training.bands import BandSample, BandSource
 from hsfuse.training.config import TrainConfig
 from hsfuse.training.draws import DrawSource

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsfuse.errors import ModelError
-from hsfuse.fusers.banded import FRAME
-from hsfuse.fusers.card import ModelCard
-from hsfuse.fusers.conditioning import KNOWN_BASE
+from hsfuse.core.errors import ModelError
+from hsfuse.methods.conditioning import KNOWN_BASE
+from hsfuse.methods.srlf_bands import FRAME
 from hsfuse.nets.srlf import SRLFNet
+from hsfuse.nets.weights import ModelCard
 from hsfuse.training.bands import BandSource
 from hsfuse.training.config import TrainConfig
 from hsfuse.training.optimiser import learning_rate, make_optimiser

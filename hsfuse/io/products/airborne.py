@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray
-from hsfuse.errors import InputError
-from hsfuse.grid import Grid
-from hsfuse.io.envi import find_pair, read_header
-from hsfuse.io.gdal import map_transform
-from hsfuse.io.products.dates import iso_time
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
+from hsfuse.io.gdal import find_pair, map_transform, read_header
+from hsfuse.io.products.bundle import one_of
+from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import gather, read_lookup
-from hsfuse.io.products.parts import one_of
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Quantity, Role
 

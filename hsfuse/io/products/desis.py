@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from hsfuse.io.layers import LayeredReader
+from hsfuse.io.products.bundle import RASTERS, ProductFiles
 from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
-from hsfuse.io.products.parts import RASTERS, ProductFiles
 from hsfuse.io.reader import Role
 
 #: Bands of QL_QUALITY-2 (0-based) that mask a pixel. Not masking: land (1), snow (2), water (7); aerosol and water

@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray
-from hsfuse.errors import InputError
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
-from hsfuse.io.products.dates import iso_time
-from hsfuse.io.products.detectors import LARGEST
-from hsfuse.io.products.parts import RASTERS, ProductFiles, find_product, holds, read_part
-from hsfuse.io.products.xml import elements, number, parse_xml, plain_name, text
+from hsfuse.io.products.bundle import RASTERS, ProductFiles, find_product, holds, read_part
+from hsfuse.io.products.metadata import elements, iso_time, number, parse_xml, plain_name, text
+from hsfuse.io.products.ortho import LARGEST
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Quantity, Role
-from hsfuse.io.units import to_nm, widths_to_nm
+from hsfuse.io.spectral_tags import to_nm, widths_to_nm
 
 #: The specifications' background value, used (and said) when neither the image nor the metadata name one.
 BACKGROUND = -32768

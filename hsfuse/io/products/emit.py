@@ -19,9 +19,10 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.windows import Window
 
-from hsfuse.cube import BoolArray, Spectrum
-from hsfuse.errors import InputError
-from hsfuse.grid import Grid
+from hsfuse.core.cube import BoolArray, Spectrum
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
+from hsfuse.io.products.bundle import one_of, whole_files
 from hsfuse.io.products.hdf5 import (
     Hdf5Reader,
     attribute,
@@ -36,7 +37,6 @@ from hsfuse.io.products.hdf5 import (
     text,
 )
 from hsfuse.io.products.ortho import Lookup, gather, read_lookup
-from hsfuse.io.products.parts import one_of, whole_files
 from hsfuse.io.reader import Role
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from hsfuse.io.layers import LayeredReader
+from hsfuse.io.products.bundle import RASTERS, ProductFiles
 from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
-from hsfuse.io.products.parts import RASTERS, ProductFiles
 from hsfuse.io.reader import Role
 
 #: Quality layer -> what of it masks a pixel: background, cloud, cloud shadow, haze, medium and thick cirrus, pixels

@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader
-from hsfuse.io.products.dates import iso_time
-from hsfuse.io.products.detectors import LARGEST, merged
+from hsfuse.io.products.metadata import iso_time
+from hsfuse.io.products.ortho import LARGEST, merged
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Role
-from hsfuse.io.units import to_nm, widths_to_nm
+from hsfuse.io.spectral_tags import to_nm, widths_to_nm
 
 DETECTORS = {"VN": "VNIR", "SW": "SWIR"}
 

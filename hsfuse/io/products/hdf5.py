@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.errors import InputError
-from hsfuse.io.products.dates import iso_time
+from hsfuse.core.errors import InputError
+from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.reader import CubeReader, Role
-from hsfuse.io.units import to_nm, widths_to_nm
+from hsfuse.io.spectral_tags import to_nm, widths_to_nm
 
 if TYPE_CHECKING:
     import h5py

@@ -11,10 +11,9 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from hsfuse.errors import InputError
+from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader
-from hsfuse.io.products.dates import iso_time
-from hsfuse.io.products.xml import number
+from hsfuse.io.products.metadata import iso_time, number
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Role
 

@@ -6,15 +6,15 @@ Lines and samples count from 1, 0 is no pixel, and negative numbers are map pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hsfuse.cube import BoolArray
-from hsfuse.errors import InputError
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
 
 #: Bytes of sensor pixels read in one go.
 _BUDGET = 16 * 2**20
@@ -65,3 +65,26 @@ def gather(
         flat[:, places[own]] = part[:, lines[own] - first, samples[own] - left]
         start = stop
     return out
+
+
+#: Gains and offsets beyond this are none: scaled, they wouldn't fit float32.
+LARGEST = 1e30
+
+
+def merged(centres_nm: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """(detector, band), both 0-based, by ascending centre (nm); of the other detectors only bands beyond the first's.
+
+    The first detector is the one that begins lowest, in whatever order they are given. A centre of 0 is a band that
+    isn't there.
+    """
+    kept: list[tuple[int, int]] = []
+    end = 0.0
+    for detector in sorted(range(len(centres_nm)), key=lambda d: _least(centres_nm[d])):
+        centres = np.asarray(centres_nm[detector], dtype=np.float64)
+        kept += [(detector, int(band)) for band in np.argsort(centres, kind="stable") if centres[band] > end]
+        end = max(end, *centres) if len(centres) else end
+    return kept
+
+
+def _least(centres: Sequence[float]) -> float:
+    return min((c for c in centres if c > 0), default=float("inf"))

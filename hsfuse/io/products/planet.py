@@ -14,11 +14,10 @@ from xml.etree.ElementTree import Element
 
 from numpy.typing import NDArray
 
-from hsfuse.cube import BoolArray
-from hsfuse.errors import InputError
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
-from hsfuse.io.products.dates import iso_time
-from hsfuse.io.products.xml import elements, number, read_xml, text
+from hsfuse.io.products.metadata import elements, iso_time, number, read_xml, text
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Role
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsfuse.errors import SettingError
+from hsfuse.core.errors import SettingError
 from hsfuse.nets.scan import mamba, triton
 from hsfuse.nets.scan.chunked import scan2d_chunked
 from hsfuse.nets.scan.packages import works
@@ -24,7 +24,7 @@ ScanFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor
 
 
 def _scan2d_cpu(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor) -> Tensor:
-    from hsfuse.nets.scan.cpu import scan2d_cpu  # Numba is imported with the first scan, not with the package
+    from hsfuse.nets.scan.cpu import scan2d_cpu
 
     return scan2d_cpu(u, proj, dt_weight, dt_bias, a_log, skip)
 

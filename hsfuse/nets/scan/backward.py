@@ -9,7 +9,6 @@ stay in the first-level cache, from where the way back reads them at once.
 import numba
 import numpy as np
 
-from hsfuse.nets.scan.functions import exp2, logistic
 from hsfuse.nets.scan.kernels import (
     CHUNK,
     LN2,
@@ -24,8 +23,7 @@ from hsfuse.nets.scan.kernels import (
     step_input,
     step_sizes,
 )
-from hsfuse.nets.scan.lanes import LANES, fma, load, splat, splat_at, store
-from hsfuse.nets.scan.product import store_row_sums
+from hsfuse.nets.scan.lanes import LANES, exp2, fma, load, logistic, splat, splat_at, store, store_row_sums
 
 # Where the parts of a chunk's workspace begin. All have the same size, so that the parts' addresses agree in their low
 # bits: a load never looks like an earlier step's store, which would stall it.

@@ -5,18 +5,8 @@
 import numba
 import numpy as np
 
-from hsfuse.nets.scan.functions import exp2
-from hsfuse.nets.scan.kernels import (
-    STEPS,
-    buffer,
-    compiled,
-    copy,
-    fetch_ahead,
-    gather_rows,
-    pixels_of,
-    step_sizes,
-)
-from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, splat_at, store, store_first
+from hsfuse.nets.scan.kernels import STEPS, buffer, compiled, copy, fetch_ahead, gather_rows, pixels_of, step_sizes
+from hsfuse.nets.scan.lanes import LANES, exp2, fma, load, load_first, splat_at, store, store_first
 
 
 @numba.njit(forceinline=True)

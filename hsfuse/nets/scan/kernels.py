@@ -16,14 +16,13 @@ from importlib.resources import files
 import numba
 import numpy as np
 
-from hsfuse.nets.scan.functions import softplus
-from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, prefetch, splat_at, store, store_first
+from hsfuse.nets.scan.lanes import LANES, fma, load, load_first, prefetch, softplus, splat_at, store, store_first
 
 STEPS = 32
 CHUNK = STEPS * LANES  # floats of one block of a chunk
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
-_SOURCES = ("kernels", "lanes", "product", "functions", "forward", "backward", "around")
+_SOURCES = ("kernels", "lanes", "forward", "backward", "block")
 _VERSION = sha256(b"".join((files(__package__) / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()[:12]
 
 

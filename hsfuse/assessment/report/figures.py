@@ -1,0 +1,221 @@
+"""What the report's template and script need: pictures as data addresses, curves and spectra as values."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
+from hsfuse.assessment.report.facts import data_unit
+from hsfuse.assessment.report.pictures import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
+from hsfuse.physics.optics import ABSORPTION_NM
+
+#: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
+COLOUR_MAPS = {
+    "rmse": "magma",
+    "expected_error": "magma",
+    "sam": "viridis",
+    "hsi_rmse": "cividis",
+    "hsi_sam": "cividis",
+    "msi_rmse": "cividis",
+}
+#: Ends of a map's colour bar, as percentiles of the map: single bad pixels shall not darken the rest. Most bars begin
+#: at 0; the misfits to the LRHSI lie far from it everywhere, and would have no contrast.
+LOW_PERCENTILE, TOP_PERCENTILE = 1.0, 99.0
+STRETCHED = ("hsi_rmse", "hsi_sam")
+#: Curves worth a chart, in this order, with their titles.
+CHARTED = {
+    "psnr": "PSNR",
+    "rmse": "RMSE",
+    "relative_rmse": "Relative RMSE",
+    "uiqi": "UIQI",
+    "ssim": "SSIM",
+    "cc": "Correlation with the reference",
+    "hsi_relative_rmse": "Relative misfit to the LRHSI",
+    "hsi_cc": "Correlation with the LRHSI",
+}
+#: Those of them that are shown at reduced resolution.
+CHARTED_REDUCED = ("psnr", "relative_rmse", "ssim", "cc")
+
+
+@dataclass(frozen=True)
+class MapFigure:
+    """A map with its colour bar; `ticks` are its lower end, middle and upper end as text."""
+
+    name: str
+    title: str
+    unit: str
+    image: str
+    width: int
+    height: int
+    ticks: tuple[str, str, str]
+    colours: str
+    alt: str
+
+
+def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, str]]]:
+    """Per kind and image: data address and caption; images of one kind share their stretch."""
+    out: dict[str, dict[str, dict[str, str]]] = {}
+    kinds = dict.fromkeys(p.kind for p in assessment.pictures)
+    for kind in kinds:
+        same = [p for p in assessment.pictures if p.kind == kind]
+        out[kind] = {p.image: _picture(p, _limits(p, same)) for p in same}
+    return out
+
+
+def _limits(picture: Picture, same: Sequence[Picture]) -> tuple[Floats, Floats]:
+    """The fused cube's levels, so that what looks different is different; the MSI's gain is its own."""
+    if picture.image == "MSI":
+        return stretch_limits([picture.values])
+    return stretch_limits([p.values for p in same if p.image == "fused"] or [picture.values])
+
+
+def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, str]:
+    return {
+        "src": data_uri(to_rgb(picture.values, limits)),
+        "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}",
+    }
+
+
+def map_limits(assessments: Sequence[Assessment]) -> dict[str, tuple[float, float]]:
+    """Both ends of each map's colour bar, the same for all files, so that their maps can be compared."""
+    ends: dict[str, tuple[float, float]] = {}
+    for layer in (m for a in assessments for m in a.maps):
+        known = layer.values[np.isfinite(layer.values)]
+        low, high = np.percentile(known, (LOW_PERCENTILE, TOP_PERCENTILE)) if known.size else (0.0, 0.0)
+        before = ends.get(layer.name, (math.inf, 0.0))
+        low = float(low) if layer.name in STRETCHED else 0.0
+        ends[layer.name] = min(before[0], low), max(before[1], float(high))
+    if {"rmse", "expected_error"} <= ends.keys():  # what is expected is to be compared with what is found
+        ends["rmse"] = ends["expected_error"] = (0.0, max(ends["rmse"][1], ends["expected_error"][1]))
+    return ends
+
+
+def map_figure(layer: MapLayer, ends: tuple[float, float], data_unit: str = "") -> MapFigure:
+    """A map as picture, from one end of its colour bar to the other."""
+    name = COLOUR_MAPS.get(layer.name, "viridis")
+    known = layer.values[np.isfinite(layer.values)]
+    mean = float(known.mean()) if known.size else math.nan
+    height, width = layer.values.shape
+    unit = data_unit if layer.unit == "data unit" else layer.unit
+    low, top = ends if ends[1] > ends[0] else (ends[0], ends[0] + 1)
+    return MapFigure(
+        layer.name,
+        layer.title,
+        unit,
+        map_uri(layer.values, (low, top), name),
+        width,
+        height,
+        _ticks(low, top, known),
+        ", ".join(colour_stops(name)),
+        f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}",
+    )
+
+
+def _ticks(low: float, top: float, known: Floats) -> tuple[str, str, str]:
+    """Figures under a colour bar, with signs where the map goes on beyond it."""
+    below, above = (bool(known.size and beyond) for beyond in ((known < low).any(), (known > top).any()))
+    return f"{'≤ ' if below else ''}{low:.3g}", f"{(low + top) / 2:.3g}", f"{'≥ ' if above else ''}{top:.3g}"
+
+
+def chart_data(assessment: Assessment) -> dict[str, Any]:
+    """All that the report's script draws, as JSON values."""
+    curves = {c.name: c for c in assessment.curves}
+    return {
+        "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
+        "unit": data_unit(assessment),
+        "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
+        "curves": [_curve(curves[name], data_unit(assessment)) for name in CHARTED if name in curves],
+        "reduced": [] if assessment.reduced is None else _reduced_curves(assessment.reduced),
+        "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
+        "histograms": [
+            {"title": h.title, "unit": h.unit, "edges": numbers(h.edges), "counts": [int(c) for c in h.counts]}
+            for h in assessment.histograms
+        ],
+        "response": _response(assessment),
+        "training": training(assessment.provenance),
+    }
+
+
+def _reduced_curves(assessment: Assessment) -> list[dict[str, Any]]:
+    curves = {c.name: c for c in assessment.curves}
+    return [_curve(curves[name], data_unit(assessment)) for name in CHARTED_REDUCED if name in curves]
+
+
+def _curve(curve: Curve, data_unit: str) -> dict[str, Any]:
+    return {
+        "title": CHARTED[curve.name],
+        "unit": data_unit if curve.unit == "data unit" else curve.unit,
+        "zero": "rmse" in curve.name,
+        "x": numbers(curve.wavelengths_nm),
+        "y": numbers(curve.values),
+    }
+
+
+def spectra_data(spectra: SampledSpectra, shape: tuple[int, int]) -> dict[str, Any]:
+    """Points and spectra; values as 16 bit integers times one step an image, base64; the lowest integer is NaN."""
+    images = {}
+    for image, values in spectra.values.items():
+        largest = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+        step = largest / 32767
+        whole = np.where(np.isfinite(values), np.round(np.nan_to_num(values) / step), -32768).astype("<i2")
+        images[image] = {
+            "x": numbers(spectra.wavelengths_nm[image]),
+            "step": step,
+            "data": base64.b64encode(whole.tobytes()).decode(),
+        }
+    return {
+        "rows": spectra.rows.tolist(),
+        "cols": spectra.cols.tolist(),
+        "height": shape[0],
+        "width": shape[1],
+        "chosen": list(spectra.chosen),
+        "images": images,
+    }
+
+
+def _response(assessment: Assessment) -> list[dict[str, Any]]:
+    response = assessment.response
+    if response is None:
+        return []
+    nm = numbers(response.wavelengths_nm)
+    return [
+        {"name": band, "x": nm, "y": numbers(row / (row.max() or 1))}
+        for band, row in zip(response.bands, response.weights, strict=True)
+    ]
+
+
+def training(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Loss curves of the adaptation when the provenance carries them, else None."""
+    record = provenance.get("adaptation")
+    if not isinstance(record, Mapping):
+        return None
+    curves = {name: _series(record.get(name)) for name in ("train_loss", "held_out")}
+    steps = _series(record.get("steps")) or list(range(max(len(c) for c in curves.values())))
+    if not any(curves.values()):
+        return None
+    named = {"training loss": curves["train_loss"], "error on held-out blocks": curves["held_out"]}
+    base, kept = record.get("base_held_out"), record.get("kept_step")
+    if base is None and "gain" in record:
+        base = 1.0  # hsfuse's own record: errors relative to the base
+    return {
+        "base": float(base) if isinstance(base, int | float) else None,
+        "kept": float(kept) if isinstance(kept, int | float) else None,
+        "curves": [{"name": n, "x": steps[-len(c) :], "y": c} for n, c in named.items() if c],
+    }
+
+
+def _series(value: Any) -> list[float | None]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [float(v) if isinstance(v, int | float) and math.isfinite(v) else None for v in value]
+
+
+def numbers(values: Floats) -> list[float | None]:
+    """Values with six significant digits; what is not finite becomes None."""
+    return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values, np.float64)]

@@ -1,0 +1,166 @@
+"""Rendering assessments to one HTML page, and putting it on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, overall, rows, short_names
+from hsfuse.assessment.checks import WARNING
+from hsfuse.assessment.indices import unseen
+from hsfuse.assessment.report.facts import data_unit, header, unit_notes
+from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
+from hsfuse.assessment.report.words import (
+    REFERENCE_CARDS,
+    cards,
+    effort,
+    flat,
+    in_short,
+    is_calm,
+    method_lines,
+    method_words,
+    other_warnings,
+    shift_figures,
+    stages,
+    training_words,
+    verdict_word,
+)
+from hsfuse.core.errors import OutputError
+from hsfuse.core.package import __version__
+from hsfuse.io.files import write_whole
+from hsfuse.metrics import CATALOGUE
+
+_FOLDER = Path(__file__).parent
+_SCRIPTS = ("chart.js", "report.js")
+
+
+def render_report(assessments: Sequence[Assessment], title: str | None = None) -> str:
+    """One self-contained HTML page of one or several assessments; several are compared at the top."""
+    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
+    environment.filters["figure"] = number
+    names = short_names([a.fused for a in assessments])
+    ends = map_limits(assessments)
+    return environment.get_template("template.html").render(
+        title=title or ", ".join(names),
+        version=__version__,
+        style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        script=Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
+        names=column_names(assessments),
+        comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
+        parts=[_part(a, name, ends) for a, name in zip(assessments, names, strict=True)],
+        catalogue=_defined(assessments),
+    )
+
+
+def _sections(assessments: Sequence[Assessment]) -> list[tuple[str, list[Row]]]:
+    found = [(section, rows(assessments, keys)) for section, keys in SECTIONS.items()]
+    return [(section, lines) for section, lines in found if lines]
+
+
+def _defined(assessments: Sequence[Assessment]) -> list[Row]:
+    """Every metric that some file has, for the full table."""
+    return rows(assessments, CATALOGUE)
+
+
+def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    response, shown, unit = assessment.response, pictures(assessment), data_unit(assessment)
+    assumed = unit_notes(assessment)
+    return {
+        "a": assessment,
+        "name": name,
+        "overall": overall(assessment.checks),
+        "short": in_short(assessment),
+        "cards": cards(assessment),
+        "pictures": shown,
+        "maps": [map_figure(m, ends[m.name], unit) for m in assessment.maps],
+        "header": header(assessment),
+        "assumed": [note[:1].upper() + note[1:].rstrip(".") + "." for note in assumed],
+        "checks": [(check, verdict_word(check)) for check in assessment.checks],
+        "warnings": other_warnings(assessment),
+        "calm": is_calm(assessment),
+        "notes": [n for n in assessment.notes if n not in assumed and not n.startswith(WARNING)],
+        "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
+        "msi": _msi_rows(assessment),
+        "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
+        "method": method_words(assessment.provenance),
+        "method_lines": method_lines(assessment.provenance),
+        "reduced": _reduced(assessment),
+        "shifts": shift_figures(assessment),
+        "stages": stages(assessment.provenance),
+        "effort": effort(assessment.provenance),
+        "training": training_words(assessment.provenance),
+        "provenance": flat(assessment.provenance),
+        "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),
+    }
+
+
+def _reduced(assessment: Assessment) -> dict[str, Any] | None:
+    """What is shown of the test at reduced resolution; None without one."""
+    a = assessment.reduced
+    if a is None:
+        return None
+    ends = map_limits([a])
+    maps = [
+        replace(m, title=m.title.replace("the reference", "the LRHSI")) for m in a.maps if m.name in ("rmse", "sam")
+    ]
+    shown = [map_figure(m, ends[m.name], data_unit(a)) for m in maps]
+    return {
+        "a": a,
+        "short": in_short(a)[0],
+        "warnings": other_warnings(a),
+        "cards": cards(a, REFERENCE_CARDS),
+        "maps": shown,
+    }
+
+
+def _json(data: Any) -> str:
+    """JSON that can stand inside a script element."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
+    """Per MSI band: wavelength, misfit, correlation."""
+    curves = {c.name: c for c in assessment.curves if c.band_names is not None}
+    first = curves.get("msi_rmse")
+    if first is None or first.band_names is None:
+        return []
+    shown = {n: curves[n].values for n in ("msi_rmse", "msi_relative_rmse", "msi_cc", "d_s") if n in curves}
+    taken = {b.band: f"× {b.gain:.3f} {b.offset:+.4f}" for b in assessment.radiometry}
+    return [
+        {"band": band, "nm": f"{first.wavelengths_nm[i]:.0f}", "taken": taken.get(band, "")}
+        | {"gain": number(_known(assessment.msi_gains.get(band, math.nan)))}
+        | {n: number(_known(v[i])) for n, v in shown.items()}
+        for i, band in enumerate(first.band_names)
+    ]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
+    """OutputError unless a report may be written to `path`: it isn't there or may be replaced, and isn't an input."""
+    path = Path(path)
+    if any(path.resolve() == Path(source).resolve() for source in inputs):
+        raise OutputError(f"the report {path} would replace an input; give it another name")
+    if path.is_dir():
+        raise OutputError(f"the report {path} is a folder; give a file name such as {path / 'report.html'}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"the report {path} exists; give another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} for the report doesn't exist; make it first")
+
+
+def write_report(assessments: Sequence[Assessment], path: str | Path, *, overwrite: bool = False) -> Path:
+    """Render and write one HTML file, under a temporary name first; OutputError when that can't be."""
+    path = Path(path)
+    check_report_path(path, overwrite)
+    write_whole(path, render_report(assessments))
+    return path

@@ -1,0 +1,277 @@
+"""What the report says: key figures, a summary in sentences, what the fitting brought, provenance as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, isfinite
+from typing import Any
+
+from hsfuse.assessment import Assessment, Check, number
+from hsfuse.assessment.checks import PAIR, unseen_words
+from hsfuse.assessment.findings import BLIND
+from hsfuse.assessment.report.figures import training
+from hsfuse.metrics import CATALOGUE
+
+#: Key figures: what each says, in a few words.
+CARDS = {
+    "psnr": ("PSNR", "Strength of the signal over the error. Halving the error adds 6 dB."),
+    "sam": ("Spectral angle", "How far the shape of a spectrum is off, mean over pixels."),
+    "ergas": ("ERGAS", "Relative error of the bands, set against the resolution ratio."),
+    "ssim": ("SSIM", "Likeness of spatial structure; 1 is identical."),
+    "hsi_relative_rmse": ("Misfit to the LRHSI", "Blurred back to the LRHSI, the cube differs from it by this much."),
+    "msi_relative_rmse": (
+        "Misfit to the MSI",
+        "Seen by the MSI's response, the cube differs from it by this much.",
+    ),
+    "hqnr": ("HQNR", "Quality judged without a reference; 1 is best."),
+    "qnr": ("QNR", "Older relative of HQNR; favours doing nothing. 1 is best."),
+}
+
+
+#: Those of them that need a reference.
+REFERENCE_CARDS = ("psnr", "sam", "ergas", "ssim")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key figure."""
+
+    title: str
+    value: str
+    unit: str
+    direction: str
+    meaning: str
+    definition: str = ""
+    others: str = ""
+
+
+def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Card]:
+    """The key figures among `keys` that there are."""
+    out = []
+    for key in keys:
+        title, meaning = CARDS[key]
+        value = assessment.metrics.get(key)
+        if value is None:
+            continue
+        info, percent = CATALOGUE[key], "relative" in key
+        unit = {"degrees": "°", "1": ""}.get(info.unit, info.unit)
+        text = f"{100 * value:.2g}" if percent else number(value)
+        told = (text, "%" if percent else unit, f"{info.direction} is better", meaning)
+        out.append(Card(title, *told, *(_definition(assessment) if key == "psnr" else ())))
+    return out
+
+
+def _definition(a: Assessment) -> tuple[str, str]:
+    """Which of the PSNRs the headline is, and what the others are."""
+    peak = a.settings.get("peak", "").split(" ")[0]
+    others = {"over all values at once": "psnr_global", "with each band's own peak": "psnr_band_peak"}
+    known = [f"{number(v)} dB {what}" for what, key in others.items() if (v := a.metrics.get(key)) is not None]
+    return "mean over bands" + (f", peak {peak}" if peak else ""), "; ".join(known)
+
+
+#: What a verdict is called; "keep in mind" where no other word says more.
+VERDICTS = {"good": "good", "look": "keep in mind", "poor": "poor"}
+_LOOK = {"Expected error": "weak", "Weakest bands": "weak"}
+
+
+def verdict_word(check: Check) -> str:
+    """The word beside a check."""
+    if check.verdict == "look" and "untested" in check.text:
+        return "untested"
+    return _LOOK.get(check.topic, VERDICTS["look"]) if check.verdict == "look" else VERDICTS[check.verdict]
+
+
+def other_warnings(a: Assessment) -> list[str]:
+    """The warnings that aren't among the checks."""
+    kept = [line for line in a.warnings if not line.startswith(PAIR)]
+    return [f"{line} {unseen_words(a)}".rstrip() if line.startswith(BLIND) else line for line in kept]
+
+
+def is_calm(a: Assessment) -> bool:
+    """Whether all that is warned of is what no MSI band sees, and a truth says that it was inferred well."""
+    good = any(check.topic == "Inferred bands" and check.verdict == "good" for check in a.checks)
+    return good and all(line.startswith(BLIND) for line in other_warnings(a))
+
+
+def in_short(assessment: Assessment) -> list[str]:
+    """One sentence for each thing the cube was held against."""
+    m, out = assessment.metrics, []
+    sam, low, high = m.get("sam"), m.get("hsi_relative_rmse"), m.get("msi_relative_rmse")
+    if sam is not None:
+        out.append(
+            f"Against the reference, spectra are off by {number(sam)}° on average: half of the pixels by less than "
+            f"{number(m.get('sam_median'))}°, 95% by less than {number(m.get('sam_p95'))}°."
+        )
+    if low is not None and high is not None:
+        out.append(
+            f"Blurred back to the LRHSI, the cube differs from it by {low:.1%}; seen by the MSI's response, it differs "
+            f"from the MSI by {high:.1%}. Differences below the noise of these images say nothing."
+        )
+    if sam is None and assessment.reduced is None:
+        out.append(
+            "There was no reference: the figures say whether the cube agrees with its inputs, not whether its fine "
+            "detail is true."
+        )
+    return out
+
+
+def training_words(provenance: Mapping[str, Any]) -> str:
+    """What the adaptation brought, in a sentence; empty without one."""
+    record, drawn = provenance.get("adaptation"), training(provenance)
+    if drawn is None or not isinstance(record, Mapping):
+        return ""
+    held = [v for c in drawn["curves"] if "held-out" in c["name"] for v in c["y"] if v is not None]
+    told = " ".join(f"{str(record[name]).rstrip('.')}." for name in ("verdict", "kept") if record.get(name))
+    if told or not held or not drawn["base"]:
+        return f"The network was fitted on the scene itself: {told}" if told else "It was fitted on the scene itself."
+    change = min(held) / drawn["base"] - 1
+    word = "lower" if change < 0 else "higher"
+    return (
+        f"On blocks of the scene that training never saw, the best error was {abs(change):.0%} {word} than that of the "
+        "training-free base."
+    )
+
+
+def method_words(provenance: Mapping[str, Any]) -> str:
+    """How the cube was fused, in a line; empty when the file doesn't say."""
+    method = provenance.get("method")
+    if isinstance(method, Mapping):
+        told = [f"{key} {method[key]}" for key in ("base", "weights") if method.get(key)]
+        return "; ".join([str(method.get("method", "")), *told]).strip("; ")
+    return "" if method is None else str(method)
+
+
+def method_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that the file says of its method, as lines for the end of the report."""
+    method = provenance.get("method")
+    return [(str(key), str(value)) for key, value in method.items() if value] if isinstance(method, Mapping) else []
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested record as (path, text) lines; long lists are cut."""
+    out: list[tuple[str, str]] = []
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out += flat(value, f"{name} › ")
+        elif isinstance(value, list):
+            ends = value if len(value) <= 6 else [*value[:2], "…", value[-1], f"({len(value)} values)"]
+            out.append((name, ", ".join(map(_text, ends))))
+        else:
+            out.append((name, _text(value)))
+    return out
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+#: Width of a drawing of shifts, and length of its longest arrow, in its own units.
+DRAWN_WIDTH, LONGEST = 300.0, 34.0
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage of a fusion: error and angle on held-out cells relative to the base's, seconds, as text."""
+
+    name: str
+    error: str
+    angle: str
+    seconds: str
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A shift drawn from (x, y) to (x + dx, y + dy)."""
+
+    x: float
+    y: float
+    dx: float
+    dy: float
+
+
+@dataclass(frozen=True)
+class ShiftFigure:
+    """The shifts of all windows of a scene, drawn `times` too long on `width` x `height`; `words` tell them."""
+
+    title: str
+    words: str
+    width: float
+    height: float
+    arrows: tuple[Arrow, ...]
+    longest: float
+    times: float
+
+
+def stages(provenance: Mapping[str, Any]) -> list[StageRow]:
+    """Stages of the adaptation, as far as they are recorded."""
+    record = provenance.get("adaptation")
+    found = record.get("stages") if isinstance(record, Mapping) else None
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        return []
+    return [_stage(stage) for stage in found if isinstance(stage, Mapping) and stage.get("name")]
+
+
+def _stage(stage: Mapping[str, Any]) -> StageRow:
+    def share(key: str) -> str:
+        value = stage.get(key)
+        return f"{value:.1%}" if isinstance(value, int | float) and isfinite(value) else "-"
+
+    seconds = stage.get("seconds")
+    time = f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
+    return StageRow(str(stage["name"]), share("error"), share("angle"), time)
+
+
+def effort(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Time and machine as (what, how much) lines."""
+    out = []
+    seconds = provenance.get("seconds")
+    if isinstance(seconds, Mapping):
+        known = {key: value for key, value in seconds.items() if isinstance(value, int | float)}
+        out = [(str(key).replace("_", " "), f"{value:.1f} s") for key, value in known.items()]
+    return out + [(name, str(provenance[key])) for key, name in _MACHINE.items() if provenance.get(key)]
+
+
+_MACHINE = {"device": "device", "scan": "scan kernel"}
+
+
+def shift_figures(a: Assessment) -> list[ShiftFigure]:
+    """Shifts of the LRHSI against the MSI: as the files have it and, where it was corrected, what is left.
+
+    Without the inputs, what the fused file records.
+    """
+    told = a.provenance.get("registration")
+    if a.registration is not None and a.scale is not None:
+        shape = (a.shape[1] / a.scale, a.shape[2] / a.scale)
+        both = [("As the files have it", a.registration.found), ("After correction", a.registration.left)]
+        fields = {t: [vars(window) for window in s.field] for t, s in both if s is not None and s.field}
+        words = {title: shift.describe() for title, shift in both if shift is not None}
+        longest = max([_longest(field) for field in fields.values()], default=0.0)
+        return [_figure(title, field, shape, words[title], longest) for title, field in fields.items()]
+    if isinstance(told, Mapping) and isinstance(told.get("field"), Sequence) and told["field"]:
+        rows, cols = ([window[key] for window in told["field"]] for key in ("row", "col"))
+        said = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
+        shape = (max(rows) + min(rows), max(cols) + min(cols))
+        title = "After correction" if told.get("corrected") else "As the files have it"
+        return [_figure(title, told["field"], shape, said, _longest(told["field"]))]
+    return []
+
+
+def _longest(field: Sequence[Mapping[str, float]]) -> float:
+    return max(hypot(window["dy"], window["dx"]) for window in field)
+
+
+def _figure(
+    title: str, field: Sequence[Mapping[str, float]], shape: tuple[float, float], words: str, longest: float
+) -> ShiftFigure:
+    """`field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns.
+
+    `longest` is the shift that gets the longest arrow: one for all figures, so that they can be compared.
+    """
+    unit = DRAWN_WIDTH / max(shape[1], 1e-9)
+    times = LONGEST / unit / longest if longest > 0 else 1.0
+    arrows = tuple(
+        Arrow(w["col"] * unit, w["row"] * unit, w["dx"] * times * unit, w["dy"] * times * unit) for w in field
+    )
+    return ShiftFigure(title, words, DRAWN_WIDTH, shape[0] * unit, arrows, _longest(field), times)

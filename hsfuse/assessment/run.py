@@ -1,0 +1,188 @@
+"""`assess`: open, check, measure, and put everything into one `Assessment`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hsfuse.assessment.checks import checks
+from hsfuse.assessment.composites import composites
+from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
+from hsfuse.assessment.findings import msi_gains, other_response, shift_words, warn
+from hsfuse.assessment.inputs import Inputs, open_inputs
+from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid
+from hsfuse.assessment.result import Assessment, BandGain, Registration
+from hsfuse.assessment.settings import AssessSettings, recorded
+from hsfuse.calibration import register
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io import Paths, open_cube, read_provenance
+from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
+
+#: A reference with values above this isn't reflectance: its own maximum is the peak then.
+REFLECTANCE_LIMIT = 1.5
+
+
+def assess(
+    fused: str | Path,
+    *,
+    reference: str | Path | None = None,
+    hsi: str | Path | None = None,
+    msi: Paths | None = None,
+    qa: str | Path | None = None,
+    **settings: Any,
+) -> Assessment:
+    """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
+
+    `qa` is the quality raster of its fusion, whose expected error is shown and, with a reference, tested.
+    `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, scale, tile, ...); what
+    is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
+    image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
+    nothing to compare with.
+    """
+    if reference is None and hsi is None and msi is None:
+        raise SettingError(
+            "there is nothing to hold the fused cube against: give --reference, or --hsi, --msi and --srf"
+        )
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_cube(fused, role="raster"))
+        provenance = read_provenance(reader.tags)
+        chosen, notes = AssessSettings(**settings).filled(provenance)
+        notes += reader.notes
+        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, chosen, notes)
+        named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
+        work = _Work(inputs, chosen, provenance, notes)
+        return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
+
+
+def _words(files: Paths) -> str:
+    return str(files) if isinstance(files, str | Path) else ", ".join(map(str, files))
+
+
+class _Work:
+    """One assessment under way."""
+
+    def __init__(self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[str]) -> None:
+        self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
+        self.shape = (len(inputs.fused.bands), *inputs.shape)
+        self.told: dict[str, str] = {}
+        self.scale = self._scale()
+        self.points = point_grid(inputs.shape, self.scale or 1)
+        self.kinds = composites(inputs)
+        display = {
+            image: tuple(dict.fromkeys(b for k in kinds.values() for b in k)) for image, kinds in self.kinds.items()
+        }
+        self.into = Collectors(inputs, self.points, display)
+
+    def _scale(self) -> int | None:
+        if self.inputs.observed:
+            return self.inputs.observed.scale
+        value = self.settings.scale or recorded(self.provenance, "scale")
+        return int(value) if value else None
+
+    def run(self, files: dict[str, str], started: float) -> Assessment:
+        """Both passes, then everything in one place, with a verdict."""
+        truth, without = self._reference_metrics(), self._no_reference_metrics()
+        valid = high_pass(self.inputs, truth, without, self.into, self.settings.tile)
+        if not valid:
+            raise InputError(f"{files['fused']} has no valid pixel: all of it is nodata, NaN or masked")
+        if without is not None:
+            low_pass(self.inputs, without, self.into, self.settings.tile)
+        found = self._assessment(files, valid, truth, without)
+        return replace(found, checks=checks(found), seconds=time.perf_counter() - started)
+
+    def _assessment(
+        self, files: dict[str, str], valid: int, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None
+    ) -> Assessment:
+        """What the passes over `valid` pixels have found."""
+        results = self._results(truth, without)
+        for result in results:
+            self.notes += result.notes
+        registration = self._registration()
+        shift = self._shift(registration)
+        return Assessment(
+            fused=files["fused"],
+            shape=self.shape,
+            has_wavelengths=self.inputs.has_wavelengths,
+            metrics={key: value for result in results for key, value in result.values.items()},
+            inputs=files | (self.inputs.observed.pair.summary() if self.inputs.observed else {}),
+            settings=self.told,
+            curves=tuple(curve for result in results for curve in curves_of(self.inputs, result)),
+            maps=maps_of(self.into),
+            pictures=pictures_of(self.inputs, self.into, self.kinds),
+            spectra=spectra_of(self.inputs, self.into, self.points),
+            histograms=(self.into.angles.result(),) if truth is not None else (),
+            indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
+            scale=self.scale,
+            shift_px=shift,
+            registration=registration,
+            radiometry=self._radiometry(),
+            msi_gains=self._gains(without),
+            expected=expected_of(self.into),
+            response=response_of(self.inputs),
+            provenance=self.provenance,
+            notes=tuple(dict.fromkeys(self.notes)),
+            warnings=(
+                *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
+                *other_response(self.provenance, self.inputs.observed),
+            ),
+            valid_pixels=valid,
+        )
+
+    def _reference_metrics(self) -> ReferenceMetrics | None:
+        if self.inputs.reference is None:
+            return None
+        peak, why = self.settings.peak, "as given"
+        if peak is None:
+            highest = largest_value(self.inputs.reference, self.inputs.shape, self.settings.tile)
+            above = highest > REFLECTANCE_LIMIT
+            peak, why = (highest, "the reference's maximum") if above else (1.0, "reflectance")
+        self.told["peak"] = f"{peak:g} ({why}), for PSNR and SSIM"
+        if self.scale is None:
+            self.notes.append("ergas is undefined: the ratio of the GSDs isn't known; give --scale, or --hsi and --msi")
+        metrics = ReferenceMetrics(self.shape, self.scale or 1, peak, self.settings.window)
+        self.told["windows"] = f"{metrics.window} x {metrics.window} pixels for UIQI and Q2n"
+        return metrics
+
+    def _no_reference_metrics(self) -> NoReferenceMetrics | None:
+        observed = self.inputs.observed
+        if observed is None:
+            return None
+        self.told["observation"] = observed.model.describe()
+        low = (self.shape[0], self.shape[1] // observed.scale, self.shape[2] // observed.scale)
+        return NoReferenceMetrics(self.shape, low, len(observed.msi_names), self.settings.window)
+
+    def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
+        results = [metrics.result() for metrics in (truth, without) if metrics is not None]
+        if truth is not None and self.scale is None:
+            results[0].values["ergas"] = None
+            del results[0].per_band["ergas"]
+        return results
+
+    def _registration(self) -> Registration | None:
+        if self.inputs.observed is None:
+            return None
+        pair = self.inputs.observed.pair
+        return Registration(pair.shift or register(pair, pair.warped), pair.residual)
+
+    def _shift(self, registration: Registration | None) -> tuple[float, float] | None:
+        if registration is None or not registration.known or self.scale is None:
+            return None
+        shift = (-registration.now.dy * self.scale, -registration.now.dx * self.scale)
+        self.told["MSI against LRHSI"] = shift_words(shift)
+        return shift
+
+    def _radiometry(self) -> tuple[BandGain, ...]:
+        match = self.inputs.observed.pair.radiometry if self.inputs.observed else None
+        if match is None or self.inputs.observed is None:
+            return ()
+        figures = zip(match.gain.tolist(), match.offset.tolist(), match.correlation.tolist(), strict=True)
+        return tuple(BandGain(b, *f) for b, f in zip(self.inputs.observed.pair.msi_names, figures, strict=True))
+
+    def _gains(self, without: NoReferenceMetrics | None) -> dict[str, float]:
+        if without is None or self.inputs.observed is None:
+            return {}
+        return dict(zip(self.inputs.observed.msi_names, msi_gains(without).tolist(), strict=True))

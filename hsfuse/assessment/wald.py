@@ -1,0 +1,182 @@
+"""Wald's protocol: both inputs degraded by their ratio, fused again in the same way, and held against the LRHSI.
+
+At full resolution there is no truth. One step down there is: the LRHSI itself (Wald, Ranchin and Mangolini 1997,
+PE&RS 63(6), second property). How good a method is there is an indication of how good it is one step up, no bound: the
+detail is another one, and there are fewer pixels to learn from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rasterio.windows import Window
+
+from hsfuse.assessment import Assessment, AssessSettings, assess, checks
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.fusion import FuseSettings, run_fusion
+from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.pair import ScenePair, SceneSettings, open_scene
+from hsfuse.physics.degrade import seen, strips
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
+
+#: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
+LEAST_SIDE = 4
+#: What a fused file may record of its fusion; the rest doesn't change the result.
+_RECORDED = ("method", "base", "model", "tile", "overlap", "ensemble")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """LRHSI and MSI at reduced resolution, and the truth that belongs to them."""
+
+    hsi: Path
+    msi: Path
+    truth: Path
+    fused: Path
+
+    @classmethod
+    def within(cls, folder: Path) -> _Files:
+        return cls(*(folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused")))
+
+
+def assess_wald(
+    fused: str | Path,
+    *,
+    hsi: str | Path | None = None,
+    msi: Paths | None = None,
+    reference: str | Path | None = None,
+    qa: str | Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> Assessment:
+    """`assess` at full resolution with, as its `reduced`, the same at reduced resolution; see `assess_reduced`."""
+    if hsi is None or msi is None:
+        raise SettingError(f"{'--hsi' if hsi is None else '--msi'} is missing: Wald's protocol degrades both inputs")
+    full = assess(fused, reference=reference, hsi=hsi, msi=msi, qa=qa, **settings)
+    both = replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings(**settings), device))
+    return replace(both, checks=checks(both))
+
+
+def assess_reduced(
+    fused: str | Path, hsi: str | Path, msi: Paths, settings: AssessSettings | None = None, device: str = "auto"
+) -> Assessment:
+    """Quality of the method that made `fused`, one step down: LRHSI and MSI degraded by their ratio, fused, compared.
+
+    Method and settings are those that the fused file records, else hsfuse's own. Raises SettingError where the
+    LRHSI is too small to be degraded again, and what `fuse` and `assess` raise.
+    """
+    with open_cube(fused, role="raster") as reader:
+        provenance = read_provenance(reader.tags)
+    chosen, _ = (settings or AssessSettings()).filled(provenance)
+    again, notes = fuse_settings(provenance, chosen.for_scene())
+    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_scene(hsi, msi, chosen.for_scene()) as pair:
+        files = _Files.within(Path(name))
+        _degrade(pair, files, again.scene)
+        same = _same(again.scene, pair)
+        with _quiet():
+            run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
+        found = _assessed(files, pair, same, chosen)
+    inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.scale}"}
+    return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
+
+
+def _same(scene: SceneSettings, pair: ScenePair) -> SceneSettings:
+    """Settings for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
+    srf = pair.response.name if scene.srf == "auto" else scene.srf
+    return replace(scene, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word about the temporary files from the fusion."""
+    logger = logging.getLogger("hsfuse.fusion")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: AssessSettings) -> Assessment:
+    return assess(
+        files.fused,
+        reference=files.truth,
+        hsi=files.hsi,
+        msi=files.msi,
+        srf=scene.srf,
+        msi_bands=scene.msi_bands,
+        mtf=scene.mtf,
+        psf_sigma=scene.psf_sigma,
+        psf_size=scene.psf_size,
+        phase=scene.phase,
+        psf=scene.psf,
+        register="off",
+        match_radiometry="off",
+        peak=chosen.peak,
+        window=chosen.window,
+        scale=pair.scale,
+        tile=chosen.tile,
+    )
+
+
+def fuse_settings(provenance: Mapping[str, Any], scene: SceneSettings) -> tuple[FuseSettings, list[str]]:
+    """How a file was fused, as far as it records that, and a word where it doesn't."""
+    record = provenance.get("fusing", provenance.get("method"))
+    if not isinstance(record, Mapping) or not record.get("method"):
+        word = "the fused file doesn't record how it was made: the figures at reduced resolution are hsfuse's own"
+        return FuseSettings(scene), [f"{word} method's, not this file's"]
+    known = {key: record[key] for key in _RECORDED if record.get(key) is not None}
+    asked = record.get("adapt")
+    names = {f.name for f in fields(AdaptSettings)}
+    adapt = AdaptSettings(**{k: v for k, v in asked.items() if k in names}) if isinstance(asked, Mapping) else None
+    return replace(FuseSettings(scene), **known, adapt=adapt or AdaptSettings()), []
+
+
+def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
+    """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
+    s = pair.scale
+    low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
+    if min(low) < LEAST_SIDE:
+        raise SettingError(
+            f"the LRHSI has {pair.lr_shape[0]} x {pair.lr_shape[1]} pixels on the common extent: too few to be "
+            f"degraded by {s} again (wanted at least {LEAST_SIDE * s} a side); leave --protocol wald out"
+        )
+    truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
+    msi = Spectrum(None, None, pair.msi_names)
+    bands, model = len(pair.hsi_bands), _model(pair, scene)
+
+    def own(window: Window) -> tuple[FloatArray, BoolArray]:
+        cube = pair.read_lr(window)
+        return cube.data, cube.mask
+
+    _write(files.truth, truth, pair.spectrum, bands, own)
+    _write(files.hsi, truth.coarsen(s), pair.spectrum, bands * s**2, lambda w: seen(model, pair.read_lr, w, low))
+    _write(files.msi, truth, msi, len(pair.msi_bands) * s**2, lambda w: seen(model, pair.read_hr, w, pair.lr_shape))
+
+
+def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
+    """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
+    if not pair.warped:
+        return pair.model
+    sigma = sigma_from_mtf(scene.mtf, pair.scale) if scene.psf_sigma is None else scene.psf_sigma
+    return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.scale), pair.scale)
+
+
+def _write(
+    path: Path, grid: Grid, spectrum: Spectrum, values: int, read: Callable[[Window], tuple[FloatArray, BoolArray]]
+) -> None:
+    """Write what `read` gives, which holds so many `values` for each pixel."""
+    with CubeWriter(path, grid, spectrum) as writer:
+        for window in strips(grid.shape, values):
+            writer.write(window, *read(window))

@@ -1,6 +1,0 @@
-"""How fast this machine runs SRLF-Net: measured against its own ceilings, and against plain torch, in the same run."""
-
-from hsfuse.benchmark.speed.run import SpeedReport, SpeedSettings, run_speed
-from hsfuse.benchmark.speed.table import speed_text
-
-__all__ = ["SpeedReport", "SpeedSettings", "run_speed", "speed_text"]

@@ -1,0 +1,39 @@
+"""What a pair tells about its own observation: the MSI's response, the LRHSI's PSF, gain and offset between them."""
+
+from hsfuse.calibration.joint import Observation, estimate_observation
+from hsfuse.calibration.psf import EstimatedPsf, estimate_psf
+from hsfuse.calibration.radiometry import RadiometricMatch, match_radiometry
+from hsfuse.calibration.response import BandComparison, EstimatedResponse, compare_responses, estimate_srf
+from hsfuse.calibration.shift import (
+    SHIFT_LIMIT,
+    Drift,
+    LocalShift,
+    Pair,
+    Shift,
+    Verdict,
+    estimate_shift,
+    judge,
+    register,
+)
+
+__all__ = [
+    "SHIFT_LIMIT",
+    "BandComparison",
+    "Drift",
+    "EstimatedPsf",
+    "EstimatedResponse",
+    "LocalShift",
+    "Observation",
+    "Pair",
+    "RadiometricMatch",
+    "Shift",
+    "Verdict",
+    "compare_responses",
+    "estimate_observation",
+    "estimate_psf",
+    "estimate_shift",
+    "estimate_srf",
+    "judge",
+    "match_radiometry",
+    "register",
+]

@@ -1,0 +1,82 @@
+"""Response and PSF together: each estimated with the other as known so far, until the PSF stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hsfuse.calibration.psf import EstimatedPsf, estimate_psf
+from hsfuse.calibration.response import EstimatedResponse, estimate_srf
+from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
+
+#: MTF at Nyquist that the first response is estimated with.
+START_MTF = 0.3
+ROUNDS = 4
+#: Change of widths and shift, as a share of the ratio, that ends the rounds.
+SETTLED = 0.01
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was estimated of the observation model; None for what was given."""
+
+    response: EstimatedResponse | None
+    psf: EstimatedPsf | None
+    rounds: int = 1
+
+    def model(self, known: ObservationModel) -> ObservationModel:
+        """The known model with what was estimated in its place; the PSF centred, without the shift."""
+        srf = known.srf if self.response is None else self.response.matrix
+        return ObservationModel(srf, self.psf.psf if self.psf else known.psf, known.scale, known.phase)
+
+
+def estimate_observation(
+    lrhsi: Tensor,
+    msi: Tensor,
+    mask: Tensor,
+    wavelengths_nm: ArrayLike,
+    scale: int,
+    phase: float | None = None,
+    matrix: ArrayLike | None = None,
+    psf: Psf | None = None,
+    kind: str = "gaussian",
+) -> Observation:
+    """SRF and PSF from blocks: LRHSI (n, C, h, w), MSI (n, c, H, W), mask (n, h, w) True where both are valid.
+
+    A known R `matrix` (c, C) or `psf` is kept and the other estimated; `kind` of the PSF is "gaussian" or "free".
+    Errors as for `estimate_srf` and `estimate_psf`.
+    """
+    images = lrhsi, msi, mask
+    if matrix is not None:
+        return Observation(None, None if psf else estimate_psf(*images, matrix, scale, phase, kind))
+    if psf is not None:
+        return Observation(estimate_srf(*images, _model(psf, scale, phase), wavelengths_nm), None)
+    found, rounds = _settled(images, wavelengths_nm, scale, phase)
+    response = estimate_srf(*images, _model(found.shifted, scale, phase), wavelengths_nm)
+    if kind != "gaussian":
+        found = estimate_psf(*images, response.matrix, scale, phase, kind)
+    return Observation(response, found, rounds)
+
+
+def _settled(
+    images: tuple[Tensor, Tensor, Tensor], wavelengths_nm: ArrayLike, scale: int, phase: float | None
+) -> tuple[EstimatedPsf, int]:
+    """A Gaussian PSF that its own response gives back, and the rounds it took."""
+    seen, previous, rounds = gaussian_psf(sigma_from_mtf(START_MTF, scale), scale, phase), np.zeros(4), 0
+    while True:
+        rounds += 1
+        response = estimate_srf(*images, _model(seen, scale, phase), wavelengths_nm, quick=True)
+        found = estimate_psf(*images, response.matrix, scale, phase)
+        current = np.array([*found.sigma, *found.shift]) / scale
+        if rounds == ROUNDS or np.abs(current - previous).max() < SETTLED:
+            return found, rounds
+        seen, previous = found.shifted, current
+
+
+def _model(psf: Psf, scale: int, phase: float | None) -> ObservationModel:
+    """Blur and decimation alone."""
+    return ObservationModel(np.eye(1), psf, scale, phase)

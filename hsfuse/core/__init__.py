@@ -1,0 +1,1 @@
+"""What everything stands on: grids, cubes, errors, the package's own facts."""

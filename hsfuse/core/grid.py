@@ -1,0 +1,194 @@
+"""Where pixels lie: a raster grid, and how two grids nest.
+
+A `Grid` is rows and columns on a map. Two grids nest when one LRHSI pixel covers exactly s x s MSI pixels; `align`
+finds the common extent of a pair or says, in figures, why there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from hsfuse.core.errors import GridError
+
+#: Largest misfit, in MSI pixels, that still counts as "on the grid". Co-registration to 0.5 MSI pixel keeps the loss
+#: of fusion small; a tenth of that is below what resampling could mend.
+GRID_TOLERANCE_PX = 0.05
+
+
+IDENTITY = Affine.identity()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows x columns on a map: `shape` (H, W), pixel-to-map `transform`, and `crs` (None: not georeferenced)."""
+
+    shape: tuple[int, int]
+    transform: Affine = IDENTITY
+    crs: CRS | None = None
+
+    @property
+    def georeferenced(self) -> bool:
+        """True when the pixels have a place on a map, be it without a named CRS."""
+        return self.crs is not None or not self.transform.is_identity
+
+    @property
+    def gsd(self) -> tuple[float, float]:
+        """Ground sampling distance (y, x) in map units."""
+        t = self.transform
+        return hypot(t.b, t.e), hypot(t.a, t.d)
+
+    def crop(self, row: int, col: int, shape: tuple[int, int]) -> Grid:
+        """The part of this grid that starts at (row, col)."""
+        return Grid(shape, self.transform @ Affine.translation(col, row), self.crs)
+
+    def window(self, window: Window) -> Grid:
+        """The part of this grid inside a rasterio window."""
+        return self.crop(int(window.row_off), int(window.col_off), (int(window.height), int(window.width)))
+
+    def coarsen(self, s: int) -> Grid:
+        """The grid whose pixels cover s x s of these; shape must be multiples of s (GridError)."""
+        if self.shape[0] % s or self.shape[1] % s:
+            raise GridError(f"a grid of {self.shape[0]} x {self.shape[1]} pixels can't be divided by {s}")
+        return Grid((self.shape[0] // s, self.shape[1] // s), self.transform @ Affine.scale(s), self.crs)
+
+    def refine(self, s: int) -> Grid:
+        """The grid that divides each pixel into s x s."""
+        return Grid((self.shape[0] * s, self.shape[1] * s), self.transform @ Affine.scale(1 / s), self.crs)
+
+    def pixel_of(self, other: Grid) -> tuple[float, float]:
+        """Fractional (row, col) on this grid of the other grid's top left corner."""
+        col, row = ~self.transform @ (other.transform.c, other.transform.f)
+        return row, col
+
+    def describe(self) -> str:
+        """One line for people: size, GSD, CRS."""
+        crs = "no CRS" if self.crs is None else self.crs.to_string()
+        if not self.georeferenced:
+            return f"{self.shape[0]} x {self.shape[1]} pixels, not georeferenced"
+        return f"{self.shape[0]} x {self.shape[1]} pixels of {self.gsd[0]:g} x {self.gsd[1]:g}, {crs}"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How an LRHSI and an MSI overlap on one nested grid: windows into each file, the ratio, the common grids."""
+
+    scale: int
+    hsi_window: Window
+    msi_window: Window
+    hr_grid: Grid
+    note: str
+
+    @property
+    def lr_grid(self) -> Grid:
+        """The common extent on the LRHSI's grid."""
+        return self.hr_grid.coarsen(self.scale)
+
+    @property
+    def full(self) -> tuple[int, int]:
+        """Rows and columns of the common extent, in MSI pixels."""
+        return self.hr_grid.shape
+
+
+def align(hsi: Grid, msi: Grid) -> Alignment:
+    """Common extent of an LRHSI grid and an MSI grid that nest; GridError with figures when they don't.
+
+    They nest when CRS and orientation are equal, the GSD ratio is one whole number s >= 2 and the LRHSI's pixel
+    borders fall on MSI pixel borders; the MSI is then cropped to whole LRHSI pixels.
+    """
+    if hsi.georeferenced != msi.georeferenced:
+        bare = "MSI" if hsi.georeferenced else "HSI"
+        raise GridError(f"the {bare} has no georeference but the other image has; give both or neither one")
+    if not hsi.georeferenced:
+        return _align_by_corner(hsi, msi)
+    if hsi.crs != msi.crs:
+        raise GridError(
+            f"the HSI is in {_name(hsi.crs)} but the MSI in {_name(msi.crs)}; reproject the HSI to the MSI's CRS first"
+        )
+    scale = _whole_ratio(hsi, msi)
+    return _overlap(hsi, msi, scale)
+
+
+def nests(hsi: Grid, msi: Grid) -> bool:
+    """Whether georeferenced grids nest, be it without overlap: what `align` wants of CRS, ratio and pixel borders."""
+    return hsi.crs == msi.crs and _ratio_and_drift(hsi, msi)[1] and _misfit(hsi, msi)[2] <= GRID_TOLERANCE_PX
+
+
+def _name(crs: CRS | None) -> str:
+    return "no CRS" if crs is None else crs.to_string()
+
+
+def _ratio_and_drift(hsi: Grid, msi: Grid) -> tuple[Affine, bool]:
+    """One grid's pixels on the other, and whether that is a whole ratio without rotation over the whole HSI."""
+    relative = ~msi.transform @ hsi.transform
+    scale = round(relative.a)
+    drift = max(hsi.shape) * max(abs(relative.a - scale), abs(relative.e - scale), abs(relative.b), abs(relative.d))
+    return relative, scale >= 2 and drift <= GRID_TOLERANCE_PX * scale
+
+
+def _misfit(hsi: Grid, msi: Grid) -> tuple[float, float, float]:
+    """MSI row and column where the HSI starts, and how far that is from an MSI pixel's corner."""
+    row, col = msi.pixel_of(hsi)
+    return row, col, max(abs(row - round(row)), abs(col - round(col)))
+
+
+def _whole_ratio(hsi: Grid, msi: Grid) -> int:
+    """Ratio of the GSDs, checked against rotation and against drift over the whole MSI."""
+    relative, whole = _ratio_and_drift(hsi, msi)
+    scale = round(relative.a)
+    if not whole:
+        raise GridError(
+            f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
+            f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions "
+            "without rotation; resample the HSI to a multiple of the MSI's GSD first"
+        )
+    return scale
+
+
+def _overlap(hsi: Grid, msi: Grid, s: int) -> Alignment:
+    row, col, misfit = _misfit(hsi, msi)
+    if misfit > GRID_TOLERANCE_PX:
+        raise GridError(
+            f"the HSI starts at MSI row {row:.3f}, column {col:.3f}: {misfit:.2f} of an MSI pixel off the grid "
+            f"(at most {GRID_TOLERANCE_PX} allowed); resample the HSI onto the MSI's grid first"
+        )
+    rows = _common(round(row), hsi.shape[0], msi.shape[0], s)
+    cols = _common(round(col), hsi.shape[1], msi.shape[1], s)
+    if rows is None or cols is None:
+        raise GridError(f"the two images don't overlap: HSI {_bounds(hsi)}, MSI {_bounds(msi)}")
+    (top, first_row, h), (left, first_col, w) = rows, cols
+    hr_grid = msi.crop(top, left, (h * s, w * s))
+    note = f"common extent {h} x {w} HSI pixels = {h * s} x {w * s} MSI pixels, ratio {s}"
+    return Alignment(s, Window(first_col, first_row, w, h), Window(left, top, w * s, h * s), hr_grid, note)
+
+
+def _common(start: int, n_lr: int, n_hr: int, s: int) -> tuple[int, int, int] | None:
+    """(first MSI pixel, first LR pixel, count of LR pixels) of the whole LR pixels inside both, along one axis."""
+    first = max(0, -(start // s)) if start < 0 else 0
+    last = min(n_lr, (n_hr - start) // s)
+    return (start + first * s, first, last - first) if last > first else None
+
+
+def _bounds(grid: Grid) -> str:
+    corners = [grid.transform @ (x * grid.shape[1], y * grid.shape[0]) for x in (0, 1) for y in (0, 1)]
+    xs, ys = [c[0] for c in corners], [c[1] for c in corners]
+    return f"x {min(xs):.6g} to {max(xs):.6g}, y {min(ys):.6g} to {max(ys):.6g}"
+
+
+def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:
+    """Images without georeference: top left corners coincide, the sizes give the ratio."""
+    ratios = (msi.shape[0] / hsi.shape[0], msi.shape[1] / hsi.shape[1])
+    scale = round(ratios[0])
+    if scale < 2 or ratios != (scale, scale):
+        raise GridError(
+            f"neither image is georeferenced and their sizes {hsi.shape} and {msi.shape} have no whole ratio of at "
+            "least 2"
+        )
+    whole = Window(0, 0, hsi.shape[1], hsi.shape[0]), Window(0, 0, msi.shape[1], msi.shape[0])
+    return Alignment(
+        scale, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {scale}"
+    )

@@ -1,0 +1,193 @@
+"""What `fuse` writes besides pixels: which bands, how they are stored, and the files that lie beside the fused cube."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import floor, log10
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsfuse.core.cube import FloatArray, Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.io import DTYPES, CubeReader, check_output, try_writing
+from hsfuse.pair import ScenePair
+
+#: Integers hold this many times the HSI's largest value: fused pixels are brighter than the mixed ones of the HSI.
+HEADROOM = 1.5
+#: Pixels to each side of the look at the HSI's values.
+LOOK = 64
+
+#: "12", "1-50", "450-900nm".
+_RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:-\s*(\d+(?:\.\d+)?))?\s*(nm)?\s*")
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How the fused cube is stored; see `hsfuse fuse --help`. `scale` is reflectance per number on disk."""
+
+    dtype: str | None = None
+    format: str = "auto"
+    scale: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    overviews: bool = False
+    bands: str | None = None
+    bad_bands: Literal["drop", "nodata"] = "drop"
+    qa: Path | None = None
+    stac: bool = False
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """The bands written: for each its place among the fused ones, -1 for a bad band that is written as nodata."""
+
+    source: NDArray[np.int64]
+    spectrum: Spectrum
+    fused: int
+
+    def pick(self, cube: FloatArray) -> FloatArray:
+        """From all fused bands (C, H, W) to those written; bad bands are NaN."""
+        if len(self.source) == self.fused and (self.source == np.arange(self.fused)).all():
+            return cube
+        picked = cube[np.maximum(self.source, 0)]
+        picked[self.source < 0] = np.nan
+        return picked
+
+
+def plan_bands(pair: ScenePair, settings: OutputSettings) -> BandPlan:
+    """The bands to write: those in use or, with bad bands as nodata, all of the file; cut to the asked ones."""
+    reader = pair.hsi
+    numbers = pair.hsi_bands if settings.bad_bands == "drop" else list(range(reader.count))
+    if settings.bands is not None:
+        asked = parse_bands(settings.bands, reader.spectrum.wavelengths_nm, reader.count)
+        numbers = [n for n in numbers if n in asked]
+        if not numbers:
+            raise SettingError(f"none of the bands in use is among --bands {settings.bands}")
+    place = {band: i for i, band in enumerate(pair.hsi_bands)}
+    spectrum = reader.spectrum.select(numbers)
+    if settings.bad_bands == "nodata":
+        spectrum = replace(spectrum, good=tuple(n in place for n in numbers))
+    return BandPlan(np.array([place.get(n, -1) for n in numbers]), spectrum, len(pair.hsi_bands))
+
+
+def parse_bands(text: str, wavelengths_nm: tuple[float, ...] | None, count: int) -> set[int]:
+    """Bands (0-based) of "1-50,120,450-900nm": numbers from 1 as in the file, or wavelengths; else SettingError."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None or (match[3] and (match[2] is None or wavelengths_nm is None)):
+            raise SettingError(f"the bands {part.strip()!r} make no sense; wanted such as 1-50,120,450-900nm")
+        low, high = float(match[1]), float(match[2] or match[1])
+        values = wavelengths_nm if match[3] else range(1, count + 1)
+        assert values is not None
+        found = {i for i, value in enumerate(values) if low <= value <= high}
+        if not found:
+            raise SettingError(f"there are no bands {part.strip()}: the HSI has {_extent(wavelengths_nm, count)}")
+        chosen |= found
+    return chosen
+
+
+def _extent(wavelengths_nm: tuple[float, ...] | None, count: int) -> str:
+    span = "" if wavelengths_nm is None else f" from {min(wavelengths_nm):g} to {max(wavelengths_nm):g} nm"
+    return f"{count} bands{span}"
+
+
+def storage_type(pair: ScenePair, settings: OutputSettings) -> str:
+    """Type on disk: as asked, else the HSI's."""
+    return settings.dtype or pair.hsi.dtype
+
+
+def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, float]:
+    """Scale and offset on disk: as asked; the HSI's own where its type is kept.
+
+    Where floats become integers it is 1e-4 for reflectance, where one integer type becomes another the HSI's own; if
+    that can't hold the HSI's values, or they are no reflectance, a round number that can.
+    """
+    dtype = storage_type(pair, settings)
+    if settings.scale is not None:
+        return settings.scale, 0.0
+    if dtype == pair.hsi.dtype:
+        return _common_scale(pair.hsi)
+    if not np.issubdtype(np.dtype(dtype), np.integer):
+        return 1.0, 0.0
+    largest, room = HEADROOM * _largest(pair), np.iinfo(dtype).max
+    kept = np.issubdtype(np.dtype(pair.hsi.dtype), np.integer)
+    scale, offset = _common_scale(pair.hsi) if kept else (1e-4, 0.0)
+    if (kept or pair.hsi.quantity == "reflectance") and largest <= room * scale + offset:
+        return scale, offset
+    return _round_up(largest / room), 0.0
+
+
+def _largest(pair: ScenePair) -> float:
+    """Largest of the HSI's valid values, as far as a decimated look tells."""
+    rows, cols = pair.hsi.grid.shape
+    data, valid = pair.hsi.sample(pair.hsi_bands, (min(LOOK, rows), min(LOOK, cols)))
+    return float(data[valid].max(initial=0))
+
+
+def _round_up(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten; 1 for nothing."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+
+
+def clipping_note(path: Path, clipped: int, values: int, dtype: str, scale: float) -> str:
+    """What to say when values didn't fit the type on disk."""
+    return (
+        f"{clipped} of {values} values ({clipped / values:.2g} of all) in {path.name} don't fit {dtype} in steps of "
+        f"{scale:g} and are clipped; choose another --scale or --dtype float32"
+    )
+
+
+def _common_scale(hsi: CubeReader) -> tuple[float, float]:
+    """The scale and offset; where integer bands differ in theirs (PRISMA's two detectors), one pair that holds all."""
+    alike = (hsi.scales == hsi.scale).all() and (hsi.offsets == hsi.offset).all()
+    if alike or not np.issubdtype(np.dtype(hsi.dtype), np.integer):
+        return hsi.scale, hsi.offset
+    info = np.iinfo(hsi.dtype)
+    low, high = (hsi.offsets + info.min * hsi.scales).min(), (hsi.offsets + info.max * hsi.scales).max()
+    scale = float((high - low) / (info.max - info.min))
+    return scale, float(low - info.min * scale)
+
+
+def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_run: bool, also: list[Path]) -> None:
+    """Raise OutputError or SettingError before any work for what can't be written; `also` are single further files.
+
+    A few pixels are written the same way to a temporary folder. A note is added where the type changes to integers.
+    """
+    inputs: list[Path] = [*pair.hsi.files, *pair.msi.files]
+    overwrite = settings.overwrite or dry_run
+    files = list(check_output(output, inputs, overwrite=overwrite, driver=settings.format))
+    dtype = storage_type(pair, settings)
+    if dtype not in DTYPES:
+        raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {', '.join(DTYPES)}")
+    for extra, driver in [*((path, "GTiff") for path in also), *([(settings.qa, "auto")] if settings.qa else [])]:
+        files += check_output(extra, [*inputs, *files], overwrite=overwrite, driver=driver)
+    if settings.stac:
+        from hsfuse.io.stac import check_item
+
+        check_item(output, pair.alignment.hr_grid, overwrite)
+    how = storage(pair, settings)
+    grid, goes_on = pair.alignment.hr_grid, "trial" if settings.resume else None
+    try_writing(output, grid, plan_bands(pair, settings).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
+    if settings.qa is not None:
+        try_writing(settings.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
+    if settings.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
+        pair.notes.append(f"stored as {dtype} in steps of {how['scale']:g}")
+
+
+def storage(pair: ScenePair, settings: OutputSettings) -> dict[str, Any]:
+    """How `CubeWriter` is to store the fused cube."""
+    scale, offset = storage_scale(pair, settings)
+    return {
+        "dtype": storage_type(pair, settings), "driver": settings.format, "scale": scale, "offset": offset,
+        "options": settings.options, "overviews": settings.overviews,
+    }  # fmt: skip

@@ -1,0 +1,221 @@
+"""Tile by tile from disk to disk, in memory that doesn't grow with the scene's height."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import cache, partial
+from math import lcm
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from tqdm import tqdm
+
+from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.quality import LAYERS
+from hsfuse.fusion.storage import BandPlan, OutputSettings, clipping_note, plan_bands, storage
+from hsfuse.fusion.tiles import (
+    AHEAD,
+    BEHIND,
+    Behind,
+    Blender,
+    FusedTile,
+    Span,
+    TileFuser,
+    TileGrid,
+    ahead,
+    batches,
+    window_of,
+)
+from hsfuse.io import CubeWriter, publish
+from hsfuse.pair import ScenePair
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what glibc's malloc keeps of freed blocks (malloc_trim(3)); elsewhere nothing.
+
+    Between tiles that costs nothing that can be measured; having each large block mapped by itself instead (mallopt's
+    M_MMAP_THRESHOLD) makes a fusion half as slow again.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+log = logging.getLogger(__name__)
+
+#: Largest side of a GeoTIFF tile that the writer is asked for.
+LARGEST_BLOCK = 256
+
+
+def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
+    """Tiles in whole LR pixels and whole blocks of the output file, as near to `tile` and `overlap` as that allows."""
+    s = pair.scale
+    if tile < 4 * s or overlap < 0:
+        raise SettingError(f"a tile of {tile} with overlap {overlap} pixels: wanted at least {4 * s}, 0")
+    whole = lcm(16, s)
+    stride = tile // whole * whole or tile // s * s
+    overlap = min(-(-overlap // s) * s, stride)
+    return TileGrid(pair.alignment.full, s, stride, overlap, halo * s)
+
+
+@dataclass
+class Destination:
+    """One output being filled: a writer, and the blender of the tiles that go to it."""
+
+    writer: CubeWriter
+    blender: Blender
+    plan: BandPlan | None = None
+
+    def add(self, rows: Span, cols: Span, data: FloatArray, mask: BoolArray, write: bool) -> BoolArray:
+        """Blend a tile in and write what it finishes; its mask."""
+        done = self.blender.add(rows, cols, data if self.plan is None else self.plan.pick(data))
+        mask = mask[: done.shape[1], : done.shape[2]]
+        if write:
+            self.writer.write(window_of(rows.finished, cols.finished), np.ascontiguousarray(done), mask)
+        return mask
+
+
+@dataclass
+class Streamer:
+    """Opens the outputs of a fusion and fills them tile by tile.
+
+    With a `fingerprint` it goes on where an interrupted run with the same one saved its state.
+    """
+
+    work: TileFuser
+    tiles: TileGrid
+    output: Path
+    settings: OutputSettings
+    provenance: dict[str, Any]
+    fingerprint: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _saved: int = 0
+
+    @property
+    def _rows(self) -> int:
+        return len(self.tiles.spans(0))
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.__exit__(*sys.exc_info())  # writers must know that it was an error that ended it
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        if error[0] is KeyboardInterrupt and self.fingerprint is not None and self._saved:
+            log.warning("%d of %d rows of tiles are kept: --resume goes on with them", self._saved, self._rows)
+
+    def _open(self) -> None:
+        plan = plan_bands(self.work.pair, self.settings)
+        self._how = storage(self.work.pair, self.settings)
+        self.main = self._destination(self.output, plan.spectrum, plan, **self._how)
+        self.quality = None
+        if self.settings.qa is not None and self.work.quality is not None:
+            self.quality = self._destination(self.settings.qa, self.work.quality.spectrum, None)
+            self._stack.enter_context(self.work.quality)
+
+    def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, **how: Any) -> Destination:
+        count = len(LAYERS) if plan is None else len(plan.source)
+        writer = CubeWriter(
+            path,
+            self.work.pair.alignment.hr_grid,
+            spectrum,
+            bands=count,
+            tags=self._tags(plan),
+            block=_block(self.tiles),
+            fingerprint=self.fingerprint,
+            overwrite=self.settings.overwrite,
+            **how,
+        )
+        made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
+        if writer.discarded:
+            self._warn(f"what an interrupted run left of {path.name} was made otherwise; it starts anew")
+        return made
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self.warnings.append(text)
+
+    def _tags(self, plan: BandPlan | None) -> dict[str, str]:
+        """How the file was made and, of the fused cube, what its values are where that is known."""
+        quantity = "unknown" if plan is None else self.work.pair.hsi.quantity
+        told = {} if quantity == "unknown" else {"QUANTITY": quantity}
+        return {"PROVENANCE": json.dumps(self.provenance, default=str), **told}
+
+    def run(self) -> float:
+        """Fuse all tiles and have the outputs appear together; returns the share of valid pixels."""
+        state = self._state()
+        self._first, self._valid = int(state.get("rows", 0)), int(state.get("valid", 0))
+        if self._first:
+            log.info("going on after %d of %d rows of tiles", self._first, self._rows)
+        # The row of tiles before is fused again, for what overlaps into the first unfinished one.
+        rows = self.tiles.spans(0)[max(self._first - 1, 0) :]
+        spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
+        size = self.work.batch
+        with (
+            tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar,
+            closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
+            Behind(BEHIND) as behind,
+        ):
+            bar.update(len(self.tiles) - len(spans))
+            for batch in batches(inputs, size):
+                behind.do(partial(self._keep, self.work.fuse(batch)))
+                bar.update(len(batch))
+                give_back_freed_memory()
+        publish([to.writer for to in (self.main, self.quality) if to is not None])
+        clipped = self.main.writer.clipped
+        if clipped:
+            values = self._valid * self.main.writer.bands
+            self._warn(clipping_note(self.output, clipped, values, self._how["dtype"], self._how["scale"]))
+        return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
+
+    def _state(self) -> dict[str, Any]:
+        """How far all outputs are: killed between two of them, or with one gone, they differ."""
+        writers = [to.writer for to in (self.main, self.quality) if to is not None]
+        state = min((writer.resumed or {} for writer in writers), key=lambda found: int(found.get("rows", 0)))
+        for writer in writers:
+            writer.rewind(int(state.get("pixels", 0)))
+        return state
+
+    def _keep(self, tiles: list[FusedTile]) -> None:
+        """Blend fused tiles in and write what they finish; at the end of a row of tiles, save how far it is."""
+        for tile in tiles:
+            rows, cols = tile.source.rows, tile.source.cols
+            number = rows.support[0] // self.tiles.stride
+            data, mask, layers = tile.finish()
+            write = number >= self._first
+            if self.quality is not None and layers is not None:
+                self.quality.add(rows, cols, layers, mask, write)
+            mask = self.main.add(rows, cols, data, mask, write)
+            self._valid += int(mask.sum()) if write else 0
+            last = (rows.support[1] == self.tiles.shape[0], cols.support[1] == self.tiles.shape[1])
+            if write and last == (False, True):
+                self._checkpoint({"rows": number + 1, "valid": self._valid})
+
+    def _checkpoint(self, state: dict[str, Any]) -> None:
+        if self.quality is not None:
+            self.quality.writer.checkpoint(state)
+        self.main.writer.checkpoint(state)
+        self._saved = state["rows"]
+
+
+def _block(tiles: TileGrid) -> int:
+    """Side of the file's blocks: a multiple of 16 that divides the stride, so that no block is written twice."""
+    sides = [n for n in range(16, LARGEST_BLOCK + 1, 16) if tiles.stride % n == 0]
+    return sides[-1] if sides else LARGEST_BLOCK

@@ -1,0 +1,173 @@
+"""Names of output files: format by suffix, what an output may not overwrite, temporary names moved into place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hsfuse.core.errors import OutputError, SettingError
+from hsfuse.io.gdal import siblings
+from hsfuse.io.zarr_store import is_store
+
+#: Suffixes of each format that can be written.
+FORMATS = {"GTiff": (".tif", ".tiff"), "ENVI": (".dat", ".img", ".bsq", ".hdr", ".envi"), "Zarr": (".zarr",)}
+_ALIASES = {
+    "gtiff": "GTiff", "geotiff": "GTiff", "tif": "GTiff", "tiff": "GTiff", "cog": "COG", "envi": "ENVI", "zarr": "Zarr",
+}  # fmt: skip
+
+#: Files that GDAL and ENVI would read with an output of the same name, left by an earlier one.
+_SIDECARS = (".aux.xml", ".ovr", ".msk", ".hdr")
+
+
+def driver_of(path: str | Path, driver: str = "auto") -> str:
+    """The format (GTiff, COG, ENVI, Zarr) by name or else by the path's suffix; SettingError when neither is known."""
+    if driver.lower() != "auto":
+        if driver.lower() not in _ALIASES:
+            raise SettingError(f"unknown format {driver!r}; known: GTiff, COG, ENVI, Zarr")
+        return _ALIASES[driver.lower()]
+    suffix = Path(path).suffix.lower()
+    for found, suffixes in FORMATS.items():
+        if suffix in suffixes:
+            return found
+    known = "; ".join(f"{', '.join(suffixes)} for {found}" for found, suffixes in FORMATS.items())
+    raise SettingError(f"the suffix {suffix!r} of {path} names no known format; known: {known}; or give the format")
+
+
+def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:
+    """The files that writing to `path` makes: (data,) for GTiff, COG and Zarr, (data, header) for ENVI."""
+    path = Path(path)
+    if driver_of(path, driver) != "ENVI":
+        return (path,)
+    return (path.with_suffix(".dat") if path.suffix.lower() == ".hdr" else path, path.with_suffix(".hdr"))
+
+
+def check_output(
+    path: str | Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False, driver: str = "auto"
+) -> tuple[Path, ...]:
+    """The files that will be written, when they may be; call it before any work.
+
+    OutputError when one is an input (ENVI's header and data file count both, links are followed), when the folder is
+    missing or not writable, or when one exists and `overwrite` is off; SettingError for an unknown format.
+    """
+    files = output_files(path, driver)
+    protected = [file for name in inputs for file in siblings(Path(name))]
+    for file in files:
+        for other in protected:
+            if _same(file, other):
+                raise OutputError(f"the output {file} is the input {other}; choose another name")
+        if file.is_dir() and not (is_store(file) and driver_of(path, driver) == "Zarr"):
+            raise OutputError(f"the output {file} is a folder; name a file")
+    _check_folder(files[0].parent)
+    existing = [file for file in (*files, *_stale_headers(files)) if os.path.lexists(file)]
+    if existing and not overwrite:
+        raise OutputError(f"{existing[0]} exists already; choose another name or allow overwriting (--overwrite)")
+    return files
+
+
+def _same(a: Path, b: Path) -> bool:
+    if a.exists() and b.exists():
+        return a.samefile(b)
+    return a.resolve() == b.resolve()
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise OutputError(f"the output folder {folder} doesn't exist; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the output folder {folder} can't be written to")
+
+
+def _stale_headers(files: tuple[Path, ...]) -> list[Path]:
+    """For ENVI: the header under the other customary name (scene.dat.hdr), which would be read before ours."""
+    return [Path(f"{files[0]}.hdr")] if len(files) > 1 and Path(f"{files[0]}.hdr") != files[1] else []
+
+
+def temporary_files(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Hidden names beside the final ones, with one unique stem and the final suffixes."""
+    stem = f".{files[0].stem}.{secrets.token_hex(4)}.part"
+    return tuple(file.with_name(stem + file.suffix) for file in files)
+
+
+def move_into_place(outputs: Sequence[tuple[tuple[Path, ...], tuple[Path, ...]]]) -> None:
+    """Rename the temporary files of each output to its names, in order (ENVI's header comes last): all, or none.
+
+    What was there is put back when a rename fails; else it goes, with the sidecar files beside it.
+    """
+    moves = [pair for temporary, files in outputs for pair in zip(temporary, files, strict=True)]
+    for source, _ in moves:
+        if source.is_file():
+            _sync(source)
+    old: list[tuple[Path, Path | None]] = []
+    try:
+        for source, target in moves:
+            old.append((target, _kept(target)))
+            os.replace(source, target)
+    except BaseException:
+        for target, aside in reversed(old):
+            _put_back(target, aside)
+        raise
+    for _, aside in old:
+        if aside is not None:
+            remove(aside)
+    _drop_sidecars(files for _, files in outputs)
+
+
+def _kept(target: Path) -> Path | None:
+    """A second, hidden name for what is at an output's; None where nothing is. A file stays in its place till then."""
+    if not os.path.lexists(target):
+        return None
+    aside = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.old{target.suffix}")
+    try:
+        os.link(target, aside, follow_symlinks=False)
+    except OSError:  # a Zarr group's folder, or a file system without links
+        os.replace(target, aside)
+    return aside
+
+
+def _put_back(target: Path, aside: Path | None) -> None:
+    if aside is None or target.is_dir():
+        remove(target)
+    if aside is not None:
+        os.replace(aside, target)
+        remove(aside)  # still there if both were one file: renaming leaves links to the same alone
+
+
+def _drop_sidecars(outputs: Iterable[tuple[Path, ...]]) -> None:
+    for files in outputs:
+        for suffix in _SIDECARS:
+            stale = Path(f"{files[0]}{suffix}")
+            if stale not in files:
+                stale.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """A text file, under a temporary name first: it is there whole or not at all; OutputError when that can't be."""
+    path = Path(path)
+    (temporary,) = temporary_files((path,))
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        move_into_place([((temporary,), (path,))])
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the folder of an unfinished Zarr group."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    """Have the bytes on the disk before the name is: delayed writes report a full disk only here."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

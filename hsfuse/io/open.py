@@ -1,0 +1,175 @@
+"""Several files of one band or more as one MSI: single-band JP2 and COG files as STAC catalogues list them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+from numpy.typing import NDArray
+
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import InputError
+from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
+from hsfuse.io.products import landsat, open_product, sentinel2
+from hsfuse.io.products.metadata import elements, read_xml, text
+from hsfuse.io.raster import RasterReader
+from hsfuse.io.reader import CubeReader, Quantity, Role
+
+_BAND = re.compile(r"(?:SR)?B(\d{1,2}|8A)$", re.IGNORECASE)
+_SENTINEL2 = re.compile(r"(^|_)(S2[A-D]|T\d\d[A-Z]{3})_", re.IGNORECASE)
+#: Files of a list that are masks, by a word of their name.
+_QUALITY: dict[str, tuple[Callable[[NDArray], BoolArray], str]] = {
+    "SCL": (sentinel2.clear_classes, f"SCL classes {', '.join(map(str, sentinel2.MASKED_CLASSES))}"),
+    "QA_PIXEL": (landsat.clear_pixels, "QA_PIXEL fill, dilated cloud, cirrus, cloud, cloud shadow"),
+}
+
+
+def open_stack(paths: Sequence[Path], role: Role = "raster") -> LayeredReader:
+    """The bands of all files as one cube on the finest one's grid, named after the files or their descriptions.
+
+    Files named *SCL* or *QA_PIXEL* are masks. A band of a Sentinel-2 SAFE folder or of Landsat Collection 2 gets its
+    product's scale and offset. InputError when a file can't be read or no band is left, GridError when the grids
+    don't nest.
+    """
+    with ExitStack() as stack:
+        layers: list[Layer] = []
+        masks: list[MaskLayer] = []
+        sources: list[CubeReader] = []
+        names = _names(paths)
+        for path, name in zip(paths, names, strict=True):
+            word = quality_word(path)
+            source = stack.enter_context(RasterReader(path, "MSI") if word else _open_part(path))
+            if word is not None:
+                masks.append(MaskLayer(source, (0,), *_QUALITY[word]))
+            else:
+                sources.append(source)
+                layers += _layers(source, name)
+        if not layers:
+            raise InputError(f"{', '.join(p.name for p in paths)}: only masks; name the bands as well")
+        _check_names(layers)
+        reader = LayeredReader(paths[0], layers, masks, role, sharpen=True)
+        stack.pop_all()
+    _tell(reader, sources)
+    return reader
+
+
+def quality_word(path: Path) -> str | None:
+    """What kind of mask a file's name says it is; None: it isn't one."""
+    stem = f"_{path.stem.upper()}_".replace("-", "_").replace(".", "_")
+    return next((word for word in _QUALITY if f"_{word}_" in stem), None)
+
+
+def name_bands(reader: CubeReader) -> None:
+    """Give the bands of a VRT that stacks single files (gdalbuildvrt -separate) those files' names."""
+    if reader.path.suffix.lower() != ".vrt" or any(reader.spectrum.names or ()):
+        return
+    try:
+        bands = list(elements(read_xml(reader.path), "VRTRasterBand"))
+    except (InputError, ParseError):
+        return
+    sources = [text(band, "SourceFilename") for band in bands]
+    if len(sources) == reader.count and None not in sources and len(set(sources)) == len(sources):
+        reader.spectrum = replace(reader.spectrum, names=tuple(_names([Path(str(name)) for name in sources])))
+
+
+def _open_part(path: Path) -> CubeReader:
+    return sentinel2.open_band(path, "MSI") or landsat.open_band(path, "MSI") or RasterReader(path, "MSI")
+
+
+def _layers(source: CubeReader, name: str) -> list[Layer]:
+    """All bands of a file; a file of one band is called after its name, others after their descriptions."""
+    spectrum = source.spectrum
+    described = spectrum.names or ("",) * source.count
+    names = [name] if source.count == 1 else [text or f"{name} {i}" for i, text in enumerate(described, start=1)]
+    return [
+        Layer(
+            source, i, names[i], source.scales[i], source.offsets[i], source.nodata_values[i],
+            wavelength_nm=None if spectrum.wavelengths_nm is None else spectrum.wavelengths_nm[i],
+            fwhm_nm=None if spectrum.fwhm_nm is None else spectrum.fwhm_nm[i],
+        )
+        for i in range(source.count)
+    ]  # fmt: skip
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file: its band (B2, B8A), else the words of its name that it doesn't share with the others."""
+    words = [re.split(r"[_\-. ]+", path.stem) for path in paths]
+    shared = set.intersection(*(set(w) for w in words)) if len(words) > 1 else set()
+    return [_band(w) or " ".join(word for word in w if word not in shared) or " ".join(w) for w in words]
+
+
+def _band(words: Sequence[str]) -> str | None:
+    found = [match[1] for word in words if (match := _BAND.match(word))]
+    return f"B{found[-1].upper().lstrip('0')}" if found else None
+
+
+def _check_names(layers: Sequence[Layer]) -> None:
+    """InputError when two files are the same band, such as B02 at 10 m and at 20 m."""
+    seen: dict[str, Layer] = {}
+    for layer in layers:
+        other = seen.setdefault(layer.name, layer)
+        if other is not layer and other.source is not layer.source:
+            raise InputError(
+                f"{other.source.path.name} and {layer.source.path.name} are both band {layer.name}; name each once"
+            )
+
+
+def _tell(reader: LayeredReader, sources: Sequence[CubeReader]) -> None:
+    """What the files agree on: quantity and tags; and what each says aloud, once."""
+    quantities: set[Quantity] = {source.quantity for source in sources}
+    if len(quantities) > 1:
+        raise InputError(
+            f"{sources[0].path.name} and the other files hold different quantities ({', '.join(sorted(quantities))})"
+        )
+    reader.quantity = quantities.pop()
+    for key in ("PRODUCT", "SENSOR", "ACQUIRED"):
+        values = {source.tags.get(key) for source in sources}
+        if len(values) == 1 and (value := values.pop()):
+            reader.tags[key] = value
+    if any(_SENTINEL2.search(source.path.name) for source in sources) and (reader.scales == 1).all():
+        reader._note(
+            "Sentinel-2 without its metadata: from processing baseline 04.00 (January 2022) on, the numbers have an "
+            "offset of -1000, unless the provider has removed it; named in their SAFE folder, files get it applied"
+        )
+    told: dict[str, list[str]] = {}
+    for source in sources:
+        for note in source.notes:
+            told.setdefault(note.partition(": ")[2], []).append(source.path.name)
+    reader.notes += [
+        f"{files[0] if len(files) == 1 else f'{len(files)} files'}: {note}" for note, files in told.items()
+    ]
+
+
+#: One file or product, or several files that make one image.
+Paths = str | Path | Sequence[str | Path]
+
+
+def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
+    """Open a product, an ENVI pair (header or data file named), GeoTIFF or other raster for reading by window.
+
+    Several paths are the bands of one image (see `hsfuse.io.open`). With role "HSI" wavelengths must be known. Raises
+    InputError, in one line, for whatever can't be read.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    if not paths:
+        raise InputError("no file to open")
+    if len(paths) > 1:
+        return open_stack(paths, role)
+    product = open_product(paths[0], role)
+    if product is not None:
+        return product
+    reader = RasterReader(paths[0], role)
+    name_bands(reader)
+    return reader
+
+
+def split_paths(text: str | Path) -> list[Path]:
+    """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
+    if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
+        return [Path(text)]
+    return [Path(part.strip()) for part in str(text).split(",") if part.strip()]

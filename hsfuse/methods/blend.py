@@ -1,0 +1,232 @@
+"""Mean of four training-free methods of different kinds: their errors differ, so the mean is closer than each.
+
+What the mean gets wrong in plain sight, against the LRHSI or the MSI, is then taken out. Where and along which axes it
+may be wrong is told by how far its members are apart (`agreement.py`): no test at another resolution is needed. Their
+deviations d from the mean are taken for errors d ~ N(0, t^2 C), t^4 being proportional to their own size around a pixel
+times the pixel's brightness, and C the maximum likelihood estimate, the mean of d d' / t^2.
+
+`glp-ens` carries detail by regression and leads on agricultural scenes, `conic` weighs data against priors and leads on
+urban and coastal ones, `cnmf` keeps each place's own materials and so the spectral angle of dark pixels, and `guided`
+the colours of small objects that a regression over the whole scene blurs. The weights are equal: ones that follow the
+members' errors in the scene's reduced-resolution test (as in stacking: Wolpert 1992, Neural Networks 5(2); Breiman
+1996, Machine Learning 24) helped on some of the scenes tried and did harm on others: the member that is best at reduced
+resolution often isn't the one that is best at full resolution. Weights by the members' differences at full resolution
+(triple collocation: Stoffelen 1998, JGR 103(C4)) gained nothing: their errors go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from hsfuse.methods import Requirements, compose
+from hsfuse.methods.agreement import Agreement
+from hsfuse.methods.cnmf import CNMF
+from hsfuse.methods.conic import Conic
+from hsfuse.methods.denoise import LEFT, denoise, gaussian_blur
+from hsfuse.methods.guided import Guided
+from hsfuse.methods.problem import hsi_noise, mix, msi_noise
+from hsfuse.methods.regression import DIMENSION, EnsembleGLP, Features
+from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
+from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.sample import TrainingScene
+
+#: Brightness below which a pixel takes no smaller part of what is restored, relative to the scene's RMS.
+DARKEST = 0.1
+#: How many times the noise what `cnmf` leaves of the LRHSI has to be before any of it is restored, plus one.
+CLEARLY = 5.0
+MEMBERS = 4
+#: Window in HR pixels in which it is seen how large errors are, and the range of their variance relative to the usual.
+WINDOW_SIGMA, AMOUNTS = 1.0, (1e-3, 30.0)
+#: Share of the disagreement's covariance that counts as noise of the LRHSI: PSF and response are never known exactly.
+MISMATCH = 1e-3
+#: MSI pixels on which the disagreement is measured.
+SAMPLE = 96 * 96
+
+
+class DenoisedGLP(EnsembleGLP):
+    """Averaged regression GLP on the denoised MSI: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+
+    requirements = Requirements(halo=10)
+    noise: Tensor
+
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Measure the MSI's noise, then fit on the denoised MSI."""
+        self.noise = msi_noise(scene).float()
+        return super().fit(replace(scene, msi=denoise(scene.msi, self.noise)), model)
+
+    def feature_noise(self, features: Features, scene: TrainingScene) -> Tensor | None:
+        """Covariance (f, f) of what the noise left by `denoise` does to the features, on the scene's own pixels."""
+        random = torch.Generator().manual_seed(0)
+        total = torch.zeros(())
+        for msi in scene.msi.split(1):
+            sigma = (LEFT * self.noise).sqrt()[:, None, None]
+            noisy = msi + sigma * torch.randn(msi.shape, generator=random).to(msi)
+            change = (features(noisy, self.level) - features(msi, self.level))[0].flatten(1).double()
+            total = total.to(change) + change @ change.T / change.shape[1]
+        return total / len(scene.msi)
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients (B, K, H, W)."""
+        return super().coefficients(lrhsi, denoise(msi, self.noise))
+
+    def inject(self, coefficients: Tensor, detail: Tensor) -> Tensor:
+        """What the regression left, restored in proportion to brightness: spectra differ more where they are bright.
+
+        `coefficients` (B, K, h, w) of the LRHSI, `detail` (B, K, H, W) the regressed MSI -> (B, K, H, W).
+        """
+        size = detail.square().sum(1, keepdim=True)
+        size = (size + (DARKEST * self.subspace.spread.norm()).square().to(size)).sqrt()
+        left = coefficients - self.model.spatial(detail)
+        return detail + size * self.model.upsample(left / self.model.spatial(size))
+
+
+class Unmixed(CNMF):
+    """`cnmf` in the subspace, and with the LRHSI restored where its materials don't explain it.
+
+    What they leave of a spectrum grows with brightness, the LRHSI's noise doesn't; per coefficient, the share of
+    1 - CLEARLY noise / (noise + error brightness^2) of it is restored, which is Wiener's gain with CLEARLY = 1.
+    """
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Learn the materials, then the variance of what they leave (K,), relative to brightness^2, and of noise."""
+        low = model.spatial(self.learn(scene, model)).transpose(0, 1)[:, scene.mask]
+        self.subspace = scene_subspace(scene, DIMENSION)
+        spectra, basis = scene.spectra(), self.subspace.basis
+        self.noise = basis.T.square() @ hsi_noise(spectra, self.subspace).to(basis)
+        explained = self._endmembers() @ low
+        left = (basis.T @ spectra - explained).square().mean(1)
+        self.error = (left - self.noise).clamp_min(0) / explained.square().sum(0).mean().clamp_min(1e-12)
+        return self
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
+        fused = mix(self._endmembers(), self.abundances(lrhsi, msi))
+        low = self.model.spatial(fused)
+        noise, error = (x.to(low)[:, None, None] for x in (self.noise, self.error))
+        gain = 1 - CLEARLY * noise / (noise + error * low.square().sum(1, keepdim=True))
+        return fused + self.model.upsample(gain.clamp_min(0) * (self.subspace.project(lrhsi) - low))
+
+    def _endmembers(self) -> Tensor:
+        return self.subspace.basis.to(self.m).T @ self.m
+
+
+class GuidedAxes(Guided):
+    """`guided` in the subspace, which gives the same as it is linear in the LRHSI, in less time."""
+
+    subspace: SpectralSubspace
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Fit on the LRHSI's coefficients."""
+        self.subspace = scene_subspace(scene, DIMENSION)
+        return super().fit(replace(scene, lrhsi=self.subspace.project(scene.lrhsi)), model)
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, K, H, W)."""
+        return self.predict(self.subspace.project(lrhsi), msi)
+
+
+@dataclass(frozen=True)
+class Blended:
+    """Coefficients of the result `fused` (B, K, H, W) and of its `members` (members, B, K, H, W).
+
+    `amount` (B, 1, H, W): how large the error is at a pixel relative to the scene's.
+    """
+
+    fused: Tensor
+    members: Tensor
+    amount: Tensor
+
+
+class Blend:
+    """Mean of four methods, brought to agree with both images: (B, C, h, w), (B, c, H, W) -> (B, C, H, W)."""
+
+    name = "blend"
+    requirements = Requirements(halo=5)
+    model: ObservationModel
+    agreement: Agreement
+    usual: Tensor  # mean squares at a pixel: of what the members are apart, and of their mean
+
+    def __init__(self) -> None:
+        self.glp, self.conic, self.unmixed, self.guided = DenoisedGLP(), Conic(), Unmixed(), GuidedAxes()
+
+    @property
+    def _members(self) -> tuple[DenoisedGLP, Conic, Unmixed, GuidedAxes]:
+        return self.glp, self.conic, self.unmixed, self.guided
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Fit all four, then see on a sample how they disagree."""
+        self.model = model
+        for member in self._members:
+            member.fit(scene, model)
+        sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.scale)]
+        sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
+        self.usual = sizes.mean(0).clamp_min(1e-20)
+        apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
+        covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
+        self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)
+        return self
+
+    @property
+    def subspace(self) -> SpectralSubspace:
+        """The members' common subspace."""
+        return self.glp.subspace
+
+    def members(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Their coefficients (members, B, K, H, W)."""
+        return torch.stack([m.coefficients(lrhsi, msi) for m in self._members])
+
+    def _amount(self, members: Tensor) -> Tensor:
+        """How large the error is at a pixel relative to the scene: (members, B, K, H, W) -> (B, 1, H, W)."""
+        apart, bright = (x / usual for x, usual in zip(_sizes(members), self.usual, strict=True))
+        return (apart * bright).sqrt().clamp(*AMOUNTS).sqrt()
+
+    @torch.no_grad()
+    def blended(self, lrhsi: Tensor, msi: Tensor) -> Blended:
+        """The result with what it was made of."""
+        members = self.members(lrhsi, msi)
+        amount = self._amount(members)
+        clean = denoise(msi, self.glp.noise)
+        return Blended(self.agreement(members.mean(0), lrhsi, clean, amount), members, amount)
+
+    def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fused coefficients (B, K, H, W)."""
+        return self.blended(lrhsi, msi).fused
+
+    def outside_low(self, lrhsi: Tensor) -> Tensor:
+        """What is added outside the subspace, before interpolation: (B, C, h, w)."""
+        return self.glp.outside_low(lrhsi)
+
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fuse tiles."""
+        return compose(self.subspace, self.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))
+
+    def describe(self) -> dict[str, str]:
+        """What the members estimated."""
+        estimates = {**self.unmixed.describe(), **self.conic.describe(), **self.glp.describe()}
+        return {**estimates, "method": self.name, "members": "glp-ens, conic, cnmf, guided"}
+
+
+def _sizes(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Squares, averaged over a small window: of what members (members, B, K, H, W) are apart, and of their mean."""
+    mean = members.mean(0)
+    squares = (members - mean).square().sum((0, 2)), mean.square().sum(1)
+    apart, bright = (gaussian_blur(x[:, None], WINDOW_SIGMA) for x in squares)
+    return apart, bright
+
+
+def _sample(scene: TrainingScene, s: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows of the scene, at most SAMPLE MSI pixels together: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
+    n, h, w = scene.mask.shape
+    side = max(1, round((SAMPLE / n) ** 0.5 / s))
+    rows, cols = (slice((m - min(m, side)) // 2, (m + min(m, side)) // 2) for m in (h, w))
+    fine = [slice(part.start * s, part.stop * s) for part in (rows, cols)]
+    for block in range(n):
+        yield scene.lrhsi[block : block + 1, :, rows, cols], scene.msi[block : block + 1, :, *fine]

@@ -1,0 +1,286 @@
+"""SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace.
+
+Three stages follow the base: weights for any sensor correct it as they have learned elsewhere; adaptation to the scene,
+in which a second network learns what these leave; and the step back to both inputs. The latter two are kept as far as
+the scene's own held-out blocks bear them out.
+
+Weights that themselves go on learning on the scene did worse: they have so much at hand, the members of the blend and
+their differences, that they soon learn what is peculiar to reduced resolution. The second network sees the result and
+the MSI alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor
+
+from hsfuse.core.errors import SettingError
+from hsfuse.core.package import data_folder
+from hsfuse.methods import METHODS, Requirements
+from hsfuse.methods.adapt import UNCHANGED, Adaptation, AdaptationLog, AdaptSettings, Errors, Rehearsal, Stage
+from hsfuse.methods.conditioning import KNOWN_BASE, guides
+from hsfuse.methods.consistency import Consistency, fit_consistency
+from hsfuse.methods.frame import TOO_NARROW, SceneFrame, make_frame, reducible
+from hsfuse.methods.regression import DIMENSION
+from hsfuse.methods.srlf_any import AnySensor
+from hsfuse.methods.subspace import scene_subspace
+from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.weights import (
+    ModelCard,
+    check_card,
+    find_model,
+    find_weights,
+    load_checkpoint,
+    network_of,
+    save_checkpoint,
+)
+from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.sample import TrainingScene
+
+
+def fitting_weights(scale: int, dimension: int, base: str) -> Path | None:
+    """Weights for any sensor of the collection; says so when there are none."""
+    if base != KNOWN_BASE:
+        log.info("weights for any sensor correct %s: on %s, SRLF-Net starts from scratch", KNOWN_BASE, base)
+        return None
+    path = find_weights(scale, dimension, base)
+    if path is None:
+        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", scale, dimension)
+    return path
+
+
+def weights_name(known: AnySensor) -> str:
+    """What `find_model` finds the weights by: their name in the collection, else where they are."""
+    path = (known.weights or Path()).resolve()
+    return path.stem if path.parent == data_folder("models").resolve() else str(path)
+
+
+def card_of_scene(
+    name: str, config: SRLFConfig, model: ObservationModel, base: str, extra: dict[str, Any]
+) -> ModelCard:
+    """Of a network fitted to one scene."""
+    about = "one scene, by reduced resolution and consistency"
+    phase = f"{model.phase:g}"
+    return ModelCard(name, config, config.scale, phase, base, kind="scene", trained_on=about, extra=extra)
+
+
+def weights_below(card: ModelCard) -> Path | None:
+    """The weights for any sensor whose result a scene's own network corrects; ModelError when they aren't there."""
+    name = card.extra.get("weights")
+    return None if name is None else find_model(name).path
+
+
+log = logging.getLogger(__name__)
+
+#: Stages and steps of a network that is fitted to a scene; four stages are no better and take half as long again.
+FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
+#: Share of what the held-out cells bear out that is used: they are at reduced resolution, where networks learned.
+TRANSFER = 0.75
+#: Held-out error below which, relative to what the network corrects, it is worth having.
+WORTHWHILE = 0.998
+DEFAULT_BASE = "blend"
+#: Methods that the network can correct.
+BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
+
+
+class SRLFFuser:
+    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
+
+    `base`: a training-free method, or "auto" for the one that does best at reduced resolution. `weights`: a checkpoint,
+    "auto" for those of the collection that fit the scene, None to start from scratch.
+    """
+
+    name = "srlf"
+    requirements = Requirements(halo=8)
+    frame: SceneFrame
+    net: SRLFNet
+    share: Tensor
+
+    def __init__(
+        self,
+        base: str = DEFAULT_BASE,
+        weights: Path | Literal["auto"] | None = "auto",
+        adapt: AdaptSettings | None = None,
+        config: SRLFConfig | None = None,
+        turns: int = 8,
+    ) -> None:
+        if base not in BASES:
+            raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {', '.join(BASES)}")
+        self.base_name, self.weights, self.config, self.turns = base, weights, config, turns
+        self.settings = adapt or AdaptSettings()
+        self.adaptation = AdaptationLog()
+        self.card: ModelCard | None = None
+        self.known: AnySensor | None = None
+        self.consistency: Consistency | None = None
+
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Fit the base, then the network; what the held-out cells don't bear out is not used.
+
+        ModelError for a checkpoint that doesn't fit the scene.
+        """
+        clock, device = time.monotonic(), scene.lrhsi.device
+        self.turns = self.turns if model.symmetric else 1
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed)
+            self.net = self._make_net(scene, model).to(device)
+            rehearsal = Rehearsal(scene, self.frame, self.settings.seed)
+            run = Adaptation(rehearsal, self.settings, self._usual[1], self._before(rehearsal))
+            self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
+            clock = self._note("base", UNCHANGED, clock)
+            if rehearsal.possible:
+                clock = self._correct(run, clock)
+            else:
+                reason = "the scene is too small to train on one part and judge on another"
+                run.log.verdict = f"{reason}: {self._start} is the result"
+        self.net.eval()
+        if self.settings.consistency_step and int(rehearsal.mask.sum()) >= self.share.numel():
+            self._agree(run, clock)
+        log.info("SRLF-Net: %s", run.log.verdict)
+        return self
+
+    @property
+    def _start(self) -> str:
+        """What the network corrects, in words."""
+        return f"the base {self.base_name}" if self.known is None else "what the weights give"
+
+    def _make_net(self, scene: TrainingScene, model: ObservationModel) -> SRLFNet:
+        """The frame and the network that works in it."""
+        dimension = scene_subspace(scene, DIMENSION).dimension
+        auto = self.weights == "auto"
+        path = fitting_weights(model.scale, dimension, self.base_name) if auto else cast(Path | None, self.weights)
+        if path is not None and not reducible(scene, model.scale):
+            log.warning("%s: no weights are used", TOO_NARROW % model.scale)
+            path = None
+        net = None
+        if path is not None:
+            self.card, tensors = load_checkpoint(path)
+            check_card(self.card, self._facts(model, dimension))
+            if self.card.kind != "any-sensor":
+                net, path = network_of(path, self.card, tensors), weights_below(self.card)
+        self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
+        self.frame = make_frame(scene, model, self.base_name, self.known)
+        config = self.config or SRLFConfig(dimension, dimension, model.scale, self._usual[0], dropout=0.1)
+        return net or SRLFNet(config)
+
+    @property
+    def _usual(self) -> tuple[int, int]:
+        """Stages and steps by default."""
+        return FROM_SCRATCH if self.known is None else ON_WEIGHTS
+
+    def _facts(self, model: ObservationModel, dimension: int) -> dict[str, int | str]:
+        """What weights of the card's kind must be for."""
+        any_sensor = self.card is not None and self.card.kind == "any-sensor"
+        return {
+            "scale": model.scale,
+            "subspace dimension": dimension,
+            "guide channels": guides(dimension) if any_sensor else dimension,
+            "phase": f"{model.phase:g}",
+            "base": self.base_name,
+        }
+
+    def _before(self, rehearsal: Rehearsal) -> Errors:
+        """What weights for any sensor leave of the base's errors on held-out cells."""
+        if self.known is None or not rehearsal.possible:
+            return UNCHANGED
+        plain = rehearsal.coefficients(replace(self.frame, fuser=self.known.frame.blend))
+        without = rehearsal.judge.errors(rehearsal.held_out(plain) - rehearsal.judge.start)
+        return Errors(1 / max(without.error, 1e-12), 1 / max(without.angle, 1e-12))
+
+    def _correct(self, run: Adaptation, clock: float) -> float:
+        """Train within the budget, then decide how much of the network to use; returns the time it is then."""
+        errors = run.before
+        if self.card is not None:
+            errors = self._trust(run)
+            clock = self._note("weights", errors, clock)
+        if run.steps > 0 and run.minutes > 0:
+            self.net = run.run(self.net)
+            errors = self._trust(run)
+            clock = self._note("adaptation", errors, clock)
+        self._judge(run, errors)
+        return clock
+
+    def _trust(self, run: Adaptation) -> Errors:
+        """Set the share of each coefficient's correction that is used; the errors with it."""
+        rehearsal = run.rehearsal
+        correction = rehearsal.held_out(rehearsal.corrections(self.net, self.turns))
+        self.share = TRANSFER * rehearsal.judge.trust(correction)
+        return rehearsal.judge.errors(self.share * correction).times(run.before)
+
+    def _judge(self, run: Adaptation, errors: Errors) -> None:
+        """A network that gains nothing for sure is left out."""
+        before, log_ = run.before, run.log
+        worst = max(errors.error / before.error, errors.angle / before.angle)
+        if errors.both >= WORTHWHILE * before.both or worst > 1 / WORTHWHILE:
+            self.share = torch.zeros_like(self.share)
+            log_.gain = 1 - before.error
+            log_.verdict = f"held-out blocks got no better than {self._start}, which is the result"
+        else:
+            log_.accept(errors, self.base_name, float(self.share.mean()))
+
+    def _agree(self, run: Adaptation, clock: float) -> None:
+        """Fit the step back to both inputs to what error is left; kept unless held-out cells get worse by it.
+
+        It needs no judge: where there is none, it is what noise and covariance say.
+        """
+        rehearsal = run.rehearsal
+        a = rehearsal.low.base * rehearsal.unit
+        if self.share.any():
+            a = a + self.share[:, None, None] * rehearsal.corrections(self.net, self.turns)
+        step = fit_consistency(rehearsal.scene, self.frame, rehearsal.usable(a - rehearsal.low.target))
+        inputs = rehearsal.inside()
+        after = step(a, *inputs)
+        judge = rehearsal.judge
+        errors, before = (judge.errors(rehearsal.held_out(maps) - judge.start).times(run.before) for maps in (after, a))
+        self.adaptation.stages[-1].misfits = step.relative_misfits(a, *inputs)
+        kept = not rehearsal.possible or errors.both <= before.both
+        self.consistency = step if kept else None
+        if rehearsal.possible:
+            self._note("consistency", errors if kept else before, clock)
+        self.adaptation.stages[-1].misfits = step.relative_misfits(after if kept else a, *inputs)
+
+    def _note(self, name: str, errors: Errors, clock: float) -> float:
+        """Write a stage down; returns the time it is then."""
+        now = time.monotonic()
+        self.adaptation.stages.append(Stage(name, errors.error, errors.angle, round(now - clock, 2)))
+        return now
+
+    @torch.no_grad()
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Fuse tiles."""
+        frame, used = self.frame, bool(self.share.any())
+        if frame.fuser is not None and self.consistency is None and not used:
+            return frame.fuser.predict(lrhsi, msi)
+        seen = frame.see(lrhsi, msi)
+        z = seen.base
+        if used:
+            z = self.net.ensemble(z, seen.obs, (frame.step * self.share)[:, None, None], self.turns)
+        if self.consistency is not None:
+            unit = frame.unit[:, None, None]
+            z = self.consistency(z * unit, frame.inside(lrhsi, seen), seen.msi) / unit
+        return frame.finish(z, seen)
+
+    def describe(self) -> dict[str, str]:
+        """Settings, what was estimated, and what adaptation brought."""
+        weights = "from scratch" if self.card is None else f"{self.card.name} ({self.card.steps} steps)"
+        return {
+            **self.frame.base.describe(),
+            "method": self.name,
+            "base": self.base_name,
+            "weights": weights,
+            "adaptation": self.adaptation.verdict,
+            "consistency": "off" if self.consistency is None else "brought back to both inputs within their noise",
+            "MSI gain": ", ".join(f"{g:.3f}" for g in self.frame.gain.tolist()),
+        }
+
+    def save(self, path: Path, name: str) -> None:
+        """Keep the network fitted to this scene with its card, which names the weights below it."""
+        extra = {"adaptation": asdict(self.adaptation), "weights": self.known and weights_name(self.known)}
+        card = card_of_scene(name, self.net.cfg, self.frame.base.model, self.base_name, extra)
+        card = replace(card, seed=self.settings.seed, steps=self.adaptation.kept_step)
+        save_checkpoint(path, card, dict(self.net.state_dict()))

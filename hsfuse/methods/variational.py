@@ -1,0 +1,218 @@
+"""FUSE: the maximum a posteriori estimate under a Gaussian prior, in closed form through a Sylvester equation.
+
+Wei, Dobigeon, Tourneret 2015, "Fast fusion of multi-band images based on solving a Sylvester equation", IEEE TIP
+24(11). In the subspace, with prior mean m and covariance Z, the minimum of J(a) + 1/2 |a - m|^2_Z solves (their eq. 14)
+
+    P a G + T a = right-hand side,   G = S^T S,  P = E^T E / noise_x,  T = Q^T Q / noise_y + inv(Z)
+
+Different here: the paper diagonalises a circular blur by FFT, whose wrapped border is wrong on a scene. Blur and
+decimation of a separable PSF are one small matrix per axis, S = Sy x Sx with mirrored border, so the singular vectors
+of Sy and Sx and the generalised eigenvectors of (P, T) diagonalise everything exactly. A PSF that isn't
+separable is solved by conjugate gradients, preconditioned with the closed form of its leading term.
+The prior mean is the regression image of the MSI with the LRHSI's low frequencies in place of plain interpolation; Z is
+the covariance of that regression's residual on the LR grid, times the energy that the MSI has beyond the LR grid
+relative to its energy on it.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from hsfuse.methods import Requirements
+from hsfuse.methods.problem import AffineMap, FusionProblem, conjugate_gradients, fit_affine, fit_problem, lr_pairs, mix
+from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.sample import TrainingScene
+
+#: Smallest prior variance, relative to the largest: the prior never forbids a direction.
+LEAST_PRIOR = 1e-6
+
+
+class Sylvester:
+    """HRHSI (B, C, H, W) = E a, a the exact minimiser of data misfit and distance to the regression image."""
+
+    name = "fuse"
+    requirements = Requirements(halo=8)
+    model: ObservationModel
+
+    def __init__(self, dimension: int = 16) -> None:
+        self.dimension = dimension
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Estimate subspace, noise, regression and prior covariance."""
+        self.model = model
+        self.problem = fit_problem(scene, model, self.dimension)
+        pairs = lr_pairs(scene, model)
+        a = self.problem.subspace.basis.to(pairs.lrhsi).T @ pairs.lrhsi
+        self.regression = fit_affine(pairs.msi, a)
+        residual = a - self.regression.columns(pairs.msi)
+        self.precision = torch.linalg.inv(prior_covariance(residual, detail_ratio(scene, model)))
+        self.solver = SylvesterSolver(self.problem, self.precision)
+        return self
+
+    @torch.no_grad()
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Prior mean, then the closed form."""
+        mean = regression_mean(self.problem, self.regression, lrhsi, msi)
+        a = mean + self.solver.solve(self.problem.descent(mean, lrhsi, msi))
+        return self.problem.subspace.unproject(a).float()
+
+    def describe(self) -> dict[str, str]:
+        """Subspace and noise."""
+        return {"method": self.name, **self.problem.describe()}
+
+
+def regression_mean(problem: FusionProblem, regression: AffineMap, lrhsi: Tensor, msi: Tensor) -> Tensor:
+    """up(a) + W (Y - up(Y_lr)): (B, K, H, W)."""
+    sharp = regression.linear(msi)
+    return sharp + problem.model.upsample(problem.subspace.project(lrhsi) - problem.model.spatial(sharp))
+
+
+def detail_ratio(scene: TrainingScene, model: ObservationModel) -> float:
+    """Energy of the MSI beyond the LR grid over its variance on the LR grid."""
+    low = model.spatial(scene.msi)
+    beyond = (scene.msi - model.upsample(low)).square().mean((0, 2, 3))
+    return float((beyond / low.var((0, 2, 3)).clamp_min(1e-12)).mean())
+
+
+def prior_covariance(residual: Tensor, ratio: float) -> Tensor:
+    """Covariance (K, K) of residuals (K, n), scaled by `ratio` and kept invertible."""
+    covariance = ratio * (residual @ residual.T) / residual.shape[1]
+    floor = LEAST_PRIOR * covariance.diagonal().max().clamp_min(1e-12)
+    return covariance + floor * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+
+
+class SylvesterSolver:
+    """Solves P a G + T a = rhs, T = Q^T Q / noise_y + `precision`; singular vectors per axis are kept by tile size."""
+
+    def __init__(self, problem: FusionProblem, precision: Tensor) -> None:
+        self.problem, self.precision = problem, precision
+        whitener = torch.linalg.inv(torch.linalg.cholesky(problem.spectral_weight + precision))
+        values, vectors = torch.linalg.eigh(whitener @ problem.spatial_weight @ whitener.T)
+        self.values, self.vectors = values.clamp_min(0), whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
+        self._axes: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """(B, K, H, W) -> (B, K, H, W)."""
+        start = self.closed_form(rhs)
+        if len(self.problem.model.psf.separable_terms()) == 1:
+            return start
+        data = self.problem.hessian()
+        return conjugate_gradients(lambda a: data(a) + mix(self.precision, a), rhs, start, self.closed_form, 60)
+
+    def closed_form(self, rhs: Tensor) -> Tensor:
+        """The solution for the PSF's leading separable term.
+
+        With b = inv(V) a the equation is D b G + b = V^T rhs, and G acts only in the span of its right singular
+        vectors: b = r outside of it and r / (D gy gx + 1) inside.
+        """
+        (gy, vy), (gx, vx) = self._axis(0, rhs), self._axis(1, rhs)
+        d = self.values.to(rhs)[:, None, None]
+        b = mix(self.vectors.T, rhs)
+        inside = vy.T @ b @ vx
+        energy = d * gy[:, None] * gx
+        return mix(self.vectors, b - vy @ (energy / (1 + energy) * inside) @ vx.T)
+
+    def _axis(self, axis: int, rhs: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared singular values (n / s,) and right singular vectors (n, n / s) of one axis' matrix."""
+        key = (axis, rhs.shape[2 + axis], rhs.dtype, rhs.device)
+        if key not in self._axes:
+            matrix = torch.as_tensor(self.problem.model.leading_matrix(axis, rhs.shape[2 + axis]))
+            _, d, vt = torch.linalg.svd(matrix, full_matrices=False)
+            self._axes[key] = (d.square().to(rhs), vt.T.to(rhs))
+        return self._axes[key]
+
+
+class HySure:
+    """HRHSI (B, C, H, W) = E a, a the minimiser of data misfit plus lambda times vector total variation."""
+
+    name = "hysure"
+    requirements = Requirements(halo=8)
+    model: ObservationModel
+
+    def __init__(self, dimension: int = 16, strength: float = 0.015, iterations: int = 30, inner: int = 5) -> None:
+        self.dimension, self.strength, self.iterations, self.inner = dimension, strength, iterations, inner
+
+    @torch.no_grad()
+    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+        """Estimate subspace, response, noise, and the scene's mean variation."""
+        self.model = model
+        self.problem = fit_problem(scene, model, self.dimension)
+        pairs = lr_pairs(scene, model)
+        basis = self.problem.subspace.basis.to(pairs.lrhsi)
+        self.regression = fit_affine(pairs.msi, basis.T @ pairs.lrhsi)
+        start = regression_mean(self.problem, self.regression, scene.lrhsi, scene.msi)
+        self.variation = float(_length(differences(start)).mean())
+        self.weight = self.strength / max(self.variation, 1e-12)
+        self.penalty = self.weight / max(self.variation, 1e-12)
+        system = self.problem.spectral_weight + self.problem.spatial_weight / model.scale**2
+        eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
+        self.preconditioner = torch.linalg.inv(system + 4 * self.penalty * eye)
+        return self
+
+    @torch.no_grad()
+    def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """Run the iteration from the regression image."""
+        return self.problem.subspace.unproject(self.solve(lrhsi, msi)).float()
+
+    def solve(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """The coefficients (B, K, H, W)."""
+        a = regression_mean(self.problem, self.regression, lrhsi, msi)
+        data, mu = self.problem.hessian(), self.penalty
+        rhs = self.problem.descent(torch.zeros_like(a), lrhsi, msi)
+        d = differences(a)
+        u = torch.zeros_like(d)
+        for _ in range(self.iterations):
+            target = rhs + mu * differences_adjoint(d - u)
+            a = conjugate_gradients(
+                lambda x: data(x) + mu * differences_adjoint(differences(x)),
+                target,
+                a,
+                lambda x: mix(self.preconditioner, x),
+                self.inner,
+                tolerance=1e-9,
+            )
+            da = differences(a)
+            d = _shrink(da + u, self.weight / mu)
+            u = u + da - d
+        return a
+
+    def objective(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
+        """J(a) + lambda total variation."""
+        return self.problem.value(a, lrhsi, msi) + self.weight * float(_length(differences(a)).sum())
+
+    def describe(self) -> dict[str, str]:
+        """Subspace, noise and regularisation."""
+        return {"method": self.name, **self.problem.describe(), "lambda x mean variation": f"{self.strength:g}"}
+
+
+def differences(a: Tensor) -> Tensor:
+    """Forward differences down and across, 0 at the last row and column: (B, K, H, W) -> (B, 2, K, H, W)."""
+    out = a.new_zeros(a.shape[0], 2, *a.shape[1:])
+    out[:, 0, :, :-1] = a[:, :, 1:] - a[:, :, :-1]
+    out[:, 1, :, :, :-1] = a[:, :, :, 1:] - a[:, :, :, :-1]
+    return out
+
+
+def differences_adjoint(d: Tensor) -> Tensor:
+    """Transpose of `differences`: (B, 2, K, H, W) -> (B, K, H, W)."""
+    out = torch.zeros_like(d[:, 0])
+    out[:, :, 1:] += d[:, 0, :, :-1]
+    out[:, :, :-1] -= d[:, 0, :, :-1]
+    out[:, :, :, 1:] += d[:, 1, :, :, :-1]
+    out[:, :, :, :-1] -= d[:, 1, :, :, :-1]
+    return out
+
+
+def _length(d: Tensor) -> Tensor:
+    """Euclidean length over directions and components: (B, 2, K, H, W) -> (B, 1, 1, H, W)."""
+    return d.square().sum((1, 2), keepdim=True).sqrt()
+
+
+def _shrink(d: Tensor, threshold: float) -> Tensor:
+    """Vector soft threshold: the proximal map of `threshold` times the length."""
+    length = _length(d)
+    return d * (1 - threshold / length.clamp_min(1e-30)).clamp_min(0)

@@ -1,0 +1,153 @@
+"""What an open pair tells about its own observation: response, PSF, shift and radiometry, and the pair with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import hypot
+from typing import Any
+
+import numpy as np
+
+from hsfuse.calibration import (
+    BandComparison,
+    EstimatedPsf,
+    EstimatedResponse,
+    RadiometricMatch,
+    estimate_observation,
+    match_radiometry,
+)
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.pair.pair import ScenePair
+from hsfuse.pair.sample import sample_scene
+from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
+from hsfuse.physics.model import ObservationModel
+
+#: A shift is worth a warning beyond this share of an LR pixel and this many standard deviations.
+NOTED_SHIFT_LR, NOTED_SHIFT_SD = 0.1, 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class PairEstimate:
+    """What was estimated of a pair (None: it was known), the radiometry between both, and what is worth saying."""
+
+    bands: tuple[str, ...]
+    scale: int
+    response: EstimatedResponse | None
+    psf: EstimatedPsf | None
+    radiometry: RadiometricMatch
+    comparison: list[BandComparison]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Disagreements and doubts, in figures."""
+        r = self.radiometry.correlation
+        doubtful = [f"{self.bands[i]} ({r[i]:.2f})" for i in np.flatnonzero(self.radiometry.doubtful)]
+        lines = [f"MSI bands that correlate little with the HSI (r): {', '.join(doubtful)}"] if doubtful else []
+        lines += [f"estimate and library disagree, {band.describe()}" for band in self.comparison if band.disagrees]
+        return lines + self._shift_warning()
+
+    def describe(self) -> list[str]:
+        """What was estimated, in a line each."""
+        lines = []
+        if self.response is not None:
+            facts = zip(self.bands, self.response.centre_nm, self.response.width_nm, strict=True)
+            lines.append("response: " + ", ".join(f"{band} {nm:.0f} nm, {width:.0f} wide" for band, nm, width in facts))
+        if self.psf is not None:
+            lines.append(f"PSF: {self.psf.describe()}")
+        return lines
+
+    def _shift_warning(self) -> list[str]:
+        if self.psf is None:
+            return []
+        size, sd = hypot(*self.psf.shift), hypot(*self.psf.shift_sd)
+        if size < NOTED_SHIFT_LR * self.scale or size < NOTED_SHIFT_SD * sd:
+            return []
+        y, x = self.psf.shift
+        return [
+            f"the HSI shows the ground {y:+.2f} (down) and {x:+.2f} (right) MSI pixels off the MSI: the estimates "
+            "allow for it, a fusion needs registration"
+        ]
+
+    def as_response(self) -> SpectralResponse | None:
+        """The estimated response, for a CSV or a scene."""
+        return None if self.response is None else self.response.as_response(self.bands)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON."""
+        return {
+            "scale": self.scale,
+            "bands": [self._band(i) for i in range(len(self.bands))],
+            "comparison": [asdict(band) | {"disagrees": band.disagrees} for band in self.comparison],
+            "psf": None if self.psf is None else _psf_dict(self.psf),
+            "warnings": self.warnings,
+        }
+
+    def _band(self, i: int) -> dict[str, Any]:
+        match = self.radiometry
+        line = {"gain": match.gain[i], "gain_sd": match.gain_sd[i], "offset": match.offset[i]}
+        facts = {"band": self.bands[i], **line, "correlation": match.correlation[i]}
+        if self.response is None:
+            return facts
+        names = ("centre_nm", "centre_sd_nm", "width_nm", "residual")
+        return facts | {name: getattr(self.response, name)[i] for name in names}
+
+
+def _psf_dict(psf: EstimatedPsf) -> dict[str, Any]:
+    names = ("sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf")
+    return {name: getattr(psf, name) for name in names} | {"label": psf.psf.label}
+
+
+def estimate_scene(pair: ScenePair, srf: bool = True, psf: bool = True, kind: str = "gaussian") -> PairEstimate:
+    """Estimate the response, the PSF or both of an open pair from a bounded sample; the other is taken from its model.
+
+    `kind` of the PSF is "gaussian" or "free". InputError where the sample can't tell.
+    """
+    scene, model = sample_scene(pair), pair.model
+    wavelengths, matrix = pair.spectrum.wavelengths_nm, model.srf.double().cpu().numpy()
+    assert wavelengths is not None  # a reader in the role of an HSI has them
+    images = scene.lrhsi, scene.msi, scene.mask
+    found = estimate_observation(
+        *images, wavelengths, model.scale, model.phase, None if srf else matrix, None if psf else model.psf, kind
+    )
+    seen = ObservationModel(np.eye(1), found.psf.shifted if found.psf else model.psf, model.scale, model.phase)
+    estimated = matrix if found.response is None else found.response.matrix
+    match = match_radiometry(*images, seen, estimated)
+    return PairEstimate(pair.msi_names, model.scale, found.response, found.psf, match, [])
+
+
+def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
+    """The pair with what was estimated in its observation model; the shift is left to the registration."""
+    response, spectrum = found.as_response() or pair.response, pair.spectrum
+    matrix, coverage = pair.model.srf.double().cpu().numpy(), pair.coverage
+    if found.response is not None:
+        assert spectrum.wavelengths_nm is not None
+        covered = covered_bands(response, found.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+        matrix, coverage = covered.matrix, covered.coverage
+    psf = found.psf.psf if found.psf else pair.model.psf
+    model = ObservationModel(matrix, psf, pair.model.scale, pair.model.phase, np.array(coverage))
+    return replace(pair, response=response, coverage=coverage, model=model, notes=[*pair.notes, *found.warnings])
+
+
+def unknown_bands(
+    hsi: Spectrum, msi: Spectrum, count: int, requested: Sequence[str] | None = None
+) -> tuple[BandMatch, SpectralResponse]:
+    """The MSI file's `count` bands under their own names, and a response that is flat over the HSI's range for each.
+
+    It stands in while the response is unknown. `requested` names each file band, '-' or '' leaves one out; SettingError
+    when it has another length, leaves out all or names one twice.
+    """
+    if requested is not None and len(requested) != count:
+        raise SettingError(f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one")
+    texts = msi.names or (None,) * count if requested is None else [text.strip() or "-" for text in requested]
+    names = [(text or "").replace(",", " ").strip() or f"B{i}" for i, text in enumerate(texts, start=1)]
+    if len(set(names)) < count and requested is None:
+        names = [f"B{i}" for i in range(1, count + 1)]
+    used = [i for i, name in enumerate(names) if name != "-"]
+    bands = tuple(names[i] for i in used)
+    if not bands or len(set(bands)) < len(bands):
+        raise SettingError(f"--msi-bands names {', '.join(bands) or 'no band'}: wanted at least one, each once")
+    nm = hsi.wavelengths_nm or (0.0,)
+    flat = SpectralResponse("unknown", bands, np.array([min(nm), max(nm) + 1.0]), np.ones((len(bands), 2)))
+    return BandMatch(tuple(used), bands, "own names", ""), flat

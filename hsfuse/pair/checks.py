@@ -1,0 +1,87 @@
+"""Whether the two images of a pair belong together, and what brings their radiometry to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from hsfuse.calibration import RadiometricMatch, match_radiometry
+from hsfuse.core.errors import InputError
+from hsfuse.io import CubeReader
+from hsfuse.pair.pair import ScenePair
+from hsfuse.pair.sample import sample_scene
+from hsfuse.physics import SpectralResponse
+
+#: MSI pixels sampled to compare the two images.
+SAMPLED = 192 * 192
+#: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
+#: bands aren't those named.
+STRANGERS = 0.25
+#: A band's own wavelength further than this (nm, or half the band's width) from its response's is another band's.
+OFF_NM = 30.0
+
+
+def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
+    """The pair with warnings about MSI bands that don't follow the HSI; with `match`, brought to its radiometry.
+
+    `strict`: InputError when no MSI band has any detail, or when `match` and none follows the HSI.
+    """
+    constant = np.zeros(len(pair.msi_names), bool)
+    try:
+        scene = sample_scene(pair, SAMPLED)
+        constant = _constant(scene.msi)
+        found = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
+    except InputError as error:
+        if constant.all():
+            return _without_detail(pair, strict)
+        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
+    pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
+    applied = found.deviating & ~found.doubtful
+    if not match or not applied.any():
+        return pair
+    used = found.where(applied)
+    notes = [*pair.notes, f"the MSI is brought to the HSI's radiometry by taking out {used.describe(pair.msi_names)}"]
+    return replace(pair, notes=notes, radiometry=used)
+
+
+def _without_detail(pair: ScenePair, strict: bool) -> ScenePair:
+    told = f"every MSI band of {pair.msi.path} is constant over the common area: there is no detail to fuse"
+    if strict:
+        raise InputError(told)
+    return replace(pair, warnings=[*pair.warnings, told])
+
+
+def _constant(msi: Tensor) -> np.ndarray:
+    spread = msi.amax((0, 2, 3)) - msi.amin((0, 2, 3))
+    return (spread < 1e-9).cpu().numpy()
+
+
+def _doubts(pair: ScenePair, found: RadiometricMatch, constant: np.ndarray, refuse: bool) -> list[str]:
+    told = [f"{name} (r {r:.2f})" for name, r in zip(pair.msi_names, found.correlation, strict=True)]
+    if refuse and (found.correlation < STRANGERS).all():
+        raise InputError(
+            f"no MSI band follows the HSI: {', '.join(told)}, wanted at least {STRANGERS}; check that both show the "
+            "same place and that the bands are those named, or go on all the same with --match-radiometry off"
+        )
+    doubts = [f"the MSI's band {pair.msi_names[i]} is constant: it has no detail" for i in np.flatnonzero(constant)]
+    weak = [told[i] for i in np.flatnonzero(found.doubtful & ~constant)]
+    asked = "; do both images show the same place?" if found.doubtful.all() else ""
+    if weak:
+        doubts.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful{asked}")
+    return doubts
+
+
+def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse, bands: Sequence[str]) -> list[str]:
+    """What to say of MSI bands whose own wavelengths contradict the response taken for them."""
+    if msi.spectrum.wavelengths_nm is None:
+        return []
+    own = np.asarray(msi.spectrum.wavelengths_nm)[list(indices)]
+    chosen = response.select(bands)
+    off = np.abs(own - chosen.centres_nm) > np.maximum(OFF_NM, chosen.fwhm_nm / 2)
+    told = [f"{bands[i]} at {chosen.centres_nm[i]:.0f} nm for {own[i]:.0f} nm" for i in map(int, np.flatnonzero(off))]
+    if not told:
+        return []
+    return [f"the MSI's own wavelengths aren't those of {response.name}: {', '.join(told)}; is --srf the MSI's sensor?"]

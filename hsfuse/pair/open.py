@@ -1,0 +1,248 @@
+"""Opening a pair: one nested grid, bands matched, units settled, registered, radiometry matched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from hsfuse.calibration import compare_responses, judge, register
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
+from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
+from hsfuse.pair.checks import compared, misnamed
+from hsfuse.pair.nesting import Nesting, nest
+from hsfuse.pair.pair import ScenePair, SceneSettings
+from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
+from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands, write_srf
+from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
+from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
+
+#: The name that has the response estimated.
+ESTIMATE = "estimate"
+#: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
+ROUND = 0.05
+
+
+def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool = True) -> ScenePair:
+    """Open a pair, bring it to one grid, match bands and build the observation model.
+
+    InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't belong together are
+    only warned about.
+    """
+    stack = ExitStack()
+    try:
+        low = stack.enter_context(open_cube(hsi, role="HSI"))
+        high = stack.enter_context(open_cube(msi, role="MSI"))
+        pair = _estimated(_matched(low, high, settings), settings, srf=settings.srf == ESTIMATE)
+        pair = _registered(pair, low, settings)
+        pair = compared(pair, settings.match_radiometry == "auto", strict)
+        return replace(pair, _stack=stack)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
+    """The pair as the files' own georeference has it."""
+    match, response = _bands(low, high, settings)
+    match, warnings = _carrying(match, high)
+    notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
+    nesting = nest(low.grid, high.grid)
+    if isinstance(high, LayeredReader):
+        high.focus(nesting.alignment.msi_window)
+    hsi_bands = _usable(low, settings, notes)
+    spectrum = low.spectrum.select(hsi_bands)
+    assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
+    covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
+    msi_bands = [match.indices[i] for i in covered.kept]
+    psf = _psf(settings, nesting)
+    model = ObservationModel(covered.matrix, psf, nesting.scale, settings.phase, np.array(covered.coverage))
+    pair = ScenePair(
+        nesting.present(low),
+        high,
+        nesting.alignment,
+        hsi_bands,
+        msi_bands,
+        covered.bands,
+        response,
+        covered.coverage,
+        model,
+        warped=nesting.warped,
+    )
+    notes += [note for note in (match.note, covered.note, different_dates(low, high)) if note]
+    notes += settle_quantity(
+        pair.hsi,
+        high,
+        pair.alignment,
+        hsi_bands=hsi_bands,
+        msi_bands=msi_bands,
+        weights=covered.matrix,
+        matched=settings.match_radiometry == "auto",
+    )
+    notes += name_quantity(low, high)
+    notes += _size_note(settings, nesting)
+    pair.hsi.quantity = low.quantity
+    return replace(pair, notes=notes, warnings=warnings + misnamed(high, msi_bands, response, covered.bands))
+
+
+def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[BandMatch, SpectralResponse]:
+    """Which bands the MSI has, and their response; a flat one stands in for one that is to be estimated."""
+    if settings.srf == ESTIMATE:
+        return unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
+    response = load_srf(_sensor(settings, high))
+    names = high.spectrum.names or (None,) * high.count
+    return match_bands(response, names, high.count, settings.msi_bands), response
+
+
+def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[str]]:
+    """The MSI bands that hold anything, and a warning that names the others; InputError when none does."""
+    holds = usable_bands(high)[list(match.indices)]
+    if holds.all():
+        return match, []
+    empty = [match.bands[i] for i in np.flatnonzero(~holds)]
+    if not holds.any():
+        raise InputError(f"{high.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
+    kept = np.flatnonzero(holds)
+    indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
+    return replace(match, indices=indices, bands=bands), [f"MSI bands left out, they are empty: {', '.join(empty)}"]
+
+
+def _estimated(pair: ScenePair, settings: SceneSettings, srf: bool) -> ScenePair:
+    """The pair with the response and the PSF that it tells itself, where asked for."""
+    psf = settings.psf != "mtf"
+    if not srf and not psf:
+        return pair
+    found = estimate_scene(pair, srf, psf, "free" if settings.psf == "free" else "gaussian")
+    told = [f"estimated {line}" for line in found.describe()]
+    return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
+
+
+def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
+    """The sensor's name as given, or as the MSI product tells it."""
+    if settings.srf != "auto":
+        return settings.srf
+    if "SENSOR" not in msi.tags:
+        raise SettingError(f"{msi.path} doesn't say which sensor took it; name it with --srf (see hsfuse srf list)")
+    return msi.tags["SENSOR"]
+
+
+def _usable(reader: CubeReader, settings: SceneSettings, notes: list[str]) -> list[int]:
+    """Bands that carry data; said aloud when some don't."""
+    good = usable_bands(reader)
+    if not good.any():
+        raise InputError(f"{reader.path}: no valid pixel in any band")
+    if not good.all():
+        notes.append(f"{int((~good).sum())} of {good.size} HSI bands are marked bad or empty and take no part")
+    if settings.drop_absorption:
+        absorbed = _absorbed(reader.spectrum) & good
+        good = good & ~absorbed
+        notes.append(f"{int(absorbed.sum())} HSI bands lie in water vapour absorption and take no part")
+        if not good.any():
+            raise InputError(f"{reader.path}: all bands lie in water vapour absorption")
+    return [int(i) for i in np.flatnonzero(good)]
+
+
+def _absorbed(spectrum: Spectrum) -> np.ndarray:
+    nm = np.asarray(spectrum.wavelengths_nm)
+    return np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
+
+
+def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
+    """The sensor's PSF, with what resampling adds to it."""
+    scale, real = nesting.scale, nesting.real_ratio
+    sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, real)
+    phase = centred_phase(scale) if settings.phase is None else settings.phase
+    if not 0 <= phase <= scale - 1:
+        raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
+    if not nesting.warped:
+        return gaussian_psf(sigma, scale, phase, settings.psf_size)
+    if phase != centred_phase(scale):
+        raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
+    down, right = nesting.ratio
+    if abs(down / right - 1) > ROUND:
+        return elliptic_psf(*nesting.psf_widths(sigma), scale)
+    return gaussian_psf(nesting.psf_sigma(sigma), scale)
+
+
+def _size_note(settings: SceneSettings, nesting: Nesting) -> list[str]:
+    """Said where --psf-size has no use: what resampling adds to the PSF reaches further than the given taps."""
+    ignored = nesting.warped and settings.psf_size is not None
+    return [f"--psf-size {settings.psf_size} isn't used: the HSI is resampled, which widens its PSF"] if ignored else []
+
+
+def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> ScenePair:
+    """The pair with a shift between the images corrected, in one warp from the file, or only told."""
+    if settings.register == "off":
+        return pair
+    shift = register(pair, pair.warped)
+    if settings.register == "report":
+        return replace(pair, shift=shift, notes=[*pair.notes, f"shift of the HSI against the MSI: {shift.describe()}"])
+    verdict = judge(shift, pair.scale, settings.register_limit)
+    pair = replace(pair, shift=shift, notes=[*pair.notes, verdict.note])
+    if not verdict.correct:
+        return pair
+    if settings.phase not in (None, centred_phase(pair.scale)):
+        return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
+    last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
+    matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
+    model = ObservationModel(matrix, _psf(settings, last), last.scale, settings.phase, weights)
+    notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
+    moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
+    moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
+    return replace(moved, residual=register(moved, moved.warped))
+
+
+def estimate_pair(
+    hsi: str | Path,
+    msi: Paths,
+    *,
+    like: str | None = None,
+    msi_bands: Sequence[str] | None = None,
+    mtf: float | None = None,
+    psf_sigma: float | None = None,
+    phase: float | None = None,
+    kind: str = "gaussian",
+) -> tuple[PairEstimate, list[str]]:
+    """Response and PSF of a pair of files, and the notes on opening it.
+
+    `like` names the sensor to compare with, and says which of its bands the file holds. A PSF given by `mtf` or
+    `psf_sigma` is kept. Shift and radiometry are estimated along and left as they are. Errors as for `open_scene`.
+    """
+    known_psf = mtf is not None or psf_sigma is not None
+    bands = None if msi_bands is None else tuple(msi_bands)
+    asis = SceneSettings(like or "", bands, psf_sigma=psf_sigma, phase=phase, register="off", match_radiometry="off")
+    settings = asis if mtf is None else replace(asis, mtf=mtf)
+    with _opened(hsi, msi, settings) as (pair, names, notes):
+        found = replace(estimate_scene(pair, psf=not known_psf, kind=kind), bands=names)
+        if like and found.response is not None:
+            comparison = compare_responses(found.response, pair.response, names, pair.spectrum.fwhm_nm)
+            found = replace(found, comparison=comparison)
+        return found, notes
+
+
+@contextmanager
+def _opened(
+    hsi: str | Path, msi: Paths, settings: SceneSettings
+) -> Iterator[tuple[ScenePair, tuple[str, ...], list[str]]]:
+    """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
+    if settings.srf:
+        with open_scene(hsi, msi, settings) as pair:
+            yield pair, pair.msi_names, list(pair.notes)
+        return
+    with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
+        match, flat = unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
+        chosen = ["-"] * high.count
+    neutral = {f"unknown{i}": name for i, name in zip(match.indices, match.bands, strict=True)}
+    for i, name in zip(match.indices, neutral, strict=True):
+        chosen[i] = name
+    with TemporaryDirectory() as folder:
+        table = write_srf(replace(flat, bands=tuple(neutral)), Path(folder) / "unknown.csv")
+        with open_scene(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
+            notes = [note for note in pair.notes if "unknown" not in note]
+            yield pair, tuple(neutral[name] for name in pair.msi_names), notes

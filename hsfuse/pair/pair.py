@@ -1,0 +1,158 @@
+"""A pair opened for work: both images on one nested grid, bands matched, observation model built."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from rasterio.windows import Window
+
+from hsfuse.calibration import SHIFT_LIMIT, RadiometricMatch, Shift
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.grid import Alignment
+from hsfuse.io import CubeReader
+from hsfuse.pair.warp import WarpedReader
+from hsfuse.physics import SpectralResponse
+from hsfuse.physics.model import ObservationModel
+
+#: Rows read at a time when pixels with NaN or Inf are counted.
+COUNTED_ROWS = 32
+
+
+@dataclass
+class ScenePair:
+    """LRHSI and MSI, their common grid, the bands in use, the observation model, what is worth saying
+    (`notes`), and what speaks against the result (`warnings`).
+
+    `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
+    what it left; `radiometry` is taken out of the MSI on reading.
+    """
+
+    hsi: CubeReader
+    msi: CubeReader
+    alignment: Alignment
+    hsi_bands: list[int]
+    msi_bands: list[int]
+    msi_names: tuple[str, ...]
+    response: SpectralResponse
+    coverage: tuple[float, ...]
+    model: ObservationModel
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    warped: bool = False
+    shift: Shift | None = None
+    residual: Shift | None = None
+    radiometry: RadiometricMatch | None = None
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    @property
+    def scale(self) -> int:
+        """Ratio of the GSDs."""
+        return self.alignment.scale
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The HSI bands in use."""
+        return self.hsi.spectrum.select(self.hsi_bands)
+
+    @property
+    def lr_shape(self) -> tuple[int, int]:
+        """Rows and columns of the common extent in LR pixels."""
+        return self.alignment.lr_grid.shape
+
+    def read_lr(self, window: Window) -> Cube:
+        """LRHSI (C, h, w) in a window of the common extent, in LR pixels."""
+        return self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+
+    def read_hr(self, window: Window) -> Cube:
+        """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
+        cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
+        if self.radiometry is None:
+            return cube
+        return cube.with_data(np.where(cube.mask, self.radiometry.apply(cube.data), np.float32(0)))
+
+    def nonfinite_notes(self) -> list[str]:
+        """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
+        images = (
+            ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands),
+            ("MSI", self.msi, self.alignment.msi_window, self.msi_bands),
+        )
+        return [
+            f"{_nonfinite(reader, window, bands)} pixels of the {role} hold NaN or Inf and are masked"
+            for role, reader, window, bands in images
+            if reader.nonfinite
+        ]
+
+    def summary(self) -> dict[str, str]:
+        """The decisions, for people, provenance and reports."""
+        own = self.hsi.source_grid if isinstance(self.hsi, WarpedReader) else self.hsi.grid
+        told = {
+            "HSI": f"{self.hsi.path} ({own.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
+            "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
+            "grid": self.alignment.note,
+            "SRF": f"{self.response.name} ({self.response.source})",
+            "observation": self.model.describe(),
+        }
+        if self.residual is not None:
+            told["registration"] = f"after correction {self.residual.describe()}"
+        elif self.shift is not None:
+            told["registration"] = self.shift.describe()
+        if self.radiometry is not None:
+            told["radiometry"] = self.radiometry.describe(self.msi_names)
+        return told
+
+    def close(self) -> None:
+        """Close both files."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _shift(window: Window, into: Window) -> Window:
+    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
+
+
+def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:
+    """Pixels of the file with NaN or Inf, each counted once, which reading by tiles that overlap doesn't do."""
+    if isinstance(reader, WarpedReader):
+        reader, window = reader.source_part(window)
+    reader.nonfinite = 0
+    for row in range(0, int(window.height), COUNTED_ROWS):
+        rows = min(COUNTED_ROWS, int(window.height) - row)
+        reader.read(Window(window.col_off, window.row_off + row, window.width, rows), bands)
+    return reader.nonfinite
+
+
+DEFAULT_MTF = 0.3
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Response, MSI bands, PSF (MTF at Nyquist or sigma in MSI pixels), phase, and what is done about misfits.
+
+    `srf` names a sensor of the library or a CSV; "auto" is the sensor that the MSI's product tells, "estimate" has the
+    response estimated from the pair. `psf` "mtf" takes the PSF from `mtf` or `psf_sigma`, "estimate" fits a Gaussian of
+    two widths and an angle to the pair, "free" a kernel; `psf_size` cuts a given Gaussian to so many taps. `register`
+    corrects a shift of at most `register_limit` LR pixels, only reports it, or doesn't look; `match_radiometry` brings
+    the MSI's bands to the HSI's radiometry where they differ clearly; `drop_absorption` leaves out the bands in which
+    water vapour absorbs nearly all light.
+    """
+
+    srf: str = "auto"
+    msi_bands: tuple[str, ...] | None = None
+    mtf: float = DEFAULT_MTF
+    psf_sigma: float | None = None
+    psf_size: int | None = None
+    phase: float | None = None
+    psf: Literal["mtf", "estimate", "free"] = "mtf"
+    register: Literal["auto", "off", "report"] = "auto"
+    register_limit: float = SHIFT_LIMIT
+    match_radiometry: Literal["auto", "off"] = "auto"
+    drop_absorption: bool = False

@@ -1,0 +1,236 @@
+"""Any reader on another grid: each window is cut out of the source and warped once, by cubic convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+from rasterio.windows import Window
+
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
+from hsfuse.io import CubeReader
+from hsfuse.io.gdal import RASTER_ERRORS, one_line
+from hsfuse.pair.mapping import PixelMap, lattice
+
+#: Cells of the target that are warped one by one, in pixels, where the map isn't affine. GDAL follows such a map along
+#: each row by straight lines; cells of a fixed lattice make a pixel's value independent of the window it is read in,
+#: and small ones keep the lines within about 1e-3 pixel of the map.
+CELL = 32
+#: Side of the cells where the map is affine: what bounds memory.
+LARGE_CELL = 64
+#: Source pixels read around a cell: the kernel reaches two, and what is filled next to masked pixels two more.
+MARGIN = 5
+#: Rings of masked pixels that are filled from their valid neighbours, which is as far as the kernel reaches.
+RINGS = 2
+#: Share of the kernel's weight that must lie on valid pixels.
+MIN_VALID = 0.95
+#: Stands in for a CRS where neither grid has one: GDAL wants some, and equal ones leave coordinates alone.
+ANY_CRS = CRS.from_epsg(32631)
+#: GDAL's own guess of the scale depends on the window; the kernel is Keys' on source pixels (no smoothing).
+WARP_OPTIONS = {"XSCALE": 1, "YSCALE": 1, "SOURCE_EXTRA": MARGIN, "num_threads": 1}
+
+
+class WarpedReader(CubeReader):
+    """A cube presented on `grid`.
+
+    Pixel values are found where the source has the georeference of `seen` (default: `grid` itself; another one of its
+    shape when the source's georeference is off), the source lying at `placed` (default: its own grid). Values are
+    float32 as the source's `read` gives them; `dtype`, `scales` and `offsets` stay the file's, for who writes alike.
+    Masked pixels and what lies outside the source don't bleed: a pixel is valid when at least 95 % of its weight was on
+    valid pixels, and what little weight masked pixels keep falls on the mean of their valid neighbours.
+    """
+
+    def __init__(self, source: CubeReader, grid: Grid, seen: Grid | None = None, placed: Grid | None = None) -> None:
+        super().__init__(source.path, source.role)
+        self._source, self._seen, self._placed = source, seen or grid, placed or source.grid
+        self._map = PixelMap(self._seen, self._placed)
+        self.grid = grid
+        self.files, self.driver, self.dtype = source.files, source.driver, source.dtype
+        self.spectrum: Spectrum = source.spectrum
+        self.nodata_values = source.nodata_values
+        self.quantity, self.notes, self.tags = source.quantity, source.notes, source.tags
+
+    @property
+    def source_grid(self) -> Grid:
+        """The grid of the file itself."""
+        return self._source.grid
+
+    def source_part(self, window: Window) -> tuple[CubeReader, Window]:
+        """The file's own reader, and the pixels of it under a window."""
+        lines = lattice((window.height, window.width), 33, (window.row_off, window.col_off))
+        known = [v[np.isfinite(v)] for v in self._map(*lines)]
+        (top, bottom), (left, right) = (
+            (max(0, floor(v.min() + 1e-6)), min(n, ceil(v.max() - 1e-6)))
+            for v, n in zip(known, self._placed.shape, strict=True)
+        )
+        return self._source, Window(left, top, max(0, right - left), max(0, bottom - top))
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """The source's, also when they are changed: values are decoded there."""
+        return self._source.scales
+
+    @scales.setter
+    def scales(self, value: NDArray[np.float64]) -> None:
+        self._source.scales = value
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """The source's, too."""
+        return self._source.offsets
+
+    @offsets.setter
+    def offsets(self, value: NDArray[np.float64]) -> None:
+        self._source.offsets = value
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
+        """Decimated look at bands (0-based), nearest neighbour: data and validity of each band, both (C, *shape)."""
+        data, valid = self._source.sample(bands, self._source_shape(shape))
+        size = self._placed.shape
+        steps = [(np.arange(n) + 0.5) * whole / n for n, whole in zip(shape, self.grid.shape, strict=True)]
+        rows, cols = self._map(steps[0][:, None], steps[1][None])
+        inside = (rows >= 0) & (rows < size[0]) & (cols >= 0) & (cols < size[1])
+        r, c = (
+            np.where(inside, v * n / whole, 0).astype(int)
+            for v, n, whole in zip((rows, cols), data.shape[1:], size, strict=True)
+        )
+        return np.where(inside, data[:, r, c], 0), valid[:, r, c] & inside
+
+    def _source_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """The decimation of the whole source that is as coarse as `shape` is on this grid."""
+        step = max(1.0, *(whole / n for whole, n in zip(self.grid.shape, shape, strict=True)))
+        rows, cols = (ceil(n / step) for n in self._source.grid.shape)
+        return rows, cols
+
+    def _decode(self, raw: NDArray, bands: Sequence[int]) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """Values are decoded before the warp, and a pixel's bands are masked together."""
+        return raw, np.ones(raw.shape, bool), np.zeros(raw.shape, bool)
+
+    def _pixels(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        if shape is not None:
+            raise InputError("a warped image is decimated by `sample` only")
+        data = np.zeros((len(bands), window.height, window.width), np.float32)
+        mask = np.zeros(data.shape[1:], bool)
+        for cell, cut, place in self._cells(window):
+            values, valid = self._warp(bands, cell)
+            data[:, *place], mask[place] = values[:, *cut], valid[cut]
+        return data, mask
+
+    def _cells(self, window: Window) -> Iterator[tuple[Window, tuple[slice, slice], tuple[slice, slice]]]:
+        """Cells that cover a window: what to warp, the part of it that is wanted, and its place in the window."""
+        size = LARGE_CELL if self._map.linear else CELL
+        rows = _pieces(window.row_off, window.height, size, self.grid.shape[0], self._map.linear)
+        cols = _pieces(window.col_off, window.width, size, self.grid.shape[1], self._map.linear)
+        for (row, h), row_cut, row_place in rows:
+            for (col, w), col_cut, col_place in cols:
+                yield Window(col, row, w, h), (row_cut, col_cut), (row_place, col_place)
+
+    def _warp(self, bands: Sequence[int], cell: Window) -> tuple[FloatArray, BoolArray]:
+        """Data (C, h, w) and mask (h, w) of a cell."""
+        data = np.zeros((len(bands), cell.height, cell.width), np.float32)
+        window = self._reach(cell)
+        if window is None:
+            return data, np.zeros(data.shape[1:], bool)
+        values, valid = self._cut(bands, window)
+        if not valid.any():
+            return data, np.zeros(data.shape[1:], bool)
+        # The mask is warped as one more band, so that all it weighs is what the values were made of.
+        source = np.concatenate([values, valid[None].astype(np.float32)])
+        target = np.zeros((len(source), *data.shape[1:]), np.float32)
+        _reproject(source, target, self._placed.window(window), self._seen.window(cell))
+        return target[:-1], target[-1] >= MIN_VALID
+
+    def _reach(self, cell: Window) -> Window | None:
+        """Source pixels, also such as lie outside of it, that a cell needs; None when none is inside."""
+        size = cell.height - 1, cell.width - 1
+        r, c = self._map(*lattice(size, 9, (cell.row_off + 0.5, cell.col_off + 0.5)))
+        good = np.isfinite(r) & np.isfinite(c)
+        if not good.any():
+            return None
+        spans = [_reach(v[good], n) for v, n in zip((r, c), self._placed.shape, strict=True)]
+        (row, h), (col, w) = spans
+        return Window(col, row, w, h) if min(h, w) > 0 else None
+
+    def _cut(self, bands: Sequence[int], window: Window) -> tuple[FloatArray, BoolArray]:
+        """Source in a window that may reach beyond it, invalid there; next to valid pixels invalid ones are filled."""
+        rows, cols = self._source.grid.shape
+        top, left = max(0, window.row_off), max(0, window.col_off)
+        bottom, right = min(rows, window.row_off + window.height), min(cols, window.col_off + window.width)
+        before = self._source.nonfinite
+        cube = self._source.read(Window(left, top, right - left, bottom - top), bands)
+        self.nonfinite += self._source.nonfinite - before
+        if cube.mask.shape == (window.height, window.width) and cube.mask.all():
+            return cube.data, cube.mask
+        values = np.zeros((len(bands), window.height, window.width), np.float32)
+        valid = np.zeros(values.shape[1:], bool)
+        place = np.s_[top - window.row_off : bottom - window.row_off, left - window.col_off : right - window.col_off]
+        values[:, *place], valid[place] = cube.data, cube.mask
+        return fill_rings(values, valid), valid
+
+
+def _pieces(start: int, count: int, size: int, whole: int, clip: bool) -> list[tuple[tuple[int, int], slice, slice]]:
+    """Cells of a lattice along one axis: (first, count) to warp, the cut out of them, its place in start..count."""
+    pieces = []
+    for first in range(start // size * size, start + count, size):
+        low, high = max(first, start), min(first + size, start + count)
+        cell = (low, high) if clip else (first, min(first + size, whole))
+        place = slice(low - start, high - start)
+        pieces.append(((cell[0], cell[1] - cell[0]), slice(low - cell[0], high - cell[0]), place))
+    return pieces
+
+
+def _reach(values: NDArray[np.float64], size: int) -> tuple[int, int]:
+    """First pixel and count along one axis, at most `MARGIN` beyond the image; count 0 when all of it is outside."""
+    low, high = floor(values.min()) - MARGIN, ceil(values.max()) + MARGIN
+    if high <= 0 or low >= size:
+        return 0, 0
+    low, high = max(low, -MARGIN), min(high, size + MARGIN)
+    return low, high - low
+
+
+def _reproject(source: NDArray, target: NDArray, at: Grid, to: Grid) -> None:
+    try:
+        reproject(
+            source,
+            target,
+            src_transform=at.transform,
+            src_crs=at.crs or ANY_CRS,
+            dst_transform=to.transform,
+            dst_crs=to.crs or ANY_CRS,
+            resampling=Resampling.cubic,
+            **WARP_OPTIONS,
+        )
+    except RASTER_ERRORS as error:
+        raise InputError(f"the HSI can't be brought onto the MSI's grid: {one_line(error)}") from error
+
+
+def fill_rings(values: FloatArray, valid: BoolArray) -> FloatArray:
+    """Values (C, h, w) with the two rings of invalid pixels next to valid ones set to the mean of their neighbours."""
+    values = np.where(valid, values, np.float32(0))
+    known = valid
+    for _ in range(RINGS):
+        count = _around(known[None].astype(np.float32))[0]
+        ring = ~known & (count > 0)
+        values = np.where(ring, _around(values) / np.maximum(count, 1), values)
+        known = known | ring
+    return values
+
+
+def _around(planes: FloatArray) -> FloatArray:
+    """Sum over each pixel's 3 x 3 surroundings, nothing beyond the border: (C, h, w) -> (C, h, w)."""
+    p = np.pad(planes, ((0, 0), (1, 1), (1, 1)))
+    p = p[:, :-2] + p[:, 1:-1] + p[:, 2:]
+    return p[:, :, :-2] + p[:, :, 1:-1] + p[:, :, 2:]

@@ -1,0 +1,248 @@
+"""The one observation model: how an HRHSI becomes an LRHSI and an MSI.
+
+    LRHSI  X = (x * K) decimated by s        (per band)
+    MSI    Y = R x                           (per pixel)
+
+Simulation, network, loss, classical methods and metrics all use the `ObservationModel` below, so that blur, decimation
+and response are written once.
+
+Letters used throughout hsfuse
+    B  batch          C  hyperspectral bands      H, W  high-resolution rows, columns
+    s  scale ratio    c  multispectral bands      h, w  low-resolution rows, columns (H / s, W / s)
+    R  SRF (c, C)     K  subspace dimension       E     subspace basis (C, K)
+    X  LRHSI          Y  MSI                      x     HRHSI
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, inf, pi, sqrt
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hsfuse.core.errors import SettingError
+from hsfuse.physics.optics import centred_taps, elliptic_gaussian, gaussian, keys_weights
+
+#: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
+MIN_PSF_WEIGHT = 0.99
+
+
+def centred_phase(s: int) -> float:
+    """Where an LR pixel's centre lies in its s HR pixels when the two share their outer borders: (s - 1) / 2."""
+    return (s - 1) / 2
+
+
+@dataclass(frozen=True)
+class Psf:
+    """A point spread function: `kernel` (k, k) on HR pixels, sum 1, its centre on the LR pixel's centre."""
+
+    kernel: NDArray[np.float64]
+    label: str = "free kernel"
+
+    def __post_init__(self) -> None:
+        if self.kernel.ndim != 2 or self.kernel.shape[0] != self.kernel.shape[1] or self.kernel.sum() <= 0:
+            raise SettingError(f"the PSF kernel has shape {self.kernel.shape}, wanted square with a positive sum")
+        object.__setattr__(self, "kernel", self.kernel / self.kernel.sum())
+
+    @property
+    def size(self) -> int:
+        """Taps along one axis."""
+        return self.kernel.shape[0]
+
+    def separable_terms(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Pairs (column taps, row taps) whose outer products sum to the kernel, by SVD; one pair for a Gaussian."""
+        return self._terms
+
+    @cached_property
+    def _terms(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        u, d, vt = np.linalg.svd(self.kernel)
+        rank = int((d > 1e-12 * d[0]).sum())
+        return [(u[:, i] * sqrt(d[i]), vt[i] * sqrt(d[i])) for i in range(rank)]
+
+    def mtf(self, s: int) -> tuple[float, float]:
+        """MTF at the LR Nyquist frequency 1 / (2 s), along columns (y) and along rows (x)."""
+        wave = np.exp(-1j * pi * centred_taps(self.size) / s)
+        return float(abs(self.kernel.sum(1) @ wave)), float(abs(self.kernel.sum(0) @ wave))
+
+
+def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | None = None) -> Psf:
+    """Gaussian PSF of width `sigma` HR pixels; `size` taps, by default four sigma to each side.
+
+    The taps sit on HR pixel centres, so their number is even where the phase falls between two pixels.
+    """
+    if not 0 < sigma < inf:
+        raise SettingError(f"the PSF's sigma is {sigma:g} pixels, wanted a positive number")
+    if size is None:
+        size = _taps(sigma, s, phase)
+    g = gaussian(centred_taps(size), sigma)
+    return Psf(np.outer(g, g), f"Gaussian, sigma {sigma:.4g} HR pixels, {size} x {size} taps")
+
+
+def _taps(sigma: float, s: int, phase: float | None) -> int:
+    """Four sigma to each side, an odd number where the phase is a whole pixel."""
+    phase = centred_phase(s) if phase is None else phase
+    return 2 * ceil(4 * sigma) + round(2 * phase + 1) % 2
+
+
+def elliptic_psf(sigma_y: float, sigma_x: float, theta_deg: float, s: int, phase: float | None = None) -> Psf:
+    """Gaussian PSF of two widths in HR pixels; `theta_deg` turns its x axis from rows' direction towards +y (down).
+
+    Taps as for `gaussian_psf`, by the larger width. SettingError unless both widths are positive.
+    """
+    if not 0 < min(sigma_y, sigma_x) <= max(sigma_y, sigma_x) < inf:
+        raise SettingError(f"the PSF's widths are {sigma_y:g} and {sigma_x:g} pixels, wanted positive numbers")
+    size = _taps(max(sigma_y, sigma_x), s, phase)
+    t = centred_taps(size)
+    cos, sin = np.cos(np.radians(theta_deg)), np.sin(np.radians(theta_deg))
+    kernel = elliptic_gaussian(np.array([[cos, sin], [-sin, cos]]) * [sigma_y, sigma_x], t, t)
+    label = f"Gaussian, sigma {sigma_y:.4g} (y) and {sigma_x:.4g} (x) HR pixels turned by {theta_deg:.4g} degrees"
+    return Psf(kernel, f"{label}, {size} x {size} taps")
+
+
+def _symmetric(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Fold indices outside 0..n-1 back by mirroring with the border pixel repeated."""
+    index = np.mod(index, 2 * n)
+    return np.where(index < n, index, 2 * n - 1 - index)
+
+
+def decimation_matrix(n: int, taps: NDArray[np.float64], s: int, phase: float) -> NDArray[np.float64]:
+    """Blur and decimation along one axis as a matrix (n / s, n), symmetric border."""
+    if n % s:
+        raise SettingError(f"{n} pixels can't be decimated by {s}")
+    first = phase - (len(taps) - 1) / 2
+    if abs(first - round(first)) > 1e-9:
+        raise SettingError(
+            f"a PSF of {len(taps)} taps can't be centred at phase {phase:g}: with scale {s} and a centred phase the "
+            f"number of taps must be {'odd' if s % 2 else 'even'}"
+        )
+    rows = np.arange(n // s)
+    columns = _symmetric(rows[:, None] * s + round(first) + np.arange(len(taps)), n)
+    matrix = np.zeros((n // s, n))
+    np.add.at(matrix, (rows[:, None], columns), taps[None])
+    return matrix
+
+
+def interpolation_matrix(n: int, s: int, phase: float) -> NDArray[np.float64]:
+    """Cubic convolution from n LR to n s HR pixels as a matrix (n s, n), border pixel repeated (Keys 1981)."""
+    position = (np.arange(n * s) - phase) / s
+    base = np.floor(position).astype(np.int64)
+    matrix = np.zeros((n * s, n))
+    for k, weight in enumerate(keys_weights(position - base), -1):
+        np.add.at(matrix, (np.arange(n * s), np.clip(base + k, 0, n - 1)), weight)
+    return matrix
+
+
+class ObservationModel(nn.Module):
+    """HRHSI (B, C, H, W) to LRHSI (B, C, h, w) and MSI (B, c, H, W); linear, without trainable parameters.
+
+    `srf` is R (c, C), `psf` the kernel, `scale` s, `phase` the HR coordinate of LR pixel 0's centre (default centred:
+    (s - 1) / 2; the CAVE protocol's is 0). Borders are mirrored with the border pixel repeated. Blur and decimation
+    are products with one small matrix per axis and separable term of the PSF, so that the adjoint is exact.
+    `msi_weights` (c,), at most 1 (default), say how far each MSI band's values are believed: its noise counts as
+    1 / weight times as large, for instance where the LRHSI covers a part of the band's response only.
+    """
+
+    srf: Tensor
+    msi_weights: Tensor
+
+    def __init__(
+        self,
+        srf: NDArray | Tensor,
+        psf: Psf,
+        scale: int,
+        phase: float | None = None,
+        msi_weights: NDArray | Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if scale < 2:
+            raise SettingError(f"the scale ratio is {scale}, wanted a whole number of at least 2")
+        self.scale = int(scale)
+        self.phase = centred_phase(self.scale) if phase is None else float(phase)
+        self.psf = psf
+        self._terms = psf.separable_terms()
+        decimation_matrix(self.scale, self._terms[0][0], self.scale, self.phase)  # raises on a parity that can't be
+        self.register_buffer("srf", torch.as_tensor(srf, dtype=torch.float32))
+        weights = np.ones(len(self.srf)) if msi_weights is None else np.asarray(msi_weights)
+        self.register_buffer("msi_weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
+        self._matrices: dict[tuple, Tensor] = {}
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether turned and mirrored images obey the same model: phase centred, kernel as symmetric as the square."""
+        k = self.psf.kernel
+        return self.phase == centred_phase(self.scale) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
+
+    def with_srf(self, srf: NDArray | Tensor) -> ObservationModel:
+        """The same blur and decimation, whose matrices both keep, with another response, e.g. R E of a subspace."""
+        weights = self.msi_weights.cpu() if len(srf) == len(self.msi_weights) else None
+        other = ObservationModel(srf, self.psf, self.scale, self.phase, weights).to(self.srf.device)
+        other._matrices = self._matrices
+        return other
+
+    def spatial(self, x: Tensor) -> Tensor:
+        """Blur and decimate: (B, C, H, W) -> (B, C, h, w)."""
+        return self._apply_axes(x, "down")
+
+    def spatial_adjoint(self, y: Tensor) -> Tensor:
+        """Transpose of `spatial`: (B, C, h, w) -> (B, C, H, W)."""
+        return self._apply_axes(y, "down", transpose=True)
+
+    def leading_matrix(self, axis: int, n: int) -> NDArray[np.float64]:
+        """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
+        return decimation_matrix(n, self._terms[0][axis], self.scale, self.phase)
+
+    def spatial_squared(self, x: Tensor) -> Tensor:
+        """`spatial` with squared weights, as independent pixels' variances add up: (B, C, H, W) -> (B, C, h, w)."""
+        terms = [
+            [self._matrix("down", term, axis, n, x.dtype, x.device) for axis, n in enumerate(x.shape[-2:])]
+            for term in range(len(self._terms))
+        ]
+        pairs = [(y * other_y, x_ * other_x) for y, x_ in terms for other_y, other_x in terms]
+        return torch.stack([rows @ x @ cols.T for rows, cols in pairs]).sum(0)
+
+    def upsample(self, y: Tensor) -> Tensor:
+        """Cubic interpolation at the model's phase: (B, C, h, w) -> (B, C, H, W)."""
+        return self._apply_axes(y, "up")
+
+    def spectral(self, x: Tensor) -> Tensor:
+        """Apply the response: (B, C, H, W) -> (B, c, H, W)."""
+        return torch.einsum("kc,bchw->bkhw", self.srf.to(x.dtype), x)
+
+    def spectral_adjoint(self, y: Tensor) -> Tensor:
+        """Transpose of `spectral`: (B, c, H, W) -> (B, C, H, W)."""
+        return torch.einsum("kc,bkhw->bchw", self.srf.to(y.dtype), y)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """HRHSI (B, C, H, W) -> (LRHSI (B, C, h, w), MSI (B, c, H, W))."""
+        return self.spatial(x), self.spectral(x)
+
+    def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False) -> Tensor:
+        grow = transpose or kind == "up"
+        rows, cols = (n * self.scale if grow and kind == "down" else n for n in x.shape[-2:])
+        out: Tensor | None = None
+        for term in range(len(self._terms) if kind == "down" else 1):
+            my = self._matrix(kind, term, 0, rows, x.dtype, x.device)
+            mx = self._matrix(kind, term, 1, cols, x.dtype, x.device)
+            part = (my.T @ x @ mx) if transpose else (my @ x @ mx.T)
+            out = part if out is None else out + part
+        assert out is not None
+        return out
+
+    def _matrix(self, kind: str, term: int, axis: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        key = (kind, term, axis, n, dtype, device)
+        if key not in self._matrices:
+            if kind == "up":
+                matrix = interpolation_matrix(n, self.scale, self.phase)
+            else:
+                matrix = decimation_matrix(n, self._terms[term][axis], self.scale, self.phase)
+            with torch.inference_mode(False):  # kept for training, too, whoever asks first
+                self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
+        return self._matrices[key]
+
+    def describe(self) -> str:
+        """One line for people and provenance."""
+        return f"scale {self.scale}, phase {self.phase:g}, PSF {self.psf.label}, {self.srf.shape[0]} MSI bands"
