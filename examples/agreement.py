@@ -27,7 +27,7 @@ from torchmetrics.functional import image as tm
 
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess
-from hsfuse.pair import ScenePair, SceneSettings, open_scene
+from hsfuse.pair import ScenePair, SceneSettings, open_pair
 
 try:
     from sewar import full_ref
@@ -143,7 +143,7 @@ def blockwise(cube: Array, window: int) -> Array:
 
 def degraded(cube: Array, pair: ScenePair) -> Array:
     """A cube seen by the LRHSI's sensor, by scipy's convolution with the two-dimensional PSF, then picked pixels."""
-    kernel, s = pair.model.psf.kernel, pair.scale
+    kernel, s = pair.model.psf.kernel, pair.ratio
     first = round(pair.model.phase - (kernel.shape[0] - 1) / 2)  # where the PSF of the first LR pixel begins
     shift = first + kernel.shape[0] // 2
     blurred = [ndimage.correlate(band, kernel, mode="reflect") for band in cube]
@@ -201,12 +201,12 @@ def compare(files: argparse.Namespace) -> str:
     x = read(files.fused)
     lines: list[Line] = []
     given = {"hsi": files.hsi, "msi": files.msi, "srf": files.srf}
-    a = assess(files.fused, reference=files.reference, scale=files.scale, window=WINDOW, tile=64, **given,
+    a = assess(files.fused, reference=files.reference, ratio=files.scale, window=WINDOW, tile=64, **given,
                register="off", match_radiometry="off")  # fmt: skip
-    with open_scene(files.hsi, files.msi, SceneSettings(**settings(a, files.srf))) as pair:
+    with open_pair(files.hsi, files.msi, SceneSettings(**settings(a, files.srf))) as pair:
         if files.reference is not None:
             peak = float(a.settings["peak"].split()[0])
-            lines += with_reference(x, read(files.reference), pair.scale, peak, min(WINDOW, *x.shape[1:]))
+            lines += with_reference(x, read(files.reference), pair.ratio, peak, min(WINDOW, *x.shape[1:]))
         low, msi = read(files.hsi)[pair.hsi_bands], read(files.msi)[pair.msi_bands]
         lines += without_reference(x, low, msi, pair, min(WINDOW, *low.shape[1:]))
     size = f"{a.shape[0]} bands, {a.shape[1]} x {a.shape[2]} pixels"

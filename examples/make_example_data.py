@@ -69,7 +69,7 @@ def main() -> None:
     write_reference(read_array(parser.parse_args().package), reference)
     with tempfile.TemporaryDirectory() as work:
         pair = simulate(
-            reference, work, srf="sentinel2", scale=SCALE, msi_bands=MSI_BANDS, snr_hsi=35, snr_msi=40, seed=0
+            reference, work, srf="sentinel2", ratio=SCALE, msi_bands=MSI_BANDS, snr_hsi=35, snr_msi=40, seed=0
         )
         shutil.copy(pair.lrhsi, FOLDER / "lrhsi.dat")
         shutil.copy(pair.lrhsi.with_suffix(".hdr"), FOLDER / "lrhsi.hdr")

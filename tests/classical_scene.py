@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 SCALE, BANDS = 4, 24
 
@@ -33,9 +33,7 @@ def spectra(count: int, bands: int = BANDS) -> Tensor:
     return 0.25 + 0.2 * torch.sin(2 + 1.7 * k + (2 + k) * t) + 0.02 * k
 
 
-def make_scene(
-    size: int = 48, materials: int = 7, noise: float = 0.0
-) -> tuple[Tensor, TrainingScene, ObservationModel]:
+def make_scene(size: int = 48, materials: int = 7, noise: float = 0.0) -> tuple[Tensor, PairSample, ObservationModel]:
     """Truth (1, C, H, W), its observation and the model, float32."""
     model = make_model()
     truth = torch.einsum("cp,bphw->bchw", spectra(materials), smooth_field(materials, size, seed=1))
@@ -43,7 +41,7 @@ def make_scene(
     generator = torch.Generator().manual_seed(2)
     lrhsi, msi = (x + noise * torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (lrhsi, msi))
     mask = torch.ones(1, *lrhsi.shape[-2:], dtype=torch.bool)
-    return truth.float(), TrainingScene(lrhsi.float(), msi.float(), mask), model
+    return truth.float(), PairSample(lrhsi.float(), msi.float(), mask), model
 
 
 def rmse(a: Tensor, b: Tensor) -> float:

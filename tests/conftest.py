@@ -20,7 +20,7 @@ from hsfuse.io import CubeWriter
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 pretend_gpu.register()
 
@@ -50,8 +50,8 @@ class MemoryScene:
     model: ObservationModel
 
     @property
-    def training(self) -> TrainingScene:
-        return TrainingScene(self.lrhsi, self.msi, torch.ones(self.lrhsi[:, 0].shape, dtype=torch.bool))
+    def training(self) -> PairSample:
+        return PairSample(self.lrhsi, self.msi, torch.ones(self.lrhsi[:, 0].shape, dtype=torch.bool))
 
 
 def memory_scene(lr_shape: tuple[int, int] = (24, 20), s: int = 3, seed: int = 0) -> MemoryScene:
@@ -84,7 +84,7 @@ class Pair:
         return self.folder / "msi.tif"
 
     def hsi_grid(self) -> Grid:
-        return self.hr_grid.coarsen(self.scene.model.scale)
+        return self.hr_grid.coarsen(self.scene.model.ratio)
 
 
 def save(path: Path, data: np.ndarray, grid: Grid, spectrum: Spectrum, mask: np.ndarray | None = None, **how) -> Path:

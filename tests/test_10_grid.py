@@ -46,7 +46,7 @@ def test_coarsen_and_refine_keep_the_borders(s):
 
 def test_whole_overlap():
     found = align(lr(3), MSI)
-    assert found.scale == 3
+    assert found.ratio == 3
     assert found.hr_grid == MSI
     assert found.lr_grid.transform.almost_equals(lr(3).transform)
     assert found.full == (120, 90)
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_told_in_figures(hsi, said):
 
 def test_drift_over_the_image_counts():
     """A ratio of 3.0002 is whole over 20 pixels and not over 20000."""
-    assert align(lr(3.0002, (20, 20)), MSI).scale == 3
+    assert align(lr(3.0002, (20, 20)), MSI).ratio == 3
     with pytest.raises(GridError, match="ratio"):
         align(lr(3.0002, (20000, 20)), MSI)
 
@@ -134,7 +134,7 @@ def test_one_image_without_georeference():
 
 def test_without_georeference_corners_coincide():
     found = align(Grid((40, 30)), Grid((120, 90)))
-    assert (found.scale, found.full) == (3, (120, 90))
+    assert (found.ratio, found.full) == (3, (120, 90))
     assert "corners" in found.note
     assert not found.hr_grid.georeferenced
     for wrong in ((121, 90), (120, 60), (40, 30)):

@@ -46,7 +46,7 @@ def test_every_pixel_is_finished_once_and_by_its_own_support(tiles):
 def test_reads_are_whole_lr_pixels_with_the_halo_that_the_scene_allows(tiles):
     for axis in (0, 1):
         for span in tiles.spans(axis):
-            assert not [edge for edge in (*span.read, *span.support) if edge % tiles.scale]
+            assert not [edge for edge in (*span.read, *span.support) if edge % tiles.ratio]
             assert span.read[0] == max(0, span.support[0] - tiles.halo)
             assert span.read[1] == min(tiles.shape[axis], span.support[1] + tiles.halo)
 

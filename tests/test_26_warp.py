@@ -195,7 +195,7 @@ def test_the_psf_after_the_warp_is_as_wide_as_claimed(name):
     scene, grid, units = Waves(count=150), GRIDS[name], 10
     nesting = nest(grid, MSI)
     sensor = nesting.pixel @ nesting.pixel.T * sigma_from_mtf(0.3, 1) ** 2
-    if max(nesting.ratio) > 1.1 * min(nesting.ratio):
+    if max(nesting.real_ratios) > 1.1 * min(nesting.real_ratios):
         return  # the scene is blurred by round Gaussians only
     sigma = np.sqrt(np.trace(sensor) / 2)
     cube = nesting.present(ArrayReader(scene.on(grid, sigma * units), grid)).read()
@@ -252,7 +252,7 @@ def test_nested_grids_are_left_alone():
     assert not nesting.warped
     source = ArrayReader(np.zeros((1, 60, 60)), hsi)
     assert nesting.present(source) is source
-    assert (nesting.scale, nesting.ratio, nesting.rotation) == (3, (3, 3), 0)
+    assert (nesting.ratio, nesting.real_ratios, nesting.rotation) == (3, (3, 3), 0)
 
 
 def test_one_crs_by_two_names_is_one():
@@ -264,14 +264,14 @@ def test_one_crs_by_two_names_is_one():
         nesting = nest(square(30, (60, 60), crs=crs), MSI)
         assert not nesting.warped
         assert nesting.lr_grid.crs == UTM33
-        assert nest(square(29, (60, 60), crs=crs), MSI).scale == 3
+        assert nest(square(29, (60, 60), crs=crs), MSI).ratio == 3
 
 
 @pytest.mark.parametrize(("name", "ratio", "s"), [("ratio 2.9", 2.9, 3), ("ratio 3.3", 3.3, 3), ("ratio 2.5", 2.5, 3)])
 def test_the_ratio_is_rounded_and_the_middle_stays(name, ratio, s):
     hsi = GRIDS[name]
     nesting = nest(hsi, MSI)
-    assert (nesting.scale, nesting.ratio) == (s, pytest.approx((ratio, ratio)))
+    assert (nesting.ratio, nesting.real_ratios) == (s, pytest.approx((ratio, ratio)))
     assert nesting.real_ratio == pytest.approx(ratio)
     assert f"real ratio {ratio} x {ratio} taken as {s}" in nesting.note
     # Near the middle of the overlap some LR pixel's centre is an HSI pixel's, within what whole MSI pixels allow.
@@ -284,7 +284,7 @@ def test_the_ratio_is_rounded_and_the_middle_stays(name, ratio, s):
 @pytest.mark.parametrize("name", GRIDS)
 def test_common_extent_is_whole_lr_pixels_of_the_msi(name):
     nesting = nest(GRIDS[name], MSI)
-    s, window = nesting.scale, nesting.alignment.msi_window
+    s, window = nesting.ratio, nesting.alignment.msi_window
     assert nesting.warped
     assert nesting.hr_grid == MSI.window(window)
     assert (window.height, window.width) == tuple(n * s for n in nesting.lr_grid.shape)
@@ -307,7 +307,7 @@ def test_a_shift_is_taken_out_in_the_one_warp(name, shift):
     moved = (shift[1] * 10, -shift[0] * 10)  # down in the image is south
     nesting = nest(grid, MSI, Affine.translation(*shift[::-1]))
     assert nesting.warped
-    assert nesting.scale == s
+    assert nesting.ratio == s
     reader = ArrayReader(scene.on(grid, 18, moved), grid)
     cube = nesting.present(reader).read()
     wanted = scene.on(nesting.lr_grid, 18)
@@ -358,7 +358,7 @@ def test_antimeridian(hsi_crs, msi_crs, side):
 
     hsi, msi = grid(hsi_crs, 41, (60, 60)), grid(msi_crs, 10, (240, 220))
     nesting = nest(hsi, msi)
-    assert nesting.scale == 4
+    assert nesting.ratio == 4
     assert min(nesting.lr_grid.shape) > 45
     cube = nesting.present(ArrayReader(plane.on(hsi, 20), hsi)).read()
     wanted = plane.on(nesting.lr_grid, 20)
@@ -398,7 +398,7 @@ def test_any_transform_nests_and_maps_back(side, turn, flip, crs, east, north):
     hsi = square(side, (60, 60), place(crs, EAST + east, NORTH + north), turn, crs)
     hsi = flipped(hsi) if flip else hsi
     nesting = nest(hsi, MSI)
-    assert nesting.scale == max(2, int(nesting.real_ratio + 0.5))
+    assert nesting.ratio == max(2, int(nesting.real_ratio + 0.5))
     assert nesting.real_ratio == pytest.approx(side / 10, rel=6e-3)
     rows, cols = np.random.default_rng(0).uniform(0, 60, (2, 9))
     back = PixelMap(MSI, hsi)(*PixelMap(hsi, MSI)(rows, cols))

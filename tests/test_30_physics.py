@@ -49,7 +49,7 @@ def mismatch(ax, y, x, aty):
 
 @pytest.mark.parametrize("model", [*models()])
 def test_adjoint(model):
-    s = model.scale
+    s = model.ratio
     x, low, msi = normal(2, 7, 5 * s, 3 * s), normal(2, 7, 5, 3), normal(2, 3, 5 * s, 3 * s)
     assert mismatch(model.spatial(x), low, x, model.spatial_adjoint(low)) < 1e-15
     single = ObservationModel(torch.from_numpy(SRF), model.psf, s, model.phase)
@@ -58,7 +58,7 @@ def test_adjoint(model):
 
 @pytest.mark.parametrize("model", [*models()])
 def test_a_flat_field_stays_flat(model):
-    s = model.scale
+    s = model.ratio
     flat = torch.full((1, 1, 4 * s, 3 * s), 0.37, dtype=torch.float64)
     torch.testing.assert_close(model.spatial(flat), flat[..., :4, :3], rtol=1e-14, atol=0)
     torch.testing.assert_close(model.upsample(flat[..., :4, :3]), flat, rtol=1e-14, atol=0)
@@ -67,7 +67,7 @@ def test_a_flat_field_stays_flat(model):
 @pytest.mark.parametrize("model", [*models()])
 def test_against_a_loop_over_pixels(model):
     """Each LR pixel is the kernel's weighted mean around its centre, the border mirrored with its pixel repeated."""
-    s, kernel = model.scale, model.psf.kernel
+    s, kernel = model.ratio, model.psf.kernel
     k = len(kernel)
     image = RNG.random((4 * s, 3 * s))
     margin = 2 * k + s
@@ -160,7 +160,7 @@ def test_decimation_rows_sum_to_the_taps(s, n, phase, taps):
 
 @pytest.mark.parametrize(("s", "size"), [(4, 7), (3, 8), (8, 7), (2, 1)])
 def test_a_psf_that_cannot_be_centred_is_refused(s, size):
-    with pytest.raises(SettingError, match=f"a PSF of {size} taps can't be centred at phase .*scale {s}"):
+    with pytest.raises(SettingError, match=f"a PSF of {size} taps can't be centred at phase .*ratio {s}"):
         ObservationModel(SRF, gaussian_psf(2, s, size=size), s)
 
 
@@ -176,7 +176,7 @@ def test_a_psf_that_cannot_be_centred_is_refused(s, size):
         (lambda: gaussian_psf(float("inf"), 4), "sigma is inf"),
         (lambda: Psf(np.ones((3, 4))), "square"),
         (lambda: Psf(-np.ones((3, 3))), "positive sum"),
-        (lambda: ObservationModel(SRF, gaussian_psf(1, 1), 1), "scale ratio is 1"),
+        (lambda: ObservationModel(SRF, gaussian_psf(1, 1), 1), "ratio is 1"),
         (lambda: ObservationModel(SRF, gaussian_psf(2, 4), 4).spatial(torch.ones(1, 1, 8, 9)), "9 pixels can't be"),
     ],
 )
@@ -261,4 +261,4 @@ def test_gradients_flow_after_use_in_inference_mode():
 def test_no_parameters():
     model = ObservationModel(SRF, gaussian_psf(1.2, 3), 3)
     assert not list(model.parameters())
-    assert "scale 3, phase 1, PSF Gaussian, sigma 1.2 HR pixels" in model.describe()
+    assert "ratio 3, phase 1, PSF Gaussian, sigma 1.2 HR pixels" in model.describe()

@@ -272,8 +272,8 @@ class OpenPair:
 
 
 def opened(nesting, hsi, msi, response):
-    psf = gaussian_psf(nesting.psf_sigma(sigma_from_mtf(0.3, nesting.real_ratio)), nesting.scale)
-    return OpenPair(nesting.present(hsi), msi, nesting.alignment, ObservationModel(response, psf, nesting.scale))
+    psf = gaussian_psf(nesting.psf_sigma(sigma_from_mtf(0.3, nesting.real_ratio)), nesting.ratio)
+    return OpenPair(nesting.present(hsi), msi, nesting.alignment, ObservationModel(response, psf, nesting.ratio))
 
 
 def turned_to(crs):
@@ -299,14 +299,14 @@ def test_pairs_end_up_in_place(hsi, shift):
     files = ArrayReader(low, hsi), ArrayReader(1.3 * high + 0.05, msi, Spectrum(None))
     found = register(opened(first, *files, response), first.warped)
     wanted = np.array(shift) * first.real_ratio
-    np.testing.assert_allclose(np.array([found.dy, found.dx]) * first.scale, wanted, atol=0.15)
-    verdict = judge(found, first.scale)
+    np.testing.assert_allclose(np.array([found.dy, found.dx]) * first.ratio, wanted, atol=0.15)
+    verdict = judge(found, first.ratio)
     if shift == (0, 0):
         assert not verdict.correct
         return
     last = nest(hsi, msi, verdict.motion_on(first.alignment.msi_window))
     left = register(opened(last, *files, response), last.warped)
-    assert np.hypot(left.dy, left.dx) * last.scale < 0.1
+    assert np.hypot(left.dy, left.dx) * last.ratio < 0.1
     # And against the truth, not only by its own judgement.
     exact = scene.on(last.lr_grid, last.psf_sigma(sigma_from_mtf(0.3, last.real_ratio)) * 10)
     cube = last.present(files[0]).read()
@@ -315,7 +315,7 @@ def test_pairs_end_up_in_place(hsi, shift):
     fit = replace(block_of(data, exact.repeat(2, 1).repeat(2, 2)), lr_mask=mask)
     flat = ObservationModel(np.eye(5), replace(gaussian_psf(1, 2), kernel=np.full((2, 2), 0.25)), 2)
     true = estimate_shift(fit.lr, fit.msi, flat, mask)
-    assert np.hypot(true.dy, true.dx) * last.scale < 0.1
+    assert np.hypot(true.dy, true.dx) * last.ratio < 0.1
 
 
 def test_a_large_scene_is_looked_at_in_few_bounded_blocks():

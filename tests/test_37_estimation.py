@@ -19,11 +19,11 @@ from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import FlatTops, centres_widths, second_difference
 from hsfuse.calibration.spectra import clean_spectra, low_pixels
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.physics import load_srf, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 NM = np.arange(405.0, 1000.0, 7.0)
 BANDS = ("B2", "B3", "B4", "B6", "B8", "B8A")
@@ -327,14 +327,14 @@ def test_fused_as_well_with_what_was_estimated_as_with_the_truth() -> None:
     assert found.psf is not None
     np.testing.assert_allclose(found.psf.sigma, [2.6, 1.7], rtol=0.05)
     assert abs(found.psf.theta_deg - 20) < 5
-    scene = TrainingScene(seen.lrhsi.float(), seen.msi.float(), seen.mask)
+    scene = PairSample(seen.lrhsi.float(), seen.msi.float(), seen.mask)
     errors = [fused_error(scene, model, seen.truth.float()) for model in (seen.model, found.model(seen.model))]
     assert 20 * np.log10(errors[1] / errors[0]) < 0.5
 
 
-def fused_error(scene: TrainingScene, model: ObservationModel, true: torch.Tensor) -> float:
+def fused_error(scene: PairSample, model: ObservationModel, true: torch.Tensor) -> float:
     with torch.no_grad():
-        fused = make_fuser("glp-reg").fit(scene, model).predict(scene.lrhsi, scene.msi)
+        fused = make_method("glp-reg").fit(scene, model).predict(scene.lrhsi, scene.msi)
     return float((fused - true).square().mean().sqrt())
 
 

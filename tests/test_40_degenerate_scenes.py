@@ -9,15 +9,15 @@ import torch
 from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, mixture
 from torch import Tensor
 
-from hsfuse.methods import METHODS, Fuser, make_fuser
+from hsfuse.methods import METHODS, Method, make_method
 from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 SCALE = 4
 
@@ -60,16 +60,16 @@ def model_for(name: str) -> ObservationModel:
     return ObservationModel(tensors["bands.srf"], Psf(tensors["bands.psf"].numpy()), card.scale, float(card.phase))
 
 
-def seen(truth: Tensor, model: ObservationModel | None = None) -> tuple[TrainingScene, ObservationModel]:
+def seen(truth: Tensor, model: ObservationModel | None = None) -> tuple[PairSample, ObservationModel]:
     """What both sensors see of it without noise, and the model."""
     model = model or usual_model()
     lrhsi, msi = model(truth[None])
-    return TrainingScene(lrhsi, msi, torch.ones(lrhsi[:, 0].shape, dtype=torch.bool)), model
+    return PairSample(lrhsi, msi, torch.ones(lrhsi[:, 0].shape, dtype=torch.bool)), model
 
 
-def method(name: str) -> Fuser:
+def method(name: str) -> Method:
     """By name, the network with a single step."""
-    return SRLFFuser(adapt=AdaptSettings(steps=1), turns=1) if name == "srlf" else make_fuser(name)
+    return SRLF(adapt=AdaptSettings(steps=1), turns=1) if name == "srlf" else make_method(name)
 
 
 def rmse(a: Tensor, b: Tensor) -> float:
@@ -94,7 +94,7 @@ def test_a_scene_too_narrow_to_be_reduced_gets_the_base_and_is_told_so(
     scene, model = seen(ordinary(SCALE - 1, 30))
     fused = method(name).fit(scene, model).predict(scene.lrhsi, scene.msi)
     assert f"the scene is narrower than {SCALE} LR pixels" in caplog.text
-    base = make_fuser("blend").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    base = make_method("blend").fit(scene, model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fused, base, rtol=0, atol=1e-6)
 
 
@@ -102,5 +102,5 @@ def test_weights_are_used_as_soon_as_the_scene_is_wide_enough(caplog: pytest.Log
     scene, model = seen(ordinary(SCALE, 30))
     fused = method("srlf-any").fit(scene, model).predict(scene.lrhsi, scene.msi)
     assert "narrower" not in caplog.text
-    base = make_fuser("blend").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    base = make_method("blend").fit(scene, model).predict(scene.lrhsi, scene.msi)
     assert rmse(fused, base) > 1e-4

@@ -6,16 +6,16 @@ import torch
 from conftest import memory_scene
 
 from hsfuse.core.errors import SettingError
-from hsfuse.methods import METHODS, Requirements, make_fuser
+from hsfuse.methods import METHODS, Requirements, make_method
 from hsfuse.methods.regression import EnsembleGLP, RegressionGLP, ridge_regression, signal_share
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 NAMES = ("bicubic", "glp-reg", "glp-ens")
 
 
 def scene_of(lrhsi, msi):
-    return TrainingScene(lrhsi, msi, torch.ones(lrhsi[:, 0].shape, dtype=torch.bool))
+    return PairSample(lrhsi, msi, torch.ones(lrhsi[:, 0].shape, dtype=torch.bool))
 
 
 def rmse(a, b):
@@ -36,7 +36,7 @@ def linear_scene(s=3, seed=0):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_there_and_says_what_it_is(name):
-    fuser = make_fuser(name)
+    fuser = make_method(name)
     assert fuser.name == name
     assert isinstance(fuser.requirements, Requirements)
     assert fuser.requirements.halo >= 0
@@ -44,12 +44,12 @@ def test_every_method_is_there_and_says_what_it_is(name):
 
 def test_an_unknown_method_is_told_with_the_known_ones():
     with pytest.raises(SettingError, match="no method 'magic'; known are srlf, srlf-any, srlf-bands"):
-        make_fuser("magic")
+        make_method("magic")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_words(tiny, name):
-    fuser = make_fuser(name).fit(tiny.training, tiny.model)
+    fuser = make_method(name).fit(tiny.training, tiny.model)
     fused = fuser.predict(tiny.lrhsi, tiny.msi)
     assert fused.shape == tiny.truth.shape
     assert fused.dtype == torch.float32
@@ -59,7 +59,7 @@ def test_shapes_and_words(tiny, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_mates_are_independent(tiny, name):
     other = memory_scene(seed=9)
-    fuser = make_fuser(name).fit(tiny.training, tiny.model)
+    fuser = make_method(name).fit(tiny.training, tiny.model)
     both = fuser.predict(torch.cat([tiny.lrhsi, other.lrhsi]), torch.cat([tiny.msi, other.msi]))
     for i, scene in enumerate((tiny, other)):
         torch.testing.assert_close(both[i : i + 1], fuser.predict(scene.lrhsi, scene.msi), rtol=1e-5, atol=1e-6)
@@ -70,7 +70,7 @@ def test_batch_mates_are_independent(tiny, name):
 def test_the_halo_is_honest(name, s):
     """A tile with its halo gives what the whole scene gives there."""
     scene = memory_scene((30, 28), s)
-    fuser = make_fuser(name).fit(scene.training, scene.model)
+    fuser = make_method(name).fit(scene.training, scene.model)
     whole = fuser.predict(scene.lrhsi, scene.msi)
     halo = fuser.requirements.halo
     rows, cols = slice(2, 6 + 2 * halo), slice(3, 5 + 2 * halo)
@@ -84,7 +84,7 @@ def test_a_scene_linear_in_the_msi_is_recovered():
     truth, lrhsi, msi, model = linear_scene()
     fused = RegressionGLP().fit(scene_of(lrhsi, msi), model).predict(lrhsi, msi)
     assert rmse(fused, truth) < 1e-4
-    assert rmse(make_fuser("bicubic").fit(scene_of(lrhsi, msi), model).predict(lrhsi, msi), truth) > 0.05
+    assert rmse(make_method("bicubic").fit(scene_of(lrhsi, msi), model).predict(lrhsi, msi), truth) > 0.05
 
 
 def test_the_ensemble_recovers_it_too():
@@ -105,15 +105,15 @@ def test_gain_and_offset_of_the_msi_do_not_matter(tiny):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hsi_s_units_are_the_result_s(tiny, name):
     """Reflectance times 10000 in, the same out."""
-    plain = make_fuser(name).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
+    plain = make_method(name).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
     large = scene_of(tiny.lrhsi * 1e4, tiny.msi)
-    scaled = make_fuser(name).fit(large, tiny.model).predict(large.lrhsi, large.msi)
+    scaled = make_method(name).fit(large, tiny.model).predict(large.lrhsi, large.msi)
     torch.testing.assert_close(scaled / 1e4, plain, rtol=0, atol=2e-5)
 
 
 def test_detail_helps_and_the_ensemble_more(tiny):
     errors = [
-        rmse(make_fuser(n).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi), tiny.truth) for n in NAMES
+        rmse(make_method(n).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi), tiny.truth) for n in NAMES
     ]
     assert errors[0] > errors[1] > errors[2]
 
@@ -123,7 +123,7 @@ def test_invalid_pixels_teach_nothing(tiny):
     mask[:, 5:9, 7:12] = False
     spoilt = tiny.lrhsi.clone()
     spoilt[:, :, ~mask[0]] = 50.0
-    fits = [EnsembleGLP().fit(TrainingScene(low, tiny.msi, mask), tiny.model) for low in (tiny.lrhsi, spoilt)]
+    fits = [EnsembleGLP().fit(PairSample(low, tiny.msi, mask), tiny.model) for low in (tiny.lrhsi, spoilt)]
     for (a, _), (b, _) in zip(*(fit.weights for fit in fits), strict=True):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(fits[0].residual_share, fits[1].residual_share)
@@ -141,7 +141,7 @@ def test_flat_scenes_come_out_flat(name):
     """Whatever the MSI's level; scenes that a model has made are in test_40_degenerate_scenes.py, for all methods."""
     scene = memory_scene((8, 8), 3)
     flat = scene_of(torch.full_like(scene.lrhsi, 0.2), torch.full_like(scene.msi, 0.2))
-    fused = make_fuser(name).fit(flat, scene.model).predict(flat.lrhsi, flat.msi)
+    fused = make_method(name).fit(flat, scene.model).predict(flat.lrhsi, flat.msi)
     torch.testing.assert_close(fused, torch.full_like(scene.truth, 0.2), rtol=0, atol=1e-5)
 
 

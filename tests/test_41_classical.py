@@ -5,10 +5,10 @@ import torch
 from classical_scene import BANDS, make_model, make_scene, rmse, smooth_field
 
 from hsfuse.core.errors import InputError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.baselines import GLP, GSA, SFIM
 from hsfuse.methods.problem import AffineMap, fit_affine
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 METHODS = ["gsa", "sfim", "glp", "cnmf", "hysure", "fuse", "conic"]
 #: Largest difference of a tile's interior, fused with the stated halo, from the whole, relative to the image's RMS.
@@ -29,7 +29,7 @@ SHORT = {
 
 
 def short_fuser(name):
-    fuser = make_fuser(name)
+    fuser = make_method(name)
     for setting, value in SHORT.get(name, {}).items():
         assert hasattr(fuser, setting)
         setattr(fuser, setting, value)
@@ -84,7 +84,7 @@ def test_invalid_pixels_are_not_learned_from(name, scene):
     for value in (0.1, 0.9):
         lrhsi = observed.lrhsi.clone()
         lrhsi[..., :3, :3] = value
-        fuser = short_fuser(name).fit(TrainingScene(lrhsi, observed.msi, mask), model)
+        fuser = short_fuser(name).fit(PairSample(lrhsi, observed.msi, mask), model)
         results.append(fuser.predict(observed.lrhsi, observed.msi))
     assert rmse(results[0], results[1]) < 0.003
 
@@ -97,7 +97,7 @@ def test_a_scene_linear_in_the_msi_is_recovered(cls):
     basis = torch.rand(BANDS, 4, generator=rng, dtype=torch.float64)
     truth = torch.einsum("cp,bphw->bchw", basis, smooth_field(4, 48, seed=4))
     lrhsi, msi = (x.float() for x in model(truth))
-    observed = TrainingScene(lrhsi, msi, torch.ones(1, 12, 12, dtype=torch.bool))
+    observed = PairSample(lrhsi, msi, torch.ones(1, 12, 12, dtype=torch.bool))
     fused = cls().fit(observed, model).predict(lrhsi, msi)
     interpolated = rmse(model.upsample(lrhsi), truth)
     assert rmse(fused, truth) < 0.02 * interpolated
@@ -123,7 +123,7 @@ def test_sfim_stays_finite_where_the_synthetic_band_crosses_zero(scene):
 
 def test_gsa_gain_is_one_for_the_intensity_itself():
     _, observed, model = make_scene()
-    linear = TrainingScene(model.spectral(observed.lrhsi), observed.msi, observed.mask)
+    linear = PairSample(model.spectral(observed.lrhsi), observed.msi, observed.mask)
     fuser = GSA().fit(linear, model)
     torch.testing.assert_close(fuser.gain, torch.ones_like(fuser.gain), atol=1e-3, rtol=0)
 
@@ -141,4 +141,4 @@ def test_too_few_valid_pixels_are_refused(scene):
     mask = torch.zeros_like(observed.mask)
     mask[..., 0, :3] = True
     with pytest.raises(InputError, match="3 valid LR pixels"):
-        GSA().fit(TrainingScene(observed.lrhsi, observed.msi, mask), model)
+        GSA().fit(PairSample(observed.lrhsi, observed.msi, mask), model)

@@ -24,7 +24,7 @@ from hsfuse.methods.variational import (
     regression_mean,
 )
 from hsfuse.physics.model import ObservationModel, Psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def scene():
     return make_scene(noise=0.003)
 
 
-def doubles(observed: TrainingScene) -> tuple[torch.Tensor, torch.Tensor]:
+def doubles(observed: PairSample) -> tuple[torch.Tensor, torch.Tensor]:
     return observed.lrhsi.double(), observed.msi.double()
 
 
@@ -55,7 +55,7 @@ def test_noise_is_estimated_within_a_quarter(scene):
     assert float(problem.noise_x.mean().sqrt()) == pytest.approx(0.003, rel=0.25)
     flat = torch.full_like(observed.msi, 0.3)
     noisy = flat + 0.01 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
-    estimated = msi_noise(TrainingScene(observed.lrhsi, noisy, observed.mask)).sqrt()
+    estimated = msi_noise(PairSample(observed.lrhsi, noisy, observed.mask)).sqrt()
     torch.testing.assert_close(estimated, torch.full_like(estimated, 0.01), rtol=0.2, atol=0)
 
 
@@ -63,7 +63,7 @@ def test_texture_common_to_the_bands_is_not_noise():
     texture = torch.rand(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     msi = texture * torch.tensor([0.2, 0.3, 0.5, 0.9])[:, None, None]
     msi = msi + 0.01 * torch.randn(msi.shape, generator=torch.Generator().manual_seed(1))
-    estimated = msi_noise(TrainingScene(msi, msi, torch.ones(1, 96, 96, dtype=torch.bool))).sqrt()
+    estimated = msi_noise(PairSample(msi, msi, torch.ones(1, 96, 96, dtype=torch.bool))).sqrt()
     torch.testing.assert_close(estimated, torch.full_like(estimated, 0.01), rtol=0.3, atol=0)
 
 
@@ -145,7 +145,7 @@ def test_what_the_regression_left_is_restored_by_brightness(scene):
 
 def test_a_gain_between_the_sensors_is_taken_into_the_response(scene):
     truth, observed, model = scene
-    brighter = TrainingScene(observed.lrhsi, 1.2 * observed.msi + 0.03, observed.mask)
+    brighter = PairSample(observed.lrhsi, 1.2 * observed.msi + 0.03, observed.mask)
     plain = Sylvester().fit(observed, model).predict(observed.lrhsi, observed.msi)
     gained = Sylvester().fit(brighter, model).predict(brighter.lrhsi, brighter.msi)
     assert rmse(gained, truth) < 1.1 * rmse(plain, truth)
@@ -166,7 +166,7 @@ def test_fuse_solves_a_psf_that_is_not_separable(scene):
     _, observed, gaussian = scene
     kernel = np.array(gaussian.psf.kernel)
     kernel[: len(kernel) // 2, : len(kernel) // 2] *= 0.5
-    model = ObservationModel(gaussian.srf, Psf(kernel), gaussian.scale)
+    model = ObservationModel(gaussian.srf, Psf(kernel), gaussian.ratio)
     problem = fit_problem(observed, model, 6)
     precision = 100 * torch.eye(6, dtype=torch.float64)
     rhs = torch.randn(1, 6, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -357,4 +357,4 @@ def test_a_scene_smaller_than_the_subspace_still_fits():
     _, observed, model = make_scene(size=16)
     fused = Conic().fit(observed, model).predict(observed.lrhsi, observed.msi)
     assert bool(fused.isfinite().all())
-    assert make_model().scale == model.scale
+    assert make_model().ratio == model.ratio

@@ -11,14 +11,14 @@ from conftest import memory_scene
 from rasterio.windows import Window
 
 from hsfuse.core.errors import SettingError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.adapt import Adaptation, AdaptSettings, Judge, Rehearsal, held_out_cells
 from hsfuse.methods.frame import fit_frame, make_frame, radiometric_match, reduced_images
 from hsfuse.methods.regression import BicubicSubspace, EnsembleGLP
-from hsfuse.methods.srlf import DEFAULT_BASE, SRLFFuser
+from hsfuse.methods.srlf import DEFAULT_BASE, SRLF
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 K = 16
 EXAMPLE = Path(__file__).parents[1] / "examples/data/indian_pines_reference.tif"
@@ -40,11 +40,11 @@ def settings(**changes):
 def small_fuser(**options):
     """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
     plain = {"base": "glp-reg", "weights": None, "adapt": FAST, "turns": 2}
-    return SRLFFuser(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
+    return SRLF(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
 
 
 def rehearsal(scene, mask=None, base="glp-reg"):
-    training = scene.training if mask is None else TrainingScene(scene.lrhsi, scene.msi, mask)
+    training = scene.training if mask is None else PairSample(scene.lrhsi, scene.msi, mask)
     return Rehearsal(training, make_frame(training, scene.model, base), 0)
 
 
@@ -204,12 +204,12 @@ def test_what_judges_does_not_see_the_training_cells(tiny):
 def test_too_small_a_scene_keeps_the_base(lr_shape, weights):
     """With weights, too: for none of these are there any, or they can't be used."""
     scene = memory_scene(lr_shape, s=3)
-    fuser = SRLFFuser(weights=weights, adapt=FAST).fit(scene.training, scene.model)
+    fuser = SRLF(weights=weights, adapt=FAST).fit(scene.training, scene.model)
     assert (
         f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result"
         in (fuser.describe()["adaptation"])
     )
-    wanted = make_fuser(DEFAULT_BASE).fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
+    wanted = make_method(DEFAULT_BASE).fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
     assert wanted.isfinite().all()
 
@@ -223,10 +223,10 @@ def test_weights_for_any_sensor_do_no_harm_to_a_real_scene_that_is_too_small_to_
     response = np.exp(-(((np.arange(truth.shape[1]) - centres) / 4) ** 2))
     model = ObservationModel(response / response.sum(1, keepdims=True), gaussian_psf(0.425 * s, s), s)
     lrhsi, msi = model(truth)
-    scene = TrainingScene(lrhsi, msi, torch.ones(1, 8, 8, dtype=torch.bool))
-    fuser = SRLFFuser(adapt=FAST).fit(scene, model)
+    scene = PairSample(lrhsi, msi, torch.ones(1, 8, 8, dtype=torch.bool))
+    fuser = SRLF(adapt=FAST).fit(scene, model)
     assert fuser.describe()["adaptation"].endswith("what the weights give is the result")
-    base = make_fuser(DEFAULT_BASE).fit(scene, model)
+    base = make_method(DEFAULT_BASE).fit(scene, model)
     errors = [(f.predict(lrhsi, msi) - truth).square().mean() for f in (fuser, base)]
     assert errors[0] < 1.02 * errors[1]
 
@@ -236,7 +236,7 @@ def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
     fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
     assert f"no better than the base {base}, which is the result" in fuser.describe()["adaptation"]
-    wanted = make_fuser(base).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
+    wanted = make_method(base).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
     assert torch.equal(fuser.predict(tiny.lrhsi, tiny.msi), wanted)
 
 
@@ -244,7 +244,7 @@ def test_a_regression_as_base_is_that_method_on_a_cleaned_msi(tiny):
     """Without noise in the MSI they are the same but for what cleaning takes."""
     fuser = small_fuser(base="glp-reg", adapt=settings(steps=0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
-    wanted = make_fuser("glp-reg").fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
+    wanted = make_method("glp-reg").fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
     found = fuser.predict(tiny.lrhsi, tiny.msi)
     assert (found - wanted).square().mean().sqrt() < 0.1 * (wanted - tiny.truth).square().mean().sqrt()
 
@@ -294,14 +294,14 @@ def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
     scene = tiny.truth
     model = ObservationModel(tiny.model.srf, gaussian_psf(1.2, 3, 0), 3, phase=0)
     lrhsi, msi = model(scene)
-    training = TrainingScene(lrhsi, msi, torch.ones(1, 18, 18, dtype=torch.bool))
+    training = PairSample(lrhsi, msi, torch.ones(1, 18, 18, dtype=torch.bool))
     assert small_fuser(adapt=settings(steps=2)).fit(training, model).turns == 1
     assert small_fuser(adapt=settings(steps=0)).fit(tiny.training, tiny.model).turns == 2
 
 
 def test_unknown_bases_are_told():
     with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are guided, "):
-        SRLFFuser("magic")
+        SRLF("magic")
 
 
 def test_the_reduced_pair_is_the_observation_model_once_more():
@@ -315,7 +315,7 @@ def test_the_reduced_pair_is_the_observation_model_once_more():
 def test_gain_and_offset_of_the_msi_are_found(tiny):
     gain, offset = torch.tensor([0.8, 1.0, 1.3, 2.0]), torch.tensor([0.05, 0.0, -0.02, 0.1])
     msi = tiny.msi * gain[:, None, None] + offset[:, None, None]
-    found = radiometric_match(TrainingScene(tiny.lrhsi, msi, tiny.training.mask), tiny.model)
+    found = radiometric_match(PairSample(tiny.lrhsi, msi, tiny.training.mask), tiny.model)
     torch.testing.assert_close(found[0], gain, rtol=1e-3, atol=0)
     torch.testing.assert_close(found[1], offset, rtol=0, atol=1e-3)
 
@@ -324,7 +324,7 @@ def test_the_network_sees_the_msi_in_the_hsi_s_radiometry(tiny):
     """Whatever the MSI's gain, the observation that the network compares with is the same."""
     frames = []
     for gain in (1.0, 3.0):
-        training = TrainingScene(tiny.lrhsi, tiny.msi * gain, tiny.training.mask)
+        training = PairSample(tiny.lrhsi, tiny.msi * gain, tiny.training.mask)
         frame = fit_frame(training, EnsembleGLP(dimension=K).fit(training, tiny.model))
         frames.append(frame.observe(frame.subspace.project(tiny.lrhsi), training.msi)[1].y)
     torch.testing.assert_close(frames[0], frames[1], rtol=0, atol=1e-3)

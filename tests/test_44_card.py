@@ -9,10 +9,10 @@ from conftest import memory_scene
 from safetensors.torch import save_file
 
 from hsfuse.core.errors import ModelError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import FRAME, Banded, band_guides
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
@@ -133,17 +133,17 @@ def test_the_card_alone_is_read_without_the_weights(tmp_path):
 def test_weights_that_do_not_fit_their_card_are_told(tmp_path, tiny):
     path = saved(tmp_path, replace(CARD, config=replace(CONFIG, stages=2)))
     with pytest.raises(ModelError, match=r"net.safetensors: the weights don't fit the card's configuration") as caught:
-        SRLFFuser(weights=path, adapt=FAST).fit(tiny.training, tiny.model)
+        SRLF(weights=path, adapt=FAST).fit(tiny.training, tiny.model)
     assert "\n" not in str(caught.value)
 
 
 def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
-    fuser = SRLFFuser("bicubic", None, replace(FAST, steps=12, check_every=4, learning_rate=4e-3), CONFIG, turns=1)
+    fuser = SRLF("bicubic", None, replace(FAST, steps=12, check_every=4, learning_rate=4e-3), CONFIG, turns=1)
     fuser.fit(tiny.training, tiny.model)
     assert fuser.share.any()
     path = tmp_path / "own.safetensors"
     fuser.save(path, "own")
-    again = SRLFFuser("bicubic", path, FAST, turns=1).fit(tiny.training, tiny.model)
+    again = SRLF("bicubic", path, FAST, turns=1).fit(tiny.training, tiny.model)
     torch.testing.assert_close(
         again.predict(tiny.lrhsi, tiny.msi), fuser.predict(tiny.lrhsi, tiny.msi), rtol=0, atol=1e-6
     )
@@ -157,9 +157,9 @@ def test_what_weights_for_any_sensor_give_is_used_where_the_scene_cannot_judge(t
     scene = memory_scene(lr_shape, s=3)
     net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
     path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
-    fuser = SRLFFuser(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
+    fuser = SRLF(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
     assert fuser.describe()["adaptation"].endswith("judge on another: what the weights give is the result")
-    alone, base = (f.fit(scene.training, scene.model) for f in (AnySensor(path), make_fuser(KNOWN_BASE)))
+    alone, base = (f.fit(scene.training, scene.model) for f in (AnySensor(path), make_method(KNOWN_BASE)))
     fused, wanted, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, alone, base))
     assert torch.equal(fused, wanted)
     assert (fused - plain).square().mean().sqrt() > 1e-4
@@ -168,10 +168,10 @@ def test_what_weights_for_any_sensor_give_is_used_where_the_scene_cannot_judge(t
 def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):
     """They fit any scene of as many bands, whosever it is: what they add must be borne out."""
     scene = memory_scene((8, 8), s=3)
-    fuser = SRLFFuser(weights=saved(tmp_path), adapt=FAST, turns=1).fit(scene.training, scene.model)
+    fuser = SRLF(weights=saved(tmp_path), adapt=FAST, turns=1).fit(scene.training, scene.model)
     assert not fuser.share.any()
     assert "the base blend is the result" in fuser.describe()["adaptation"]
-    base = make_fuser("blend").fit(scene.training, scene.model)
+    base = make_method("blend").fit(scene.training, scene.model)
     assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), base.predict(scene.lrhsi, scene.msi))
 
 
@@ -207,12 +207,12 @@ def test_weights_of_another_guide_are_told(tmp_path, scene):
         used(AnySensor, any_sensor(tmp_path, dict(network().state_dict()), config=CONFIG), scene)
 
 
-@pytest.mark.parametrize("method", [AnySensor, SRLFFuser])
+@pytest.mark.parametrize("method", [AnySensor, SRLF])
 def test_weights_with_other_tensors_than_the_card_s_are_told(tmp_path, scene, method):
     tensors = dict(SRLFNet(replace(CONFIG, guide=guides(16))).state_dict())
     tensors.pop("refine.weight")
     path = any_sensor(tmp_path, tensors, base=KNOWN_BASE)
-    fuser = AnySensor(path) if method is AnySensor else SRLFFuser(weights=path, adapt=FAST)
+    fuser = AnySensor(path) if method is AnySensor else SRLF(weights=path, adapt=FAST)
     with pytest.raises(ModelError, match="the weights don't fit the card's configuration") as caught:
         fuser.fit(scene.training, scene.model)
     assert str(path) in str(caught.value)

@@ -8,16 +8,16 @@ import torch
 import hsfuse.methods.srlf as fusers_weights
 import hsfuse.nets.weights as model_zoo
 from hsfuse.core.errors import ModelError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.blend import Blend
 from hsfuse.methods.conditioning import guides
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def pair():
     response[[0, 1, 2], [3, 9, 15]] = 1
     model = ObservationModel(response, gaussian_psf(1.0, 2), 2)
     lrhsi, msi = model.spatial(truth), model.spectral(truth)
-    return TrainingScene(lrhsi, msi, torch.ones(1, 16, 16, dtype=torch.bool)), model
+    return PairSample(lrhsi, msi, torch.ones(1, 16, 16, dtype=torch.bool)), model
 
 
 def save(path, scale=2, channels=16):
@@ -84,7 +84,7 @@ def collection(tmp_path, monkeypatch):
 
 
 def fitted(pair, **options):
-    return SRLFFuser(**{"adapt": OFF, "turns": 1} | options).fit(*pair)
+    return SRLF(**{"adapt": OFF, "turns": 1} | options).fit(*pair)
 
 
 def test_the_weights_that_fit_are_taken(pair, collection):
@@ -107,7 +107,7 @@ def test_on_another_base_there_are_no_weights(pair, collection, base):
     scene, model = pair
     fuser = fitted(pair, base=base)
     assert fuser.describe()["weights"] == "from scratch"
-    wanted = make_fuser(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
+    wanted = make_method(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
     with pytest.raises(ModelError, match=f"base: weights blend, scene {base}"):
         fitted(pair, base=base, weights=collection / "w.safetensors")
@@ -119,7 +119,7 @@ def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(pair, colle
     if change == "ratio":
         (collection / "w.safetensors").unlink()
     else:
-        scene = TrainingScene(scene.lrhsi[:, :10], scene.msi, scene.mask)
+        scene = PairSample(scene.lrhsi[:, :10], scene.msi, scene.mask)
         model = model.with_srf(model.srf[:, :10])
     fuser = fitted((scene, model))
     assert fuser.describe()["weights"] == "from scratch"
@@ -143,7 +143,7 @@ def larger():
     noise = torch.from_numpy(0.002 * rng.standard_normal((1, 24, 40, 40)))
     truth = (torch.einsum("cm,bmhw->bchw", spectra, smooth.clamp_min(0)) / 3 + noise).float()
     model = ObservationModel(np.eye(24)[[3, 9, 15]], gaussian_psf(1.0, 2), 2)
-    return TrainingScene(*model(truth), torch.ones(1, 20, 20, dtype=torch.bool)), model
+    return PairSample(*model(truth), torch.ones(1, 20, 20, dtype=torch.bool)), model
 
 
 ADAPT = AdaptSettings(steps=4, check_every=2, learning_rate=1e-2)

@@ -15,13 +15,13 @@ from scipy.stats import spearmanr
 from hsfuse.fusion import quality
 from hsfuse.fusion.quality import Reliability, StageWatch, distortions, features, fit_reliability, fused_maps
 from hsfuse.io import open_cube
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.problem import msi_noise
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.pair.sample import sample_scene
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 DATA = Path(__file__).resolve().parent.parent / "examples" / "data"
 
@@ -98,8 +98,8 @@ def test_a_perfect_result_has_no_distortion():
 
 
 @pytest.fixture(scope="module")
-def example() -> Iterator[tuple[TrainingScene, ObservationModel, torch.Tensor]]:
-    with open_scene(DATA / "lrhsi.hdr", DATA / "sentinel2.tif", SceneSettings("sentinel2")) as pair:
+def example() -> Iterator[tuple[PairSample, ObservationModel, torch.Tensor]]:
+    with open_pair(DATA / "lrhsi.hdr", DATA / "sentinel2.tif", SceneSettings("sentinel2")) as pair:
         rows, cols = pair.alignment.full
         with open_cube(DATA / "indian_pines_reference.tif") as reader:
             truth = torch.from_numpy(reader.read().data)[None, :, :rows, :cols]
@@ -109,7 +109,7 @@ def example() -> Iterator[tuple[TrainingScene, ObservationModel, torch.Tensor]]:
 @pytest.mark.parametrize(("method", "least"), [("bicubic", 0.7), ("glp-reg", 0.45)])
 def test_expected_errors_rank_as_the_real_ones_and_have_their_size(example, method, least):
     scene, model, truth = example
-    fuser = make_fuser(method).fit(scene, model)
+    fuser = make_method(method).fit(scene, model)
     reliability = fit_reliability(fuser, scene, model)
     assert reliability is not None
     fused = fuser.predict(scene.lrhsi, scene.msi)
@@ -121,7 +121,7 @@ def test_expected_errors_rank_as_the_real_ones_and_have_their_size(example, meth
 
 def test_weights_are_not_negative_and_a_flat_scene_is_expected_to_be_right():
     _, scene, model = make_scene(96)
-    reliability = fit_reliability(make_fuser("bicubic").fit(scene, model), scene, model)
+    reliability = fit_reliability(make_method("bicubic").fit(scene, model), scene, model)
     assert reliability is not None
     assert (reliability.weights >= 0).all()
     flat = torch.full((1, 24, 16, 16), 0.3)
@@ -132,7 +132,7 @@ def test_weights_are_not_negative_and_a_flat_scene_is_expected_to_be_right():
 def test_a_scene_too_small_to_be_reduced_gives_none():
     _, scene, model = make_scene(32)
     small = make_scene(8)[1]
-    assert fit_reliability(make_fuser("bicubic").fit(scene, model), small, model) is None
+    assert fit_reliability(make_method("bicubic").fit(scene, model), small, model) is None
 
 
 def test_the_expectation_is_that_of_the_weights():
@@ -147,7 +147,7 @@ def test_valid_pixels_at_an_edge_that_is_cut_off_give_none():
     _, scene, model = make_scene(72)
     mask = torch.zeros_like(scene.mask)
     mask[:, 16:] = True
-    fuser = make_fuser("bicubic").fit(scene, model)
+    fuser = make_method("bicubic").fit(scene, model)
     assert fit_reliability(fuser, replace(scene, mask=mask), model) is None
     mask[:, 12:] = True
     reliability = fit_reliability(fuser, replace(scene, mask=mask), model)
@@ -157,8 +157,8 @@ def test_valid_pixels_at_an_edge_that_is_cut_off_give_none():
 
 def test_noise_is_measured_once_however_many_blocks(monkeypatch):
     _, scene, model = make_scene(64)
-    blocks = TrainingScene(*(x.repeat(3, *[1] * (x.dim() - 1)) for x in (scene.lrhsi, scene.msi, scene.mask)))
-    calls: list[TrainingScene] = []
+    blocks = PairSample(*(x.repeat(3, *[1] * (x.dim() - 1)) for x in (scene.lrhsi, scene.msi, scene.mask)))
+    calls: list[PairSample] = []
     monkeypatch.setattr("hsfuse.methods.frame.msi_noise", lambda s: calls.append(s) or msi_noise(s))
-    assert fit_reliability(make_fuser("bicubic").fit(blocks, model), blocks, model) is not None
+    assert fit_reliability(make_method("bicubic").fit(blocks, model), blocks, model) is not None
     assert calls == [blocks]

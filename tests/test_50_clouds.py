@@ -13,11 +13,11 @@ from hsfuse.core.errors import HsfuseError
 from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.pair.sample import Filling
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 LOW, HIGH, RATIO = square(30.0, (30, 32)), square(10.0, (90, 96)), 3
 HSI, MSI = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM)), Spectrum(None, None, BANDS)
@@ -80,7 +80,7 @@ def test_two_fifths_of_both_images_under_clouds(tmp_path):
     truth, _ = cloudy_pair(tmp_path, 0.0, 0.0)
     without, _ = errors(tmp_path, truth, "clear.tif", "glp-reg")
     truth, clear = cloudy_pair(tmp_path, 0.4, 0.4, moved)
-    with open_scene(tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a")) as pair:
+    with open_pair(tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a")) as pair:
         assert (pair.shift.dx * 30, -pair.shift.dy * 30) == pytest.approx(moved, abs=1.5)
         assert pair.radiometry is None
     truth, clear = cloudy_pair(tmp_path, 0.4, 0.4)
@@ -111,7 +111,7 @@ def test_filling_keeps_valid_pixels_and_knows_a_linear_scene():
     scene = memory_scene((20, 20))
     msi = scene.msi.double()
     lrhsi = (scene.model.spectral_adjoint(scene.model.spatial(msi)) + 0.1).float()
-    filling = Filling.of(TrainingScene(lrhsi, scene.msi, scene.training.mask), scene.model)
+    filling = Filling.of(PairSample(lrhsi, scene.msi, scene.training.mask), scene.model)
     clear = ~clouds((20, 20), 0.3, 5)
     low = Cube(np.where(clear, lrhsi[0].numpy(), np.float32(0)), Grid((20, 20)), HSI, clear)
     high = Cube(scene.msi[0].numpy(), Grid((60, 60)), MSI, np.ones((60, 60), bool))

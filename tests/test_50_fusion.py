@@ -13,15 +13,15 @@ from conftest import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, 
 import hsfuse
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
-from hsfuse.fusion import FuseSettings, FusionResult, fit_fuser, fuse
+from hsfuse.fusion import FuseSettings, FusionResult, fit_method, fuse
 from hsfuse.fusion.storage import OutputSettings, storage_scale
 from hsfuse.fusion.stream import plan_tiles
-from hsfuse.fusion.tiles import TileFuser
+from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.methods.srlf import DEFAULT_BASE, SRLFFuser
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.methods.srlf import DEFAULT_BASE, SRLF
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.pair.sample import sample_scene
 
 QUICK = {"steps": 2, "check_every": 1, "minutes": 60.0}
@@ -75,7 +75,7 @@ def test_files_in_and_arrays_agree(files, fused):
     with open_cube(files.hsi) as reader:
         lrhsi = torch.from_numpy(reader.read().data)[None]
     whole = MemoryScene(scene.truth, lrhsi, scene.msi, scene.model)
-    fuser = make_fuser("glp-reg").fit(whole.training, scene.model)
+    fuser = make_method("glp-reg").fit(whole.training, scene.model)
     wanted = fuser.predict(lrhsi, scene.msi)[0].clamp_min(0)
     np.testing.assert_allclose(read(fused[0]).data, wanted, atol=1e-4)
 
@@ -130,10 +130,10 @@ def test_negative_values_do_not_show_the_tiles(tmp_path):
 @pytest.fixture(scope="module")
 def correcting(files):
     """The pair opened, and SRLF-Net fitted to it with random refinement that is fully trusted."""
-    with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
         settings = FuseSettings(SceneSettings("sentinel2a"), base="glp-reg", adapt=AdaptSettings(steps=0), ensemble=1)
-        fuser = fit_fuser(pair, sample_scene(pair), settings, "cpu")
-        assert isinstance(fuser, SRLFFuser)
+        fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
+        assert isinstance(fuser, SRLF)
         torch.manual_seed(0)
         torch.nn.init.normal_(fuser.net.refine.weight, std=0.02)
         fuser.share = torch.ones_like(fuser.share)
@@ -141,7 +141,7 @@ def correcting(files):
 
 
 def fused_tile(pair, fuser, rows, cols):
-    work = TileFuser(pair, fuser)
+    work = TileWorker(pair, fuser)
     return work.fuse([work.read(rows, cols)])[0].finish()[0]
 
 
@@ -279,7 +279,7 @@ def test_storage_scale_keeps_integers_fine_enough(files, tmp_path):
         (files, {"int16": 1e-4, "uint16": 1e-4, "float32": 1}),
         (float_pair, {"int16": 1e-4, "float32": 1}),
     ):
-        with open_scene(pair.hsi, pair.msi, SceneSettings("sentinel2a")) as opened:
+        with open_pair(pair.hsi, pair.msi, SceneSettings("sentinel2a")) as opened:
             found = {dtype: storage_scale(opened, OutputSettings(dtype=dtype))[0] for dtype in wanted}
             assert found == pytest.approx(wanted)
 
@@ -342,8 +342,8 @@ def test_what_stops_it_leaves_nothing(files, tmp_path, monkeypatch, error):
             raise error
         return fuse_tile(*arguments)
 
-    fuse_tile = TileFuser.fuse
-    monkeypatch.setattr(TileFuser, "fuse", stop)
+    fuse_tile = TileWorker.fuse
+    monkeypatch.setattr(TileWorker, "fuse", stop)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         run(files, tmp_path / "fused.tif", tile=16)
     assert len(calls) == 3
@@ -357,7 +357,7 @@ def test_overwriting_keeps_the_old_file_until_the_new_one_is_whole(files, tmp_pa
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TileFuser, "fuse", stop)
+    monkeypatch.setattr(TileWorker, "fuse", stop)
     with pytest.raises(KeyboardInterrupt):
         run(files, path, overwrite=True)
     assert path.read_text() == "old"

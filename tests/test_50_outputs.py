@@ -15,7 +15,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion.quality import LAYERS
 from hsfuse.fusion.storage import OutputSettings, parse_bands, storage_scale
-from hsfuse.fusion.tiles import TileFuser
+from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
 
 BANDS = len(WAVELENGTHS_NM)
@@ -127,7 +127,7 @@ def test_a_stac_item_lies_beside(files, tmp_path):
 
 def interrupted(monkeypatch, after: int) -> None:
     calls = []
-    fuse_tile = TileFuser.fuse
+    fuse_tile = TileWorker.fuse
 
     def stop(*arguments):
         calls.append(1)
@@ -135,7 +135,7 @@ def interrupted(monkeypatch, after: int) -> None:
             raise KeyboardInterrupt
         return fuse_tile(*arguments)
 
-    monkeypatch.setattr(TileFuser, "fuse", stop)
+    monkeypatch.setattr(TileWorker, "fuse", stop)
 
 
 @pytest.mark.parametrize("after", [5, 9, 11])
@@ -152,8 +152,8 @@ def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, caplog, after
     assert not path.exists()
     assert f"{after // 4} of 5 rows of tiles are kept: --resume goes on with them" in caplog.text
     tiles = []
-    fuse_tile = TileFuser.fuse
-    monkeypatch.setattr(TileFuser, "fuse", lambda *a: tiles.append(1) or fuse_tile(*a))
+    fuse_tile = TileWorker.fuse
+    monkeypatch.setattr(TileWorker, "fuse", lambda *a: tiles.append(1) or fuse_tile(*a))
     result = run(files, path, qa=qa, **how)
     done_rows = after // 4
     assert len(tiles) == 20 - 4 * (done_rows - 1)  # the row before is fused again for the overlap

@@ -68,7 +68,7 @@ def test_what_cannot_be_written_is_told_before_the_fit(files, tmp_path, monkeypa
         raise AssertionError("it was fitted first")
 
     monkeypatch.setattr(fusion_run, "_fit", never)
-    monkeypatch.setattr(fusion_run, "fit_fuser", never)
+    monkeypatch.setattr(fusion_run, "fit_method", never)
     options = {key: tmp_path / value if key == "qa" else value for key, value in options.items()}
     with pytest.raises(SettingError, match=said) as caught:
         run(files, tmp_path / name, **options)

@@ -7,9 +7,9 @@ import pytest
 
 from hsfuse.core.errors import ModelError, SettingError
 from hsfuse.fusion import FuseSettings, fuse
-from hsfuse.fusion.run import build_fuser
+from hsfuse.fusion.run import build_method
 from hsfuse.methods import METHODS
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
@@ -31,7 +31,7 @@ def weights(tmp_path_factory):
 
 
 def built(method, model="auto", **options):
-    return build_fuser(replace(SETTINGS, method=method, model=str(model), **options), PAIR)
+    return build_method(replace(SETTINGS, method=method, model=str(model), **options), PAIR)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -55,7 +55,7 @@ def test_methods_with_weights_use_those_that_are_named(weights):
     assert isinstance(banded, Banded)
     assert (banded.weights, banded.turns) == (fixed, 2)
     adapted = built("srlf", learnt)
-    assert isinstance(adapted, SRLFFuser)
+    assert isinstance(adapted, SRLF)
     assert adapted.weights == learnt
     instead = built("srlf", fixed)
     assert isinstance(instead, Banded)

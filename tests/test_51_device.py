@@ -12,12 +12,12 @@ from pretend_gpu import OnGpu, pretend_gpu
 
 from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.stream import plan_tiles
-from hsfuse.fusion.tiles import TileFuser
-from hsfuse.methods import METHODS, make_fuser
+from hsfuse.fusion.tiles import TileWorker
+from hsfuse.methods import METHODS, make_method
 from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.pair.sample import sample_scene
 
 
@@ -37,7 +37,7 @@ GPUS = [
 def pair(tmp_path_factory):
     """24 x 24 LR pixels at ratio 2."""
     files = save_pair(tmp_path_factory.mktemp("device"), memory_scene((24, 24), 2))
-    with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
         yield pair
 
 
@@ -58,7 +58,7 @@ def test_the_pretended_gpu_is_as_strict_as_a_real_one():
 
 def fused(pair, fuser, device):
     scene, model = sample_scene(pair).to(device), pair.model.to(device)
-    work = TileFuser(pair, fuser.fit(scene, model), str(device))
+    work = TileWorker(pair, fuser.fit(scene, model), str(device))
     tiles = plan_tiles(pair, 4, 32, 4)
     return work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()[0]
 
@@ -66,15 +66,15 @@ def fused(pair, fuser, device):
 @pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
 @pytest.mark.parametrize("gpu", GPUS)
 def test_methods_stay_on_their_device(pair, name, gpu):
-    want = fused(pair, make_fuser(name), torch.device("cpu"))
+    want = fused(pair, make_method(name), torch.device("cpu"))
     with gpu() as device:
-        got = fused(pair, make_fuser(name), device)
+        got = fused(pair, make_method(name), device)
     np.testing.assert_allclose(got, want, atol=1e-3)
 
 
 NETWORKS = {
-    "from scratch": lambda: SRLFFuser("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1),
-    "weights": lambda: SRLFFuser(adapt=AdaptSettings(steps=0), turns=1),
+    "from scratch": lambda: SRLF("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1),
+    "weights": lambda: SRLF(adapt=AdaptSettings(steps=0), turns=1),
 }
 
 
@@ -85,10 +85,10 @@ def test_networks_stay_on_their_device(pair, kind, gpu):
     with gpu() as device:
         scene, model = sample_scene(pair).to(device), pair.model.to(device)
         fuser = NETWORKS[kind]().fit(scene, model)
-        if isinstance(fuser, SRLFFuser):
+        if isinstance(fuser, SRLF):
             fuser.share = torch.ones_like(fuser.share)
         with QualityLayers(fuser, scene, model) as quality:
-            work = TileFuser(pair, fuser, str(device), quality)
+            work = TileWorker(pair, fuser, str(device), quality)
             tiles = plan_tiles(pair, 4, 32, 4)
             data, _, layers = work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()
     assert np.isfinite(data).all()

@@ -18,7 +18,7 @@ from hsfuse.core.errors import InputError, OutputError, SettingError, SrfError
 from hsfuse.core.grid import Grid, align
 from hsfuse.io import open_cube
 from hsfuse.io.sinks import EnviSink
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.physics import load_srf
 from hsfuse.physics.degrade import spans
 from hsfuse.physics.model import ObservationModel, gaussian_psf
@@ -41,7 +41,7 @@ def reference(folder, data=None, mask=None, grid=PLACE):
 
 
 def made(tmp_path, name="out", path=None, **settings):
-    settings = {"srf": "sentinel2a", "scale": 4, "msi_bands": BANDS} | settings
+    settings = {"srf": "sentinel2a", "ratio": 4, "msi_bands": BANDS} | settings
     return simulate(path or reference(tmp_path), tmp_path / name, **settings)
 
 
@@ -83,8 +83,8 @@ def test_strips_leave_no_trace(tmp_path):
 def test_columns_and_bands_in_pieces_leave_no_trace(tmp_path, monkeypatch):
     path = reference(tmp_path)
     whole = made(tmp_path, "whole", path)
-    monkeypatch.setattr("hsfuse.benchmark.simulate.COLUMNS_AT_ONCE", 1)
-    monkeypatch.setattr("hsfuse.benchmark.simulate.BANDS_AT_ONCE", 5)
+    monkeypatch.setattr("hsfuse.physics.degrade.COLUMNS_AT_ONCE", 1)
+    monkeypatch.setattr("hsfuse.physics.degrade.BANDS_AT_ONCE", 5)
     np.testing.assert_allclose(read(whole.lrhsi).data, read(made(tmp_path, "parts", path).lrhsi).data, atol=1e-7)
 
 
@@ -128,7 +128,7 @@ def test_georeference_is_the_coarsened_one(tmp_path):
     assert low.crs == PLACE.crs
     assert low.transform @ (0, 0) == pytest.approx(high.transform @ (0, 0))
     assert low.transform @ (4, 6) == pytest.approx(high.transform @ (16, 24))
-    assert align(low, high).scale == 4
+    assert align(low, high).ratio == 4
 
 
 @pytest.mark.parametrize(("s", "phase"), [(4, 0.0), (4, 1.5), (3, 1.0), (3, 2.0), (2, 0.0)])
@@ -145,7 +145,7 @@ def test_an_opened_pair_obeys_its_own_model(tmp_path, phase):
     grid = PLACE.crop(0, 0, (64, 48))
     pair = made(tmp_path, path=reference(tmp_path, grid=grid), phase=phase, psf_sigma=1.0)
     with (
-        open_scene(pair.lrhsi, pair.msi, SceneSettings("sentinel2a", psf_sigma=1.0)) as scene,
+        open_pair(pair.lrhsi, pair.msi, SceneSettings("sentinel2a", psf_sigma=1.0)) as scene,
         open_cube(pair.reference) as truth,
     ):
         x = torch.from_numpy(truth.read(scene.alignment.msi_window).data)[None]
@@ -159,7 +159,7 @@ def test_without_georeference_there_is_none(tmp_path):
     pair = made(tmp_path, path=reference(tmp_path, grid=Grid(PLACE.shape)))
     low, high = read(pair.lrhsi).grid, read(pair.msi).grid
     assert not low.georeferenced
-    assert align(low, high).scale == 4
+    assert align(low, high).ratio == 4
 
 
 def test_noise_has_the_asked_power(tmp_path):
@@ -235,7 +235,7 @@ def test_bands_out_of_reach_are_left_out_aloud(tmp_path, caplog):
 
 
 def test_crops_to_whole_pixels_aloud(tmp_path):
-    pair = made(tmp_path, path=reference(tmp_path, grid=PLACE), scale=5)
+    pair = made(tmp_path, path=reference(tmp_path, grid=PLACE), ratio=5)
     assert pair.hr_shape == (20, 15)
     assert pair.lr_shape == (4, 3)
     assert any("cropped from 24 x 16 to 20 x 15" in note for note in pair.notes)
@@ -251,8 +251,8 @@ def test_formats(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"scale": 100}, InputError, "too few"),
-        ({"scale": 1}, SettingError, "scale ratio is 1"),
+        ({"ratio": 100}, InputError, "too few"),
+        ({"ratio": 1}, SettingError, "ratio is 1"),
         ({"phase": 4.0}, SettingError, "wanted 0 to 3"),
         ({"mtf": 1.0}, SettingError, "between 0 and 1"),
         ({"psf_sigma": -1.0}, SettingError, "positive"),
@@ -338,7 +338,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 def test_example_data_belong_together():
     folder = Path(__file__).parent.parent / "examples" / "data"
-    with open_scene(folder / "lrhsi.hdr", folder / "sentinel2.tif", SceneSettings("sentinel2a")) as scene:
+    with open_pair(folder / "lrhsi.hdr", folder / "sentinel2.tif", SceneSettings("sentinel2a")) as scene:
         truth = torch.from_numpy(read(folder / "indian_pines_reference.tif").data)[None]
         clean = [image[0].numpy() for image in scene.model(truth)]
         found = [read(folder / "lrhsi.hdr").data, read(folder / "sentinel2.tif").data]

@@ -10,11 +10,11 @@ import torch
 from conftest import memory_scene, save_pair
 
 from hsfuse.fusion import FuseSettings
-from hsfuse.fusion.run import fit_fuser
+from hsfuse.fusion.run import fit_method
 from hsfuse.fusion.stream import plan_tiles
-from hsfuse.fusion.tiles import Behind, TileFuser, ahead, batches
-from hsfuse.methods import METHODS, make_fuser
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
+from hsfuse.methods import METHODS, make_method
+from hsfuse.pair import SceneSettings, open_pair
 from hsfuse.pair.sample import sample_scene
 
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
@@ -25,7 +25,7 @@ ITERATED = 2e-4
 def pair(tmp_path_factory):
     """40 x 40 LR pixels at ratio 2."""
     files = save_pair(tmp_path_factory.mktemp("tilework"), memory_scene((40, 40), 2))
-    with open_scene(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
         yield pair
 
 
@@ -36,7 +36,7 @@ def read_tiles(work, count=None):
 
 @pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
 def test_a_batch_gives_what_its_tiles_give(pair, name):
-    work = TileFuser(pair, make_fuser(name).fit(sample_scene(pair), pair.model))
+    work = TileWorker(pair, make_method(name).fit(sample_scene(pair), pair.model))
     tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
     assert len(tiles) == 3
     together = [tile.finish()[0] for tile in work.fuse(tiles)]
@@ -46,9 +46,9 @@ def test_a_batch_gives_what_its_tiles_give(pair, name):
 
 def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
     settings = FuseSettings(SceneSettings("sentinel2a"), ensemble=1)
-    fuser = fit_fuser(pair, sample_scene(pair), settings, "cpu")
+    fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
     fuser.share = torch.ones_like(fuser.share)
-    work = TileFuser(pair, fuser)
+    work = TileWorker(pair, fuser)
     tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
     together = np.stack([tile.finish()[0] for tile in work.fuse(tiles)])
     alone = np.stack([work.fuse([tile])[0].finish()[0] for tile in tiles])
@@ -56,9 +56,9 @@ def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
 
 
 def test_what_does_not_fit_a_devices_memory_goes_in_halves(pair, monkeypatch):
-    work = TileFuser(pair, make_fuser("bicubic").fit(sample_scene(pair), pair.model))
+    work = TileWorker(pair, make_method("bicubic").fit(sample_scene(pair), pair.model))
     tiles, sizes = read_tiles(work, 3)[1:2] * 5, []
-    fuse = TileFuser._fuse
+    fuse = TileWorker._fuse
 
     def small(self, batch):
         sizes.append(len(batch))
@@ -66,16 +66,16 @@ def test_what_does_not_fit_a_devices_memory_goes_in_halves(pair, monkeypatch):
             raise torch.cuda.OutOfMemoryError
         return fuse(self, batch)
 
-    monkeypatch.setattr(TileFuser, "_fuse", small)
+    monkeypatch.setattr(TileWorker, "_fuse", small)
     assert len(work.fuse(tiles)) == 5
     assert sizes == [5, 2, 3, 1, 2]
-    monkeypatch.setattr(TileFuser, "_fuse", lambda self, batch: small(self, batch * 3))
+    monkeypatch.setattr(TileWorker, "_fuse", lambda self, batch: small(self, batch * 3))
     with pytest.raises(torch.cuda.OutOfMemoryError):
         work.fuse(tiles)
 
 
 def test_batches_keep_order_and_shapes(pair):
-    work = TileFuser(pair, make_fuser("bicubic"))
+    work = TileWorker(pair, make_method("bicubic"))
     tiles = read_tiles(work)
     found = list(batches(iter(tiles), 3))
     assert [tile for batch in found for tile in batch] == tiles

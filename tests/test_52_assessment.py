@@ -55,8 +55,8 @@ def test_figures_are_those_of_the_plain_functions(scene, flawed):
     assert a.metrics["sam"] == pytest.approx(sam_degrees(flawed, scene.truth))
     assert a.metrics["uiqi"] == pytest.approx(uiqi(flawed, scene.truth, 8))
     assert a.metrics["ergas"] is None
-    assert any("--scale" in note for note in a.notes)
-    known = assess(scene.path("flawed.tif"), reference=scene.path("truth.tif"), window=8, scale=SCALE)
+    assert any("--ratio" in note for note in a.notes)
+    known = assess(scene.path("flawed.tif"), reference=scene.path("truth.tif"), window=8, ratio=SCALE)
     assert known.metrics["ergas"] > 0
 
 
@@ -170,7 +170,7 @@ def test_peak_is_the_maximum_where_data_are_not_reflectance(scene):
 
 
 @pytest.mark.parametrize("settings", [
-    {"peak": 0.0}, {"peak": -1.0}, {"peak": float("nan")}, {"peak": float("inf")}, {"scale": 0}, {"scale": -4},
+    {"peak": 0.0}, {"peak": -1.0}, {"peak": float("nan")}, {"peak": float("inf")}, {"ratio": 0}, {"ratio": -4},
     {"tile": 0},
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(scene, settings):

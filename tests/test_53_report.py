@@ -214,7 +214,7 @@ def test_shifts_are_drawn_to_one_scale():
     windows = [LocalShift(2.0, 2.0, 0.0, 0.5, 0.01), LocalShift(8.0, 2.0, 0.3, 0.4, 0.01)]
     found = Shift(0.1, 0.4, 0.01, 2, 0.9, tuple(windows))
     left = Shift(0.0, 0.0, 0.01, 1, 0.9, (LocalShift(2.0, 2.0, 0.05, 0.0, 0.01),))
-    a = Assessment("f.tif", (3, 40, 20), {}, scale=4, registration=Registration(found, left))
+    a = Assessment("f.tif", (3, 40, 20), {}, ratio=4, registration=Registration(found, left))
     before, after = shift_figures(a)
     assert before.width / before.height == pytest.approx(20 / 40)
     assert before.times == after.times

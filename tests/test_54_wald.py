@@ -18,7 +18,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
-from hsfuse.pair import SceneSettings, open_scene
+from hsfuse.pair import SceneSettings, open_pair
 
 SIDE = 96
 
@@ -46,7 +46,7 @@ def reduced(scene):
 
 
 def test_figures_are_those_of_the_steps_by_hand(scene, reduced, tmp_path):
-    with open_scene(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"), mtf=0.2)) as pair:
+    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"), mtf=0.2)) as pair:
         model = pair.model
     low, high = read_all(scene.path("hsi.tif")), read_all(scene.path("msi.tif"))
     lrhsi, msi = (model.spatial(torch.from_numpy(c.data)[None].double())[0].float().numpy() for c in (low, high))
@@ -139,7 +139,7 @@ def test_recorded_settings_are_used_again():
 
 
 def test_the_degraded_pair_needs_neither_product_nor_correction(scene):
-    with open_scene(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"))) as pair:
+    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"))) as pair:
         same = hsfuse.assessment.wald._same(SceneSettings("auto", mtf=0.2), pair)
     assert (same.srf, same.msi_bands, same.mtf) == (pair.response.name, pair.msi_names, 0.2)
     assert (same.register, same.match_radiometry) == ("off", "off")

@@ -16,7 +16,7 @@ from hsfuse.methods.regression import EnsembleGLP
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 from hsfuse.training import train
 from hsfuse.training.augment import random_srf, spectral_variant
 from hsfuse.training.config import load_config, parse_config
@@ -110,7 +110,7 @@ def test_aligned_axes_leave_the_fusion_as_it_is_and_order_its_error():
     response[[0, 1, 2], [3, 9, 15]] = 1
     model = ObservationModel(response, gaussian_psf(1.0, 2), 2)
     lrhsi, msi = model.spatial(truth), model.spectral(truth)
-    scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+    scene = PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
     base = EnsembleGLP(6).fit(scene, model)
     turned = aligned(base, scene)
     assert torch.allclose(base.predict(lrhsi, msi), turned.predict(lrhsi, msi), atol=1e-5)

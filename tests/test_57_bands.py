@@ -27,7 +27,7 @@ from hsfuse.metrics import ergas, psnr, sam_degrees, ssim, uiqi
 from hsfuse.nets.srlf import Observation
 from hsfuse.nets.weights import load_checkpoint, save_checkpoint
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 from hsfuse.training import train
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.config import parse_config
@@ -277,7 +277,7 @@ def weights(folder):
 def fitted(weights, model, seed=3, **options):
     truth = torch.from_numpy(cube(seed))[None]
     lrhsi, msi = model(truth)
-    whole = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+    whole = PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
     return Banded(weights, **options).fit(whole, model), lrhsi, msi
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from conftest import mixture
 
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.blend import GuidedAxes
 from hsfuse.methods.guided import Guided
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 SCALE, SIDE = 4, 64
 
@@ -23,7 +23,7 @@ def model(phase=None):
 
 def fused(truth, sensors, method=None):
     lrhsi, msi = sensors(truth)
-    scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+    scene = PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
     return (method or Guided()).fit(scene, sensors).predict(lrhsi, msi)
 
 
@@ -63,7 +63,7 @@ def test_materials_end_at_their_edges(phase):
     truth, sensors = patchwork(), model(phase)
     errors = {
         name: float((fused(truth, sensors, method) - truth).square().mean().sqrt())
-        for name, method in (("guided", Guided()), ("interpolated", make_fuser("glp-reg")))
+        for name, method in (("guided", Guided()), ("interpolated", make_method("glp-reg")))
     }
     assert errors["guided"] < 0.6 * errors["interpolated"]
 
@@ -71,7 +71,7 @@ def test_materials_end_at_their_edges(phase):
 def test_in_a_subspace_that_holds_the_spectra_it_gives_the_same():
     truth, sensors = patchwork(materials=5), model()
     lrhsi, msi = sensors(truth)
-    scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+    scene = PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
     axes = GuidedAxes().fit(scene, sensors)
     inside = axes.subspace.unproject(axes.coefficients(lrhsi, msi))
     torch.testing.assert_close(inside, fused(truth, sensors), atol=1e-3, rtol=0)
@@ -95,7 +95,7 @@ def test_the_halo_is_honest(bands):
     truth = patchwork().repeat(1, 1, 2, 2)
     sensors = ObservationModel(model().srf[:bands], model().psf, SCALE)
     lrhsi, msi = sensors(truth)
-    method = Guided().fit(TrainingScene(lrhsi, msi, torch.ones(1, 32, 32, dtype=torch.bool)), sensors)
+    method = Guided().fit(PairSample(lrhsi, msi, torch.ones(1, 32, 32, dtype=torch.bool)), sensors)
     halo, s = method.requirements.halo, SCALE
     size = 2 * halo + 3
     tile = method.predict(
@@ -109,7 +109,7 @@ def test_the_halo_is_honest(bands):
 def test_two_images_in_a_batch_do_not_mix():
     first, second, sensors = patchwork(0), patchwork(1), model()
     lrhsi, msi = sensors(torch.cat([first, second]))
-    method = Guided().fit(TrainingScene(lrhsi, msi, torch.ones(2, 16, 16, dtype=torch.bool)), sensors)
+    method = Guided().fit(PairSample(lrhsi, msi, torch.ones(2, 16, 16, dtype=torch.bool)), sensors)
     together = method.predict(lrhsi, msi)
     assert torch.allclose(together[1:], method.predict(lrhsi[1:], msi[1:]), atol=1e-5)
     assert method.describe() == {"method": "guided"}

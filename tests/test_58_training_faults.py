@@ -11,7 +11,7 @@ from training_scenes import write_scenes
 
 from hsfuse.core.errors import InputError, ModelError, SettingError
 from hsfuse.io.toml import read_toml
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.cnmf import CNMF
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.training import kept, loop, train
@@ -273,8 +273,8 @@ def test_an_estimate_whose_writing_fails_leaves_no_file(tmp_path, monkeypatch):
 def test_estimates_are_told_apart_by_version_and_settings(monkeypatch):
     source = Trainer(parse_config(settings()), references(1), [], CPU).source
     pair = source.model(torch.from_numpy(cube(1))[None])
-    keys = [kept.digest(f, *pair, source.model) for f in (CNMF(), CNMF(), CNMF(endmembers=20), make_fuser("blend"))]
-    keys.append(kept.digest(make_fuser("blend"), *pair, source.model))
+    keys = [kept.digest(f, *pair, source.model) for f in (CNMF(), CNMF(), CNMF(endmembers=20), make_method("blend"))]
+    keys.append(kept.digest(make_method("blend"), *pair, source.model))
     assert keys[0] == keys[1]
     assert keys[3] == keys[4]
     assert len(set(keys)) == 3

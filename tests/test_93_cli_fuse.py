@@ -323,7 +323,7 @@ def test_interruption_leaves_nothing(pair, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hsfuse.fusion.tiles.TileFuser.fuse", interrupt)
+    monkeypatch.setattr("hsfuse.fusion.tiles.TileWorker.fuse", interrupt)
     result, _ = fuse(pair)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "hsfuse: interrupted"

@@ -15,7 +15,7 @@ from hsfuse.core.cube import Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
-from hsfuse.pair import ScenePair, open_scene
+from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.quantity import follow_quantity
 from hsfuse.physics import covered_bands
 from hsfuse.physics.model import ObservationModel
@@ -67,9 +67,9 @@ class Observed:
     coverage: tuple[float, ...]
 
     @property
-    def scale(self) -> int:
+    def ratio(self) -> int:
         """Ratio of the GSDs."""
-        return self.pair.scale
+        return self.pair.ratio
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _observed(
     if hsi is None or msi is None:
         missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
-    pair = stack.enter_context(open_scene(hsi, msi, settings.for_scene(), strict=False))
+    pair = stack.enter_context(open_pair(hsi, msi, settings.for_scene(), strict=False))
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")

@@ -73,13 +73,13 @@ class PointSampler:
         self.values[here] = data[:, r[here], c[here]].T
 
 
-def point_grid(shape: tuple[int, int], scale: int, per_side: int = POINTS_A_SIDE) -> tuple[NDArray, NDArray]:
-    """HR rows and columns (n,) of an even grid of points, in the middle of LR pixels (scale 1: any pixels)."""
+def point_grid(shape: tuple[int, int], ratio: int, per_side: int = POINTS_A_SIDE) -> tuple[NDArray, NDArray]:
+    """HR rows and columns (n,) of an even grid of points, in the middle of LR pixels (ratio 1: any pixels)."""
     axes = []
     for length in shape:
-        cells = max(1, length // scale)
+        cells = max(1, length // ratio)
         chosen = np.unique(((np.arange(min(per_side, cells)) + 0.5) * cells / min(per_side, cells)).astype(np.int64))
-        axes.append(np.minimum(chosen * scale + scale // 2, length - 1))
+        axes.append(np.minimum(chosen * ratio + ratio // 2, length - 1))
     rows, cols = np.meshgrid(*axes, indexing="ij")
     return rows.ravel(), cols.ravel()
 
@@ -151,8 +151,8 @@ class Collectors:
         self, inputs: Inputs, points: tuple[np.ndarray, np.ndarray], display: dict[str, tuple[int, ...]]
     ) -> None:
         rows, cols = points
-        scale = inputs.observed.scale if inputs.observed else 1
-        low = (inputs.shape[0] // scale, inputs.shape[1] // scale)
+        ratio = inputs.observed.ratio if inputs.observed else 1
+        low = (inputs.shape[0] // ratio, inputs.shape[1] // ratio)
         self.display = display
         self.maps = {
             name: BlockMeans(1, low if name.startswith("hsi_") else inputs.shape) for name in map_names(inputs)
@@ -164,7 +164,7 @@ class Collectors:
         if inputs.reference:
             self.points["reference"] = PointSampler(len(inputs.fused.bands), rows, cols)
         if inputs.observed:
-            self.points["LRHSI"] = PointSampler(len(inputs.fused.bands), rows // scale, cols // scale)
+            self.points["LRHSI"] = PointSampler(len(inputs.fused.bands), rows // ratio, cols // ratio)
             self.points["MSI"] = PointSampler(len(inputs.observed.msi_names), rows, cols)
         nm = inputs.wavelengths_nm if inputs.has_wavelengths else np.array([np.inf])
         self.indices = {image: IndexSums(nm, image) for image in ("reference", "LRHSI") if image in self.points}
@@ -268,7 +268,7 @@ def low_pass(inputs: Inputs, metrics: NoReferenceMetrics, into: Collectors, side
     """Feed the degraded fused cube with the LRHSI, and the degraded MSI, to the accumulators."""
     observed = inputs.observed
     assert observed is not None
-    s = observed.scale
+    s = observed.ratio
     shape = (inputs.shape[0] // s, inputs.shape[1] // s)
     for tile in _bar(tiles(*shape, max(1, side // s) if side else 64, metrics.halo)):
         window = _window(tile)

@@ -148,7 +148,7 @@ class Check:
 class Assessment:
     """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
 
-    Without wavelengths all `wavelengths_nm` are band numbers. `scale` is the ratio of the GSDs, `shift_px` by how many
+    Without wavelengths all `wavelengths_nm` are band numbers. `ratio` is the ratio of the GSDs, `shift_px` by how many
     of its pixels the MSI lies (down, right) of where the LRHSI has it; None where that can't be told. `radiometry` is
     empty where the MSI was taken as it is; `msi_gains` are the factors by which it is brighter than the fused cube has
     it. `expected` is what a quality raster says. `reduced` is the same at reduced resolution, where the LRHSI is the
@@ -167,7 +167,7 @@ class Assessment:
     spectra: SampledSpectra | None = None
     histograms: tuple[Histogram, ...] = ()
     indices: tuple[IndexCheck, ...] = ()
-    scale: int | None = None
+    ratio: int | None = None
     shift_px: tuple[float, float] | None = None
     registration: Registration | None = None
     radiometry: tuple[BandGain, ...] = ()
@@ -195,7 +195,7 @@ class Assessment:
             "metrics": {name: None if value is None else _plain(value) for name, value in self.metrics.items()},
             "curves": {curve.name: _curve(curve) for curve in self.curves},
             "indices": [asdict(check) for check in self.indices],
-            "scale": self.scale,
+            "scale": self.ratio,
             "shift_px": None if self.shift_px is None else list(self.shift_px),
             "registration": None if self.registration is None else _plain_all(asdict(self.registration)),
             "radiometry": [asdict(band) for band in self.radiometry],

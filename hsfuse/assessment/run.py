@@ -37,7 +37,7 @@ def assess(
     """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
 
     `qa` is the quality raster of its fusion, whose expected error is shown and, with a reference, tested.
-    `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, scale, tile, ...); what
+    `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, ratio, tile, ...); what
     is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
     image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
     nothing to compare with.
@@ -69,8 +69,8 @@ class _Work:
         self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
         self.shape = (len(inputs.fused.bands), *inputs.shape)
         self.told: dict[str, str] = {}
-        self.scale = self._scale()
-        self.points = point_grid(inputs.shape, self.scale or 1)
+        self.ratio = self._scale()
+        self.points = point_grid(inputs.shape, self.ratio or 1)
         self.kinds = composites(inputs)
         display = {
             image: tuple(dict.fromkeys(b for k in kinds.values() for b in k)) for image, kinds in self.kinds.items()
@@ -79,8 +79,8 @@ class _Work:
 
     def _scale(self) -> int | None:
         if self.inputs.observed:
-            return self.inputs.observed.scale
-        value = self.settings.scale or recorded(self.provenance, "scale")
+            return self.inputs.observed.ratio
+        value = self.settings.ratio or recorded(self.provenance, "scale")
         return int(value) if value else None
 
     def run(self, files: dict[str, str], started: float) -> Assessment:
@@ -116,7 +116,7 @@ class _Work:
             spectra=spectra_of(self.inputs, self.into, self.points),
             histograms=(self.into.angles.result(),) if truth is not None else (),
             indices=tuple(check for sums in self.into.indices.values() for check in sums.result()),
-            scale=self.scale,
+            ratio=self.ratio,
             shift_px=shift,
             registration=registration,
             radiometry=self._radiometry(),
@@ -141,9 +141,9 @@ class _Work:
             above = highest > REFLECTANCE_LIMIT
             peak, why = (highest, "the reference's maximum") if above else (1.0, "reflectance")
         self.told["peak"] = f"{peak:g} ({why}), for PSNR and SSIM"
-        if self.scale is None:
-            self.notes.append("ergas is undefined: the ratio of the GSDs isn't known; give --scale, or --hsi and --msi")
-        metrics = ReferenceMetrics(self.shape, self.scale or 1, peak, self.settings.window)
+        if self.ratio is None:
+            self.notes.append("ergas is undefined: the ratio of the GSDs isn't known; give --ratio, or --hsi and --msi")
+        metrics = ReferenceMetrics(self.shape, self.ratio or 1, peak, self.settings.window)
         self.told["windows"] = f"{metrics.window} x {metrics.window} pixels for UIQI and Q2n"
         return metrics
 
@@ -152,12 +152,12 @@ class _Work:
         if observed is None:
             return None
         self.told["observation"] = observed.model.describe()
-        low = (self.shape[0], self.shape[1] // observed.scale, self.shape[2] // observed.scale)
+        low = (self.shape[0], self.shape[1] // observed.ratio, self.shape[2] // observed.ratio)
         return NoReferenceMetrics(self.shape, low, len(observed.msi_names), self.settings.window)
 
     def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
         results = [metrics.result() for metrics in (truth, without) if metrics is not None]
-        if truth is not None and self.scale is None:
+        if truth is not None and self.ratio is None:
             results[0].values["ergas"] = None
             del results[0].per_band["ergas"]
         return results
@@ -169,9 +169,9 @@ class _Work:
         return Registration(pair.shift or register(pair, pair.warped), pair.residual)
 
     def _shift(self, registration: Registration | None) -> tuple[float, float] | None:
-        if registration is None or not registration.known or self.scale is None:
+        if registration is None or not registration.known or self.ratio is None:
             return None
-        shift = (-registration.now.dy * self.scale, -registration.now.dx * self.scale)
+        shift = (-registration.now.dy * self.ratio, -registration.now.dx * self.ratio)
         self.told["MSI against LRHSI"] = shift_words(shift)
         return shift
 

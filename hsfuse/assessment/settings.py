@@ -29,7 +29,7 @@ class AssessSettings:
     `psf`, `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before
     they were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
-    `scale` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
+    `ratio` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
     on in MSI pixels (memory; the result doesn't depend on it).
     """
 
@@ -46,11 +46,11 @@ class AssessSettings:
     drop_absorption: bool | None = None
     peak: float | None = None
     window: int = 32
-    scale: int | None = None
+    ratio: int | None = None
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("peak", self.peak), ("scale", self.scale), ("tile", self.tile)):
+        for name, value in (("peak", self.peak), ("scale", self.ratio), ("tile", self.tile)):
             if value is not None and not 0 < value < inf:
                 raise SettingError(f"the {name} is {value:g}, wanted a positive number")
 

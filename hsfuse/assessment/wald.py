@@ -24,7 +24,7 @@ from hsfuse.core.grid import Grid
 from hsfuse.fusion import FuseSettings, run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
 from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.pair import ScenePair, SceneSettings, open_scene
+from hsfuse.pair import ScenePair, SceneSettings, open_pair
 from hsfuse.physics.degrade import seen, strips
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -79,14 +79,14 @@ def assess_reduced(
         provenance = read_provenance(reader.tags)
     chosen, _ = (settings or AssessSettings()).filled(provenance)
     again, notes = fuse_settings(provenance, chosen.for_scene())
-    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_scene(hsi, msi, chosen.for_scene()) as pair:
+    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, chosen.for_scene()) as pair:
         files = _Files.within(Path(name))
         _degrade(pair, files, again.scene)
         same = _same(again.scene, pair)
         with _quiet():
             run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
         found = _assessed(files, pair, same, chosen)
-    inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.scale}"}
+    inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.ratio}"}
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
 
 
@@ -125,7 +125,7 @@ def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: Asse
         match_radiometry="off",
         peak=chosen.peak,
         window=chosen.window,
-        scale=pair.scale,
+        ratio=pair.ratio,
         tile=chosen.tile,
     )
 
@@ -145,7 +145,7 @@ def fuse_settings(provenance: Mapping[str, Any], scene: SceneSettings) -> tuple[
 
 def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
     """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
-    s = pair.scale
+    s = pair.ratio
     low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
     if min(low) < LEAST_SIDE:
         raise SettingError(
@@ -169,8 +169,8 @@ def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
     """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
     if not pair.warped:
         return pair.model
-    sigma = sigma_from_mtf(scene.mtf, pair.scale) if scene.psf_sigma is None else scene.psf_sigma
-    return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.scale), pair.scale)
+    sigma = sigma_from_mtf(scene.mtf, pair.ratio) if scene.psf_sigma is None else scene.psf_sigma
+    return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.ratio), pair.ratio)
 
 
 def _write(

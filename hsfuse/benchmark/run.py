@@ -139,7 +139,7 @@ def _simulate(case: Case, folder: Path) -> SimulatedPair:
         reference_file(case.scene, folder),
         folder,
         srf=case.sensor.srf,
-        scale=case.scale,
+        ratio=case.scale,
         msi_bands=case.sensor.msi_bands,
         snr_hsi=case.noise.snr_hsi,
         snr_msi=case.noise.snr_msi,

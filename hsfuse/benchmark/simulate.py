@@ -85,12 +85,12 @@ class Observer:
     @property
     def lr_grid(self) -> Grid:
         """Grid of the LRHSI."""
-        return lr_grid(self.grid, self.model.scale, self.model.phase)
+        return lr_grid(self.grid, self.model.ratio, self.model.phase)
 
     @property
     def rows(self) -> int:
         """HR rows of a strip: as asked, else what fits the budget beside the halo, in whole tiles where it can be."""
-        s = self.model.scale
+        s = self.model.ratio
         fitting = VALUES_AT_ONCE // (len(self.bands) * self.grid.shape[1]) - 2 * halo_of(self.model) * s
         tile = next((tile for tile in TILES if tile <= fitting), 1)
         return max((self.strip_rows or fitting // tile * tile) // s, 1) * s
@@ -102,7 +102,7 @@ class Observer:
 
     def pieces(self) -> Iterator[Piece]:
         """All strips, top to bottom."""
-        s, cols = self.model.scale, self.grid.shape[1]
+        s, cols = self.model.ratio, self.grid.shape[1]
         for span in spans(self.grid.shape[0] // s, self.rows // s, halo_of(self.model)):
             outer = span.outer(s)
             cube = self.reader.read(Window(0, outer.start, cols, outer.stop - outer.start), self.bands)
@@ -201,7 +201,7 @@ def simulate(
     outdir: str | Path,
     *,
     srf: str,
-    scale: int,
+    ratio: int,
     msi_bands: Sequence[str] | None = None,
     mtf: float = DEFAULT_MTF,
     psf_sigma: float | None = None,
@@ -230,8 +230,8 @@ def simulate(
     for name, snr in (("LRHSI", snr_hsi), ("MSI", snr_msi)):
         if snr is not None and not isfinite(snr):
             raise SettingError(f"the {name}'s SNR is {snr:g}, wanted decibels; leave it out for no noise")
-    sigma = sigma_from_mtf(mtf, scale) if psf_sigma is None else psf_sigma
-    psf = gaussian_psf(sigma, scale, _checked(phase, scale), psf_size)
+    sigma = sigma_from_mtf(mtf, ratio) if psf_sigma is None else psf_sigma
+    psf = gaussian_psf(sigma, ratio, _checked(phase, ratio), psf_size)
     notes: list[str] = []
     with open_cube(reference, role="HSI") as reader, _folder(Path(outdir)) as folder:
         files = (folder / f"lrhsi{_suffix(hsi_format)}", folder / f"msi{_suffix(msi_format)}", folder / "reference.tif")
@@ -241,12 +241,12 @@ def simulate(
         notes += [*reader.notes, *filter(None, [response.note])]
         bands = _usable(reader, notes)
         response, matrix = _covered(response, msi_bands, reader.spectrum.select(bands), notes)
-        model = ObservationModel(matrix, psf, scale, phase)
-        observer = Observer(reader, bands, _cropped(reader.grid, scale, notes), model, strip_rows)
+        model = ObservationModel(matrix, psf, ratio, phase)
+        observer = Observer(reader, bands, _cropped(reader.grid, ratio, notes), model, strip_rows)
         for note in notes:
             log.info("%s", note)
         settings = {
-            "srf": response.name, "scale": scale, "msi_bands": list(response.bands), "phase": model.phase,
+            "srf": response.name, "scale": ratio, "msi_bands": list(response.bands), "phase": model.phase,
             "mtf": mtf if psf_sigma is None else None, "psf_sigma": psf_sigma, "psf_size": psf_size,
             "snr_hsi": snr_hsi, "snr_msi": snr_msi, "seed": seed,
         }  # fmt: skip
@@ -256,10 +256,10 @@ def simulate(
     )
 
 
-def _checked(phase: float | None, scale: int) -> float | None:
-    if phase is not None and not 0 <= phase <= scale - 1:
+def _checked(phase: float | None, ratio: int) -> float | None:
+    if phase is not None and not 0 <= phase <= ratio - 1:
         raise SettingError(
-            f"the phase is {phase:g}, wanted 0 to {scale - 1} HR pixels (centred: {centred_phase(scale):g})"
+            f"the phase is {phase:g}, wanted 0 to {ratio - 1} HR pixels (centred: {centred_phase(ratio):g})"
         )
     return phase
 
@@ -315,7 +315,7 @@ def _cropped(grid: Grid, s: int, notes: list[str]) -> Grid:
     """The grid cut to whole LR pixels, keeping its top left corner."""
     rows, cols = grid.shape[0] // s * s, grid.shape[1] // s * s
     if not rows or not cols:
-        raise InputError(f"the reference has {grid.shape[0]} x {grid.shape[1]} pixels, too few for the scale {s}")
+        raise InputError(f"the reference has {grid.shape[0]} x {grid.shape[1]} pixels, too few for the ratio {s}")
     if (rows, cols) != grid.shape:
         notes.append(f"cropped from {grid.shape[0]} x {grid.shape[1]} to {rows} x {cols} pixels, multiples of {s}")
     return grid.crop(0, 0, (rows, cols))

@@ -31,7 +31,7 @@ class Observation:
     def model(self, known: ObservationModel) -> ObservationModel:
         """The known model with what was estimated in its place; the PSF centred, without the shift."""
         srf = known.srf if self.response is None else self.response.matrix
-        return ObservationModel(srf, self.psf.psf if self.psf else known.psf, known.scale, known.phase)
+        return ObservationModel(srf, self.psf.psf if self.psf else known.psf, known.ratio, known.phase)
 
 
 def estimate_observation(
@@ -39,7 +39,7 @@ def estimate_observation(
     msi: Tensor,
     mask: Tensor,
     wavelengths_nm: ArrayLike,
-    scale: int,
+    ratio: int,
     phase: float | None = None,
     matrix: ArrayLike | None = None,
     psf: Psf | None = None,
@@ -52,31 +52,31 @@ def estimate_observation(
     """
     images = lrhsi, msi, mask
     if matrix is not None:
-        return Observation(None, None if psf else estimate_psf(*images, matrix, scale, phase, kind))
+        return Observation(None, None if psf else estimate_psf(*images, matrix, ratio, phase, kind))
     if psf is not None:
-        return Observation(estimate_srf(*images, _model(psf, scale, phase), wavelengths_nm), None)
-    found, rounds = _settled(images, wavelengths_nm, scale, phase)
-    response = estimate_srf(*images, _model(found.shifted, scale, phase), wavelengths_nm)
+        return Observation(estimate_srf(*images, _model(psf, ratio, phase), wavelengths_nm), None)
+    found, rounds = _settled(images, wavelengths_nm, ratio, phase)
+    response = estimate_srf(*images, _model(found.shifted, ratio, phase), wavelengths_nm)
     if kind != "gaussian":
-        found = estimate_psf(*images, response.matrix, scale, phase, kind)
+        found = estimate_psf(*images, response.matrix, ratio, phase, kind)
     return Observation(response, found, rounds)
 
 
 def _settled(
-    images: tuple[Tensor, Tensor, Tensor], wavelengths_nm: ArrayLike, scale: int, phase: float | None
+    images: tuple[Tensor, Tensor, Tensor], wavelengths_nm: ArrayLike, ratio: int, phase: float | None
 ) -> tuple[EstimatedPsf, int]:
     """A Gaussian PSF that its own response gives back, and the rounds it took."""
-    seen, previous, rounds = gaussian_psf(sigma_from_mtf(START_MTF, scale), scale, phase), np.zeros(4), 0
+    seen, previous, rounds = gaussian_psf(sigma_from_mtf(START_MTF, ratio), ratio, phase), np.zeros(4), 0
     while True:
         rounds += 1
-        response = estimate_srf(*images, _model(seen, scale, phase), wavelengths_nm, quick=True)
-        found = estimate_psf(*images, response.matrix, scale, phase)
-        current = np.array([*found.sigma, *found.shift]) / scale
+        response = estimate_srf(*images, _model(seen, ratio, phase), wavelengths_nm, quick=True)
+        found = estimate_psf(*images, response.matrix, ratio, phase)
+        current = np.array([*found.sigma, *found.shift]) / ratio
         if rounds == ROUNDS or np.abs(current - previous).max() < SETTLED:
             return found, rounds
         seen, previous = found.shifted, current
 
 
-def _model(psf: Psf, scale: int, phase: float | None) -> ObservationModel:
+def _model(psf: Psf, ratio: int, phase: float | None) -> ObservationModel:
     """Blur and decimation alone."""
-    return ObservationModel(np.eye(1), psf, scale, phase)
+    return ObservationModel(np.eye(1), psf, ratio, phase)

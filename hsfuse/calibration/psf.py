@@ -34,14 +34,14 @@ class Views:
     images: Tensor  # (n, c, rows, cols), cut so that a valid convolution with stride s gives the inner LR pixels
     inside: Tensor  # (n, h', w') of them that count
     target: FloatArray
-    scale: int
+    ratio: int
     phase: float
     size: int
 
     @classmethod
     def of(cls, target: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Views:
         """Cut blocks to LR pixels whose kernel stays inside them and on valid pixels."""
-        s, (h, w) = model.scale, mask.shape[1:]
+        s, (h, w) = model.ratio, mask.shape[1:]
         reach = max(LEAST_REACH, min(REACH, (min(h, w) - 8) // 2))
         size = 2 * reach * s + round(2 * model.phase + 1) % 2
         first = round(reach * s + model.phase - (size - 1) / 2)
@@ -73,7 +73,7 @@ class Views:
         n, c = self.images.shape[:2]
         flat = self.images.reshape(n * c, 1, *self.images.shape[2:])
         stack = torch.as_tensor(kernels.reshape(-1, 1, self.size, self.size))
-        low = conv2d(flat, stack, stride=self.scale)
+        low = conv2d(flat, stack, stride=self.ratio)
         low = low.reshape(n, c, *low.shape[1:]).permute(2, 1, 0, 3, 4)[:, :, self.inside]
         return low.numpy().reshape(*kernels.shape[:-2], *low.shape[1:])
 
@@ -121,7 +121,7 @@ PENALTIES = (1e4, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 def depart_freely(views: Views, gaussian: FloatArray, centre: tuple[float, float]) -> tuple[FloatArray, Psf]:
     """Kernel with its shift (size, size), and the same centred as a `Psf`."""
-    cut = max(0, (views.size - (2 * FREE_REACH * views.scale + views.size % 2)) // 2)
+    cut = max(0, (views.size - (2 * FREE_REACH * views.ratio + views.size % 2)) // 2)
     inner = slice(cut, views.size - cut)
     start = gaussian[inner, inner] / gaussian[inner, inner].sum()
     halves = [_Normal.of(views, gaussian, cut, part) for part in (0, 1)]
@@ -152,7 +152,7 @@ class _Normal:
         gram, cross, power = np.zeros((size**2, size**2)), np.zeros(size**2), 0.0
         images = views.images[..., cut : views.images.shape[2] - cut, cut : views.images.shape[3] - cut]
         for band in range(images.shape[1]):
-            patches = unfold(images[:, band : band + 1], size, stride=views.scale).permute(0, 2, 1)
+            patches = unfold(images[:, band : band + 1], size, stride=views.ratio).permute(0, 2, 1)
             data = patches.reshape(*views.inside.shape, -1)[strip].numpy() / noise[band]
             target = wanted[band, chosen]
             gram += data.T @ data
@@ -239,7 +239,7 @@ def estimate_psf(
     msi: Tensor,
     mask: Tensor,
     matrix: ArrayLike,
-    scale: int,
+    ratio: int,
     phase: float | None = None,
     kind: str = "gaussian",
 ) -> EstimatedPsf:
@@ -250,21 +250,21 @@ def estimate_psf(
     """
     if kind not in ("gaussian", "free"):
         raise SettingError(f"the PSF's kind is {kind!r}, wanted gaussian or free")
-    if kind == "free" and scale > LARGEST_FREE_RATIO:
-        raise SettingError(f"a free PSF kernel is estimated up to ratio {LARGEST_FREE_RATIO}, this is {scale}")
+    if kind == "free" and ratio > LARGEST_FREE_RATIO:
+        raise SettingError(f"a free PSF kernel is estimated up to ratio {LARGEST_FREE_RATIO}, this is {ratio}")
     target = torch.einsum("kc,bchw->bkhw", torch.as_tensor(np.asarray(matrix)).double(), lrhsi.double())
-    views = Views.of(target, msi.double(), mask, ObservationModel(np.eye(1), _any_psf(scale, phase), scale, phase))
+    views = Views.of(target, msi.double(), mask, ObservationModel(np.eye(1), _any_psf(ratio, phase), ratio, phase))
     fit = _fit_gaussian(views.select(_best_bands(views)))
     return _summed_up(views, fit, kind)
 
 
-def _any_psf(scale: int, phase: float | None) -> Psf:
-    return elliptic_psf(0.5 * scale, 0.5 * scale, 0, scale, phase)
+def _any_psf(ratio: int, phase: float | None) -> Psf:
+    return elliptic_psf(0.5 * ratio, 0.5 * ratio, 0, ratio, phase)
 
 
 def _fit_gaussian(views: Views) -> OptimizeResult:
     """Least squares from two starts, then once more with weights by each band's misfit and little from outliers."""
-    s = views.scale
+    s = views.ratio
     span = np.log(LEAST_WIDTH_HR), np.log(LARGEST_WIDTH_LR * s)
     high = np.array([span[1], span[1], LARGEST_WIDTH_LR * s, LARGEST_SHIFT_LR * s, LARGEST_SHIFT_LR * s])
     bounds = (np.array([span[0], span[0], *-high[2:]]), high)
@@ -290,7 +290,7 @@ def _fit_gaussian(views: Views) -> OptimizeResult:
 
 def _best_bands(views: Views) -> NDArray[np.intp]:
     """The few bands that correlate best through a usual PSF: as good as all, and free of wrong responses."""
-    p = np.array([np.log(0.5 * views.scale)] * 2 + [0.0] * 3)
+    p = np.array([np.log(0.5 * views.ratio)] * 2 + [0.0] * 3)
     return np.argsort(-correlations(views.seen(ellipse_kernel(p, views.taps)), views.target))[:MOST_BANDS]
 
 
@@ -298,7 +298,7 @@ def _summed_up(views: Views, fit: OptimizeResult, kind: str) -> EstimatedPsf:
     shape = ellipse(fit.x)
     spread = _spread(views, fit)
     kernel = ellipse_kernel(fit.x, views.taps)
-    psf = elliptic_psf(*shape, views.scale, views.phase)
+    psf = elliptic_psf(*shape, views.ratio, views.phase)
     if kind == "free":
         kernel, psf = depart_freely(views, kernel, (fit.x[3], fit.x[4]))
     seen = views.seen(kernel)
@@ -312,7 +312,7 @@ def _summed_up(views: Views, fit: OptimizeResult, kind: str) -> EstimatedPsf:
         spread[2],
         (float(fit.x[3]), float(fit.x[4])),
         (spread[3], spread[4]),
-        psf.mtf(views.scale),
+        psf.mtf(views.ratio),
         gain[:, 0],
         offset[:, 0],
         correlations(seen, views.target),

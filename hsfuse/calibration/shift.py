@@ -56,10 +56,10 @@ class Drift:
             self.right[0] + self.right[1] * row + self.right[2] * col,
         )
 
-    def motion(self, scale: int) -> Affine:
+    def motion(self, ratio: int) -> Affine:
         """Where the LRHSI has what the MSI has at (column, row), both in MSI pixels of the common extent."""
         y, x = self.down, self.right
-        return Affine(1 + x[2], x[1], x[0] * scale, y[2], 1 + y[1], y[0] * scale)
+        return Affine(1 + x[2], x[1], x[0] * ratio, y[2], 1 + y[1], y[0] * ratio)
 
 
 def combined(field: Sequence[LocalShift]) -> tuple[tuple[float, float], float]:
@@ -163,7 +163,7 @@ def _taps(
     taps: NDArray[np.float64], shift: float, n: int, model: ObservationModel
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Blur, shift and decimation along one axis, (n, n s), and its derivative by the shift; nothing beyond the ends."""
-    s = model.scale
+    s = model.ratio
     offset = -shift * s
     whole = floor(offset)
     first = round(model.phase - (len(taps) - 1) / 2) + whole - 1
@@ -436,7 +436,7 @@ def register(pair: Pair, warped: bool = False) -> Shift:
 
 def _blocks(pair: Pair) -> Iterator[Block]:
     """Blocks with something valid in them, the LRHSI seen through the response."""
-    model, s = pair.model, pair.model.scale
+    model, s = pair.model, pair.model.ratio
     response = model.srf.cpu().numpy()
     bands = np.unique(np.linspace(0, len(response) - 1, min(BANDS, len(response))).round().astype(int))
     side = max(16, min(LR_SIDE, HR_SIDE // s))
@@ -470,8 +470,8 @@ class Verdict:
         return corner @ self.motion @ ~corner
 
 
-def judge(shift: Shift, scale: int, limit: float = SHIFT_LIMIT) -> Verdict:
-    """What to do about a shift at a ratio `scale`; GridError, in figures, when it is surely over `limit` LR pixels."""
+def judge(shift: Shift, ratio: int, limit: float = SHIFT_LIMIT) -> Verdict:
+    """What to do about a shift at a ratio `ratio`; GridError, in figures, when it is surely over `limit` LR pixels."""
     said = f"shift of the HSI against the MSI: {shift.describe()}"
     if shift.sd > MAX_SD or shift.windows < MIN_WINDOWS:
         return Verdict(False, Affine.identity(), f"{said}; too uncertain to be corrected")
@@ -481,8 +481,8 @@ def judge(shift: Shift, scale: int, limit: float = SHIFT_LIMIT) -> Verdict:
             f"{shift.dx:+.2f} columns, sd {shift.sd:.2f}, {shift.windows} windows), at most {limit:g} are "
             "corrected; check that both show the same place, or use --register off to go on without correction"
         )
-    if shift.drift is not None and shift.drifting * scale > 2 * NO_SHIFT:
-        return Verdict(True, shift.drift.motion(scale), f"{said}; corrected with its drift")
-    if shift.length < max(NO_SHIFT / scale, SIGNIFICANT * shift.sd):
+    if shift.drift is not None and shift.drifting * ratio > 2 * NO_SHIFT:
+        return Verdict(True, shift.drift.motion(ratio), f"{said}; corrected with its drift")
+    if shift.length < max(NO_SHIFT / ratio, SIGNIFICANT * shift.sd):
         return Verdict(False, Affine.identity(), f"{said}; none to correct (below {NO_SHIFT} MSI pixels or its error)")
-    return Verdict(True, Affine.translation(shift.dx * scale, shift.dy * scale), f"{said}; corrected")
+    return Verdict(True, Affine.translation(shift.dx * ratio, shift.dy * ratio), f"{said}; corrected")

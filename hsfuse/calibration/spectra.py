@@ -55,7 +55,7 @@ def paired_spectra(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationM
 
 def inner_mask(mask: NDArray[np.bool_], model: ObservationModel) -> NDArray[np.bool_]:
     """Pixels (n, h, w) whose PSF stays within valid ones; the mask itself where that leaves too few."""
-    reach = max(1, ceil((model.psf.size - model.scale) / (2 * model.scale)))
+    reach = max(1, ceil((model.psf.size - model.ratio) / (2 * model.ratio)))
     inner = np.stack([binary_erosion(one, np.ones((2 * reach + 1,) * 2)) for one in mask])
     return inner if inner.sum() >= ENOUGH_PIXELS else mask
 

@@ -43,7 +43,7 @@ _log = logging.getLogger("hsfuse.assess")
 )
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
-@click.option("--scale", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
+@click.option("--ratio", "--scale", "ratio", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
 @options.choice(
     "--protocol",
     ["full", "wald"],

@@ -17,7 +17,9 @@ _FORMATS = click.Choice(["envi", "gtiff"])
 @click.argument("reference", type=options.PATH)
 @click.argument("outdir", type=options.PATH)
 @options.srf
-@click.option("--scale", type=click.IntRange(min=2), required=True, help="Ratio of the GSDs of LRHSI and MSI.")
+@click.option(
+    "--ratio", "--scale", "ratio", type=click.IntRange(min=2), required=True, help="Ratio of the GSDs of LRHSI and MSI."
+)
 @click.option(
     "--msi-bands",
     callback=options.parse_bands,

@@ -77,7 +77,7 @@ class Grid:
 class Alignment:
     """How an LRHSI and an MSI overlap on one nested grid: windows into each file, the ratio, the common grids."""
 
-    scale: int
+    ratio: int
     hsi_window: Window
     msi_window: Window
     hr_grid: Grid
@@ -86,7 +86,7 @@ class Alignment:
     @property
     def lr_grid(self) -> Grid:
         """The common extent on the LRHSI's grid."""
-        return self.hr_grid.coarsen(self.scale)
+        return self.hr_grid.coarsen(self.ratio)
 
     @property
     def full(self) -> tuple[int, int]:
@@ -109,8 +109,8 @@ def align(hsi: Grid, msi: Grid) -> Alignment:
         raise GridError(
             f"the HSI is in {_name(hsi.crs)} but the MSI in {_name(msi.crs)}; reproject the HSI to the MSI's CRS first"
         )
-    scale = _whole_ratio(hsi, msi)
-    return _overlap(hsi, msi, scale)
+    ratio = _whole_ratio(hsi, msi)
+    return _overlap(hsi, msi, ratio)
 
 
 def nests(hsi: Grid, msi: Grid) -> bool:
@@ -125,9 +125,9 @@ def _name(crs: CRS | None) -> str:
 def _ratio_and_drift(hsi: Grid, msi: Grid) -> tuple[Affine, bool]:
     """One grid's pixels on the other, and whether that is a whole ratio without rotation over the whole HSI."""
     relative = ~msi.transform @ hsi.transform
-    scale = round(relative.a)
-    drift = max(hsi.shape) * max(abs(relative.a - scale), abs(relative.e - scale), abs(relative.b), abs(relative.d))
-    return relative, scale >= 2 and drift <= GRID_TOLERANCE_PX * scale
+    ratio = round(relative.a)
+    drift = max(hsi.shape) * max(abs(relative.a - ratio), abs(relative.e - ratio), abs(relative.b), abs(relative.d))
+    return relative, ratio >= 2 and drift <= GRID_TOLERANCE_PX * ratio
 
 
 def _misfit(hsi: Grid, msi: Grid) -> tuple[float, float, float]:
@@ -139,14 +139,14 @@ def _misfit(hsi: Grid, msi: Grid) -> tuple[float, float, float]:
 def _whole_ratio(hsi: Grid, msi: Grid) -> int:
     """Ratio of the GSDs, checked against rotation and against drift over the whole MSI."""
     relative, whole = _ratio_and_drift(hsi, msi)
-    scale = round(relative.a)
+    ratio = round(relative.a)
     if not whole:
         raise GridError(
             f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
             f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions "
             "without rotation; resample the HSI to a multiple of the MSI's GSD first"
         )
-    return scale
+    return ratio
 
 
 def _overlap(hsi: Grid, msi: Grid, s: int) -> Alignment:
@@ -182,13 +182,13 @@ def _bounds(grid: Grid) -> str:
 def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:
     """Images without georeference: top left corners coincide, the sizes give the ratio."""
     ratios = (msi.shape[0] / hsi.shape[0], msi.shape[1] / hsi.shape[1])
-    scale = round(ratios[0])
-    if scale < 2 or ratios != (scale, scale):
+    ratio = round(ratios[0])
+    if ratio < 2 or ratios != (ratio, ratio):
         raise GridError(
             f"neither image is georeferenced and their sizes {hsi.shape} and {msi.shape} have no whole ratio of at "
             "least 2"
         )
     whole = Window(0, 0, hsi.shape[1], hsi.shape[0]), Window(0, 0, msi.shape[1], msi.shape[0])
     return Alignment(
-        scale, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {scale}"
+        ratio, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {ratio}"
     )

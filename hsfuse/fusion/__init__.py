@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.fusion.result import FusionResult
-from hsfuse.fusion.run import fit_fuser, run_fusion
+from hsfuse.fusion.run import fit_method, run_fusion
 from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.io import Paths
 from hsfuse.pair import SceneSettings
 
-__all__ = ["FuseSettings", "FusionResult", "fit_fuser", "fuse", "pick_device", "run_fusion"]
+__all__ = ["FuseSettings", "FusionResult", "fit_method", "fuse", "pick_device", "run_fusion"]
 
 log = logging.getLogger(__name__)
 

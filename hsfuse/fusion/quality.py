@@ -13,13 +13,13 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from hsfuse.core.cube import Spectrum
-from hsfuse.methods import BANDS_AT_ONCE, Fuser
+from hsfuse.methods import BANDS_AT_ONCE, Method
 from hsfuse.methods.denoise import gaussian_blur
 from hsfuse.methods.frame import noise_adder, reduced_images
 from hsfuse.nets.relearn import angle_map, ssim_map
 from hsfuse.nets.srlf import SRLF, Observation, SRLFNet
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Width in pixels of the window in which the features are averaged.
 SIGMA = 1.0
@@ -62,7 +62,7 @@ def _mean_square(cube: Tensor, smooth: Callable[[Tensor], Tensor] | None) -> Ten
 
 
 @torch.no_grad()
-def fit_reliability(fuser: Fuser, scene: TrainingScene, model: ObservationModel, seed: int = 0) -> Reliability | None:
+def fit_reliability(fuser: Method, scene: PairSample, model: ObservationModel, seed: int = 0) -> Reliability | None:
     """Fuse the scene at reduced resolution and learn where the errors are; None when it is too small for that."""
     target, lrhsi, msi = reduced_images(scene, model)
     valid = scene.mask[:, : target.shape[2], : target.shape[3]]
@@ -146,7 +146,7 @@ class StageWatch:
         z, obs = self._seen["spatial"]
         z_spa, ratio, _ = self._seen["spectral"]
         spatial, spectral = distortions(z, z_spa, obs)
-        return _worst(spatial, ratio), _enlarged(_worst(spectral, ratio), obs.model.scale)
+        return _worst(spatial, ratio), _enlarged(_worst(spectral, ratio), obs.model.ratio)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def fused_maps(
 ) -> StageMaps:
     """Maps of a fused cube: (B, C, H, W), (B, C, h, w), (B, c, H, W); `peak` is SSIM's dynamic range."""
     spatial = 1 - ssim_map(model.spectral(fused) / peak, msi / peak)
-    angle = _enlarged(torch.rad2deg(angle_map(model.spatial(fused), lrhsi)), model.scale)
+    angle = _enlarged(torch.rad2deg(angle_map(model.spatial(fused), lrhsi)), model.ratio)
     return StageMaps(spatial, angle, *(points or (torch.zeros_like(spatial), torch.zeros_like(spatial))))
 
 
@@ -202,7 +202,7 @@ LAYERS = (
 class QualityLayers:
     """While it is entered, makes the layers of what a fitted fuser has just predicted."""
 
-    def __init__(self, fuser: Fuser, scene: TrainingScene, model: ObservationModel, seed: int = 0) -> None:
+    def __init__(self, fuser: Method, scene: PairSample, model: ObservationModel, seed: int = 0) -> None:
         self.model, self.reliability = model, fit_reliability(fuser, scene, model, seed)
         net = getattr(fuser, "net", None)
         self._watch = None if net is None else StageWatch(net)

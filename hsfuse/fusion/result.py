@@ -12,8 +12,8 @@ from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.settings import FuseSettings
 from hsfuse.fusion.tiles import TileGrid
-from hsfuse.methods import Fuser
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods import Method
+from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.scan import backend_name
 from hsfuse.nets.weights import find_model
 from hsfuse.pair import ScenePair
@@ -65,7 +65,7 @@ def provenance_of(pair: ScenePair, settings: FuseSettings, tiles: TileGrid, devi
         "inputs": pair.summary(),
         "settings": {**asdict(settings.scene), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
-        "scale": pair.scale,
+        "scale": pair.ratio,
         "weights_sha256": file_sha256(find_model(settings.model).path) if named else None,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": settings.adapt.seed,
@@ -79,11 +79,11 @@ def provenance_of(pair: ScenePair, settings: FuseSettings, tiles: TileGrid, devi
     }
 
 
-def method_of(fuser: Fuser) -> dict[str, Any]:
+def method_of(fuser: Method) -> dict[str, Any]:
     """What the provenance says of a fitted method."""
     return {
         "method": fuser.describe(),
-        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLFFuser) else None,
+        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLF) else None,
     }
 
 

@@ -16,9 +16,9 @@ from hsfuse.core.errors import InputError, ModelError
 from hsfuse.fusion.settings import FuseSettings
 from hsfuse.io import kept_network, open_cube, output_files, read_provenance
 from hsfuse.io.stac import item_path
-from hsfuse.methods import Fuser
+from hsfuse.methods import Method
 from hsfuse.methods.adapt import AdaptationLog, Stage
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
 from hsfuse.pair import ScenePair
 
@@ -49,14 +49,14 @@ def finished(output: Path, settings: FuseSettings, plan: str) -> dict[str, Any] 
     return provenance if provenance.get("plan") == plan else None
 
 
-def full_print(plan: str, fuser: Fuser) -> str:
+def full_print(plan: str, fuser: Method) -> str:
     """Fingerprint of an output: of its plan and of the network as fitted, which the clock may have ended early."""
     net = getattr(fuser, "net", None)
     weights = [] if net is None else [t.detach().cpu().contiguous() for t in net.state_dict().values()]
     return _digest(plan.encode(), *(t.reshape(-1).view(torch.uint8).numpy().tobytes() for t in weights))
 
 
-def fit_once(fit: Callable[[FuseSettings], Fuser], settings: FuseSettings, output: Path, plan: str) -> Fuser:
+def fit_once(fit: Callable[[FuseSettings], Method], settings: FuseSettings, output: Path, plan: str) -> Method:
     """What `fit` makes of the settings; SRLF-Net, once trained, is kept beside the output until that is whole.
 
     Where a run with the same plan has kept its network, that one is taken and not trained again: a training that ends
@@ -72,7 +72,7 @@ def fit_once(fit: Callable[[FuseSettings], Fuser], settings: FuseSettings, outpu
         else:
             return _as_it_was(fuser, kept)
     fuser = fit(settings)
-    if isinstance(fuser, SRLFFuser) and fuser.adaptation.steps:
+    if isinstance(fuser, SRLF) and fuser.adaptation.steps:
         _keep(fuser, path, plan)
     return fuser
 
@@ -82,7 +82,7 @@ def file_sha256(path: Path) -> str:
     return _digest(path.read_bytes())
 
 
-def _keep(fuser: SRLFFuser, path: Path, plan: str) -> None:
+def _keep(fuser: SRLF, path: Path, plan: str) -> None:
     card = None if fuser.card is None else fuser.card.to_json()
     fuser.save(path, fuser.card.name if fuser.card else "from scratch")
     own = read_card(path)
@@ -98,9 +98,9 @@ def _kept(path: Path, plan: str) -> ModelCard | None:
     return card if card.extra.get("plan") == plan else None
 
 
-def _as_it_was(fuser: Fuser, kept: ModelCard) -> Fuser:
+def _as_it_was(fuser: Method, kept: ModelCard) -> Method:
     """With the record of the run that trained the network in place of the reading's own."""
-    assert isinstance(fuser, SRLFFuser)
+    assert isinstance(fuser, SRLF)
     log.info("SRLF-Net: as the interrupted run has trained it")
     record = kept.extra["adaptation"]
     fuser.adaptation = AdaptationLog(**{**record, "stages": [Stage(**stage) for stage in record["stages"]]})

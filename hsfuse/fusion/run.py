@@ -18,17 +18,17 @@ from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.fusion.storage import check_outputs, plan_bands
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
-from hsfuse.fusion.tiles import TileFuser, TileGrid
+from hsfuse.fusion.tiles import TileGrid, TileWorker
 from hsfuse.io import Paths
-from hsfuse.methods import Fuser, make_fuser
-from hsfuse.methods.srlf import SRLFFuser
+from hsfuse.methods import Method, make_method
+from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.scan import backend_name
 from hsfuse.nets.weights import WEIGHTED, ModelRecord, find_model
-from hsfuse.pair import ScenePair, open_scene
+from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ SMALL_SCENE = 1024 * 1024
 def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSettings) -> FusionResult:
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
     output, device = Path(output), pick_device(settings.device)
-    with open_scene(hsi, msi, settings.scene) as pair:
-        fuser = build_fuser(settings, pair)
+    with open_pair(hsi, msi, settings.scene) as pair:
+        fuser = build_method(settings, pair)
         tiles = plan_tiles(pair, fuser.requirements.halo, settings.tile, settings.overlap)
         provenance = provenance_of(pair, settings, tiles, device)
         plan = plan_print(pair, settings, provenance)
@@ -54,14 +54,14 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSe
             return _result(pair, output, settings, told, 0.0, {})
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        fit = partial(fit_fuser, pair, scene, device=device)
+        fit = partial(fit_method, pair, scene, device=device)
         fuser = fit_once(fit, settings, output, plan) if resume else _fit(fuser, pair, scene, device)
         give_back_freed_memory()
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, fuser) if resume else None
         valid, warnings = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
-        if settings.save_model is not None and isinstance(fuser, SRLFFuser):
+        if settings.save_model is not None and isinstance(fuser, SRLF):
             fuser.save(settings.save_model, settings.save_model.stem)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if settings.output.stac:
@@ -87,7 +87,7 @@ def _model_file(settings: FuseSettings) -> list[Path]:
     return [settings.save_model]
 
 
-def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
+def build_method(settings: FuseSettings, pair: ScenePair) -> Method:
     """The method by name, with its weights; `srlf` with weights for one pair of sensors is `srlf-bands`."""
     turns, record = ensemble_turns(settings.ensemble, pair), chosen_weights(settings)
     path = None if record is None else record.path
@@ -96,8 +96,8 @@ def build_fuser(settings: FuseSettings, pair: ScenePair) -> Fuser:
     if settings.method == "srlf-bands" or (settings.method == "srlf" and record and record.card.kind == "bands"):
         return Banded(path, turns)
     if settings.method == "srlf":
-        return SRLFFuser(settings.base, "auto" if settings.model == "auto" else path, settings.adapt, turns=turns)
-    return make_fuser(settings.method)
+        return SRLF(settings.base, "auto" if settings.model == "auto" else path, settings.adapt, turns=turns)
+    return make_method(settings.method)
 
 
 def chosen_weights(settings: FuseSettings) -> ModelRecord | None:
@@ -126,20 +126,20 @@ def ensemble_turns(asked: int, pair: ScenePair) -> int:
     return 8 if rows * cols <= SMALL_SCENE else 1
 
 
-def fit_fuser(pair: ScenePair, scene: TrainingScene, settings: FuseSettings, device: str) -> Fuser:
+def fit_method(pair: ScenePair, scene: PairSample, settings: FuseSettings, device: str) -> Method:
     """Fit the method on a sample of the scene."""
-    return _fit(build_fuser(settings, pair), pair, scene, device)
+    return _fit(build_method(settings, pair), pair, scene, device)
 
 
-def _fit(fuser: Fuser, pair: ScenePair, scene: TrainingScene, device: str) -> Fuser:
+def _fit(fuser: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     log.debug("scan backend: %s, device: %s", backend_name(torch.device(device)), device)
     return fuser.fit(scene, pair.model.to(device))
 
 
 def _stream(
     pair: ScenePair,
-    fuser: Fuser,
-    scene: TrainingScene,
+    fuser: Method,
+    scene: PairSample,
     tiles: TileGrid,
     output: Path,
     settings: FuseSettings,
@@ -150,7 +150,7 @@ def _stream(
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
     wanted = settings.output.qa is not None
     quality = QualityLayers(fuser, scene, pair.model, settings.adapt.seed) if wanted else None
-    work = TileFuser(pair, fuser, device, quality, Filling.of(scene, pair.model))
+    work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model))
     with Streamer(work, tiles, output, settings.output, provenance, fingerprint) as streamer:
         return streamer.run(), streamer.warnings
 

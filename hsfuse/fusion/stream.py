@@ -27,8 +27,8 @@ from hsfuse.fusion.tiles import (
     Blender,
     FusedTile,
     Span,
-    TileFuser,
     TileGrid,
+    TileWorker,
     ahead,
     batches,
     window_of,
@@ -61,7 +61,7 @@ LARGEST_BLOCK = 256
 
 def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
     """Tiles in whole LR pixels and whole blocks of the output file, as near to `tile` and `overlap` as that allows."""
-    s = pair.scale
+    s = pair.ratio
     if tile < 4 * s or overlap < 0:
         raise SettingError(f"a tile of {tile} with overlap {overlap} pixels: wanted at least {4 * s}, 0")
     whole = lcm(16, s)
@@ -94,7 +94,7 @@ class Streamer:
     With a `fingerprint` it goes on where an interrupted run with the same one saved its state.
     """
 
-    work: TileFuser
+    work: TileWorker
     tiles: TileGrid
     output: Path
     settings: OutputSettings

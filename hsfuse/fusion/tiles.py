@@ -22,7 +22,7 @@ from torch import Tensor
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion.quality import LAYERS, QualityLayers
-from hsfuse.methods import Fuser
+from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling
 
@@ -53,20 +53,20 @@ class Span:
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Tiles over `shape` (H, W) HR pixels at scale s: `stride`, `overlap` and `halo` in HR pixels, multiples of s."""
+    """Tiles over `shape` (H, W) HR pixels at ratio s: `stride`, `overlap` and `halo` in HR pixels, multiples of s."""
 
     shape: tuple[int, int]
-    scale: int
+    ratio: int
     stride: int
     overlap: int
     halo: int
 
     def __post_init__(self) -> None:
-        bad = [n for n in ("stride", "overlap", "halo") if getattr(self, n) % self.scale or getattr(self, n) < 0]
-        if bad or self.stride < max(self.overlap, self.scale):
+        bad = [n for n in ("stride", "overlap", "halo") if getattr(self, n) % self.ratio or getattr(self, n) < 0]
+        if bad or self.stride < max(self.overlap, self.ratio):
             raise SettingError(
                 f"a tile of {self.stride} pixels with overlap {self.overlap} and halo {self.halo}: wanted multiples of "
-                f"the scale {self.scale}, the tile no smaller than the overlap"
+                f"the ratio {self.ratio}, the tile no smaller than the overlap"
             )
 
     def spans(self, axis: int) -> list[Span]:
@@ -190,11 +190,11 @@ class FusedTile:
 
 
 @dataclass(frozen=True)
-class TileFuser:
+class TileWorker:
     """A fitted method applied to tiles of a pair, with the layers that say how good they are where wanted."""
 
     pair: ScenePair
-    fuser: Fuser
+    fuser: Method
     device: str = "cpu"
     quality: QualityLayers | None = None
     filling: Filling | None = None
@@ -206,7 +206,7 @@ class TileFuser:
 
     def read(self, rows: Span, cols: Span) -> TileInput:
         """What one tile needs."""
-        s = self.pair.scale
+        s = self.pair.ratio
         low = self.pair.read_lr(window_of(rows.read, cols.read, s))
         high = self.pair.read_hr(window_of(rows.read, cols.read))
         inner = _inside(rows), _inside(cols)

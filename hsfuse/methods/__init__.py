@@ -15,7 +15,7 @@ from torch import Tensor
 from hsfuse.core.errors import SettingError
 from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Requirements:
     halo: int = 4
 
 
-class Fuser(Protocol):
+class Method(Protocol):
     """LRHSI (B, C, h, w) and MSI (B, c, H, W) to HRHSI (B, C, H, W), after `fit`."""
 
     name: str
     requirements: Requirements
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Learn what the method takes from the scene as a whole; `model` is kept for `predict`."""
         ...
 
@@ -45,7 +45,7 @@ class Fuser(Protocol):
 
 
 @runtime_checkable
-class SubspaceFuser(Fuser, Protocol):
+class SubspaceMethod(Method, Protocol):
     """A method that works in a spectral subspace: its result is E a plus something interpolated from LR pixels.
 
     What needs the coefficients (SRLF-Net, the mean of two methods) so never holds all bands at high resolution.
@@ -77,7 +77,7 @@ def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: T
 
 #: name -> "module:class"; modules are imported when asked for.
 METHODS: dict[str, str] = {
-    "srlf": "hsfuse.methods.srlf:SRLFFuser",
+    "srlf": "hsfuse.methods.srlf:SRLF",
     "srlf-any": "hsfuse.methods.srlf_any:AnySensor",
     "srlf-bands": "hsfuse.methods.srlf_bands:Banded",
     "guided": "hsfuse.methods.guided:Guided",
@@ -95,9 +95,9 @@ METHODS: dict[str, str] = {
 }
 
 
-def make_fuser(name: str) -> Fuser:
+def make_method(name: str) -> Method:
     """A new, unfitted method by name; SettingError when there is none of that name."""
     if name not in METHODS:
         raise SettingError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
     module, _, cls = METHODS[name].partition(":")
-    return cast(Fuser, getattr(import_module(module), cls)())
+    return cast(Method, getattr(import_module(module), cls)())

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hsfuse.methods.frame import SceneFrame, Seen, noise_adder, reduced_images
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Share of the reduced-resolution target that judges and is not trained on.
 HELD_OUT = 0.25
@@ -120,7 +120,7 @@ class Pair:
 
     def window(self, block: int, row: int, col: int, side: Sequence[int], turn: int) -> Pair:
         """One block's window (LR-aligned, in HR pixels), turned by one of the eight symmetries of the square."""
-        s = self.obs.model.scale
+        s = self.obs.model.ratio
 
         def hr(t: Tensor) -> Tensor:
             return dihedral(t[block : block + 1, :, row : row + side[0], col : col + side[1]], turn)
@@ -140,14 +140,14 @@ class Pair:
 class Rehearsal:
     """Pairs of a scene as a frame sees it: `low` judges on the cells `held`, `draws` train on the others."""
 
-    def __init__(self, scene: TrainingScene, frame: SceneFrame, seed: int) -> None:
+    def __init__(self, scene: PairSample, frame: SceneFrame, seed: int) -> None:
         self.scene, self.frame = scene, frame
         target, self._lrhsi, self._msi = reduced_images(scene, frame.base.model)
         self._target = frame.subspace.project(target)
         self._random = torch.Generator().manual_seed(seed)
         self._add_noise = noise_adder(scene, frame.base.model)
         self.mask = scene.mask[:, None, : target.shape[2], : target.shape[3]]
-        cells = held_out_cells((self.mask.shape[0], *self.mask.shape[2:]), frame.model.scale, seed)
+        cells = held_out_cells((self.mask.shape[0], *self.mask.shape[2:]), frame.model.ratio, seed)
         self.held = cells.to(self.mask.device) & self.mask
         self.train_mask = self.mask & ~self.held
         self.lrhsi, self.msi = self._noisy()
@@ -160,7 +160,7 @@ class Rehearsal:
         """Whether the scene is large enough to train on one part and judge on another, which is more than one cell: a
         single place doesn't speak for all."""
         k, held = self.frame.unit.numel(), int(self.held.sum())
-        more = held > cell_side(self.frame.model.scale) ** 2
+        more = held > cell_side(self.frame.model.ratio) ** 2
         return more and held >= 4 * k and int(self.train_mask.sum()) >= 8 * k
 
     @property
@@ -364,13 +364,13 @@ class Adaptation:
         model, unit, side = self.rehearsal.frame.model, self.rehearsal.unit, self._crop()
         pair = self.rehearsal.full.window(block, row, col, side, turn)
         fused = self.fused(net, pair)
-        inner = slice(1, -1) if min(side) >= 4 * model.scale else slice(None)
+        inner = slice(1, -1) if min(side) >= 4 * model.ratio else slice(None)
         spatial = (model.spatial(fused) - pair.obs.x * unit)[..., inner, inner].abs().mean() / self.scale_of_error
         spectral = (model.spectral(fused) - pair.obs.y).abs().mean() / pair.obs.y.std().clamp_min(1e-6)
         return spatial + spectral
 
     def _crop(self) -> tuple[int, int]:
-        s = self.rehearsal.frame.model.scale
+        s = self.rehearsal.frame.model.ratio
         side = max(CROP // s, 4) * s
         height, width = self.rehearsal.scene.msi.shape[2:]
         return min(side, height), min(side, width)
@@ -433,7 +433,7 @@ class Adaptation:
         loss = self.supervised(net, pairs[draw(len(pairs))].block(block, turn))
         if self.settings.consistency and draw(2):
             sizes = zip(self.rehearsal.scene.msi.shape[2:], self._crop(), strict=True)
-            row, col = (draw((n - m) // model.scale + 1) * model.scale for n, m in sizes)
+            row, col = (draw((n - m) // model.ratio + 1) * model.ratio for n, m in sizes)
             loss = loss + self.settings.consistency * self.consistency(net, row, col, block, turn)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

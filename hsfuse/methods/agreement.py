@@ -84,7 +84,7 @@ class Agreement:
     def _largest(self) -> float:
         """Largest eigenvalue of the preconditioned system, without noise, where t is the same everywhere."""
         model = self.problem.model
-        flat = torch.ones(1, 1, *[8 * model.scale] * 2, dtype=torch.float64)
+        flat = torch.ones(1, 1, *[8 * model.ratio] * 2, dtype=torch.float64)
         model = model.with_srf(torch.ones(1, 1)).cpu()
         low = model.spatial(flat)
         return max(1.0, float((model.spatial(model.spatial_adjoint(low)) / model.spatial_squared(flat)).max()))

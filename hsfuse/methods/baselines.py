@@ -12,7 +12,7 @@ from hsfuse.methods import Requirements
 from hsfuse.methods.problem import DARK, AffineMap, fit_affine, synthetic_bands
 from hsfuse.methods.subspace import fit_subspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 
 class Bicubic:
@@ -22,7 +22,7 @@ class Bicubic:
     requirements = Requirements(halo=2)
     model: ObservationModel
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Keep the model."""
         self.model = model
         return self
@@ -48,14 +48,14 @@ class GLP:
     model: ObservationModel
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Regress the synthetic bands and their gains."""
         self.model = model
         self.synthesis, _ = synthetic_bands(scene, model)
         self.gain = self._detail_gains(scene)
         return self
 
-    def _detail_gains(self, scene: TrainingScene) -> Tensor:
+    def _detail_gains(self, scene: PairSample) -> Tensor:
         """Regression of the LRHSI's details on those of the synthetic bands, both on the LR grid: (C,)."""
         synthetic = self.synthesis(self.model.spatial(scene.msi.double()))
         untouched = scene.mask & (self._lr_details(scene.mask[:, None].double())[:, 0].abs() < 1e-9)
@@ -65,9 +65,9 @@ class GLP:
         return torch.where(energy > 0, gain, torch.ones_like(gain)).clamp(0, MAX_GAIN)
 
     def _lr_details(self, x: Tensor) -> Tensor:
-        """What the model's blur takes away one scale down; sizes are first padded to a multiple of the scale."""
+        """What the model's blur takes away one ratio down; sizes are first padded to a multiple of the ratio."""
         h, w = x.shape[-2:]
-        x = pad(x, (0, -w % self.model.scale, 0, -h % self.model.scale), mode="replicate")
+        x = pad(x, (0, -w % self.model.ratio, 0, -h % self.model.ratio), mode="replicate")
         return (x - self.model.upsample(self.model.spatial(x)))[..., :h, :w]
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class GSA:
         self.components = components
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Regress synthesis, intensity and gains on the valid LR pixels."""
         self.model = model
         synthesis, pairs = synthetic_bands(scene, model)
@@ -137,7 +137,7 @@ class SFIM:
     model: ObservationModel
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Regress the synthetic bands and measure their residuals."""
         self.model = model
         self.synthesis, pairs = synthetic_bands(scene, model)

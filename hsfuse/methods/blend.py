@@ -33,7 +33,7 @@ from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, Features
 from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Brightness below which a pixel takes no smaller part of what is restored, relative to the scene's RMS.
 DARKEST = 0.1
@@ -54,12 +54,12 @@ class DenoisedGLP(EnsembleGLP):
     requirements = Requirements(halo=10)
     noise: Tensor
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Measure the MSI's noise, then fit on the denoised MSI."""
         self.noise = msi_noise(scene).float()
         return super().fit(replace(scene, msi=denoise(scene.msi, self.noise)), model)
 
-    def feature_noise(self, features: Features, scene: TrainingScene) -> Tensor | None:
+    def feature_noise(self, features: Features, scene: PairSample) -> Tensor | None:
         """Covariance (f, f) of what the noise left by `denoise` does to the features, on the scene's own pixels."""
         random = torch.Generator().manual_seed(0)
         total = torch.zeros(())
@@ -93,7 +93,7 @@ class Unmixed(CNMF):
     """
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Learn the materials, then the variance of what they leave (K,), relative to brightness^2, and of noise."""
         low = model.spatial(self.learn(scene, model)).transpose(0, 1)[:, scene.mask]
         self.subspace = scene_subspace(scene, DIMENSION)
@@ -122,7 +122,7 @@ class GuidedAxes(Guided):
     subspace: SpectralSubspace
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit on the LRHSI's coefficients."""
         self.subspace = scene_subspace(scene, DIMENSION)
         return super().fit(replace(scene, lrhsi=self.subspace.project(scene.lrhsi)), model)
@@ -161,12 +161,12 @@ class Blend:
         return self.glp, self.conic, self.unmixed, self.guided
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit all four, then see on a sample how they disagree."""
         self.model = model
         for member in self._members:
             member.fit(scene, model)
-        sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.scale)]
+        sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.ratio)]
         sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
         self.usual = sizes.mean(0).clamp_min(1e-20)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
@@ -222,7 +222,7 @@ def _sizes(members: Tensor) -> tuple[Tensor, Tensor]:
     return apart, bright
 
 
-def _sample(scene: TrainingScene, s: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _sample(scene: PairSample, s: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Windows of the scene, at most SAMPLE MSI pixels together: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
     n, h, w = scene.mask.shape
     side = max(1, round((SAMPLE / n) ** 0.5 / s))

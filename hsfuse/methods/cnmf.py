@@ -33,7 +33,7 @@ from hsfuse.methods import Requirements
 from hsfuse.methods.problem import mix
 from hsfuse.methods.subspace import fit_subspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Keeps quotients finite and factors positive.
 TINY = 1e-9
@@ -60,16 +60,16 @@ class CNMF:
         self.iterations, self.sum_to_one = iterations, sum_to_one
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Learn M and N by alternating updates on the scene's sample."""
         self.learn(scene, model)
         return self
 
-    def learn(self, scene: TrainingScene, model: ObservationModel) -> Tensor:
+    def learn(self, scene: PairSample, model: ObservationModel) -> Tensor:
         """The same, giving the sample's abundances (n, P, H, W)."""
         self.model = model
         spectra = scene.spectra().clamp_min(0)
-        self.weight_x = model.scale**2 / float(spectra.square().mean().clamp_min(1e-12))
+        self.weight_x = model.ratio**2 / float(spectra.square().mean().clamp_min(1e-12))
         per_band = len(spectra) / scene.msi.shape[1] / float(scene.msi.square().mean().clamp_min(1e-12))
         self.weight_y = MSI_WEIGHT * per_band
         self.weight_one = self.sum_to_one * len(spectra)
@@ -114,10 +114,10 @@ class CNMF:
         goal = goal + self.weight_y * mix(self.n.T, msi.clamp_min(0))
         return _updated(a, goal, lambda a: back(mix(gram_x, down(a))).add_(mix(gram_y, a)), steps)
 
-    def _update_endmembers(self, a: Tensor, scene: TrainingScene) -> None:
+    def _update_endmembers(self, a: Tensor, scene: PairSample) -> None:
         """One multiplicative step of M and N on the sample's valid pixels."""
-        low, fine = self.model.spatial(a), scene.mask.repeat_interleave(self.model.scale, 1)
-        fine = fine.repeat_interleave(self.model.scale, 2)
+        low, fine = self.model.spatial(a), scene.mask.repeat_interleave(self.model.ratio, 1)
+        fine = fine.repeat_interleave(self.model.ratio, 2)
         self.m = _factor_step(self.m, scene.spectra().clamp_min(0), low.transpose(0, 1)[:, scene.mask])
         self.n = _factor_step(self.n, scene.msi.clamp_min(0).transpose(0, 1)[:, fine], a.transpose(0, 1)[:, fine])
 

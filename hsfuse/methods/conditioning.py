@@ -27,7 +27,7 @@ from hsfuse.methods.regression import DIMENSION, EnsembleGLP, RegressionGLP
 from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
 ROUNDING = 1e-5
@@ -37,12 +37,12 @@ LEAST_STEP = 1e-7
 KNOWN_BASE = "blend"
 
 
-def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
+def aligned(base: RegressionGLP, scene: PairSample) -> RegressionGLP:
     """The same fitted base on axes along which its errors at reduced resolution are uncorrelated, largest first.
 
     As it is where the scene is too narrow to be reduced.
     """
-    if not reducible(scene, base.model.scale):
+    if not reducible(scene, base.model.ratio):
         return base
     target, low, msi = reduced(scene, base)
     error = (base.inject(low, base.regress(msi)) - target).permute(1, 0, 2, 3).flatten(1).double()
@@ -58,7 +58,7 @@ def aligned(base: RegressionGLP, scene: TrainingScene) -> RegressionGLP:
     return turned
 
 
-def _negligible(scene: TrainingScene, subspace: SpectralSubspace) -> Tensor:
+def _negligible(scene: PairSample, subspace: SpectralSubspace) -> Tensor:
     """(C,) bands whose part outside the subspace is rounding: it looks like noise, but there is none."""
     inside = scene.lrhsi.permute(1, 0, 2, 3)[:, scene.mask].norm(dim=1)
     outside = subspace.residual(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask].norm(dim=1)
@@ -115,7 +115,7 @@ class ConditionedFrame(SceneFrame):
         return replace(blended, fused=mix(turn, blended.fused), members=members)
 
 
-def conditioned_frame(scene: TrainingScene, model: ObservationModel) -> ConditionedFrame:
+def conditioned_frame(scene: PairSample, model: ObservationModel) -> ConditionedFrame:
     """Frame of a scene on the axes of the regression's errors."""
     noise = msi_noise(scene).float()
     clean = replace(scene, msi=denoise(scene.msi, noise))

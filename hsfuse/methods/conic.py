@@ -41,7 +41,7 @@ from hsfuse.methods.regression import signal_share
 from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.methods.variational import SylvesterSolver, detail_ratio, prior_covariance
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Ridge of the quadratic regression, relative to its features' variance, and of the local one, in samples.
 QUADRATIC_RIDGE = 0.3
@@ -129,10 +129,10 @@ class Conic:
         self.dimension, self.atoms, self.strength, self.alternations = dimension, atoms, strength, alternations
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Estimate noise, subspace, regression, prior covariances and dictionary."""
         self.model, self.noise = model, msi_noise(scene)
-        clean = TrainingScene(scene.lrhsi, denoise(scene.msi, self.noise), scene.mask)
+        clean = PairSample(scene.lrhsi, denoise(scene.msi, self.noise), scene.mask)
         self.problem = fit_problem(scene, model, self.dimension)
         pairs = lr_pairs(clean, model)
         self.regression = AdaptiveRegression(
@@ -149,7 +149,7 @@ class Conic:
         self.first_solver = SylvesterSolver(self.problem, self.precision)
         self.cone_covariance = covariance + LEAST_CONE_VARIANCE * covariance.diagonal().max() * eye
 
-    def _fit_dictionary(self, clean: TrainingScene) -> None:
+    def _fit_dictionary(self, clean: PairSample) -> None:
         """D from a sample of spectra; T from what D, coded with as many steps as a tile, leaves of the LR spectra."""
         basis = self.problem.subspace.basis.double()
         self.dictionary = basis.T @ factorise(self._spectra(clean), self.atoms)
@@ -159,11 +159,11 @@ class Conic:
         left = (low - mix(self.dictionary, state.clamp_min(0)))[0, :, :, 0]
         self._set_cone_covariance(self.cone_covariance + left @ left.T / left.shape[1])
 
-    def _spectra(self, clean: TrainingScene) -> Tensor:
+    def _spectra(self, clean: PairSample) -> Tensor:
         """The LRHSI's spectra and a repeatable sample of the regression's, non-negative: (C, n)."""
         blocks = zip(clean.lrhsi.split(1), clean.msi.split(1), strict=True)
         images = torch.cat([self._mean(lrhsi, msi) for lrhsi, msi in blocks]).transpose(0, 1)
-        s = self.model.scale
+        s = self.model.ratio
         sharp = images[:, clean.mask.repeat_interleave(s, 1).repeat_interleave(s, 2)]
         order = torch.randperm(sharp.shape[1], generator=torch.Generator().manual_seed(0))[:SPECTRA].to(sharp.device)
         sharp = self.subspace.basis.to(sharp) @ sharp[:, order]

@@ -18,7 +18,7 @@ from hsfuse.methods.agreement import Agreement
 from hsfuse.methods.denoise import denoise, gaussian_blur
 from hsfuse.methods.frame import SceneFrame
 from hsfuse.methods.problem import FusionProblem, fit_problem, mix
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Share of the error's covariance that the step may use.
 ALLOWED = 0.1
@@ -67,7 +67,7 @@ def detail_energy(problem: FusionProblem, msi: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit_consistency(scene: TrainingScene, frame: SceneFrame, error: Tensor) -> Consistency:
+def fit_consistency(scene: PairSample, frame: SceneFrame, error: Tensor) -> Consistency:
     """The step for a scene on its frame's axes; `error` (pixels, K) is the error at reduced resolution."""
     subspace = frame.subspace
     problem = fit_problem(scene, frame.base.model, subspace.dimension)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Fuser, SubspaceFuser, compose, make_fuser
+from hsfuse.methods import Method, SubspaceMethod, compose, make_method
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP, signal_share
 from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Why there is nothing that tells how large a correction may be.
 TOO_NARROW = "the scene is narrower than %d LR pixels, too narrow to be seen at reduced resolution"
@@ -53,7 +53,7 @@ class SceneFrame:
     step: Tensor
     gain: Tensor  # per MSI band: MSI = gain * (R x) + offset, estimated on the LR grid
     offset: Tensor
-    fuser: Fuser | None = None  # what the network corrects, where it isn't the regression itself
+    fuser: Method | None = None  # what the network corrects, where it isn't the regression itself
     noise: Tensor | None = None  # variance of the MSI's noise per band, taken out first; None: the MSI is used as it is
 
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
@@ -77,7 +77,7 @@ class SceneFrame:
         """The method's coefficients (B, K, H, W) on this frame's axes, and what it has outside of them (see `Seen`)."""
         if self.fuser is None:
             return self.base.coefficients(lrhsi, clean), self.base.outside_low(lrhsi)
-        if isinstance(self.fuser, SubspaceFuser):
+        if isinstance(self.fuser, SubspaceMethod):
             turn = self.subspace.basis.T @ self.fuser.subspace.basis.to(self.subspace.basis)
             if turn.square().sum() > turn.shape[1] - INSIDE:  # the same span, perhaps on other axes
                 return mix(turn, self.fuser.coefficients(lrhsi, msi)), self.fuser.outside_low(lrhsi)
@@ -121,24 +121,24 @@ class SceneFrame:
         return base / unit, Observation(coefficients / unit, seen, detail / unit, self.model, self.unit)
 
 
-def reducible(scene: TrainingScene, s: int) -> bool:
+def reducible(scene: PairSample, s: int) -> bool:
     """Whether a scene is at least s LR pixels wide and high, so that its reduced-resolution images have pixels."""
     return min(scene.lrhsi.shape[2:]) >= s
 
 
-def reduced(scene: TrainingScene, base: RegressionGLP) -> tuple[Tensor, Tensor, Tensor]:
+def reduced(scene: PairSample, base: RegressionGLP) -> tuple[Tensor, Tensor, Tensor]:
     """Reduced-resolution pair of a scene: target coefficients (n, K, h', w'), their LR input, and the MSI input.
 
     Both images are degraded by the observation model (Wald et al. 1997); sizes are cut to whole multiples of s.
     """
     model = base.model
-    s = model.scale
+    s = model.ratio
     h, w = (n // s * s for n in scene.lrhsi.shape[2:])
     target = base.subspace.project(scene.lrhsi)[..., :h, :w]
     return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
 
 
-def fit_frame(scene: TrainingScene, base: RegressionGLP) -> SceneFrame:
+def fit_frame(scene: PairSample, base: RegressionGLP) -> SceneFrame:
     """Frame of a scene whose base is fitted."""
     subspace = base.subspace
     model = base.model.with_srf(base.model.srf @ subspace.basis.to(base.model.srf))
@@ -161,22 +161,22 @@ REGRESSIONS: dict[str, type[RegressionGLP]] = {
 }
 
 
-def make_frame(scene: TrainingScene, model: ObservationModel, base: str, fuser: Fuser | None = None) -> SceneFrame:
+def make_frame(scene: PairSample, model: ObservationModel, base: str, fuser: Method | None = None) -> SceneFrame:
     """Frame of a scene with the base of that name, a regression or any other method; or with a fitted `fuser`."""
     noise = msi_noise(scene).float()
     clean = replace(scene, msi=denoise(scene.msi, noise))
     frame = replace(fit_frame(clean, REGRESSIONS.get(base, EnsembleGLP)().fit(clean, model)), noise=noise)
     if fuser is None and base in REGRESSIONS:
         return frame
-    frame = replace(frame, fuser=fuser or make_fuser(base).fit(scene, model))
+    frame = replace(frame, fuser=fuser or make_method(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
     error = frame.see(low, msi).base * frame.unit[:, None, None] - frame.subspace.project(target)
     return replace(frame, step=rms(error) / frame.unit)
 
 
-def reduced_images(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:
+def reduced_images(scene: PairSample, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:
     """Reduced-resolution images: target (n, C, h', w'), LRHSI and MSI input, degraded by the observation model."""
-    s = model.scale
+    s = model.ratio
     h, w = (n // s * s for n in scene.lrhsi.shape[2:])
     target = scene.lrhsi[..., :h, :w]
     return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
@@ -201,7 +201,7 @@ class NoiseAdder:
         return image + sigma[:, None, None] * torch.randn(image.shape, generator=random).to(image)
 
 
-def noise_adder(scene: TrainingScene, model: ObservationModel) -> NoiseAdder:
+def noise_adder(scene: PairSample, model: ObservationModel) -> NoiseAdder:
     """What degrading by the PSF takes from a scene's noise, per band, as measured in the scene."""
     subspace = scene_subspace(scene, DIMENSION)
     share = signal_share(subspace.residual(scene.lrhsi), scene.mask)
@@ -210,7 +210,7 @@ def noise_adder(scene: TrainingScene, model: ObservationModel) -> NoiseAdder:
     return NoiseAdder(hsi.float() * lost, msi_noise(scene).sqrt().float() * lost)
 
 
-def radiometric_match(scene: TrainingScene, model: ObservationModel) -> tuple[Tensor, Tensor]:
+def radiometric_match(scene: PairSample, model: ObservationModel) -> tuple[Tensor, Tensor]:
     """Gain and offset (c,) of each MSI band against R X, by least squares on LR pixels."""
     predicted = model.spectral(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask]
     observed = model.spatial(scene.msi).permute(1, 0, 2, 3)[:, scene.mask]

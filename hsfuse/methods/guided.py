@@ -24,7 +24,7 @@ from hsfuse.methods import Requirements
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import DARK, AffineMap, fit_affine, lr_pairs, msi_noise, products
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Ridge of the scene's regression, relative to its features' variance, and of the local one, to LIKENESS squared.
 RIDGE, LOCAL_RIDGE = 5e-4, 0.3
@@ -46,7 +46,7 @@ class Guided:
     model: ObservationModel
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Measure the MSI's noise and what counts as dark, then the scene's regression on the denoised MSI."""
         self.model, self.noise = model, msi_noise(scene).float()
         scene = replace(scene, msi=denoise(scene.msi, self.noise))
@@ -100,7 +100,7 @@ class Guided:
 
     def _neighbours(self, known: Tensor, chroma: Tensor, brightness: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Of every HR pixel, each LR pixel around it: its weight (B, 1, H, W) and what is `known` of it."""
-        s, c = self.model.scale, chroma.shape[1]
+        s, c = self.model.ratio, chroma.shape[1]
         places = [(torch.arange(n * s, device=known.device) - self.model.phase) / s for n in known.shape[2:]]
         for down in range(-REACH, REACH + 1):
             for right in range(-REACH, REACH + 1):

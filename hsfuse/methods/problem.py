@@ -21,7 +21,7 @@ from hsfuse.calibration.spectra import paired_spectra
 from hsfuse.core.errors import InputError
 from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Ridge term of every regression, relative to the mean variance of its features.
 RIDGE = 1e-6
@@ -40,7 +40,7 @@ class Pairs:
 
 
 @torch.no_grad()
-def lr_pairs(scene: TrainingScene, model: ObservationModel) -> Pairs:
+def lr_pairs(scene: PairSample, model: ObservationModel) -> Pairs:
     """Degrade the scene's MSI by the model's PSF and pair its valid pixels with the LRHSI's.
 
     InputError when fewer valid pixels are left than a regression on the MSI bands needs.
@@ -99,7 +99,7 @@ def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE, noise: T
     return AffineMap(weight, (mean_t - weight @ mean_f)[:, 0])
 
 
-def synthetic_bands(scene: TrainingScene, model: ObservationModel) -> tuple[AffineMap, Pairs]:
+def synthetic_bands(scene: PairSample, model: ObservationModel) -> tuple[AffineMap, Pairs]:
     """The MSI as seen by each HSI band, regressed on the LR grid, and the pairs it was regressed on.
 
     Hypersharpening: Selva et al. 2015, "Hyper-sharpening: a first approach on SIM-GA data", IEEE JSTARS 8(6).
@@ -188,7 +188,7 @@ def mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit_problem(scene: TrainingScene, model: ObservationModel, dimension: int) -> FusionProblem:
+def fit_problem(scene: PairSample, model: ObservationModel, dimension: int) -> FusionProblem:
     """Subspace, response and noise of a scene; `dimension` is lowered where the scene has fewer pixels or bands."""
     pairs = lr_pairs(scene, model)
     subspace = scene_subspace(scene, dimension)
@@ -216,7 +216,7 @@ def hsi_noise(spectra: Tensor, subspace: SpectralSubspace) -> Tensor:
     return measured.maximum(LEAST_NOISE**2 * spectra.square().mean(1)).clamp_min(1e-12)
 
 
-def msi_noise(scene: TrainingScene) -> Tensor:
+def msi_noise(scene: PairSample) -> Tensor:
     """Noise variance per MSI band from the finest diagonal Haar coefficients: (c,).
 
     In every small block each band's coefficients are regressed on the other bands': texture is common to the bands,

@@ -23,7 +23,7 @@ from hsfuse.methods import Requirements, compose
 from hsfuse.methods.problem import DARK, with_products
 from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 DIMENSION = 16
 #: Ridge weights, relative to the features' variance, among which cross-validation chooses.
@@ -114,7 +114,7 @@ class RegressionGLP:
     def __init__(self, dimension: int = DIMENSION) -> None:
         self.dimension = dimension
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Subspace, regressions and residual share from the valid LR pixels of the sample."""
         self.model = model
         self.subspace = scene_subspace(scene, self.dimension)
@@ -128,7 +128,7 @@ class RegressionGLP:
         self.residual_share = signal_share(self.subspace.residual(scene.lrhsi), scene.mask)
         return self
 
-    def feature_noise(self, features: Features, scene: TrainingScene) -> Tensor | None:
+    def feature_noise(self, features: Features, scene: PairSample) -> Tensor | None:
         """Covariance (f, f) of the noise in a pixel's features, which blurring to the LR grid averages out."""
         return None
 

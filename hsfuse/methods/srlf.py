@@ -41,17 +41,17 @@ from hsfuse.nets.weights import (
     save_checkpoint,
 )
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 
-def fitting_weights(scale: int, dimension: int, base: str) -> Path | None:
+def fitting_weights(ratio: int, dimension: int, base: str) -> Path | None:
     """Weights for any sensor of the collection; says so when there are none."""
     if base != KNOWN_BASE:
         log.info("weights for any sensor correct %s: on %s, SRLF-Net starts from scratch", KNOWN_BASE, base)
         return None
-    path = find_weights(scale, dimension, base)
+    path = find_weights(ratio, dimension, base)
     if path is None:
-        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", scale, dimension)
+        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", ratio, dimension)
     return path
 
 
@@ -89,7 +89,7 @@ DEFAULT_BASE = "blend"
 BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
 
 
-class SRLFFuser:
+class SRLF:
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
 
     `base`: a training-free method, or "auto" for the one that does best at reduced resolution. `weights`: a checkpoint,
@@ -119,7 +119,7 @@ class SRLFFuser:
         self.known: AnySensor | None = None
         self.consistency: Consistency | None = None
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the base, then the network; what the held-out cells don't bear out is not used.
 
         ModelError for a checkpoint that doesn't fit the scene.
@@ -149,13 +149,13 @@ class SRLFFuser:
         """What the network corrects, in words."""
         return f"the base {self.base_name}" if self.known is None else "what the weights give"
 
-    def _make_net(self, scene: TrainingScene, model: ObservationModel) -> SRLFNet:
+    def _make_net(self, scene: PairSample, model: ObservationModel) -> SRLFNet:
         """The frame and the network that works in it."""
         dimension = scene_subspace(scene, DIMENSION).dimension
         auto = self.weights == "auto"
-        path = fitting_weights(model.scale, dimension, self.base_name) if auto else cast(Path | None, self.weights)
-        if path is not None and not reducible(scene, model.scale):
-            log.warning("%s: no weights are used", TOO_NARROW % model.scale)
+        path = fitting_weights(model.ratio, dimension, self.base_name) if auto else cast(Path | None, self.weights)
+        if path is not None and not reducible(scene, model.ratio):
+            log.warning("%s: no weights are used", TOO_NARROW % model.ratio)
             path = None
         net = None
         if path is not None:
@@ -165,7 +165,7 @@ class SRLFFuser:
                 net, path = network_of(path, self.card, tensors), weights_below(self.card)
         self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
         self.frame = make_frame(scene, model, self.base_name, self.known)
-        config = self.config or SRLFConfig(dimension, dimension, model.scale, self._usual[0], dropout=0.1)
+        config = self.config or SRLFConfig(dimension, dimension, model.ratio, self._usual[0], dropout=0.1)
         return net or SRLFNet(config)
 
     @property
@@ -177,7 +177,7 @@ class SRLFFuser:
         """What weights of the card's kind must be for."""
         any_sensor = self.card is not None and self.card.kind == "any-sensor"
         return {
-            "scale": model.scale,
+            "scale": model.ratio,
             "subspace dimension": dimension,
             "guide channels": guides(dimension) if any_sensor else dimension,
             "phase": f"{model.phase:g}",

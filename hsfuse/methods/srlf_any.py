@@ -18,7 +18,7 @@ from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.nets.weights import ModelCard, find_weights, load_net
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 SHARE = 0.5
 
 
-def weights_for(scale: int) -> Path:
-    """The weights that come with hsfuse for a scale ratio; ModelError when there are none."""
-    path = find_weights(scale, DIMENSION, KNOWN_BASE)
+def weights_for(ratio: int) -> Path:
+    """The weights that come with hsfuse for a ratio; ModelError when there are none."""
+    path = find_weights(ratio, DIMENSION, KNOWN_BASE)
     if path is None:
-        raise ModelError(f"there are no weights for ratio {scale}; use --method blend, or train some with hsfuse train")
+        raise ModelError(f"there are no weights for ratio {ratio}; use --method blend, or train some with hsfuse train")
     return path
 
 
@@ -47,20 +47,20 @@ class AnySensor:
     def __init__(self, weights: Path | None = None, turns: int = 1) -> None:
         self.weights, self.turns = weights, turns
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
-        path = self.weights or weights_for(model.scale)
+        path = self.weights or weights_for(model.ratio)
         self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
         self.frame = conditioned_frame(scene, model)
         self.subspace = self.frame.subspace
         have, want = self.subspace.dimension, self.card.config.channels
-        if have != want or self.card.scale != model.scale:
+        if have != want or self.card.scale != model.ratio:
             raise ModelError(
                 f"the weights {self.card.name!r} are for ratio {self.card.scale} and {want} subspace dimensions, the "
-                f"scene has ratio {model.scale} and {have} (fewer bands or pixels give fewer)"
+                f"scene has ratio {model.ratio} and {have} (fewer bands or pixels give fewer)"
             )
-        if not reducible(scene, model.scale):
-            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.scale, KNOWN_BASE)
+        if not reducible(scene, model.ratio):
+            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.ratio, KNOWN_BASE)
         self.turns = self.turns if model.symmetric else 1
         self.net = net.to(scene.lrhsi.device)
         return self

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import data_folder
-from hsfuse.methods import Requirements, make_fuser
+from hsfuse.methods import Requirements, make_method
 from hsfuse.methods.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
 from hsfuse.nets.weights import ModelCard, load_net
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Alternations between the inputs and the values that a reflectance can have, and how far beyond each step goes.
 ROUNDS, RELAXATION = 8, 1.9
@@ -72,7 +72,7 @@ class ExactFit:
     def _lift(self, axis: int, n: int, like: Tensor) -> Tensor:
         key = (axis, n, like.dtype, like.device)
         if key not in self._lifts:
-            matrix = self.model.leading_matrix(axis, n * self.model.scale)
+            matrix = self.model.leading_matrix(axis, n * self.model.ratio)
             with torch.inference_mode(False):
                 self._lifts[key] = torch.as_tensor(np.linalg.pinv(matrix)).float().to(like)
         return self._lifts[key]
@@ -236,7 +236,7 @@ def unturned(image: Tensor, turn: int, model: ObservationModel) -> Tensor:
 
 def mirror_shift(model: ObservationModel) -> int:
     """Pixels by which a mirrored axis is moved to have its LR pixels at the phase again: 0 when it is centred."""
-    return round(model.scale - 1 - 2 * model.phase)
+    return round(model.ratio - 1 - 2 * model.phase)
 
 
 def mean_over_turns(net: SRLFNet, view: BandView, turns: int) -> Tensor:
@@ -274,7 +274,7 @@ class Banded:
         self.weights = weights or data_folder("models") / DEFAULT_WEIGHTS
         self.turns, self.rounds = turns, rounds
 
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the classical methods; the network is as trained. ModelError for other sensors."""
         axes = [f.name for f in fields(BandFrame)]
         self.card, net, own = load_net(self.weights, "bands", _guide, FRAME, [*axes, "srf", "psf"])
@@ -285,8 +285,8 @@ class Banded:
         self.net = net.to(device)
         self.exact = ExactFit(model)
         self.most = most_possible(scene.lrhsi, scene.msi)
-        self.base = make_fuser(self.card.base).fit(scene, model)
-        self.opinions = [make_fuser(name).fit(scene, model) for name in opinion_names(self.card)]
+        self.base = make_method(self.card.base).fit(scene, model)
+        self.opinions = [make_method(name).fit(scene, model) for name in opinion_names(self.card)]
         return self
 
     @torch.no_grad()
@@ -320,7 +320,7 @@ def check_sensors(card: ModelCard, own: dict[str, Tensor], model: ObservationMod
     """ModelError with a table when weights were made for other sensors than the scene's."""
     srf, kernel = model.srf.cpu(), torch.from_numpy(model.psf.kernel)
     rows = [
-        ("ratio", card.scale, model.scale, card.scale == model.scale),
+        ("ratio", card.scale, model.ratio, card.scale == model.ratio),
         ("phase", card.phase, f"{model.phase:g}", card.phase == f"{model.phase:g}"),
         ("bands of LRHSI, MSI", _bands(own["srf"]), _bands(srf), own["srf"].shape == srf.shape),
         ("response, bands' centres", _centres(own["srf"]), _centres(srf), _alike(own["srf"], srf, SRF_TOLERANCE)),

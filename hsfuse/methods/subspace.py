@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Smallest spread of an axis relative to the first: where a scene without noise has fewer dimensions than K, numbers in
 #: units of an empty axis would be all rounding.
@@ -58,7 +58,7 @@ def fit_subspace(spectra: Tensor, dimension: int) -> SpectralSubspace:
     return SpectralSubspace((basis * largest.sign()).float(), spread.float())
 
 
-def scene_subspace(scene: TrainingScene, dimension: int) -> SpectralSubspace:
+def scene_subspace(scene: PairSample, dimension: int) -> SpectralSubspace:
     """The scene's subspace; `dimension` is lowered where there are fewer bands, or fewer than four pixels to each."""
     spectra = scene.spectra()
     return fit_subspace(spectra, min(dimension, spectra.shape[0], max(1, spectra.shape[1] // 4)))

@@ -24,7 +24,7 @@ from torch import Tensor
 from hsfuse.methods import Requirements
 from hsfuse.methods.problem import AffineMap, FusionProblem, conjugate_gradients, fit_affine, fit_problem, lr_pairs, mix
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 #: Smallest prior variance, relative to the largest: the prior never forbids a direction.
 LEAST_PRIOR = 1e-6
@@ -41,7 +41,7 @@ class Sylvester:
         self.dimension = dimension
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Estimate subspace, noise, regression and prior covariance."""
         self.model = model
         self.problem = fit_problem(scene, model, self.dimension)
@@ -71,7 +71,7 @@ def regression_mean(problem: FusionProblem, regression: AffineMap, lrhsi: Tensor
     return sharp + problem.model.upsample(problem.subspace.project(lrhsi) - problem.model.spatial(sharp))
 
 
-def detail_ratio(scene: TrainingScene, model: ObservationModel) -> float:
+def detail_ratio(scene: PairSample, model: ObservationModel) -> float:
     """Energy of the MSI beyond the LR grid over its variance on the LR grid."""
     low = model.spatial(scene.msi)
     beyond = (scene.msi - model.upsample(low)).square().mean((0, 2, 3))
@@ -137,7 +137,7 @@ class HySure:
         self.dimension, self.strength, self.iterations, self.inner = dimension, strength, iterations, inner
 
     @torch.no_grad()
-    def fit(self, scene: TrainingScene, model: ObservationModel) -> Self:
+    def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Estimate subspace, response, noise, and the scene's mean variation."""
         self.model = model
         self.problem = fit_problem(scene, model, self.dimension)
@@ -148,7 +148,7 @@ class HySure:
         self.variation = float(_length(differences(start)).mean())
         self.weight = self.strength / max(self.variation, 1e-12)
         self.penalty = self.weight / max(self.variation, 1e-12)
-        system = self.problem.spectral_weight + self.problem.spatial_weight / model.scale**2
+        system = self.problem.spectral_weight + self.problem.spatial_weight / model.ratio**2
         eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
         self.preconditioner = torch.linalg.inv(system + 4 * self.penalty * eye)
         return self

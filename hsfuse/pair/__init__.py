@@ -2,7 +2,7 @@
 
 from hsfuse.pair.mapping import PixelMap
 from hsfuse.pair.nesting import Nesting, nest, resampling_variance
-from hsfuse.pair.open import open_scene
+from hsfuse.pair.open import open_pair
 from hsfuse.pair.pair import DEFAULT_MTF, ScenePair, SceneSettings
 from hsfuse.pair.warp import WarpedReader
 
@@ -14,6 +14,6 @@ __all__ = [
     "SceneSettings",
     "WarpedReader",
     "nest",
-    "open_scene",
+    "open_pair",
     "resampling_variance",
 ]

@@ -33,7 +33,7 @@ class PairEstimate:
     """What was estimated of a pair (None: it was known), the radiometry between both, and what is worth saying."""
 
     bands: tuple[str, ...]
-    scale: int
+    ratio: int
     response: EstimatedResponse | None
     psf: EstimatedPsf | None
     radiometry: RadiometricMatch
@@ -62,7 +62,7 @@ class PairEstimate:
         if self.psf is None:
             return []
         size, sd = hypot(*self.psf.shift), hypot(*self.psf.shift_sd)
-        if size < NOTED_SHIFT_LR * self.scale or size < NOTED_SHIFT_SD * sd:
+        if size < NOTED_SHIFT_LR * self.ratio or size < NOTED_SHIFT_SD * sd:
             return []
         y, x = self.psf.shift
         return [
@@ -77,7 +77,7 @@ class PairEstimate:
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON."""
         return {
-            "scale": self.scale,
+            "scale": self.ratio,
             "bands": [self._band(i) for i in range(len(self.bands))],
             "comparison": [asdict(band) | {"disagrees": band.disagrees} for band in self.comparison],
             "psf": None if self.psf is None else _psf_dict(self.psf),
@@ -109,12 +109,12 @@ def estimate_scene(pair: ScenePair, srf: bool = True, psf: bool = True, kind: st
     assert wavelengths is not None  # a reader in the role of an HSI has them
     images = scene.lrhsi, scene.msi, scene.mask
     found = estimate_observation(
-        *images, wavelengths, model.scale, model.phase, None if srf else matrix, None if psf else model.psf, kind
+        *images, wavelengths, model.ratio, model.phase, None if srf else matrix, None if psf else model.psf, kind
     )
-    seen = ObservationModel(np.eye(1), found.psf.shifted if found.psf else model.psf, model.scale, model.phase)
+    seen = ObservationModel(np.eye(1), found.psf.shifted if found.psf else model.psf, model.ratio, model.phase)
     estimated = matrix if found.response is None else found.response.matrix
     match = match_radiometry(*images, seen, estimated)
-    return PairEstimate(pair.msi_names, model.scale, found.response, found.psf, match, [])
+    return PairEstimate(pair.msi_names, model.ratio, found.response, found.psf, match, [])
 
 
 def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
@@ -126,7 +126,7 @@ def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
         covered = covered_bands(response, found.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
         matrix, coverage = covered.matrix, covered.coverage
     psf = found.psf.psf if found.psf else pair.model.psf
-    model = ObservationModel(matrix, psf, pair.model.scale, pair.model.phase, np.array(coverage))
+    model = ObservationModel(matrix, psf, pair.model.ratio, pair.model.phase, np.array(coverage))
     return replace(pair, response=response, coverage=coverage, model=model, notes=[*pair.notes, *found.warnings])
 
 

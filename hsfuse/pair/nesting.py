@@ -126,9 +126,9 @@ class Nesting:
     seen: Grid | None = None
 
     @property
-    def scale(self) -> int:
+    def ratio(self) -> int:
         """The whole ratio in use."""
-        return self.alignment.scale
+        return self.alignment.ratio
 
     @property
     def warped(self) -> bool:
@@ -146,14 +146,14 @@ class Nesting:
         return self.alignment.hr_grid
 
     @property
-    def ratio(self) -> tuple[float, float]:
+    def real_ratios(self) -> tuple[float, float]:
         """Real ratio of the GSDs along the MSI's rows and columns (y, x)."""
         y, x = np.sqrt(np.square(self.pixel).sum(axis=1))
         return float(y), float(x)
 
     @property
     def real_ratio(self) -> float:
-        """The real ratio as one number, the root of an LRHSI pixel's area: the scale for `sigma_from_mtf`."""
+        """The real ratio as one number, the root of an LRHSI pixel's area: the ratio for `sigma_from_mtf`."""
         return sqrt(abs(np.linalg.det(self.pixel)))
 
     @property
@@ -227,13 +227,13 @@ def _nested_already(hsi: Grid, msi: Grid, seen: Grid, motion: Affine) -> Nesting
     found = align(hsi, seen)
     note = found.note + _moved(motion, msi)
     alignment = replace(found, hr_grid=msi.window(found.msi_window), note=note)
-    return Nesting(alignment, np.eye(2) * found.scale, motion, hsi)
+    return Nesting(alignment, np.eye(2) * found.ratio, motion, hsi)
 
 
 def _nest_by_corner(hsi: Grid, msi: Grid, motion: Affine) -> Nesting:
     """Without georeference the pair's extent is the MSI's, whatever the shift; what lies beyond is masked."""
     alignment = align(hsi, msi)
-    s = alignment.scale
+    s = alignment.ratio
     placed, pixel = Grid(hsi.shape, Affine.scale(s)), np.eye(2) * s
     seen = Grid(msi.shape, motion).coarsen(s)
     if not _moves(motion, msi):
@@ -260,12 +260,12 @@ def _nest_by_warp(hsi: Grid, msi: Grid, seen: Grid, motion: Affine) -> Nesting:
 
 
 def _told(found: Nesting, hsi: Grid, msi: Grid) -> str:
-    (h, w), s = found.lr_grid.shape, found.scale
+    (h, w), s = found.lr_grid.shape, found.ratio
     crs = f" from {hsi.crs.to_string()} to {msi.crs.to_string()}" if hsi.crs != msi.crs and hsi.crs and msi.crs else ""
     return (
         f"common extent {h} x {w} LR pixels = {h * s} x {w * s} MSI pixels; HSI resampled (cubic){crs} onto the MSI's "
-        f"grid, real ratio {found.ratio[0]:.4g} x {found.ratio[1]:.4g} taken as {s}, rotation {found.rotation:.2f} "
-        f"degrees{_moved(found.motion, msi)}"
+        f"grid, real ratio {found.real_ratios[0]:.4g} x {found.real_ratios[1]:.4g} taken as {s}, rotation "
+        f"{found.rotation:.2f} degrees{_moved(found.motion, msi)}"
     )
 
 

@@ -29,7 +29,7 @@ ESTIMATE = "estimate"
 ROUND = 0.05
 
 
-def open_scene(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool = True) -> ScenePair:
+def open_pair(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool = True) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
     InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't belong together are
@@ -62,7 +62,7 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     msi_bands = [match.indices[i] for i in covered.kept]
     psf = _psf(settings, nesting)
-    model = ObservationModel(covered.matrix, psf, nesting.scale, settings.phase, np.array(covered.coverage))
+    model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
     pair = ScenePair(
         nesting.present(low),
         high,
@@ -155,19 +155,19 @@ def _absorbed(spectrum: Spectrum) -> np.ndarray:
 
 def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
     """The sensor's PSF, with what resampling adds to it."""
-    scale, real = nesting.scale, nesting.real_ratio
+    ratio, real = nesting.ratio, nesting.real_ratio
     sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, real)
-    phase = centred_phase(scale) if settings.phase is None else settings.phase
-    if not 0 <= phase <= scale - 1:
-        raise SettingError(f"the phase is {phase:g}, wanted 0 to {scale - 1} MSI pixels (centred: {(scale - 1) / 2:g})")
+    phase = centred_phase(ratio) if settings.phase is None else settings.phase
+    if not 0 <= phase <= ratio - 1:
+        raise SettingError(f"the phase is {phase:g}, wanted 0 to {ratio - 1} MSI pixels (centred: {(ratio - 1) / 2:g})")
     if not nesting.warped:
-        return gaussian_psf(sigma, scale, phase, settings.psf_size)
-    if phase != centred_phase(scale):
+        return gaussian_psf(sigma, ratio, phase, settings.psf_size)
+    if phase != centred_phase(ratio):
         raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
-    down, right = nesting.ratio
+    down, right = nesting.real_ratios
     if abs(down / right - 1) > ROUND:
-        return elliptic_psf(*nesting.psf_widths(sigma), scale)
-    return gaussian_psf(nesting.psf_sigma(sigma), scale)
+        return elliptic_psf(*nesting.psf_widths(sigma), ratio)
+    return gaussian_psf(nesting.psf_sigma(sigma), ratio)
 
 
 def _size_note(settings: SceneSettings, nesting: Nesting) -> list[str]:
@@ -183,15 +183,15 @@ def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> Sc
     shift = register(pair, pair.warped)
     if settings.register == "report":
         return replace(pair, shift=shift, notes=[*pair.notes, f"shift of the HSI against the MSI: {shift.describe()}"])
-    verdict = judge(shift, pair.scale, settings.register_limit)
+    verdict = judge(shift, pair.ratio, settings.register_limit)
     pair = replace(pair, shift=shift, notes=[*pair.notes, verdict.note])
     if not verdict.correct:
         return pair
-    if settings.phase not in (None, centred_phase(pair.scale)):
+    if settings.phase not in (None, centred_phase(pair.ratio)):
         return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
-    model = ObservationModel(matrix, _psf(settings, last), last.scale, settings.phase, weights)
+    model = ObservationModel(matrix, _psf(settings, last), last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
     moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
     moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
@@ -212,7 +212,7 @@ def estimate_pair(
     """Response and PSF of a pair of files, and the notes on opening it.
 
     `like` names the sensor to compare with, and says which of its bands the file holds. A PSF given by `mtf` or
-    `psf_sigma` is kept. Shift and radiometry are estimated along and left as they are. Errors as for `open_scene`.
+    `psf_sigma` is kept. Shift and radiometry are estimated along and left as they are. Errors as for `open_pair`.
     """
     known_psf = mtf is not None or psf_sigma is not None
     bands = None if msi_bands is None else tuple(msi_bands)
@@ -232,7 +232,7 @@ def _opened(
 ) -> Iterator[tuple[ScenePair, tuple[str, ...], list[str]]]:
     """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
     if settings.srf:
-        with open_scene(hsi, msi, settings) as pair:
+        with open_pair(hsi, msi, settings) as pair:
             yield pair, pair.msi_names, list(pair.notes)
         return
     with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
@@ -243,6 +243,6 @@ def _opened(
         chosen[i] = name
     with TemporaryDirectory() as folder:
         table = write_srf(replace(flat, bands=tuple(neutral)), Path(folder) / "unknown.csv")
-        with open_scene(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
+        with open_pair(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
             notes = [note for note in pair.notes if "unknown" not in note]
             yield pair, tuple(neutral[name] for name in pair.msi_names), notes

@@ -49,9 +49,9 @@ class ScenePair:
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
-    def scale(self) -> int:
+    def ratio(self) -> int:
         """Ratio of the GSDs."""
-        return self.alignment.scale
+        return self.alignment.ratio
 
     @property
     def spectrum(self) -> Spectrum:

@@ -90,7 +90,7 @@ def settle_quantity(
                 f"{text}: they can't be fused without matching their radiometry; convert one of them first"
             )
         return [f"{text}: their bands are matched by gain and offset, the fused image is {hsi.quantity}"]
-    size = _BLOCK if alignment is None else min(_BLOCK * alignment.scale, _LARGEST_BLOCK)
+    size = _BLOCK if alignment is None else min(_BLOCK * alignment.ratio, _LARGEST_BLOCK)
     low = _level(hsi, None if alignment is None else alignment.hsi_window, hsi_bands, weights)
     high = _level(msi, None if alignment is None else alignment.msi_window, msi_bands, size=size)
     return [] if low is None or high is None or min(low, high) <= 0 else _settled(hsi, msi, low, high)

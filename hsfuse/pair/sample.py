@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from hsfuse.core.cube import BoolArray, Cube, FloatArray
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -59,7 +59,7 @@ class Filling:
     gains: FloatArray | None = None
 
     @classmethod
-    def of(cls, scene: TrainingScene, model: ObservationModel) -> Filling:
+    def of(cls, scene: PairSample, model: ObservationModel) -> Filling:
         """With the regression of the sample's valid LRHSI spectra on the degraded MSI."""
         low = model.spatial(scene.msi.double()).permute(1, 0, 2, 3)[:, scene.mask]
         spectra = scene.lrhsi.double().permute(1, 0, 2, 3)[:, scene.mask]
@@ -104,16 +104,16 @@ def block_windows(shape: tuple[int, int], s: int, max_pixels: int = MAX_PIXELS) 
 
 def read_block(pair: ScenePair, window: Window) -> tuple[Cube, Cube, BoolArray]:
     """LRHSI (C, h, w), MSI (c, H, W) and the LR mask (h, w): valid with all MSI pixels under it."""
-    s = pair.scale
+    s = pair.ratio
     low = pair.read_lr(window)
     high = pair.read_hr(Window(window.col_off * s, window.row_off * s, window.width * s, window.height * s))
     h, w = low.mask.shape
     return low, high, low.mask & high.mask.reshape(h, s, w, s).all((1, 3))
 
 
-def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> TrainingScene:
+def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> PairSample:
     """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from."""
-    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.scale, max_pixels)]
+    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.ratio, max_pixels)]
     blocks = [block for block in blocks if block[2].mean() > 0.1] or blocks
     valid = sum(int(block[2].sum()) for block in blocks)
     if valid < 16:
@@ -124,7 +124,7 @@ def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> TrainingScene
     return scene if all(low.mask.all() for low, _, _ in blocks) else _filled(blocks, Filling.of(scene, pair.model))
 
 
-def _filled(blocks: list[tuple[Cube, Cube, BoolArray]], filling: Filling) -> TrainingScene:
+def _filled(blocks: list[tuple[Cube, Cube, BoolArray]], filling: Filling) -> PairSample:
     parts = [(*filling(low, high), mask) for low, high, mask in blocks]
     lrhsi, msi, mask = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
-    return TrainingScene(lrhsi, msi, mask)
+    return PairSample(lrhsi, msi, mask)

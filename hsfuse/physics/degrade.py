@@ -55,13 +55,13 @@ def strips(shape: tuple[int, int], values: int) -> list[Window]:
 
 def halo_of(model: ObservationModel) -> int:
     """LR pixels on each side that an LR pixel's PSF reaches."""
-    return ceil(model.psf.size / (2 * model.scale))
+    return ceil(model.psf.size / (2 * model.ratio))
 
 
 def degrade(model: ObservationModel, data: FloatArray, mask: BoolArray) -> tuple[FloatArray, BoolArray]:
     """LRHSI (C, h, w) and its mask (h, w) of a cube (C, H, W); invalid pixels take no part in the PSF's mean."""
     if mask.all():
-        return _blurred(model, data, None), np.ones((mask.shape[0] // model.scale, mask.shape[1] // model.scale), bool)
+        return _blurred(model, data, None), np.ones((mask.shape[0] // model.ratio, mask.shape[1] // model.ratio), bool)
     weight = _blurred(model, mask[None].astype(np.float32), None)[0]
     return _blurred(model, np.where(mask, data, np.float32(0)), weight), weight >= MIN_PSF_WEIGHT
 
@@ -71,7 +71,7 @@ def reach(model: ObservationModel, window: Window, shape: tuple[int, int]) -> tu
 
     What is outside isn't there: only the image's own border is mirrored.
     """
-    halo, s = halo_of(model), model.scale
+    halo, s = halo_of(model), model.ratio
     starts, sizes = (int(window.row_off), int(window.col_off)), (int(window.height), int(window.width))
     low = [max(0, start - halo) for start in starts]
     high = [min(n, start + size + halo) for n, start, size in zip(shape, starts, sizes, strict=True)]
@@ -92,7 +92,7 @@ def seen(
 
 def _blurred(model: ObservationModel, data: FloatArray, weight: FloatArray | None) -> FloatArray:
     """Blurred and decimated (C, h, w), some bands and columns at a time; divided by `weight` (h, w) where given."""
-    s = model.scale
+    s = model.ratio
     rows, cols = data.shape[1] // s, data.shape[2] // s
     out = np.empty((len(data), rows, cols), np.float32)
     for band in range(0, len(data), BANDS_AT_ONCE):

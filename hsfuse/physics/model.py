@@ -8,7 +8,7 @@ and response are written once.
 
 Letters used throughout hsfuse
     B  batch          C  hyperspectral bands      H, W  high-resolution rows, columns
-    s  scale ratio    c  multispectral bands      h, w  low-resolution rows, columns (H / s, W / s)
+    s  ratio    c  multispectral bands      h, w  low-resolution rows, columns (H / s, W / s)
     R  SRF (c, C)     K  subspace dimension       E     subspace basis (C, K)
     X  LRHSI          Y  MSI                      x     HRHSI
 """
@@ -116,7 +116,7 @@ def decimation_matrix(n: int, taps: NDArray[np.float64], s: int, phase: float) -
     first = phase - (len(taps) - 1) / 2
     if abs(first - round(first)) > 1e-9:
         raise SettingError(
-            f"a PSF of {len(taps)} taps can't be centred at phase {phase:g}: with scale {s} and a centred phase the "
+            f"a PSF of {len(taps)} taps can't be centred at phase {phase:g}: with ratio {s} and a centred phase the "
             f"number of taps must be {'odd' if s % 2 else 'even'}"
         )
     rows = np.arange(n // s)
@@ -139,7 +139,7 @@ def interpolation_matrix(n: int, s: int, phase: float) -> NDArray[np.float64]:
 class ObservationModel(nn.Module):
     """HRHSI (B, C, H, W) to LRHSI (B, C, h, w) and MSI (B, c, H, W); linear, without trainable parameters.
 
-    `srf` is R (c, C), `psf` the kernel, `scale` s, `phase` the HR coordinate of LR pixel 0's centre (default centred:
+    `srf` is R (c, C), `psf` the kernel, `ratio` s, `phase` the HR coordinate of LR pixel 0's centre (default centred:
     (s - 1) / 2; the CAVE protocol's is 0). Borders are mirrored with the border pixel repeated. Blur and decimation
     are products with one small matrix per axis and separable term of the PSF, so that the adjoint is exact.
     `msi_weights` (c,), at most 1 (default), say how far each MSI band's values are believed: its noise counts as
@@ -153,18 +153,18 @@ class ObservationModel(nn.Module):
         self,
         srf: NDArray | Tensor,
         psf: Psf,
-        scale: int,
+        ratio: int,
         phase: float | None = None,
         msi_weights: NDArray | Tensor | None = None,
     ) -> None:
         super().__init__()
-        if scale < 2:
-            raise SettingError(f"the scale ratio is {scale}, wanted a whole number of at least 2")
-        self.scale = int(scale)
-        self.phase = centred_phase(self.scale) if phase is None else float(phase)
+        if ratio < 2:
+            raise SettingError(f"the ratio is {ratio}, wanted a whole number of at least 2")
+        self.ratio = int(ratio)
+        self.phase = centred_phase(self.ratio) if phase is None else float(phase)
         self.psf = psf
         self._terms = psf.separable_terms()
-        decimation_matrix(self.scale, self._terms[0][0], self.scale, self.phase)  # raises on a parity that can't be
+        decimation_matrix(self.ratio, self._terms[0][0], self.ratio, self.phase)  # raises on a parity that can't be
         self.register_buffer("srf", torch.as_tensor(srf, dtype=torch.float32))
         weights = np.ones(len(self.srf)) if msi_weights is None else np.asarray(msi_weights)
         self.register_buffer("msi_weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
@@ -174,12 +174,12 @@ class ObservationModel(nn.Module):
     def symmetric(self) -> bool:
         """Whether turned and mirrored images obey the same model: phase centred, kernel as symmetric as the square."""
         k = self.psf.kernel
-        return self.phase == centred_phase(self.scale) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
+        return self.phase == centred_phase(self.ratio) and np.allclose(k, k.T) and np.allclose(k, k[::-1])
 
     def with_srf(self, srf: NDArray | Tensor) -> ObservationModel:
         """The same blur and decimation, whose matrices both keep, with another response, e.g. R E of a subspace."""
         weights = self.msi_weights.cpu() if len(srf) == len(self.msi_weights) else None
-        other = ObservationModel(srf, self.psf, self.scale, self.phase, weights).to(self.srf.device)
+        other = ObservationModel(srf, self.psf, self.ratio, self.phase, weights).to(self.srf.device)
         other._matrices = self._matrices
         return other
 
@@ -193,7 +193,7 @@ class ObservationModel(nn.Module):
 
     def leading_matrix(self, axis: int, n: int) -> NDArray[np.float64]:
         """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
-        return decimation_matrix(n, self._terms[0][axis], self.scale, self.phase)
+        return decimation_matrix(n, self._terms[0][axis], self.ratio, self.phase)
 
     def spatial_squared(self, x: Tensor) -> Tensor:
         """`spatial` with squared weights, as independent pixels' variances add up: (B, C, H, W) -> (B, C, h, w)."""
@@ -222,7 +222,7 @@ class ObservationModel(nn.Module):
 
     def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False) -> Tensor:
         grow = transpose or kind == "up"
-        rows, cols = (n * self.scale if grow and kind == "down" else n for n in x.shape[-2:])
+        rows, cols = (n * self.ratio if grow and kind == "down" else n for n in x.shape[-2:])
         out: Tensor | None = None
         for term in range(len(self._terms) if kind == "down" else 1):
             my = self._matrix(kind, term, 0, rows, x.dtype, x.device)
@@ -236,13 +236,13 @@ class ObservationModel(nn.Module):
         key = (kind, term, axis, n, dtype, device)
         if key not in self._matrices:
             if kind == "up":
-                matrix = interpolation_matrix(n, self.scale, self.phase)
+                matrix = interpolation_matrix(n, self.ratio, self.phase)
             else:
-                matrix = decimation_matrix(n, self._terms[term][axis], self.scale, self.phase)
+                matrix = decimation_matrix(n, self._terms[term][axis], self.ratio, self.phase)
             with torch.inference_mode(False):  # kept for training, too, whoever asks first
                 self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
         return self._matrices[key]
 
     def describe(self) -> str:
         """One line for people and provenance."""
-        return f"scale {self.scale}, phase {self.phase:g}, PSF {self.psf.label}, {self.srf.shape[0]} MSI bands"
+        return f"ratio {self.ratio}, phase {self.phase:g}, PSF {self.psf.label}, {self.srf.shape[0]} MSI bands"

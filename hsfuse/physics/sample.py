@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TrainingScene:
+class PairSample:
     """What a method learns from: n equal blocks of the scene that share no pixel.
 
     lrhsi (n, C, h, w), msi (n, c, H, W) reflectance; mask (n, h, w) True where the LR pixel and all MSI pixels under
@@ -23,6 +23,6 @@ class TrainingScene:
         """The valid LR spectra: (C, pixels)."""
         return self.lrhsi.permute(1, 0, 2, 3)[:, self.mask]
 
-    def to(self, device: str) -> TrainingScene:
+    def to(self, device: str) -> PairSample:
         """The same on another device."""
-        return TrainingScene(self.lrhsi.to(device), self.msi.to(device), self.mask.to(device))
+        return PairSample(self.lrhsi.to(device), self.msi.to(device), self.mask.to(device))

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsfuse.core.errors import SettingError
-from hsfuse.methods import make_fuser
+from hsfuse.methods import make_method
 from hsfuse.methods.srlf_bands import BandFrame, ExactFit, band_guides, correction, look, measure_frame, mirror_shift
 from hsfuse.nets.srlf import Observation
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.kept import Tensors, digest, kept
 from hsfuse.training.patches import FixedSensors, PatchSettings
@@ -130,11 +130,11 @@ class BandSource(FixedSensors):
 
     def estimate(self, method: str, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The method's result on a whole scene, moved to fit both inputs; kept in the cache."""
-        fuser = make_fuser(method)
+        fuser = make_method(method)
 
         @torch.no_grad()
         def result() -> Tensors:
-            scene = TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
+            scene = PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool))
             return {"fused": fuser.fit(scene, self.model).predict(lrhsi, msi).float()}
 
         path = self.cache and self.cache / f"{method}-{digest(fuser, lrhsi, msi, self.model)}.safetensors"

@@ -21,7 +21,7 @@ from hsfuse.methods.conditioning import conditioned_frame, guides
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
-from hsfuse.physics.sample import TrainingScene
+from hsfuse.physics.sample import PairSample
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
 from hsfuse.training.kept import Tensors, kept, references_digest
 from hsfuse.training.sample import EVERY, Reference, Sample, sample
@@ -161,7 +161,7 @@ def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, ba
 
     The largest maps are in half precision, as they are kept on disk.
     """
-    frame = conditioned_frame(TrainingScene(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
+    frame = conditioned_frame(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
     seen, subspace, unit = frame.see(lrhsi, msi), frame.subspace, frame.unit[:, None, None]
     zero = torch.zeros_like(seen.base)
     outside = frame.finish(zero, seen) - subspace.residual(truth)

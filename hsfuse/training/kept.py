@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hsfuse.core.package import __version__
-from hsfuse.methods import Fuser
+from hsfuse.methods import Method
 from hsfuse.physics.model import ObservationModel
 from hsfuse.training.sample import Reference
 
@@ -42,7 +42,7 @@ def kept(path: Path | None, make: Callable[[], Tensors]) -> Tensors:
     return found
 
 
-def digest(fuser: Fuser, lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> str:
+def digest(fuser: Method, lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> str:
     """What the result of a method that isn't fitted yet depends on, as 16 letters: its settings and hsfuse's, too."""
     settings = json.dumps([fuser.name, vars(fuser)], default=_settings, sort_keys=True)
     arrays = (lrhsi.numpy(), msi.numpy(), model.srf.numpy(), model.psf.kernel)

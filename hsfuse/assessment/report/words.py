@@ -242,8 +242,8 @@ def shift_figures(a: Assessment) -> list[ShiftFigure]:
     Without the inputs, what the fused file records.
     """
     told = a.provenance.get("registration")
-    if a.registration is not None and a.scale is not None:
-        shape = (a.shape[1] / a.scale, a.shape[2] / a.scale)
+    if a.registration is not None and a.ratio is not None:
+        shape = (a.shape[1] / a.ratio, a.shape[2] / a.ratio)
         both = [("As the files have it", a.registration.found), ("After correction", a.registration.left)]
         fields = {t: [vars(window) for window in s.field] for t, s in both if s is not None and s.field}
         words = {title: shift.describe() for title, shift in both if shift is not None}
