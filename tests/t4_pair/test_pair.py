@@ -1,0 +1,238 @@
+"""Pairs as they come: other grids, shifts, units and radiometry are put right, and said, when a pair is opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, save, save_pair
+from waves import EAST, NORTH, UTM32, UTM33, Waves, square
+
+from hsfuse.calibration import register
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import GridError, InputError, SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair.checks import misnamed
+from hsfuse.physics import load_srf
+from hsfuse.physics.optics import sigma_from_mtf
+
+PLAIN = SceneSettings("sentinel2a")
+
+
+def wave_pair(folder, hsi_grid: Grid, msi_grid: Grid, ratio: float, moved=(0.0, 0.0)):
+    """A pair of files of one analytic scene; the LRHSI's content lies `moved` (x, y) metres off its georeference."""
+    scene = Waves(bands=31, finest=10.0)
+    weights, _ = load_srf("sentinel2a").select(BANDS).matrix(WAVELENGTHS_NM, FWHM_NM)
+    sigma = sigma_from_mtf(0.3, ratio) * 10.0
+    low, high = scene.on(hsi_grid, sigma, moved), scene.on(msi_grid)
+    save(folder / "hsi.tif", low, hsi_grid, HSI)
+    save(folder / "msi.tif", np.tensordot(weights, high, 1), msi_grid, MSI)
+    return folder / "hsi.tif", folder / "msi.tif"
+
+
+def test_nan_in_a_resampled_image_is_counted_once(tmp_path):
+    """On the file's own pixels, under however many cells of the warp they lie."""
+    hsi, msi = wave_pair(tmp_path, square(30.0, (60, 60), turn=5), square(10.0, (150, 150)), 3)
+    with rasterio.open(hsi, "r+") as ds:
+        cube = ds.read()
+        cube[:, 30:32, 30] = np.inf
+        ds.write(cube)
+    with open_pair(hsi, msi, replace(PLAIN, register="off")) as pair:
+        assert pair.warped
+        whole(pair)
+        assert pair.nonfinite_notes() == ["2 pixels of the HSI hold NaN or Inf and are masked"]
+
+
+@pytest.mark.parametrize("turn", [0, 5])
+def test_a_psf_size_that_has_no_use_is_said(tmp_path, turn):
+    files = wave_pair(tmp_path, square(30.0, (40, 40), turn=turn), square(10.0, (90, 90)), 3)
+    with open_pair(*files, replace(PLAIN, register="off", psf_size=3)) as pair:
+        assert any("--psf-size 3 isn't used" in note for note in pair.notes) == pair.warped == (turn != 0)
+
+
+def whole(pair):
+    h, w = pair.lr_shape
+    return pair.read_lr(Window(0, 0, w, h)), pair.read_hr(Window(0, 0, w * pair.ratio, h * pair.ratio))
+
+
+def misfit(pair) -> float:
+    """RMS difference of both images in the MSI's bands at low resolution, inside, relative to their contrast."""
+    import torch
+
+    low, high = whole(pair)
+    seen = np.tensordot(pair.model.srf.numpy(), low.data, 1)
+    wanted = pair.model.spatial(torch.from_numpy(high.data)[None])[0].numpy()
+    inner = np.s_[:, 3:-3, 3:-3]
+    assert low.mask[inner[1:]].all()
+    return float((seen - wanted)[inner].std() / wanted[inner].std())
+
+
+@pytest.mark.parametrize(
+    ("side", "turn", "crs"), [(40.0, 0.0, UTM33), (29.0, 0.0, UTM33), (33.0, 12.0, UTM33), (30.0, 0.0, UTM32)]
+)
+def test_any_grid_is_brought_onto_the_msi_s(tmp_path, side, turn, crs):
+    centre = (EAST, NORTH)
+    if crs == UTM32:
+        from rasterio.warp import transform
+
+        xs, ys = transform(UTM33, UTM32, [EAST], [NORTH])
+        centre = (xs[0], ys[0])
+    low = square(side, (60, 60), centre, turn, crs)
+    files = wave_pair(tmp_path, low, square(10.0, (128, 120)), side / 10)
+    with open_pair(*files, PLAIN) as pair:
+        assert pair.ratio == round(side / 10)
+        assert misfit(pair) < 0.05
+        assert pair.warped == (side != 40.0 or turn != 0)
+        assert pair.summary()["HSI"].startswith(f"{files[0]} ({low.describe()}, 31 of 31 bands")  # the file's own grid
+        left = register(pair, pair.warped)
+    assert left.length * pair.ratio < 0.1
+
+
+@pytest.mark.parametrize("moved", [(13.0, -57.0), (0.0, 8.0), (-95.0, 40.0)])
+def test_a_shift_is_corrected_and_told(tmp_path, moved):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, moved)
+    with open_pair(*files, SceneSettings("sentinel2a", register="off")) as pair:
+        before = misfit(pair)
+    with open_pair(*files, PLAIN) as pair:
+        after = misfit(pair)
+        assert pair.residual is not None
+        assert pair.residual.length * 4 < 0.1
+        assert any("shift of the HSI" in note for note in pair.notes)
+        assert "after correction" in pair.summary()["registration"]
+    assert after < 0.5 * before
+    with open_pair(*files, SceneSettings("sentinel2a", register="report")) as pair:
+        assert misfit(pair) == pytest.approx(before)
+        assert (pair.shift.dx * 40, -pair.shift.dy * 40) == pytest.approx(moved, abs=1.0)
+
+
+def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, (0.0, 60.0))
+    with pytest.raises(GridError, match="at most 1 are"):
+        open_pair(*files, SceneSettings("sentinel2a", register_limit=1.0))
+
+
+def test_gain_and_offset_of_the_msi_are_taken_out(tmp_path):
+    scene = memory_scene((32, 32))
+    plain = scene.msi[0].numpy()
+    gain, offset = np.array([1.2, 0.9, 1.0, 1.1], np.float32), np.array([0.02, 0.0, 0.0, -0.03], np.float32)
+    files = save_pair(tmp_path, scene, msi=plain * gain[:, None, None] + offset[:, None, None])
+    with open_pair(files.hsi, files.msi, PLAIN) as pair:
+        _, high = whole(pair)
+        assert any("radiometry" in note for note in pair.notes)
+    np.testing.assert_allclose(high.data, plain, atol=0.01)
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a", match_radiometry="off")) as pair:
+        _, high = whole(pair)
+        assert pair.radiometry is None
+    np.testing.assert_allclose(high.data[0], plain[0] * 1.2 + 0.02, atol=1e-5)
+
+
+def test_a_pair_that_agrees_is_left_alone(files):
+    with open_pair(files.hsi, files.msi, PLAIN) as pair:
+        assert pair.radiometry is None
+        assert not pair.warped
+        assert pair.residual is None
+
+
+def test_units_are_settled(tmp_path):
+    scene = memory_scene((24, 24))
+    files = save_pair(tmp_path, scene)
+    counts = (scene.msi[0].numpy() * 1e4).round()
+    save(files.msi, counts, files.hr_grid, MSI, dtype="uint16")
+    with open_pair(files.hsi, files.msi, PLAIN) as pair:
+        _, high = whole(pair)
+        assert any("units" in note for note in pair.notes)
+    np.testing.assert_allclose(high.data, scene.msi[0].numpy(), atol=1e-3)
+
+
+def test_absorption_bands_can_be_left_out(tmp_path):
+    nm = np.linspace(430, 2400, 31)
+    grid = Grid((16, 16), square(40.0, (16, 16)).transform, UTM33)
+    data = np.random.default_rng(0).random((31, 16, 16)).astype(np.float32)
+    save(tmp_path / "hsi.tif", data, grid, Spectrum(tuple(nm)))
+    save(tmp_path / "msi.tif", np.repeat(np.repeat(data[:4], 4, 1), 4, 2), grid.refine(4), MSI)
+    with open_pair(
+        tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a", drop_absorption=True)
+    ) as pair:
+        left = nm[pair.hsi_bands]
+    assert not (((left > 1350) & (left < 1450)) | ((left > 1800) & (left < 1950))).any()
+    assert len(left) < 31
+
+
+def test_the_sensor_has_to_be_known(files):
+    with pytest.raises(SettingError, match="name it with --srf"):
+        open_pair(files.hsi, files.msi, SceneSettings())
+
+
+@pytest.mark.parametrize("psf", ["estimate", "free"])
+def test_response_and_psf_are_estimated_from_the_pair(tmp_path, psf):
+    files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0)
+    with open_pair(*files, SceneSettings("estimate", psf=psf)) as pair:
+        unknown = misfit(pair)
+        assert pair.msi_names == BANDS
+        assert any("estimated PSF" in note for note in pair.notes)
+        assert any("estimated response" in note for note in pair.notes)
+        y, x = pair.model.psf.mtf(4)
+    assert (y, x) == pytest.approx((0.3, 0.3), abs=0.05)
+    with open_pair(*files, SceneSettings("sentinel2a", mtf=0.1)) as pair:
+        assert unknown < misfit(pair)
+
+
+def rewritten(files, change, **profile):
+    """The pair's files with the MSI's numbers changed; its band names and tags stay."""
+    with rasterio.open(files[1]) as source:
+        data, names, how = source.read(), source.descriptions, source.profile
+        tags = [source.tags(i) for i in source.indexes]
+    path = files[1].with_name("changed.tif")
+    with rasterio.open(path, "w", **{**how, **profile}) as out:
+        out.write(change(data))
+        out.descriptions = names
+        for i, told in enumerate(tags, 1):
+            out.update_tags(i, **told)
+    return files[0], path
+
+
+STRANGE = {
+    "another place": (lambda data: data[:, ::-1, ::-1], "no MSI band follows the HSI"),
+    "nothing": (lambda data: np.full_like(data, 0.2), "every MSI band of .* is constant"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_images_that_do_not_belong_together_are_refused(tmp_path, case):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+    change, told = STRANGE[case]
+    strange = rewritten((files.hsi, files.msi), change)
+    with pytest.raises(InputError, match=told):
+        open_pair(*strange, SceneSettings("sentinel2a", register="off"))
+    for settings, strict in (("off", True), ("auto", False)):
+        how = SceneSettings("sentinel2a", register="off", match_radiometry=settings)
+        if case == "nothing" and strict:
+            continue
+        with open_pair(*strange, how, strict=strict) as pair:
+            assert len(pair.warnings) == 1
+
+
+def test_one_empty_band_is_left_out_and_told(tmp_path):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+
+    def without_red(data):
+        data[2] = 0
+        return data
+
+    with open_pair(*rewritten((files.hsi, files.msi), without_red), SceneSettings("sentinel2a")) as pair:
+        assert pair.msi_names == ("B2", "B3", "B8")
+        assert pair.warnings == ["MSI bands left out, they are empty: B4"]
+
+
+def test_wavelengths_of_another_sensor_are_told():
+    """Landsat's B8 is panchromatic, Sentinel-2's near infrared."""
+    msi = SimpleNamespace(spectrum=Spectrum((492.0, 560.0, 665.0, 833.0)))
+    assert not misnamed(msi, range(4), load_srf("sentinel2a"), BANDS)
+    (told,) = misnamed(msi, range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))
+    assert "B8 at 592 nm for 833 nm" in told
+    assert not misnamed(SimpleNamespace(spectrum=MSI), range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))

@@ -1,0 +1,97 @@
+"""Every method on a GPU that is only pretended, and on a real one where there is one: nothing stays on the CPU."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from pretend_gpu import OnGpu, pretend_gpu
+from scenes import memory_scene, save_pair
+
+from hsfuse.fusion.quality import QualityLayers
+from hsfuse.fusion.stream import plan_tiles
+from hsfuse.fusion.tiles import TileWorker
+from hsfuse.methods import METHODS, make_method
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import SRLF
+from hsfuse.nets.srlf import SRLFConfig
+from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair.sample import sample_scene
+
+
+@contextmanager
+def real_gpu():
+    yield torch.device("cuda")
+
+
+WITHOUT_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+GPUS = [
+    pytest.param(pretend_gpu, id="pretended"),
+    pytest.param(real_gpu, id="real", marks=[pytest.mark.gpu, WITHOUT_GPU]),
+]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """24 x 24 LR pixels at ratio 2."""
+    files = save_pair(tmp_path_factory.mktemp("device"), memory_scene((24, 24), 2))
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+        yield pair
+
+
+def test_the_pretended_gpu_is_as_strict_as_a_real_one():
+    with pretend_gpu() as device:
+        a, b = torch.ones(3, device=device), torch.ones(3)
+        assert a.device.type == "pretend"
+        with pytest.raises(RuntimeError, match="same device"):
+            a + b
+        assert (a + b.to(device)).cpu().tolist() == [2, 2, 2]
+        assert float((a * torch.tensor(2.0)).sum()) == 6  # numbers may come from anywhere
+        with pytest.raises(RuntimeError):
+            a.numpy()
+        weight = torch.nn.Linear(3, 2).to(device)
+        weight(a).sum().backward()
+        assert isinstance(weight.weight.grad, OnGpu)
+
+
+def fused(pair, fuser, device):
+    scene, model = sample_scene(pair).to(device), pair.model.to(device)
+    work = TileWorker(pair, fuser.fit(scene, model), str(device))
+    tiles = plan_tiles(pair, 4, 32, 4)
+    return work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()[0]
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
+@pytest.mark.parametrize("gpu", GPUS)
+def test_methods_stay_on_their_device(pair, name, gpu):
+    want = fused(pair, make_method(name), torch.device("cpu"))
+    with gpu() as device:
+        got = fused(pair, make_method(name), device)
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+NETWORKS = {
+    "from scratch": lambda: SRLF("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1),
+    "weights": lambda: SRLF(adapt=AdaptSettings(steps=0), turns=1),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("gpu", GPUS)
+def test_networks_stay_on_their_device(pair, kind, gpu):
+    """With the whole correction trusted: what held-out cells say about one step is nearly nothing."""
+    with gpu() as device:
+        scene, model = sample_scene(pair).to(device), pair.model.to(device)
+        fuser = NETWORKS[kind]().fit(scene, model)
+        if isinstance(fuser, SRLF):
+            fuser.share = torch.ones_like(fuser.share)
+        with QualityLayers(fuser, scene, model) as quality:
+            work = TileWorker(pair, fuser, str(device), quality)
+            tiles = plan_tiles(pair, 4, 32, 4)
+            data, _, layers = work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()
+    assert np.isfinite(data).all()
+    assert data.std() > 0
+    assert layers is not None
+    assert np.isfinite(layers[:4]).all()

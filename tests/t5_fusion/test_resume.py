@@ -1,0 +1,158 @@
+"""Going on with an unfinished cube: only with what its first tiles were made from, else from the start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from fusing import interrupted, read
+from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
+
+from hsfuse.cli.fuse import fuse_and_report
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import OutputError
+from hsfuse.fusion import FuseSettings, fuse
+from hsfuse.methods.adapt import Adaptation
+from hsfuse.pair import SceneSettings
+from hsfuse.physics import load_srf, write_srf
+
+TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
+NETWORK = {
+    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "steps": 4, "check_every": 2,
+    "minutes": 60.0, "consistency_step": False,
+}  # fmt: skip
+
+
+def stopped(monkeypatch, *arguments, **how) -> None:
+    """A run that is interrupted after nine tiles of twenty, or three of four."""
+    with monkeypatch.context() as patch:
+        interrupted(patch, 9 if how["tile"] == 16 else 3)
+        with pytest.raises(KeyboardInterrupt):
+            fuse(*arguments, resume=True, **how)
+
+
+def other_response(path) -> str:
+    """A table of four bands that aren't where their names say."""
+    response = load_srf("sentinel2a").select(("B3", "B4", "B5", "B8A"))
+    lines = [path.read_text(encoding="utf-8").splitlines()[0]]
+    write_srf(response, path, overwrite=True)
+    return "\n".join([*lines, *path.read_text(encoding="utf-8").splitlines()[1:]]) + "\n"
+
+
+@pytest.mark.parametrize("what", ["MSI", "Zarr", "SRF", "nothing"])
+def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
+    scene = memory_scene()
+    pair = save_pair(tmp_path, scene)
+    spectrum, lrhsi = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM)), scene.lrhsi[0].numpy()
+    store, table = save(tmp_path / "hsi.zarr", lrhsi, pair.hsi_grid(), spectrum), tmp_path / "srf.csv"
+    write_srf(load_srf("sentinel2a").select(BANDS), table)
+    inputs = store if what == "Zarr" else pair.hsi, pair.msi, str(table)
+    stopped(monkeypatch, *inputs, tmp_path / "a.tif", **TILES)
+    if what == "MSI":
+        save(pair.msi, 0.8 * scene.msi[0].numpy(), pair.hr_grid, Spectrum(None, None, BANDS))
+    elif what == "Zarr":
+        import zarr
+
+        pixels = zarr.open_group(str(store), mode="r+")["reflectance"]
+        pixels[:] = pixels[:] * 0.5
+    elif what == "SRF":
+        table.write_text(other_response(table), encoding="utf-8")
+    result = fuse(*inputs, tmp_path / "a.tif", resume=True, **TILES)
+    anew = fuse(*inputs, tmp_path / "b.tif", **TILES)
+    np.testing.assert_array_equal(read(result.output).data, read(anew.output).data)
+    assert any("a.tif was made otherwise; it starts anew" in text for text in result.warnings) == (what != "nothing")
+
+
+def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch):
+    inputs, out, used = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", tmp_path / "used.safetensors"
+    for seed in (0, 5):
+        fuse(*inputs, out, **NETWORK, model="none", seed=seed, save_model=tmp_path / f"{seed}.safetensors",
+             overwrite=True)  # fmt: skip
+    out.unlink()
+    shutil.copy(tmp_path / "0.safetensors", used)
+    how = {**NETWORK, "steps": 0, "model": str(used)}
+    stopped(monkeypatch, *inputs, out, **how)
+    shutil.copy(tmp_path / "5.safetensors", used)
+    result = fuse(*inputs, out, resume=True, **how)
+    np.testing.assert_array_equal(read(out).data, read(fuse(*inputs, tmp_path / "b.tif", **how).output).data)
+    assert any("starts anew" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["made without", "made with"])
+def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume):
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "out" / "a.tif"
+    out.parent.mkdir()
+    made = fuse(*inputs, out, resume=resume, qa=out.with_name("qa.tif"), **TILES)
+    before = {path: path.stat().st_mtime_ns for path in out.parent.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("hsfuse.fusion.run.sample_scene", None)
+        again = fuse(*inputs, out, resume=True, qa=out.with_name("qa.tif"), **TILES)
+    assert (made.done, again.done) == (False, True)
+    assert {path: path.stat().st_mtime_ns for path in out.parent.iterdir()} == before
+    assert again.provenance["method"] == made.provenance["method"]
+    assert "done already" in again.text()
+
+
+@pytest.mark.parametrize("what", ["settings", "input", "quality layers", "another's file"])
+def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
+    inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "resume": True}
+    if what == "another's file":
+        shutil.copy(files.hsi, out)
+    else:
+        fuse(*inputs, out, **how)
+    if what == "settings":
+        how["mtf"] = 0.2
+    elif what == "input":
+        os.utime(files.msi, ns=(1, 1))
+    elif what == "quality layers":
+        how["qa"] = tmp_path / "qa.tif"
+    before = out.stat().st_mtime_ns
+    with pytest.raises(OutputError, match="exists already"):
+        fuse(*inputs, out, **how)
+    assert out.stat().st_mtime_ns == before
+    assert not fuse(*inputs, out, overwrite=True, **how).done
+
+
+def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
+    settings = FuseSettings(SceneSettings("sentinel2a")).with_options({**TILES, "resume": True})
+    out, report = tmp_path / "a.tif", tmp_path / "a.html"
+    for wanted in (False, True, True):
+        if wanted:
+            report.unlink(missing_ok=True)
+        assert fuse_and_report(files.hsi, files.msi, out, settings, report).done == wanted
+        assert report.exists()
+    written = report.stat().st_mtime_ns
+    assert fuse_and_report(files.hsi, files.msi, out, settings, report).done
+    assert report.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_network_is_the_one_that_made_the_first_tiles(files, tmp_path, monkeypatch, lost):
+    """However long it would be trained this time; where it isn't there any more, all tiles are made anew."""
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "part" / "a.tif"
+    out.parent.mkdir()
+    how = {**NETWORK, "model": "none", "dtype": "float32"}
+    whole = fuse(*inputs, tmp_path / "whole.tif", **how)
+    stopped(monkeypatch, *inputs, out, **how)
+    kept = out.with_name(".a.unfinished.safetensors")
+    assert kept.exists()
+    train = Adaptation.run
+    trained = []
+
+    def shorter(self, net):
+        trained.append(1)
+        self.steps = 1
+        return train(self, net)
+
+    monkeypatch.setattr(Adaptation, "run", shorter)
+    if lost:
+        kept.unlink()
+    result = fuse(*inputs, out, resume=True, **how)
+    assert (len(trained) == 1) == lost == any("starts anew" in text for text in result.warnings)
+    assert [p.name for p in out.parent.iterdir()] == ["a.tif"]
+    wanted = fuse(*inputs, tmp_path / "short.tif", **how) if lost else whole
+    np.testing.assert_allclose(read(out).data, read(wanted.output).data, rtol=0, atol=1e-5)
+    assert result.provenance["method"] == wanted.provenance["method"]
+    assert result.provenance["adaptation"]["held_out"] == wanted.provenance["adaptation"]["held_out"]

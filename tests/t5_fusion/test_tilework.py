@@ -1,0 +1,147 @@
+"""Tiles read ahead, fused in batches and written behind: nothing of it shows in the result."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from scenes import memory_scene, save_pair
+
+from hsfuse.fusion import FuseSettings
+from hsfuse.fusion.run import fit_method
+from hsfuse.fusion.stream import plan_tiles
+from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
+from hsfuse.methods import METHODS, make_method
+from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair.sample import sample_scene
+
+#: hysure's conjugate gradients choose their steps by sums over the whole batch.
+ITERATED = 2e-4
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """40 x 40 LR pixels at ratio 2."""
+    files = save_pair(tmp_path_factory.mktemp("tilework"), memory_scene((40, 40), 2))
+    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+        yield pair
+
+
+def read_tiles(work, count=None):
+    tiles = plan_tiles(work.pair, 4, 16, 4)
+    return [work.read(rows, cols) for rows in tiles.spans(0) for cols in tiles.spans(1)][:count]
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
+def test_a_batch_gives_what_its_tiles_give(pair, name):
+    work = TileWorker(pair, make_method(name).fit(sample_scene(pair), pair.model))
+    tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
+    assert len(tiles) == 3
+    together = [tile.finish()[0] for tile in work.fuse(tiles)]
+    alone = [work.fuse([tile])[0].finish()[0] for tile in tiles]
+    np.testing.assert_allclose(together, alone, atol=ITERATED if name == "hysure" else 2e-6)
+
+
+def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
+    settings = FuseSettings(SceneSettings("sentinel2a"), ensemble=1)
+    fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
+    fuser.share = torch.ones_like(fuser.share)
+    work = TileWorker(pair, fuser)
+    tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
+    together = np.stack([tile.finish()[0] for tile in work.fuse(tiles)])
+    alone = np.stack([work.fuse([tile])[0].finish()[0] for tile in tiles])
+    assert np.sqrt(np.mean((together - alone) ** 2)) < 1e-4 * alone.std()
+
+
+def test_what_does_not_fit_a_devices_memory_goes_in_halves(pair, monkeypatch):
+    work = TileWorker(pair, make_method("bicubic").fit(sample_scene(pair), pair.model))
+    tiles, sizes = read_tiles(work, 3)[1:2] * 5, []
+    fuse = TileWorker._fuse
+
+    def small(self, batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return fuse(self, batch)
+
+    monkeypatch.setattr(TileWorker, "_fuse", small)
+    assert len(work.fuse(tiles)) == 5
+    assert sizes == [5, 2, 3, 1, 2]
+    monkeypatch.setattr(TileWorker, "_fuse", lambda self, batch: small(self, batch * 3))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        work.fuse(tiles)
+
+
+def test_batches_keep_order_and_shapes(pair):
+    work = TileWorker(pair, make_method("bicubic"))
+    tiles = read_tiles(work)
+    found = list(batches(iter(tiles), 3))
+    assert [tile for batch in found for tile in batch] == tiles
+    assert all(len({tile.shapes for tile in batch}) == 1 and len(batch) <= 3 for batch in found)
+    assert max(map(len, found)) == 3
+
+
+def test_reading_runs_ahead_but_not_far():
+    started: list[int] = []
+    gate = threading.Semaphore(0)
+
+    def work(item: int) -> int:
+        started.append(item)
+        gate.release()
+        return -item
+
+    results = ahead(range(10), work, 2)
+    assert next(results) == 0
+    for _ in range(3):
+        gate.acquire(timeout=10)
+    assert started == [0, 1, 2]
+    assert list(results) == [-i for i in range(1, 10)]
+
+
+def test_an_error_in_reading_comes_where_its_tile_would():
+    results = ahead([1, 2, 0, 3], lambda n: 1 / n, 2)
+    assert [next(results), next(results)] == [1, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_writing_keeps_the_order_and_is_done_at_the_end():
+    done: list[int] = []
+    with Behind(2) as behind:
+        for i in range(20):
+            behind.do(lambda i=i: done.append(i))
+    assert done == list(range(20))
+
+
+def test_after_an_error_nothing_more_is_written():
+    done: list[int] = []
+
+    def call(i: int) -> None:
+        if i == 3:
+            raise OSError("disk full")
+        done.append(i)
+
+    def all_of_them() -> None:
+        with Behind(2) as behind:
+            for i in range(20):
+                behind.do(lambda i=i: call(i))
+
+    with pytest.raises(OSError, match="disk full"):
+        all_of_them()
+    assert done == [0, 1, 2]
+
+
+def test_what_was_handed_over_is_written_when_interrupted():
+    done: list[int] = []
+
+    def interrupted() -> None:
+        with Behind(5) as behind:
+            for i in range(3):
+                behind.do(lambda i=i: done.append(i))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [0, 1, 2]
