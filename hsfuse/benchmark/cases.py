@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import __version__
 from hsfuse.io.gdal import siblings
@@ -64,13 +65,21 @@ METHOD_OPTIONS: dict[str, tuple[str, ...] | None] = {
 }
 
 
+#: What the label of a method ends with that is told the truth about a mismatch.
+TOLD_TRUTH = ", told the truth"
+
+
 @dataclass(frozen=True)
 class Method:
-    """A method by name with its options of `hsfuse fuse`; `label` is its row in the tables."""
+    """A method by name with its options of `hsfuse fuse`; `label` is its row in the tables.
+
+    `told`: of a pair that departs from what is said of it, what a "user" knows, or the "truth".
+    """
 
     name: str
     label: str
     options: tuple[tuple[str, str | float], ...] = ()
+    told: str = "user"
 
     def arguments(self) -> list[str]:
         """For the command line."""
@@ -167,18 +176,25 @@ class Case:
     seed: int
     method: Method
     device: str = "auto"
+    mismatch: Mismatch | None = None
 
     @property
     def group(self) -> str:
         """Heading of the table in which the case is a row."""
-        return ", ".join((self.scene.name, f"x{self.scale}", self.sensor.text, self.noise.text, self.psf.text))
+        return ", ".join((self.scene.name, f"x{self.scale}", self.sensor.text, self.noise.text, self.departure))
+
+    @property
+    def departure(self) -> str:
+        """The PSF, or how the pair departs from what is told of it, for headings."""
+        return self.psf.text if self.mismatch is None else self.mismatch.name
 
     def facts(self) -> dict[str, Any]:
         """All that the result depends on."""
         options = dict(self.method.options)
         used = weights(self.method.name, str(options.get("model", "auto")), self.scale)
         return {**self._pair(), "peak": self.scene.peak, "method": self.method.name, "options": options,
-                "device": self.device, **({"weights": used} if used else {})}  # fmt: skip
+                "device": self.device, **({"weights": used} if used else {}),
+                **({"told": self.method.told} if self.mismatch else {})}  # fmt: skip
 
     def _pair(self) -> dict[str, Any]:
         return {
@@ -190,6 +206,7 @@ class Case:
             "snr": (self.noise.snr_hsi, self.noise.snr_msi),
             "psf": self.psf.settings(self.scale),
             "seed": self.seed,
+            **({"mismatch": asdict(self.mismatch)} if self.mismatch else {}),
         }
 
     @property

@@ -9,14 +9,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hsfuse.benchmark.cases import METHOD_OPTIONS, Case, Method, Noise, Psf, Scene, Sensor
+from hsfuse.benchmark.cases import METHOD_OPTIONS, TOLD_TRUTH, Case, Method, Noise, Psf, Scene, Sensor
+from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import SettingError
 from hsfuse.io.toml import read_toml
 from hsfuse.pair import DEFAULT_MTF
 from hsfuse.physics import load_srf
 
 #: Keys that hold for all scenes unless a scene says otherwise.
-AXES = ("scales", "sensors", "noise", "psf")
+AXES = ("scales", "sensors", "noise", "psf", "mismatch")
 KEYS = ("methods", "scenes", *AXES, "seed", "device")
 SCENE_KEYS = (*(f.name for f in fields(Scene)), *AXES)
 DEVICES = ("auto", "cpu", "cuda")
@@ -93,7 +94,16 @@ def parse_config(
     for item in at.each("scenes", given["scenes"]):
         table, scenes = _scenes(at, item)
         axes = _axes(at, {**given, **table})
-        cases += (Case(*pair, seed, m, device) for scene in scenes for pair in product([scene], *axes) for m in methods)
+        odd: list[Any] = [
+            Mismatch.of(_table(at, "mismatch", m)) for m in table.get("mismatch", given.get("mismatch", []))
+        ]
+        cases += (
+            Case(*pair, seed, m, device, departs)
+            for scene in scenes
+            for pair in product([scene], *axes)
+            for departs in odd or [None]
+            for m in methods
+        )
     _distinct(at, "scenes", [scene.name for scene in dict.fromkeys(case.scene for case in cases)])
     return BenchmarkConfig(tuple(dict.fromkeys(cases)), given)
 
@@ -123,7 +133,7 @@ def _methods(at: _At, value: Any) -> list[Method]:
     methods = []
     for item in at.each("methods", value):
         table = {"method": item} if isinstance(item, str) else _table(at, "method", item)
-        at.known("option of a method", table, ("method", "label", *METHOD_OPTIONS))
+        at.known("option of a method", table, ("method", "label", "told", *METHOD_OPTIONS))
         if "method" not in table:
             raise at.wrong(f"the method {table!r} has no `method`; give a name such as 'gsa'")
         at.known("method", [str(table["method"])], METHODS)
@@ -134,7 +144,11 @@ def _methods(at: _At, value: Any) -> list[Method]:
         if "model" in options:
             options["model"] = _local(at, str(options["model"]))
         label = table.get("label") or ", ".join([table["method"], *(f"{k} {v}" for k, v in options.items())])
-        methods.append(Method(table["method"], str(label), tuple(options.items())))
+        told = str(table.get("told", "user"))
+        at.known("word for what a method is told", [told], ("user", "truth"))
+        if told == "truth" and "label" not in table:
+            label += TOLD_TRUTH
+        methods.append(Method(table["method"], str(label), tuple(options.items()), told))
     _distinct(at, "methods", [m.label for m in methods])
     return methods
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hsfuse.benchmark.results import Row
-from hsfuse.benchmark.summary import Matrix, lead, overview, summary
+from hsfuse.benchmark.summary import Matrix, cost, lead, overview, summary
 from hsfuse.benchmark.table import COLUMNS, Cell, cells, errors, groups
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.io.files import write_whole
@@ -79,6 +79,7 @@ FORMS: dict[str, Callable[[Sequence[Row]], str]] = {
     "overview": lambda rows: matrix(overview(rows)),
     "summary": lambda rows: matrix(summary(rows)),
     "lead": lambda rows: matrix(lead(rows)),
+    "cost": lambda rows: matrix(cost(rows)),
 }
 
 

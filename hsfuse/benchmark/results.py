@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
+from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import InputError
 from hsfuse.metrics import CATALOGUE
 from hsfuse.pair import DEFAULT_MTF
@@ -61,6 +62,7 @@ class Row:
             "mtf": case.psf.mtf if case.psf.sigma is None else None,
             "psf_sigma": case.psf.sigma,
             "seed": case.seed,
+            **({"mismatch": case.mismatch.name, "told": case.method.told} if case.mismatch else {}),
             "method": case.method.label,
             "fuser": case.method.name,
             "device": outcome.device,
@@ -155,7 +157,8 @@ def _row(line: dict[str, str]) -> Row:
         Noise(number("snr_hsi"), number("snr_msi")),
         Psf(number("mtf") or DEFAULT_MTF, sigma),
         int(line["seed"]),
-        Method(line["fuser"], line["method"]),
+        Method(line["fuser"], line["method"], told=line.get("told") or "user"),
+        mismatch=Mismatch(line["mismatch"]) if line.get("mismatch") else None,
     )
     metrics = {key: number(key) for key in CATALOGUE if key in line}
     seconds = {what: s for what in SECONDS if (s := number(f"{what}_s")) is not None}

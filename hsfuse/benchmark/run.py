@@ -16,6 +16,7 @@ from tqdm import tqdm
 from hsfuse.benchmark.cases import Case
 from hsfuse.benchmark.config import BenchmarkConfig
 from hsfuse.benchmark.markdown import render
+from hsfuse.benchmark.mismatch import TRUTH_HSI, TRUTH_MSI, TRUTH_PSF, TRUTH_SRF, simulate_mismatch
 from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.process import run_hsfuse
 from hsfuse.benchmark.reference import reference_file
@@ -135,8 +136,21 @@ def _work_folder(work: Path, key: str, keep: bool) -> Iterator[Path]:
 def _simulate(case: Case, folder: Path) -> SimulatedPair:
     from hsfuse.benchmark.simulate import simulate
 
+    reference = reference_file(case.scene, folder)
+    if case.mismatch is not None:
+        return simulate_mismatch(
+            reference,
+            folder,
+            case.mismatch,
+            srf=case.sensor.srf,
+            ratio=case.scale,
+            msi_bands=case.sensor.msi_bands,
+            snr_hsi=case.noise.snr_hsi,
+            snr_msi=case.noise.snr_msi,
+            seed=case.seed,
+        )
     return simulate(
-        reference_file(case.scene, folder),
+        reference,
         folder,
         srf=case.sensor.srf,
         ratio=case.scale,
@@ -169,7 +183,12 @@ def _outcome(case: Case, pair: SimulatedPair, folder: Path, keep: bool) -> Outco
 
 
 def fuse_arguments(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
-    """`hsfuse`'s arguments for the case, which knows the response, the PSF, and that both images fit together."""
+    """`hsfuse`'s arguments for the case, which knows the response, the PSF, and that both images fit together.
+
+    Of a mismatch it knows what a user would, the response of the sensor's name, or the truth.
+    """
+    if case.mismatch is not None:
+        return _told(case, pair, fused)
     psf = {f"--{key.replace('_', '-')}": value for key, value in case.psf.settings(case.scale).items()}
     named = {
         "--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf, "--msi-bands": ",".join(pair.msi_bands),
@@ -180,9 +199,24 @@ def fuse_arguments(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
     return ["fuse", *words, *case.method.arguments(), "--overwrite", "--json", "--quiet"]
 
 
+def _told(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
+    """What is said of a pair that departs from it: no more than a user knows, or all."""
+    named: dict[str, Any] = {"--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf}
+    if case.method.told == "truth":
+        at = pair.lrhsi.parent
+        named = {"--hsi": at / TRUTH_HSI, "--msi": at / TRUTH_MSI, "--srf": at / TRUTH_SRF, "--psf": at / TRUTH_PSF,
+                 "--register": "off", "--match-radiometry": "off"}  # fmt: skip
+    named |= {"--msi-bands": ",".join(pair.msi_bands), "--seed": case.seed, "--device": case.device, "-o": fused}
+    words = [str(word) for item in named.items() for word in item]
+    return ["fuse", *words, *case.method.arguments(), "--overwrite", "--json", "--quiet"]
+
+
 def _assess(case: Case, pair: SimulatedPair, fused: Path) -> dict[str, float | None]:
     from hsfuse.assessment import assess
 
+    if case.mismatch is not None:  # a response or a place that isn't so would be assessed with
+        told = assess(fused, reference=pair.reference, peak=case.scene.peak, ratio=case.scale)
+        return told.to_dict()["metrics"]
     result = assess(
         fused,
         reference=pair.reference,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from hsfuse.benchmark.cases import Case
+from hsfuse.benchmark.cases import TOLD_TRUTH, Case
 from hsfuse.benchmark.results import Row
 from hsfuse.benchmark.table import OVERVIEW, Cell, Column, cells, groups, marked
 from hsfuse.core.errors import SettingError
@@ -44,7 +44,7 @@ def overview(rows: Sequence[Row]) -> Matrix:
 def short_titles(firsts: Sequence[Row]) -> list[str]:
     """Headings without what all pairs have in common; the scene always stays."""
     parts = [
-        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.psf.text) for r in firsts
+        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.departure) for r in firsts
     ]
     differ = [i == 0 or len({p[i] for p in parts}) > 1 for i in range(len(parts[0]))]
     return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
@@ -55,7 +55,7 @@ def settings_of(rows: Sequence[Row]) -> Callable[[Case], str]:
 
     So no two pairs of one scene have the same; which sensor saw a scene that has but one is part of the scene.
     """
-    own: list[Callable[[Case], str]] = [lambda case: case.sensor.text, lambda case: case.psf.text]
+    own: list[Callable[[Case], str]] = [lambda case: case.sensor.text, lambda case: case.departure]
     seen = [{(row.case.scene.name, part(row.case)) for row in rows} for part in own]
     scenes = len({row.case.scene.name for row in rows})
     several = [part for part, found in zip(own, seen, strict=True) if len(found) > scenes]
@@ -134,6 +134,49 @@ def lead(rows: Sequence[Row], label: str = "") -> Matrix:
     scenes = dict.fromkeys(row.case.scene.name for row in own)
     lines = ((scene, tuple(found.get((scene, s), (Cell("-"),)) for s in settings)) for scene in scenes)
     return Matrix((f"lead of {own[0].case.method.label}", *settings), tuple(lines))
+
+
+def cost(rows: Sequence[Row]) -> Matrix:
+    """Kinds of mismatch as rows: each method as a user runs it, told the truth, and what not knowing costs it.
+
+    Means over the pairs on which both were run; SettingError where no method was told the truth.
+    """
+    names = list(dict.fromkeys(row.case.method.name for row in rows if row.case.method.told == "truth"))
+    if not names:
+        raise SettingError('no method was told the truth; give one with `told = "truth"` beside the same without')
+    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row.case.mismatch is not None and all(c.value(row) is not None for c in OVERVIEW):
+            key = (row.case.mismatch.name, row.case.method.name, row.case.method.told)
+            found.setdefault(key, {})[row.case.group] = row
+    kinds = dict.fromkeys(row.case.mismatch.name for row in rows if row.case.mismatch is not None)
+    lines = []
+    for kind in kinds:
+        entries: list[tuple[Cell, ...]] = []
+        for name in names:
+            user, truth = found.get((kind, name, "user"), {}), found.get((kind, name, "truth"), {})
+            both = [group for group in user if group in truth]
+            means = (
+                [[fmean(c.value(at[g]) or 0 for g in both) for c in OVERVIEW] for at in (user, truth)] if both else []
+            )
+            entries += _costs(means)
+        count = len({g for (k, _, _), at in found.items() if k == kind for g in at})
+        lines.append((f"{kind} ({count})", tuple(entries)))
+    heads = [text for name in names for text in (name, f"{name}{TOLD_TRUTH}", "not knowing costs")]
+    return Matrix((_FIGURES, *heads), tuple(lines))
+
+
+def _mean(rows: Sequence[Row]) -> list[float]:
+    return [fmean(value for row in rows if (value := column.value(row)) is not None) for column in OVERVIEW]
+
+
+def _costs(means: Sequence[Sequence[float]]) -> list[tuple[Cell, ...]]:
+    """The figures of both, then what the first one loses: dB, and per cent of the angle."""
+    if not means:
+        return [(Cell("-"),)] * 3
+    (psnr, sam), (best, least) = means
+    plain = [tuple(Cell(f"{v:.{2 + i}f}") for i, v in enumerate(values)) for values in means]
+    return [*plain, (Cell(f"{best - psnr:.2f} dB"), Cell(f"{100 * (sam / least - 1):.1f} %"))]
 
 
 def _ahead(row: Row, rows: Sequence[Row]) -> tuple[Cell, ...]:

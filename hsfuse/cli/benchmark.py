@@ -139,7 +139,7 @@ def _pairs(hsi: list[Any] | None, msi: list[Any] | None) -> list[Any] | None:
 
 @benchmark.command(no_args_is_help=True, short_help="Tables of stored results as Markdown.")
 @click.argument("results", type=options.PATH, nargs=-1, required=True)
-@click.option("--form", default="all", show_default=True, help="tables, overview, summary, lead, or all.")
+@click.option("--form", default="all", show_default=True, help="tables, overview, summary, lead, cost, or all.")
 @click.option("--into", type=options.PATH, help="Text file whose marked places are filled, in place of printing.")
 def tables(results: tuple[Path, ...], form: str, into: Path | None) -> None:
     """Print the tables of stored RESULTS (results.csv under any name) as Markdown, or put them into a text.
