@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import BANDS, FWHM_NM, NORTH_UP, WAVELENGTHS_NM, mixture, save
 from rasterio.crs import CRS
+from scenes import BANDS, FWHM_NM, NORTH_UP, WAVELENGTHS_NM, mixture, save
 from scipy.ndimage import correlate, map_coordinates
 
 from hsfuse.benchmark.config import parse_config
@@ -88,7 +88,7 @@ def test_the_lrhsi_lies_where_only_the_truth_says(reference, tmp_path):
     same, true = read(tmp_path / TRUTH_HSI)
     np.testing.assert_array_equal(low, same)
     _, hr = read(pair.msi)
-    assert told.almost_equals(hr * hr.scale(RATIO))
+    assert told.almost_equals(hr @ hr.scale(RATIO))
     rows = low.shape[1]
     for row, col in ((3, 4), (7, 6)):
         x, y = true @ (col + 0.5, row + 0.5)
