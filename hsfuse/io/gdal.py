@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -18,11 +18,15 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
+from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 
-#: Endings of ENVI data files in use; "" is a data file without one.
-DATA_SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".cube")
+#: Endings of GeoTIFF files that an ENVI header of file type TIFF may lie beside.
+TIFF_SUFFIXES = (".tif", ".tiff")
+#: Bytes that a header may have: lists of a thousand bands fill a hundredth of it.
+MOST_HEADER_BYTES = 8 * 2**20
 
 #: Bytes a pixel by the header's `data type`.
 TYPE_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
@@ -33,11 +37,15 @@ _FIELD = re.compile(r"^[ \t]*([^=;{}\n]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", re.M
 
 @dataclass(frozen=True)
 class EnviPair:
-    """A header with its data file; `fields` has lower-case names, single-blank separated, values without braces."""
+    """A header with its data file; `fields` has lower-case names, single-blank separated, values without braces.
+
+    `tiff`: the data are a GeoTIFF, which says all but the bands' facts itself.
+    """
 
     header: Path
     data: Path
     fields: Mapping[str, str]
+    tiff: bool = False
 
     def items(self, name: str) -> list[str]:
         """The values of a list field, [] when absent."""
@@ -48,13 +56,17 @@ class EnviPair:
 def find_pair(path: Path) -> EnviPair | None:
     """The ENVI pair that `path` (header or data file) belongs to, sizes checked; None when it is something else.
 
-    Raises InputError for a header that isn't ENVI's or has no data file, and where header and data size disagree.
+    A GeoTIFF with a header of file type TIFF beside it is one, too, as ENVI and EnMAP-Box write them. Raises InputError
+    for a header that isn't ENVI's or has no data file, and where header and data size disagree.
     """
     if path.suffix.lower() == ".hdr":
         return _pair_of_header(path)
     header = _header_of(path)
-    if header is None or _starts_like_tiff(path) or not _is_envi_header(header):
+    if header is None or not _is_envi_header(header):
         return None
+    if _starts_like_tiff(path):
+        fields = read_header(header)
+        return EnviPair(header, path, fields, tiff=True) if _says_tiff(fields) else None
     return _checked(EnviPair(header, path, read_header(header)))
 
 
@@ -62,6 +74,8 @@ def read_header(path: Path) -> dict[str, str]:
     """All fields of an ENVI header as text; InputError when the file isn't one."""
     if not _is_envi_header(path):
         raise InputError(f"{path} isn't an ENVI header: its first line should be ENVI")
+    if path.stat().st_size > MOST_HEADER_BYTES:
+        raise InputError(f"{path} has {path.stat().st_size} bytes; an ENVI header has at most {MOST_HEADER_BYTES}")
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -73,29 +87,50 @@ def read_header(path: Path) -> dict[str, str]:
 
 def siblings(path: Path) -> list[Path]:
     """The files that make up the raster at `path`: itself, and for ENVI its header or data file too."""
-    if path.suffix.lower() == ".hdr":
-        return [path, *_data_candidates(path)]
-    header = _header_of(path) if path.is_file() and not _starts_like_tiff(path) else None
-    return [path] if header is None else [path, header]
+    try:
+        pair = find_pair(path) if path.is_file() else None
+    except (InputError, OSError):
+        header = _header_of(path)
+        return [path] if header is None else [path, header]
+    return [path] if pair is None else list(dict.fromkeys([path, pair.header, pair.data]))
 
 
 def _pair_of_header(header: Path) -> EnviPair:
     fields = read_header(header)
     _refuse_library(header, fields)
-    candidates = _data_candidates(header)
+    candidates = _beside(header)
+    if _says_tiff(fields):
+        found = [file for file in candidates if file.suffix.lower() in TIFF_SUFFIXES and _starts_like_tiff(file)]
+        if not found:
+            raise InputError(f"{header} describes a GeoTIFF ({fields['file type']}) that isn't there")
+        return EnviPair(header, _only(header, found), fields, tiff=True)
+    candidates = [file for file in candidates if file.suffix.lower() not in (*TIFF_SUFFIXES, ".xml", ".ovr", ".msk")]
     if not candidates:
         stem = header.with_suffix("").name
         raise InputError(
             f"{header} is a header without its data file: wanted {stem}, {stem}.dat, {stem}.img, ... there"
         )
     fitting = [data for data in candidates if data.stat().st_size == _wanted_bytes(header, fields)]
-    return _checked(EnviPair(header, (fitting or candidates)[0], fields))
+    return _checked(EnviPair(header, _only(header, fitting or candidates[:1]), fields))
 
 
-def _data_candidates(header: Path) -> list[Path]:
-    stem = header.with_suffix("")
-    names = [Path(f"{stem}{suffix}") for ending in DATA_SUFFIXES for suffix in dict.fromkeys((ending, ending.upper()))]
-    return [name for name in names if name.is_file()]
+def _only(header: Path, files: Sequence[Path]) -> Path:
+    """The only data file of a header; InputError when several would fit."""
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise InputError(f"{header} fits {len(files)} files ({names}); name the one that is meant")
+    return files[0]
+
+
+def _says_tiff(fields: Mapping[str, str]) -> bool:
+    return "tiff" in fields.get("file type", "").lower()
+
+
+def _beside(header: Path) -> list[Path]:
+    """The files with a header's name and any ending, or none: HySpex and others write endings of their own."""
+    stem = header.with_suffix("").name
+    found = [file for file in header.parent.iterdir() if file.name == stem or file.name.startswith(f"{stem}.")]
+    return sorted(file for file in found if file.is_file() and file.suffix.lower() != ".hdr")
 
 
 def _header_of(data: Path) -> Path | None:
@@ -104,8 +139,12 @@ def _header_of(data: Path) -> Path | None:
 
 
 def _is_envi_header(path: Path) -> bool:
+    """Whether a file begins as an ENVI header; InputError for one in an encoding that GDAL can't read."""
     with path.open("rb") as file:
-        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"ENVI")
+        start = file.read(64)
+    if start.startswith((b"\xff\xfeE\0N\0V\0I\0", b"\xfe\xff\0E\0N\0V\0I")):
+        raise InputError(f"{path} is an ENVI header in UTF-16; save it as plain text (UTF-8)")
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"ENVI")
 
 
 def _starts_like_tiff(path: Path) -> bool:
@@ -179,7 +218,10 @@ def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]
     pair = _find(path, what)
     try:
         with gdal_env():
-            ds = rasterio.open(gdal_name(path)) if pair is None else rasterio.open(pair.data, driver="ENVI")
+            if pair is None or pair.tiff:
+                ds = rasterio.open(gdal_name(path) if pair is None else pair.data)
+            else:
+                ds = rasterio.open(pair.data, driver="ENVI")
     except RasterioError as error:
         raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
     if ds.count == 0:
@@ -237,7 +279,7 @@ def map_transform(ds: DatasetReader, pair: EnviPair | None) -> Affine:
     GDAL goes from the reference pixel of `map info` to the first pixel along the map's axes, which misses it when the
     image is rotated and the reference pixel isn't (1, 1).
     """
-    t, info = ds.transform, pair.items("map info") if pair is not None else []
+    t, info = ds.transform, pair.items("map info") if pair is not None and not pair.tiff else []
     if len(info) < 7 or (t.b == 0 and t.d == 0):
         return t
     try:
@@ -250,31 +292,69 @@ def map_transform(ds: DatasetReader, pair: EnviPair | None) -> Affine:
     return Affine.translation(x - at[0], y - at[1]) @ t
 
 
-def bands_and_mask(ds: DatasetReader, note: Callable[[str], None]) -> tuple[list[int], bool]:
-    """The bands (1-based) that are measurements, and whether the file has a mask of its own.
+#: Share of an alpha band's pixels that are fully transparent or opaque: between them lie soft edges only.
+CLEAR_CUT = 0.9
+
+
+@dataclass(frozen=True)
+class FileMask:
+    """What of a file's own says which pixels count, besides nodata values.
+
+    `alpha`: bands (1-based), each with the number that is opaque. `dataset`: GDAL has one mask for all bands (.msk,
+    inside the file, NODATA_VALUES). `bands`: those (1-based) with a mask of their own.
+    """
+
+    alpha: tuple[tuple[int, float], ...] = ()
+    dataset: bool = False
+    bands: frozenset[int] = frozenset()
+
+    def read(self, ds: DatasetReader, bands: Sequence[int], window: Window, shape: tuple[int, int]) -> BoolArray | None:
+        """Where all bands asked for (1-based) count (h, w); None: everywhere. RasterioError as of GDAL."""
+        where = {"window": window, "out_shape": shape}
+        masks = [ds.read(band, **where) >= opaque for band, opaque in self.alpha]
+        if self.dataset:
+            masks.append(ds.read_masks(bands[0], **where) != 0)
+        masks += [ds.read_masks(band, **where) != 0 for band in bands if band in self.bands]
+        return np.logical_and.reduce(masks) if masks else None
+
+
+def bands_and_mask(ds: DatasetReader, note: Callable[[str], None]) -> tuple[list[int], FileMask]:
+    """The bands (1-based) that are measurements, and what masks them.
 
     GDAL marks the fourth of four uint8 bands as alpha without being told so: it is a mask only if it looks like one.
+    GDAL itself takes an alpha band for a mask in files of two or four bands only, so it is read here.
     """
-    alpha = [b for b in ds.indexes if ds.colorinterp[b - 1] == ColorInterp.alpha]
-    masked = any(MaskFlags.per_dataset in flags for flags in ds.mask_flag_enums)
-    if not alpha or len(alpha) == ds.count:
-        return list(ds.indexes), masked
-    if not all(_looks_like_mask(ds, band) for band in alpha):
-        note(f"band {alpha[0]} is marked as alpha but isn't a mask of 0 and 255; it is used as a band")
-        return list(ds.indexes), False
+    marked = [b for b in ds.indexes if ds.colorinterp[b - 1] == ColorInterp.alpha]
+    flags = ds.mask_flag_enums
+    own = frozenset(b for b in ds.indexes if not flags[b - 1])
+    dataset = any(MaskFlags.per_dataset in of and MaskFlags.alpha not in of for of in flags)
+    if not marked or len(marked) == ds.count:
+        return list(ds.indexes), FileMask((), dataset, own)
+    opaque = {band: _opaque(ds, band) for band in marked}
+    if None in opaque.values():
+        note(f"band {marked[0]} is marked as alpha but isn't a mask of 0 and one other number; it is used as a band")
+        return list(ds.indexes), FileMask((), dataset, own)
     note("the alpha band is used as a mask, not as a band")
-    return [b for b in ds.indexes if b not in alpha], masked
+    alpha = tuple((band, value) for band, value in opaque.items() if value is not None)
+    return [b for b in ds.indexes if b not in marked], FileMask(alpha, dataset, own - set(marked))
 
 
-def _looks_like_mask(ds: DatasetReader, band: int) -> bool:
-    """Nothing but 0 and the largest value, in at most 1024 x 1024 pixels of the band."""
+def _opaque(ds: DatasetReader, band: int) -> float | None:
+    """The number of an alpha band that is opaque, the largest one in use: 255, 65535, 1.
+
+    None where too many pixels lie between it and 0, in at most 1024 x 1024 of them, for a mask.
+    """
     try:
         with gdal_env():
-            values = np.unique(ds.read(band, out_shape=(min(ds.height, 1024), min(ds.width, 1024))))
+            values = ds.read(band, out_shape=(min(ds.height, 1024), min(ds.width, 1024)))
     except RasterioError as error:
         raise InputError(f"{ds.name} can't be read: {one_line(error, Path(ds.name))}") from error
-    largest = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-    return set(values.tolist()) <= {0, largest}
+    values = values[np.isfinite(values)]
+    largest = float(values.max(initial=0))
+    clear = ((values == 0) | (values == largest)).mean() if values.size else 0
+    if clear < CLEAR_CUT or values.min(initial=0) < 0:
+        return None
+    return largest or 1.0
 
 
 def common_dtype(path: Path, names: list[str]) -> str:

@@ -7,7 +7,7 @@ they hold no finer detail than before, or sharpened with the finest bands, whose
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
@@ -88,10 +88,31 @@ class LayeredReader(CubeReader):
         self._last: tuple[tuple[Place, Window, Window], FloatArray] | None = None
         self._describe()
 
-    def focus(self, window: Window) -> None:
-        """Fit what sharpening needs on a window (default: all of the image), the part that is going to be read."""
-        self._extent = window
-        self._gains = {}
+    def focused(self, window: Window) -> LayeredReader:
+        """The same, with what sharpening needs fitted on a window, the part that is going to be read."""
+        return self._changed(_extent=window, _gains={})
+
+    def with_nodata(self, value: float | None) -> LayeredReader:
+        """As of any reader; no other value of a layer is blank then."""
+        layers = [replace(layer, nodata=value, blank=()) for layer in self._layers]
+        return super().with_nodata(value)._changed(_layers=layers, _gains={}, _last=None)
+
+    def without_fill(self, values: Sequence[float], together: Sequence[float], bands: Sequence[int]) -> LayeredReader:
+        """As of any reader; coarser bands are brought to the finest grid without the fill."""
+        layers = [
+            replace(
+                layer,
+                nodata=values[0] if values and layer.nodata is None else layer.nodata,
+                blank=(*layer.blank, *values),
+            )
+            for layer in self._layers
+        ]
+        nodata = [layer.nodata for layer in layers]
+        return (
+            super()
+            .without_fill(values, together, bands)
+            ._changed(_layers=layers, nodata_values=nodata, _gains={}, _last=None)
+        )
 
     def _describe(self) -> None:
         layers = self._layers
@@ -116,9 +137,10 @@ class LayeredReader(CubeReader):
                 + (how if self._fine else "by cubic convolution: they hold no finer detail than before")
             )
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         size = shape or (int(window.height), int(window.width))
         planes: dict[int, NDArray] = {}
         mask = np.ones(size, bool)
@@ -137,7 +159,7 @@ class LayeredReader(CubeReader):
         """Raw planes of bands that lie in one file, nodata where they are blank, and the file's mask."""
         place, layers = self._places[source], [self._layers[band] for band in bands]
         part = place.part(source.grid, window, margin=0 if shape else MARGIN)
-        raw, mask = source._pixels([layer.band for layer in layers], part, shape)
+        raw, mask = source.pixels([layer.band for layer in layers], part, shape)
         if shape is not None or place.ratio == 1:
             return [_blanked(plane, layer) for plane, layer in zip(raw, layers, strict=True)], mask
         rows, cols = place.centres(window, part)
@@ -183,7 +205,7 @@ class LayeredReader(CubeReader):
         pairs = []
         for layer in (self._layers[band] for band in bands):
             part = place.part(layer.source.grid, block)
-            raw, _ = layer.source._pixels([layer.band], part)
+            raw, _ = layer.source.pixels([layer.band], part)
             means, share = coarse_view(fine, valid, block, place, part)
             usable = (share > 1 - 1e-3) & ~_is_blank(raw[0], layer)
             pairs.append((raw[0][usable], means[:, usable]))
@@ -192,7 +214,7 @@ class LayeredReader(CubeReader):
     def _quality(self, layer: MaskLayer, window: Window, shape: tuple[int, int] | None) -> BoolArray:
         place = self._places[layer.source]
         part = place.part(layer.source.grid, window)
-        raw, _ = layer.source._pixels(layer.bands, part, shape)
+        raw, _ = layer.source.pixels(layer.bands, part, shape)
         valid = layer.valid(raw)
         if shape is not None:
             return valid

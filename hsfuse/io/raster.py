@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
@@ -24,9 +25,10 @@ from hsfuse.io.gdal import (
     one_line,
     open_dataset,
 )
-from hsfuse.io.reader import CubeReader, Role, own_quantity
+from hsfuse.io.reader import CubeReader, Quantity, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 
+FloatArray64 = NDArray[np.float64]
 #: Scales and offsets beyond this, or NaN, are no radiometry.
 LARGEST_FACTOR = 1e30
 
@@ -39,6 +41,9 @@ class RasterReader(CubeReader):
         what = "the raster" if role == "raster" else f"the {role}"
         self._ds, pair = open_dataset(path, what)
         try:
+            if pair is not None and pair.tiff and not _same_size(pair, self._ds):
+                self._note(f"{pair.header.name} describes an image of another size; it isn't used")
+                pair = None
             self._describe_pixels(pair)
             self._describe_bands(pair, what)
         except BaseException:
@@ -47,58 +52,94 @@ class RasterReader(CubeReader):
 
     def _describe_pixels(self, pair: EnviPair | None) -> None:
         ds = self._ds
-        self.files = tuple(dict.fromkeys(Path(name) for name in [self.path, *ds.files]))
-        self._bands, self._masked = bands_and_mask(ds, self._note)
+        own = [] if pair is None else [pair.header]
+        self.files = tuple(dict.fromkeys(Path(name) for name in [self.path, *ds.files, *own]))
+        self._bands, self._mask = bands_and_mask(ds, self._note)
         self.driver = ds.driver
         self.dtype = common_dtype(self.path, [ds.dtypes[b - 1] for b in self._bands])
         self.grid = Grid((ds.height, ds.width), map_transform(ds, pair), map_crs(ds))
         self.nodata_values = [ds.nodatavals[b - 1] for b in self._bands]
+        if pair is not None and pair.tiff and not any(value is not None for value in self.nodata_values):
+            self.nodata_values = [_number(pair.fields.get("data ignore value"))] * len(self._bands)
         if not self.grid.georeferenced:
             self._note("not georeferenced" + (" (ground control points are not used)" if ds.gcps[0] else ""))
-        self._describe_scale(pair)
 
-    def _describe_scale(self, pair: EnviPair | None) -> None:
-        """Factors from GDAL, else from the header's reflectance scale factor, else raw numbers."""
+    def _describe_scale(self, pair: EnviPair | None) -> Quantity:
+        """Factors from the header, else from GDAL, else raw numbers; and what the header says they make of them."""
+        count = len(self._bands)
+        quantity: Quantity = "unknown"
         self.scales = np.array([self._ds.scales[b - 1] for b in self._bands])
         self.offsets = np.array([self._ds.offsets[b - 1] for b in self._bands])
+        told = None if pair is None else self._header_scale(pair)
+        if told is not None:
+            self.scales, self.offsets, quantity = told
         if not (self.scales.all() and (np.abs([self.scales, self.offsets]) < LARGEST_FACTOR).all()):
             self._note("the scales or offsets make no sense and are not used")
-            self.scales, self.offsets = np.ones(len(self._bands)), np.zeros(len(self._bands))
-        if (self.scales == 1).all() and (self.offsets == 0).all():
-            self.scales /= self._reflectance_factor(pair)
-            if (self.scales == 1).all() and np.issubdtype(self.dtype, np.integer):
-                self._note(f"{self.dtype} without a scale factor")
+            self.scales, self.offsets, quantity = np.ones(count), np.zeros(count), "unknown"
+        if (self.scales == 1).all() and (self.offsets == 0).all() and np.issubdtype(self.dtype, np.integer):
+            self._note(f"{self.dtype} without a scale factor")
         if (self.scales != self.scale).any() or (self.offsets != self.offset).any():
             self._note("the bands have different scales or offsets; each band gets its own")
+        return quantity
 
-    def _reflectance_factor(self, pair: EnviPair | None) -> float:
-        text = pair.fields.get("reflectance scale factor") if pair is not None else None
-        try:
-            factor = 1.0 if text is None else float(text)
-        except ValueError:
-            factor = 0.0
-        if factor > 0 and isfinite(factor):
+    def _header_scale(self, pair: EnviPair) -> tuple[FloatArray64, FloatArray64, Quantity] | None:
+        """Scales and offsets of an ENVI header's fields and what they make of the numbers; None where it has none.
+
+        After ENVI's documentation of the header format: the data reflectance gain and offset values, and the
+        reflectance scale factor (which divides), make reflectance, the data gain and offset values radiance.
+        """
+        count = len(self._bands)
+        kinds: tuple[tuple[str, Quantity], ...] = (("data reflectance", "reflectance"), ("data", "radiance"))
+        for words, quantity in kinds:
+            gains = self._per_band(pair, f"{words} gain values")
+            if gains is not None:
+                offsets = self._per_band(pair, f"{words} offset values")
+                return gains, np.zeros(count) if offsets is None else offsets, quantity
+            if quantity == "reflectance" and (factor := self._reflectance_factor(pair)) is not None:
+                scales = np.array([self._ds.scales[b - 1] for b in self._bands])
+                return (scales if (scales != 1).any() else scales / factor), self.offsets, quantity
+        return None
+
+    def _per_band(self, pair: EnviPair, field: str) -> FloatArray64 | None:
+        """The numbers of a header's list, one a band; None, said aloud, where it isn't that."""
+        items = pair.items(field)
+        values = [_number(item) for item in items]
+        if not items:
+            return None
+        if len(values) != len(self._bands) or None in values:
+            self._note(f"{field}: {len(items)} for {len(self._bands)} bands, or not all numbers; not used")
+            return None
+        return np.array(values, dtype=np.float64)
+
+    def _reflectance_factor(self, pair: EnviPair) -> float | None:
+        text = pair.fields.get("reflectance scale factor")
+        if text is None:
+            return None
+        factor = _number(text)
+        if factor is not None and factor > 0:
             return factor
         self._note(f"the reflectance scale factor {text!r} makes no sense and is not used")
-        return 1.0
+        return None
 
     def _describe_bands(self, pair: EnviPair | None, what: str) -> None:
         self.tags = own_tags(self._ds, pair)
-        self.quantity = own_quantity(self.tags)
+        said = self._describe_scale(pair)
+        self.quantity = own_quantity(self.tags) if "HSFUSE_QUANTITY" in self.tags else said
         self.spectrum, missing = read_spectrum(self._ds, self._bands, pair, self._note)
         if missing is not None and self.role == "HSI":
             raise InputError(f"{what} {self.path} can't be used: {missing}")
         if missing is not None and self.role == "raster":
             self._note(str(missing))
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         indexes, size = [self._bands[b] for b in bands], shape or (window.height, window.width)
         try:
             with gdal_env():
                 raw = self._ds.read(indexes, window=window, out_shape=(len(indexes), *size))
-                mask = self._ds.dataset_mask(window=window, out_shape=size) != 0 if self._masked else None
+                mask = self._mask.read(self._ds, indexes, window, size)
         except RasterioError as error:
             raise InputError(f"{self.path} can't be read: {one_line(error, self.path)}") from error
         return raw, mask
@@ -106,3 +147,17 @@ class RasterReader(CubeReader):
     def close(self) -> None:
         """Close the file."""
         self._ds.close()
+
+
+def _same_size(pair: EnviPair, ds: DatasetReader) -> bool:
+    said = [pair.fields.get(name) for name in ("samples", "lines", "bands")]
+    return said == [str(n) for n in (ds.width, ds.height, ds.count)]
+
+
+def _number(text: str | None) -> float | None:
+    """The text as a finite number; None when it isn't one."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if isfinite(value) else None

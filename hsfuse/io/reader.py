@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, isnan, sqrt
@@ -33,7 +34,9 @@ class CubeReader(ABC):
     `path`, `files`, `driver`, `grid`, `spectrum` (nm), `dtype` (on disk), `scales`, `offsets` (value = raw * scale +
     offset, one per band), `nodata_values` (raw, one per band), `quantity` (what the metadata says the values are),
     `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
-    that `read` has met. A subclass sets them and gives raw pixels by `_pixels`.
+    that `read` has met. A subclass sets them while it opens and gives raw pixels by `pixels`; from then on a reader
+    stays as it is. Another unit or another mask (`rescaled`, `holding`, `with_nodata`, `without_fill`) is another
+    reader of the same open files, which are closed once, by any of them.
     """
 
     files: tuple[Path, ...]
@@ -51,6 +54,8 @@ class CubeReader(ABC):
         self.notes: list[str] = []
         self.tags: dict[str, str] = {}
         self.nonfinite = 0
+        self._masked_values: tuple[float, ...] = ()
+        self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
 
     @property
     def count(self) -> int:
@@ -73,7 +78,7 @@ class CubeReader(ABC):
         return self.nodata_values[0]
 
     @abstractmethod
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
         """Raw pixels (C, h, w) of bands (0-based) in a window inside the grid, and the mask of the product, if any.
@@ -88,6 +93,31 @@ class CubeReader(ABC):
     def _note(self, text: str) -> None:
         self.notes.append(f"{self.path.name}: {text}")
 
+    def _changed(self, **attributes: object) -> Self:
+        """Another reader of the same open files, with some attributes of its own."""
+        other = copy.copy(self)
+        other.notes, other.tags = list(self.notes), dict(self.tags)
+        for name, value in attributes.items():
+            setattr(other, name, value)
+        return other
+
+    def rescaled(self, factor: float) -> Self:
+        """The same pixels with all values multiplied by a factor."""
+        return self._changed(scales=self.scales * factor, offsets=self.offsets * factor)
+
+    def holding(self, quantity: Quantity) -> Self:
+        """The same pixels, said to be of a quantity."""
+        return self._changed(quantity=quantity)
+
+    def with_nodata(self, value: float | None) -> Self:
+        """The same file with one raw value for nodata in all bands, in place of what it declares; None: with none."""
+        return self._changed(nodata_values=[value] * self.count, _masked_values=(), _masked_together=())
+
+    def without_fill(self, values: Sequence[float], together: Sequence[float], bands: Sequence[int]) -> Self:
+        """The same file with more masked: raw `values` in any band, and `together` where all of `bands` hold them."""
+        both = self._masked_together + tuple((value, tuple(bands)) for value in together)
+        return self._changed(_masked_values=(*self._masked_values, *values), _masked_together=both)
+
     def read(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Cube:
         """Cube of the window (default: all) and bands (0-based; default: all), reflectance float32.
 
@@ -98,21 +128,37 @@ class CubeReader(ABC):
         window = self._whole() if window is None else window
         chosen = list(range(self.count)) if bands is None else list(bands)
         spectrum = self.spectrum.select(chosen)
-        raw, file_mask = self._pixels(chosen, self._checked(window))
+        raw, file_mask = self.pixels(chosen, self._checked(window))
         data, valid, nonfinite = self._decode(raw, chosen)
         asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
         self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
         mask = valid[asked].all(axis=0)
         if file_mask is not None:
             mask &= file_mask
+        if self._masked_together:
+            mask &= ~self._filled(raw, chosen, window, None)
         data[:, ~mask] = 0
         return Cube(data, self.grid.window(window), spectrum, mask)
 
     def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
         """Decimated look at bands (0-based): data and validity of each band, both (C, *shape)."""
-        raw, file_mask = self._pixels(bands, self._whole(), shape)
+        raw, file_mask = self.pixels(bands, self._whole(), shape)
         data, valid, _ = self._decode(raw, bands)
+        if self._masked_together:
+            valid &= ~self._filled(raw, bands, self._whole(), shape)
         return data, valid if file_mask is None else valid & file_mask
+
+    def _filled(self, raw: NDArray, bands: Sequence[int], window: Window, shape: tuple[int, int] | None) -> BoolArray:
+        """Where all bands that must agree hold a fill value (h, w); those not among `bands` are read if need be."""
+        filled = np.zeros(raw.shape[1:], bool)
+        for value, together in self._masked_together:
+            own = [i for i, band in enumerate(bands) if band in together]
+            found = (raw[own] == value).all(axis=0)
+            missing = [band for band in together if band not in bands]
+            if missing and found.any():
+                found &= (self.pixels(missing, self._checked(window), shape)[0] == value).all(axis=0)
+            filled |= found
+        return filled
 
     def _whole(self) -> Window:
         return Window(0, 0, self.grid.shape[1], self.grid.shape[0])
@@ -132,10 +178,11 @@ class CubeReader(ABC):
         valid = np.isfinite(data)
         nonfinite = ~valid
         for i, band in enumerate(bands):
-            blank = _is_nodata(raw[i], self.nodata_values[band])
-            if blank is not None:
-                valid[i] &= ~blank
-                nonfinite[i] &= ~blank
+            for value in (self.nodata_values[band], *self._masked_values):
+                blank = _is_nodata(raw[i], value)
+                if blank is not None:
+                    valid[i] &= ~blank
+                    nonfinite[i] &= ~blank
             scale, offset = self.scales[band], self.offsets[band]
             if scale != 1 or offset != 0:
                 data[i] = data[i] * np.float32(scale) + np.float32(offset)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 from urllib.parse import unquote
@@ -75,6 +76,8 @@ def to_nm(values: Sequence[float], unit: str | None) -> tuple[tuple[float, ...],
     guess = _guess(values)
     told = f"given as {unit.strip()}" if unit and unit.strip() else "given without a unit"
     span = f"{min(values):g} to {max(values):g}"
+    if guess is None and _counts(values):
+        raise InputError(f"no wavelengths: {span}, {told}, are the numbers of bands")
     if guess is None:
         raise InputError(f"wavelengths in unknown units: {span} {told}; wanted nanometres or micrometres")
     return _scaled(values, guess), guess, f"wavelengths {span}, {told}, are taken as {_name(guess)}"
@@ -94,12 +97,20 @@ def _name(factor: float) -> str:
 
 
 def _guess(values: Sequence[float]) -> float | None:
-    """Factor that makes the values plausible; whole numbers under 20 are band numbers rather than micrometres."""
+    """Factor that makes the values plausible; numbers that count, or whole ones under 20, are rather band numbers."""
+    if _counts(values):
+        return None
     if _within(values, 1.0, _CENTRES_NM):
         return 1.0
     if _within(values, 1e3, _CENTRES_NM) and not all(float(v).is_integer() for v in values):
         return 1e3
     return None
+
+
+def _counts(values: Sequence[float]) -> bool:
+    """Whether several whole numbers follow each other by one: the numbers of bands, not their wavelengths."""
+    steps = {b - a for a, b in pairwise(values)}
+    return steps == {1.0} and all(float(v).is_integer() for v in values)
 
 
 def _within(values: Sequence[float], factor: float, limits: tuple[float, float]) -> bool:
@@ -111,10 +122,14 @@ def _scaled(values: Sequence[float], factor: float) -> tuple[float, ...]:
     return tuple(float(f"{v * factor:.12g}") for v in values)
 
 
+#: Domains of GDAL's own that say nothing on bands, or are asked by themselves.
+_NO_FACTS = {"", "IMAGE_STRUCTURE", "IMAGERY", "DERIVED_SUBDATASETS", "TIFF", "ESRI", "RPC"}
 _WAVELENGTH_KEYS = ("wavelength", "central_wavelength", "center_wavelength", "wavelengths")
-_UNIT_KEYS = ("wavelength_units", "wavelength_unit")
+_UNIT_KEYS = ("wavelength_units", "wavelength_unit", "wavelength units")
+_GOOD_KEYS = ("bbl", "bad_band_multiplier", "bad band multiplier")
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 _WITH_UNIT = re.compile(rf"({_NUMBER})\s*(nanomet\w+|nm|micromet\w+|microns?|um|µm|μm)\b", re.IGNORECASE)
+_BAND_NUMBER = re.compile(r"\b(?:bands?|channels?|chan|ch|layer|b)[\s_.:#-]*\d+\b(?!\.\d)", re.IGNORECASE)
 _BARE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])", re.IGNORECASE)
 
 
@@ -158,16 +173,25 @@ def _places(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> I
 
 
 def _band_tags(ds: DatasetReader, bands: Sequence[int]) -> _Place:
-    tags = [{key.lower(): value for key, value in ds.tags(b).items()} for b in bands]
+    tags = [_all_tags(ds, b) for b in bands]
     units = sorted({u for t in tags if (u := _first(t, _UNIT_KEYS))})
-    fwhm, good = ([t.get(key) for t in tags] for key in ("fwhm", "bbl"))
+    fwhm, good = ([_first(t, keys) for t in tags] for keys in (("fwhm",), _GOOD_KEYS))
     return _Place("the band tags", [_first(t, _WAVELENGTH_KEYS) for t in tags], "/".join(units) or None, fwhm, good)
+
+
+def _all_tags(ds: DatasetReader, band: int) -> dict[str, str]:
+    """A band's tags of all domains, the default one's first; EnMAP-Box and QGIS have domains of their own."""
+    domains = [domain for domain in ds.tag_namespaces(band) if domain.upper() not in _NO_FACTS]
+    found: dict[str, str] = {}
+    for tags in (ds.tags(band), *(ds.tags(band, ns=domain) for domain in domains)):
+        found = {key.lower(): value for key, value in tags.items()} | found
+    return found
 
 
 def _dataset_tags(tags: Mapping[str, str], where: str) -> _Place:
     tags = {key.lower(): value for key, value in tags.items()}
     wavelengths, fwhm, good = (
-        _items(text) for text in (_first(tags, _WAVELENGTH_KEYS), tags.get("fwhm"), tags.get("bbl"))
+        _items(text) for text in (_first(tags, _WAVELENGTH_KEYS), tags.get("fwhm"), _first(tags, _GOOD_KEYS))
     )
     return _Place(where, wavelengths, _first(tags, _UNIT_KEYS), fwhm, good)
 
@@ -179,12 +203,15 @@ def _imagery(ds: DatasetReader, bands: Sequence[int]) -> _Place:
 
 
 def _descriptions(texts: Sequence[str | None]) -> _Place:
-    """From "band 1 (418.24 Nanometers)", "418.24 nm", "0.418 um" or, without a unit, the last number of "B1 418.24"."""
+    """From "band 1 (418.24 Nanometers)", "418.24 nm", "0.418 um" or, without a unit, the last number of "B1 418.24".
+
+    A number right after "band", "channel" or "b" is the band's.
+    """
     told = [_WITH_UNIT.findall(text or "") for text in texts]
     if all(told):
         units = sorted({found[-1][1] for found in told})
         return _Place("the band descriptions", [found[-1][0] for found in told], "/".join(units))
-    numbers = [_BARE_NUMBER.findall(text or "") for text in texts]
+    numbers = [_BARE_NUMBER.findall(_BAND_NUMBER.sub(" ", text or "")) for text in texts]
     return _Place("the band descriptions", [found[-1] if found else None for found in numbers], None)
 
 
@@ -225,9 +252,14 @@ def _wavelengths(
 
 def _fwhm(places: Sequence[_Place], factor: float, count: int, warn: Callable[[str], None]) -> tuple[float, ...] | None:
     """FWHM in nm from the place that gave the centres (with its factor), else from the next one that has them."""
+    told = False
     for i, place in enumerate(places):
         widths = _numbers(place.fwhm, count)
         if widths is None:
+            said = sum(1 for text in place.fwhm if text is not None)
+            if said and not told:
+                warn(f"{place.where}: {said} FWHM for {count} bands, or not all numbers; not used")
+            told = told or said > 0  # GDAL repeats the header's list in other places
             continue
         if i > 0:
             factor = 1e3 if place.unit == "um" else factor
@@ -263,7 +295,7 @@ def _good(place: _Place, count: int, warn: Callable[[str], None]) -> tuple[bool,
 
 def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
     """hsfuse's provenance tags, keys HSFUSE_*, from dataset tags or from the ENVI header's `hsfuse ...` fields."""
-    if pair is None:
+    if pair is None or pair.tiff:
         tags = ds.tags()
     else:
         tags = {name.replace(" ", "_"): unquote(value) for name, value in pair.fields.items()}

@@ -195,9 +195,10 @@ class ZarrReader(CubeReader):
             return None
         return tuple(float(v) for v in self._group[name][:])
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         rows, cols = window.toslices()
         try:
             if shape is None:

@@ -54,7 +54,7 @@ class WarpedReader(CubeReader):
         self.grid = grid
         self.files, self.driver, self.dtype = source.files, source.driver, source.dtype
         self.spectrum: Spectrum = source.spectrum
-        self.nodata_values = source.nodata_values
+        self.nodata_values, self.scales, self.offsets = source.nodata_values, source.scales, source.offsets
         self.quantity, self.notes, self.tags = source.quantity, source.notes, source.tags
 
     @property
@@ -72,23 +72,10 @@ class WarpedReader(CubeReader):
         )
         return self._source, Window(left, top, max(0, right - left), max(0, bottom - top))
 
-    @property
-    def scales(self) -> NDArray[np.float64]:
-        """The source's, also when they are changed: values are decoded there."""
-        return self._source.scales
-
-    @scales.setter
-    def scales(self, value: NDArray[np.float64]) -> None:
-        self._source.scales = value
-
-    @property
-    def offsets(self) -> NDArray[np.float64]:
-        """The source's, too."""
-        return self._source.offsets
-
-    @offsets.setter
-    def offsets(self, value: NDArray[np.float64]) -> None:
-        self._source.offsets = value
+    def rescaled(self, factor: float) -> WarpedReader:
+        """The same with all values multiplied by a factor, in the source, where they are decoded."""
+        source = self._source.rescaled(factor)
+        return self._changed(_source=source, scales=source.scales, offsets=source.offsets)
 
     def close(self) -> None:
         """Close the source."""
@@ -117,9 +104,10 @@ class WarpedReader(CubeReader):
         """Values are decoded before the warp, and a pixel's bands are masked together."""
         return raw, np.ones(raw.shape, bool), np.zeros(raw.shape, bool)
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         if shape is not None:
             raise InputError("a warped image is decimated by `sample` only")
         data = np.zeros((len(bands), window.height, window.width), np.float32)

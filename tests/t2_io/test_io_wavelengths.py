@@ -105,7 +105,7 @@ def test_values_are_believed_before_the_unit_and_it_is_said(values, unit, wanted
 
 
 @pytest.mark.parametrize(
-    ("values", "unit"), [([1, 2, 3], None), ([1, 224], "Unknown"), ([1, 100], "nm"), ([-1, 5e5], "furlongs")]
+    ("values", "unit"), [([1, 4, 9], None), ([1, 224], "Unknown"), ([1, 100], "nm"), ([-1, 5e5], "furlongs")]
 )
 def test_values_that_fit_no_unit_are_refused(values, unit):
     with pytest.raises(InputError, match="unknown units"):

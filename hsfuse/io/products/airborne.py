@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
-from hsfuse.io.gdal import find_pair, map_transform, read_header
+from hsfuse.io.gdal import read_header
 from hsfuse.io.products.bundle import one_of
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import gather, read_lookup
@@ -79,18 +78,19 @@ class GltReader(RasterReader):
             raise InputError(f"{table.path} has {table.count} bands; a lookup table has two, samples and lines")
         if not table.grid.georeferenced:
             raise InputError(f"{table.path} has no map info; wanted the map grid of the lookup table there")
-        return replace(table.grid, transform=map_transform(table._ds, find_pair(table.path)))
+        return table.grid
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         assert self._table is not None
-        (samples, lines), _ = self._table._pixels([0, 1], window, shape)
+        (samples, lines), _ = self._table.pixels([0, 1], window, shape)
         lookup = read_lookup(samples, lines, self._sensor, self._table.path)
 
         def read(rows: slice, cols: slice) -> NDArray:
             part = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-            return super(GltReader, self)._pixels(bands, part)[0]
+            return super(GltReader, self).pixels(bands, part)[0]
 
         nodata = self.nodata_values[bands[0]]
         blank = 0 if nodata is None or not _fits(nodata, self.dtype) else nodata

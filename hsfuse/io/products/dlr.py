@@ -228,7 +228,7 @@ def _holding(reader: LayeredReader) -> tuple[bool, ...] | None:
     """Bands with a value in the middle of the image, where others have some; None when all have, or none has."""
     rows, cols = reader.grid.shape
     h, w = min(rows, _LOOK), min(cols, _LOOK)
-    raw, _ = reader._pixels(range(reader.count), Window((cols - w) // 2, (rows - h) // 2, w, h))
+    raw, _ = reader.pixels(range(reader.count), Window((cols - w) // 2, (rows - h) // 2, w, h))
     held = raw != np.array(reader.nodata_values, dtype=np.float64)[:, None, None]
     somewhere = held.any(axis=0)
     good = held[:, somewhere].any(axis=1)

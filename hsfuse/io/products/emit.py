@@ -122,9 +122,10 @@ class EmitReader(Hdf5Reader):
             )
         self.tags["MASK"] = "; ".join(told[i] for i in self._flags)
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         lookup = self._lookup(window, shape)
         raw = gather(lookup, _reader(self._cube, bands), len(bands), self.dtype, self._fill)
         if not self._flags:

@@ -187,9 +187,10 @@ class PrismaReader(Hdf5Reader):
         good = tuple(bool(bad[d][b] <= BAD_SHARE * swath) for d, b in self._bands)
         return None if all(good) else good
 
-    def _pixels(
+    def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
         rows, cols = _runs(window, shape)
         size = (len(rows), len(cols)) if shape is not None else (int(window.height), int(window.width))
         raw = np.empty((len(bands), *size), dtype=self.dtype)
