@@ -15,6 +15,7 @@ from hsfuse.core.cube import Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
+from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.quantity import follow_quantity
 from hsfuse.physics import covered_bands
@@ -101,6 +102,7 @@ def open_inputs(
     notes: list[str],
 ) -> Inputs:
     """Open what is given; InputError and GridError say what doesn't fit the fused cube."""
+    fused = _without_fill(fused, notes)
     chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
     if not chosen:
         raise InputError(f"{fused.path}: no valid pixel in any band")
@@ -118,14 +120,21 @@ def open_inputs(
     return Inputs(source, fused.grid.shape, centres, has_wavelengths, left_out, truth, observed, expected)
 
 
+def _without_fill(reader: CubeReader, notes: list[str]) -> CubeReader:
+    reader, kept, masked = settle_fill(reader)
+    notes += [*kept, *masked]
+    return reader
+
+
 def _centres(source: Source) -> np.ndarray | None:
     all_nm = source.reader.spectrum.wavelengths_nm
     return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
 
 
 def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[str]) -> Source:
-    reader = stack.enter_context(open_cube(path, role="raster"))
-    notes += [*reader.notes, *follow_quantity(reader, fused.reader)]
+    reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
+    reader, followed = follow_quantity(reader, fused.reader)
+    notes += [*reader.notes, *followed]
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
 

@@ -17,6 +17,8 @@ _CORRECTIONS: dict[str, str | None] = {
     "register_limit": None,
     "match_radiometry": "off",
     "drop_absorption": None,
+    "hsi_nodata": None,
+    "msi_nodata": None,
 }
 _RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "psf_size", "phase", *_CORRECTIONS)
 _SECTIONS = ("settings", "scene", "observation", "options")
@@ -26,8 +28,9 @@ _SECTIONS = ("settings", "scene", "observation", "options")
 class AssessSettings:
     """How to assess. None: as the fused file records it, else hsfuse's default.
 
-    `psf`, `register`, `register_limit`, `match_radiometry` and `drop_absorption` say what was done to the inputs before
-    they were fused, see `SceneSettings`; where neither caller nor file says, shifts are told and nothing is corrected.
+    `psf`, `register`, `register_limit`, `match_radiometry`, `drop_absorption`, `hsi_nodata` and `msi_nodata` say what
+    was done to the inputs before they were fused, see `SceneSettings`; where neither caller nor file says, shifts are
+    told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
     `ratio` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
     on in MSI pixels (memory; the result doesn't depend on it).
@@ -44,6 +47,8 @@ class AssessSettings:
     register_limit: float | None = None
     match_radiometry: str | None = None
     drop_absorption: bool | None = None
+    hsi_nodata: str | None = None
+    msi_nodata: str | None = None
     peak: float | None = None
     window: int = 32
     ratio: int | None = None

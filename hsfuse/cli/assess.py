@@ -41,6 +41,8 @@ _log = logging.getLogger("hsfuse.assess")
     options.MATCH,
     "Bring the MSI to the HSI's radiometry first; default: as recorded, else off.",
 )
+@options.hsi_nodata
+@options.msi_nodata
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
 @click.option("--ratio", "--scale", "ratio", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")

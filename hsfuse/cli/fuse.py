@@ -56,6 +56,8 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
 @options.register_limit
 @options.match_radiometry
 @options.drop_absorption
+@options.hsi_nodata
+@options.msi_nodata
 @options.choice("--adapt", ["on", "off"], "Train on the scene.", "on")
 @click.option("--adapt-steps", type=click.IntRange(0), help="Training steps at most; default 160, from scratch 300.")
 @click.option("--adapt-minutes", type=click.FloatRange(0), help="Training time at most; default 3.")
@@ -127,6 +129,7 @@ def _settings(values: dict[str, Any]) -> Any:
 
     v = values
     understood = [*_SENSORS, "register", "register_limit", "match_radiometry", "drop_absorption"]
+    understood += ["hsi_nodata", "msi_nodata"]
     stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
     fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
     return FuseSettings(

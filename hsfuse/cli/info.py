@@ -16,28 +16,31 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True, type=options.PATH)
+@click.option("--nodata", metavar="VALUE", help="Raw number that means no data, or none; default: as the files say.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; a list of them for several files.")
 @options.verbosity
-def info(files: tuple[Path, ...], as_json: bool) -> None:
+def info(files: tuple[Path, ...], nodata: str | None, as_json: bool) -> None:
     """Say what raster files or products hold, as hsfuse reads them.
 
     Product and day of acquisition, grid, bands, wavelengths, what the numbers are, nodata, masks, provenance. A product
     may be named by its folder, its archive, its metadata file or an image in it; the bands of one image as
     b02.tif,b03.tif.
     """
-    facts = [_facts(path) for path in files]
+    facts = [_facts(path, nodata) for path in files]
     if as_json:
         print_json(facts[0] if len(facts) == 1 else facts)
     else:
         click.echo("\n\n".join(_shown(one) for one in facts))
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
     from hsfuse.io import open_cube
+    from hsfuse.io.fill import settle_fill
     from hsfuse.io.open import split_paths
     from hsfuse.pair.quantity import guess_scale
 
-    with open_cube(split_paths(path)) as reader:
+    with open_cube(split_paths(path)) as opened:
+        reader, kept, masked = settle_fill(opened, nodata, "--nodata")
         spectrum, grid, tags = reader.spectrum, reader.grid, reader.tags
         guess = guess_scale(reader)
         return {
@@ -61,6 +64,7 @@ def _facts(path: Path) -> dict[str, Any]:
             "wavelengths_nm": spectrum.wavelengths_nm,
             "fwhm_nm": spectrum.fwhm_nm,
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
+            "fill": [*masked, *kept],
             "notes": reader.notes,
             "provenance": {key: value for key, value in tags.items() if key.startswith("HSFUSE_")},
         }
@@ -93,7 +97,7 @@ def _shown(facts: dict[str, Any]) -> str:
         "bad bands": _few(facts["bad_bands"]),
         **{key.removeprefix("HSFUSE_").lower(): value for key, value in facts["provenance"].items()},
     }
-    notes = [f"  note: {note}" for note in facts["notes"]]
+    notes = [f"  note: {note}" for note in [*facts["fill"], *facts["notes"]]]
     return "\n".join([facts["file"], *(f"  {key + ': ':<14}{value}" for key, value in lines.items()), *notes])
 
 

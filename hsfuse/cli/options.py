@@ -96,6 +96,12 @@ match_radiometry = choice(
 drop_absorption = click.option(
     "--drop-absorption", is_flag=True, help="Leave out bands at 1350-1450 and 1800-1950 nm (water vapour)."
 )
+hsi_nodata = click.option(
+    "--hsi-nodata", metavar="VALUE", help="Raw number that means no data in the HSI, or none; default: as it says."
+)
+msi_nodata = click.option(
+    "--msi-nodata", metavar="VALUE", help="Raw number that means no data in the MSI, or none; default: as it says."
+)
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
 device = choice("--device", ["auto", "cpu", "cuda"], "Where to compute.", "auto")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

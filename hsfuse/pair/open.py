@@ -14,11 +14,13 @@ from hsfuse.calibration import compare_responses, judge, register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
+from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
 from hsfuse.pair.checks import compared, misnamed
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair, SceneSettings
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
+from hsfuse.pair.warp import own_reader
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
@@ -40,7 +42,7 @@ def open_pair(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool
         low = stack.enter_context(open_cube(hsi, role="HSI"))
         high = stack.enter_context(open_cube(msi, role="MSI"))
         pair = _estimated(_matched(low, high, settings), settings, srf=settings.srf == ESTIMATE)
-        pair = _registered(pair, low, settings)
+        pair = _registered(pair, settings)
         pair = compared(pair, settings.match_radiometry == "auto", strict)
         return replace(pair, _stack=stack)
     except BaseException:
@@ -50,12 +52,18 @@ def open_pair(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool
 
 def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
     """The pair as the files' own georeference has it."""
+    notes, warnings = [*low.notes, *high.notes], []
+    low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
+    high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
+    notes += [*kept, *kept_too]
+    warnings += [*masked, *masked_too]
     match, response = _bands(low, high, settings)
-    match, warnings = _carrying(match, high)
-    notes = [*low.notes, *high.notes, *([response.note] if response.note else [])]
+    match, empty = _carrying(match, high)
+    warnings += empty
+    notes += [response.note] if response.note else []
     nesting = nest(low.grid, high.grid)
     if isinstance(high, LayeredReader):
-        high.focus(nesting.alignment.msi_window)
+        high = high.focused(nesting.alignment.msi_window)
     hsi_bands = _usable(low, settings, notes)
     spectrum = low.spectrum.select(hsi_bands)
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
@@ -63,9 +71,22 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
     msi_bands = [match.indices[i] for i in covered.kept]
     psf = _psf(settings, nesting)
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
-    pair = ScenePair(
+    notes += [note for note in (match.note, covered.note, different_dates(low, high)) if note]
+    units = settle_quantity(
         nesting.present(low),
         high,
+        nesting.alignment,
+        hsi_bands=hsi_bands,
+        msi_bands=msi_bands,
+        weights=covered.matrix,
+        matched=settings.match_radiometry == "auto",
+    )
+    named = name_quantity(own_reader(units.hsi), units.msi)
+    notes += [*units.notes, *named.notes, *_size_note(settings, nesting)]
+    warnings += [*units.warnings, *misnamed(high, msi_bands, response, covered.bands)]
+    return ScenePair(
+        nesting.present(named.hsi),
+        named.msi,
         nesting.alignment,
         hsi_bands,
         msi_bands,
@@ -73,22 +94,10 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
         response,
         covered.coverage,
         model,
+        notes=notes,
+        warnings=warnings,
         warped=nesting.warped,
     )
-    notes += [note for note in (match.note, covered.note, different_dates(low, high)) if note]
-    notes += settle_quantity(
-        pair.hsi,
-        high,
-        pair.alignment,
-        hsi_bands=hsi_bands,
-        msi_bands=msi_bands,
-        weights=covered.matrix,
-        matched=settings.match_radiometry == "auto",
-    )
-    notes += name_quantity(low, high)
-    notes += _size_note(settings, nesting)
-    pair.hsi.quantity = low.quantity
-    return replace(pair, notes=notes, warnings=warnings + misnamed(high, msi_bands, response, covered.bands))
 
 
 def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[BandMatch, SpectralResponse]:
@@ -176,7 +185,7 @@ def _size_note(settings: SceneSettings, nesting: Nesting) -> list[str]:
     return [f"--psf-size {settings.psf_size} isn't used: the HSI is resampled, which widens its PSF"] if ignored else []
 
 
-def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> ScenePair:
+def _registered(pair: ScenePair, settings: SceneSettings) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
         return pair
@@ -189,6 +198,7 @@ def _registered(pair: ScenePair, low: CubeReader, settings: SceneSettings) -> Sc
         return pair
     if settings.phase not in (None, centred_phase(pair.ratio)):
         return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
+    low = own_reader(pair.hsi)
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     model = ObservationModel(matrix, _psf(settings, last), last.ratio, settings.phase, weights)

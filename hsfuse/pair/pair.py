@@ -14,7 +14,7 @@ from hsfuse.calibration import SHIFT_LIMIT, RadiometricMatch, Shift
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
 from hsfuse.io import CubeReader
-from hsfuse.pair.warp import WarpedReader
+from hsfuse.pair.warp import WarpedReader, own_reader
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
 
@@ -88,7 +88,7 @@ class ScenePair:
 
     def summary(self) -> dict[str, str]:
         """The decisions, for people, provenance and reports."""
-        own = self.hsi.source_grid if isinstance(self.hsi, WarpedReader) else self.hsi.grid
+        own = own_reader(self.hsi).grid
         told = {
             "HSI": f"{self.hsi.path} ({own.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
             "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
@@ -142,7 +142,8 @@ class SceneSettings:
     two widths and an angle to the pair, "free" a kernel; `psf_size` cuts a given Gaussian to so many taps. `register`
     corrects a shift of at most `register_limit` LR pixels, only reports it, or doesn't look; `match_radiometry` brings
     the MSI's bands to the HSI's radiometry where they differ clearly; `drop_absorption` leaves out the bands in which
-    water vapour absorbs nearly all light.
+    water vapour absorbs nearly all light. `hsi_nodata` and `msi_nodata` are raw numbers or "none", in place of what the
+    files declare and of looking for fill.
     """
 
     srf: str = "auto"
@@ -156,3 +157,5 @@ class SceneSettings:
     register_limit: float = SHIFT_LIMIT
     match_radiometry: Literal["auto", "off"] = "auto"
     drop_absorption: bool = False
+    hsi_nodata: str | None = None
+    msi_nodata: str | None = None

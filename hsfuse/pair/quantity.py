@@ -7,7 +7,7 @@ one image says nothing about its own, never where the two agree already, and nev
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from math import log10
 
@@ -64,6 +64,16 @@ def guess_scale(reader: CubeReader) -> Guess:
     return Guess(1.0, "unknown", f"{told}: not reflectance; radiance or counts")
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A pair's readers in one unit, what was done to them (`notes`), and what looks wrong (`warnings`)."""
+
+    hsi: CubeReader
+    msi: CubeReader
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 def settle_quantity(
     hsi: CubeReader,
     msi: CubeReader,
@@ -73,8 +83,8 @@ def settle_quantity(
     msi_bands: Sequence[int] | None = None,
     weights: NDArray[np.float64] | None = None,
     matched: bool = True,
-) -> list[str]:
-    """Bring a pair to one unit by changing the `scales` and `offsets` of one reader; what was done, to be said aloud.
+) -> Settled:
+    """A pair brought to one unit by another scale of one reader.
 
     Levels are compared on the common extent of `alignment` (default: all of both images), over `hsi_bands` and
     `msi_bands` (default: all), the HSI's seen through `weights` R (c, C) when given. Within a factor of three nothing
@@ -82,6 +92,7 @@ def settle_quantity(
     does; when neither does, the one that can't be reflectance follows the one that can, else the MSI the HSI.
     InputError when one is radiance, the other reflectance and the bands aren't `matched` by gain and offset.
     """
+    same = Settled(hsi, msi)
     said = {"HSI": hsi.quantity, "MSI": msi.quantity}
     if "unknown" not in said.values() and hsi.quantity != msi.quantity:
         text = f"the HSI holds {hsi.quantity}, the MSI {msi.quantity}"
@@ -89,54 +100,48 @@ def settle_quantity(
             raise InputError(
                 f"{text}: they can't be fused without matching their radiometry; convert one of them first"
             )
-        return [f"{text}: their bands are matched by gain and offset, the fused image is {hsi.quantity}"]
+        return replace(
+            same, notes=(f"{text}: their bands are matched by gain and offset, the fused image is {hsi.quantity}",)
+        )
     size = _BLOCK if alignment is None else min(_BLOCK * alignment.ratio, _LARGEST_BLOCK)
     low = _level(hsi, None if alignment is None else alignment.hsi_window, hsi_bands, weights)
     high = _level(msi, None if alignment is None else alignment.msi_window, msi_bands, size=size)
-    return [] if low is None or high is None or min(low, high) <= 0 else _settled(hsi, msi, low, high)
+    return same if low is None or high is None or min(low, high) <= 0 else _settled(same, low, high)
 
 
-def name_quantity(hsi: CubeReader, msi: CubeReader) -> list[str]:
-    """Say what the HSI's values are by their figures where its metadata don't: sets its `quantity`; what to say aloud.
+def name_quantity(hsi: CubeReader, msi: CubeReader) -> Settled:
+    """The HSI with its quantity told by figures where its metadata don't say it.
 
     A pair in reflectance x 10,000 without a word about it, brought to one unit before, becomes reflectance 0 to 1.
     """
     if hsi.quantity != "unknown":
-        return []
+        return Settled(hsi, msi)
     guess = guess_scale(hsi)
     told = f"the HSI doesn't say what its numbers are; {guess.note}"
     if guess.scale != 1 and _says_unit(msi):
-        return [told]
-    hsi.quantity = guess.quantity
+        return Settled(hsi, msi, (told,))
+    hsi = hsi.holding(guess.quantity)
     if guess.scale == 1:
-        return [told]
-    for reader in (hsi, msi):
-        rescale(reader, guess.scale)
-    return [f"{told}; both images are multiplied by {guess.scale:g}"]
+        return Settled(hsi, msi, (told,))
+    note = f"{told}; both images are multiplied by {guess.scale:g}"
+    return Settled(hsi.rescaled(guess.scale), msi.rescaled(guess.scale), (note,))
 
 
-def follow_quantity(reader: CubeReader, other: CubeReader) -> list[str]:
-    """Bring one image to the unit of another of the same ground, as `settle_quantity` does; what to say aloud.
+def follow_quantity(reader: CubeReader, other: CubeReader) -> tuple[CubeReader, list[str]]:
+    """One image in the unit of another of the same ground, as `settle_quantity` brings it; what to say aloud.
 
     Only when it doesn't say its own unit and figures differ by about 100, 1000 or 10,000.
     """
     own, wanted = _level(reader, None), _level(other, None)
     if _says_unit(reader) or own is None or wanted is None or min(own, wanted) <= 0:
-        return []
+        return reader, []
     power = round(log10(own / wanted))
     if abs(power) not in _POWERS:
-        return []
-    rescale(reader, 10.0**-power)
-    return [
+        return reader, []
+    return reader.rescaled(10.0**-power), [
         f"{reader.path.name} has numbers about {own / wanted:.3g} times those of {other.path.name} and doesn't say its "
         f"unit: it is multiplied by {10.0**-power:g}"
     ]
-
-
-def rescale(reader: CubeReader, factor: float) -> None:
-    """Multiply all values that a reader gives by a factor."""
-    reader.scales = reader.scales * factor
-    reader.offsets = reader.offsets * factor
 
 
 def different_dates(hsi: CubeReader, msi: CubeReader) -> str | None:
@@ -151,23 +156,28 @@ def different_dates(hsi: CubeReader, msi: CubeReader) -> str | None:
     )
 
 
-def _settled(hsi: CubeReader, msi: CubeReader, low: float, high: float) -> list[str]:
+def _settled(pair: Settled, low: float, high: float) -> Settled:
     ratio = high / low
     if 1 / SAME_LEVEL <= ratio <= SAME_LEVEL:
-        return []
+        return pair
     told = f"the MSI's numbers are about {ratio:.3g} times the HSI's"
     power = round(log10(ratio))
+    if abs(power) > max(_POWERS):
+        return replace(pair, warnings=(f"{told}: more than any two units differ by; check both images' scale factors",))
     if abs(power) not in _POWERS:
-        return [f"{told}: too little for a difference of units, much for one of the ground; check both images"]
-    free = [name for name, reader in (("HSI", hsi), ("MSI", msi)) if not _says_unit(reader)]
+        why = "too little for a difference of units, much for one of the ground; check both images"
+        return replace(pair, notes=(f"{told}: {why}",))
+    free = [name for name, reader in (("HSI", pair.hsi), ("MSI", pair.msi)) if not _says_unit(reader)]
     if not free:
-        return [f"{told}, though both say their units; check their scale factors"]
+        return replace(pair, warnings=(f"{told}, though both say their units; check their scale factors",))
     follows = free[0] if len(free) == 1 else _follower(low, high)
     factor = 10.0 ** (power if follows == "HSI" else -power)
-    rescale(hsi if follows == "HSI" else msi, factor)
-    return [
+    note = (
         f"{told}: taken as a difference of units; the {follows}, which doesn't say its own, is multiplied by {factor:g}"
-    ]
+    )
+    if follows == "HSI":
+        return replace(pair, hsi=pair.hsi.rescaled(factor), notes=(note,))
+    return replace(pair, msi=pair.msi.rescaled(factor), notes=(note,))
 
 
 def _follower(low: float, high: float) -> str:

@@ -17,6 +17,7 @@ from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeReader
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
+from hsfuse.io.reader import Quantity
 from hsfuse.pair.mapping import PixelMap, lattice
 
 #: Cells of the target that are warped one by one, in pixels, where the map isn't affine. GDAL follows such a map along
@@ -57,11 +58,6 @@ class WarpedReader(CubeReader):
         self.nodata_values, self.scales, self.offsets = source.nodata_values, source.scales, source.offsets
         self.quantity, self.notes, self.tags = source.quantity, source.notes, source.tags
 
-    @property
-    def source_grid(self) -> Grid:
-        """The grid of the file itself."""
-        return self._source.grid
-
     def source_part(self, window: Window) -> tuple[CubeReader, Window]:
         """The file's own reader, and the pixels of it under a window."""
         lines = lattice((window.height, window.width), 33, (window.row_off, window.col_off))
@@ -76,6 +72,10 @@ class WarpedReader(CubeReader):
         """The same with all values multiplied by a factor, in the source, where they are decoded."""
         source = self._source.rescaled(factor)
         return self._changed(_source=source, scales=source.scales, offsets=source.offsets)
+
+    def holding(self, quantity: Quantity) -> WarpedReader:
+        """The same pixels, said to be of a quantity, in the source, too."""
+        return self._changed(_source=self._source.holding(quantity), quantity=quantity)
 
     def close(self) -> None:
         """Close the source."""
@@ -167,6 +167,11 @@ class WarpedReader(CubeReader):
         place = np.s_[top - window.row_off : bottom - window.row_off, left - window.col_off : right - window.col_off]
         values[:, *place], valid[place] = cube.data, cube.mask
         return fill_rings(values, valid), valid
+
+
+def own_reader(reader: CubeReader) -> CubeReader:
+    """The reader of the file itself, on its own grid, of one that may be warped."""
+    return reader._source if isinstance(reader, WarpedReader) else reader
 
 
 def _pieces(start: int, count: int, size: int, whole: int, clip: bool) -> list[tuple[tuple[int, int], slice, slice]]:

@@ -76,13 +76,13 @@ class ArrayReader(CubeReader):
         self.scales, self.offsets = np.ones(len(data)), np.zeros(len(data))
         self.nodata_values = [float("nan")] * len(data)
         self.tags, self.quantity = {"HSFUSE_X": "1"}, "reflectance"
-        self.pixels = 0
+        self.most_read = 0
 
-    def _pixels(self, bands, window, shape=None):
+    def pixels(self, bands, window, shape=None):
         rows, cols = (slice(int(a), int(a + n)) for a, n in ((window.row_off, window.height),
                                                             (window.col_off, window.width)))  # fmt: skip
         part = self.data[list(bands), rows, cols]
-        self.pixels = max(self.pixels, part[0].size)
+        self.most_read = max(self.most_read, part[0].size)
         if shape is not None:
             r, c = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, part.shape[1:], strict=True))
             part = part[:, r.astype(int)[:, None], c.astype(int)]

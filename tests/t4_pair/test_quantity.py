@@ -11,7 +11,14 @@ import pytest
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import align
 from hsfuse.io import open_cube
-from hsfuse.pair.quantity import different_dates, follow_quantity, guess_scale, name_quantity, settle_quantity
+from hsfuse.pair.quantity import (
+    Settled,
+    different_dates,
+    follow_quantity,
+    guess_scale,
+    name_quantity,
+    settle_quantity,
+)
 
 
 def image(path: Path, values: np.ndarray, gsd: float = 30, bands: int = 3, **how):
@@ -45,12 +52,11 @@ def test_figures_tell_reflectance_from_other_numbers(tmp_path):
 
 def test_metadata_are_believed_before_figures(tmp_path):
     with open_cube(made.landsat(tmp_path)) as reader:
-        reader.scales = reader.scales * 1000  # whatever the figures are
-        assert guess_scale(reader).quantity == "reflectance"
-        assert not guess_scale(reader).note
+        other = reader.rescaled(1000)  # whatever the figures are
+        assert guess_scale(other).quantity == "reflectance"
+        assert not guess_scale(other).note
     with image(tmp_path / "a.tif", reflectance()) as reader:
-        reader.quantity = "radiance"
-        assert guess_scale(reader).quantity == "radiance"
+        assert guess_scale(reader.holding("radiance")).quantity == "radiance"
 
 
 @pytest.mark.parametrize("power", [2, 3, 4])
@@ -60,22 +66,22 @@ def test_the_image_without_metadata_follows_the_other(tmp_path, power, free):
     other = values * np.float32(10**power)
     hsi_values, msi_values = (other, values) if free == "HSI" else (values, other)
     with image(tmp_path / "h.tif", hsi_values) as hsi, image(tmp_path / "m.tif", msi_values, 10) as msi:
-        (msi if free == "HSI" else hsi).quantity = "reflectance"
-        (note,) = settle_quantity(hsi, msi)
+        said = (hsi, msi.holding("reflectance")) if free == "HSI" else (hsi.holding("reflectance"), msi)
+        found = settle_quantity(*said)
+        (note,) = found.notes
         assert f"the {free}, which doesn't say its own, is multiplied by {10.0**-power:g}" in note
-        np.testing.assert_allclose(hsi.read().data, msi.read().data, rtol=1e-5)
-        assert settle_quantity(hsi, msi) == []  # once is enough
+        np.testing.assert_allclose(found.hsi.read().data, found.msi.read().data, rtol=1e-5)
+        assert settle_quantity(found.hsi, found.msi).notes == ()  # once is enough
+        assert hsi.scale == msi.scale == 1  # what was opened stays as it is
 
 
 def test_a_scale_in_the_file_counts_as_metadata(tmp_path):
     r = reflectance()
     with image(tmp_path / "h.tif", r) as hsi, image(tmp_path / "m.tif", np.round(r * 1e4).astype("uint16")) as msi:
-        hsi.scales = hsi.scales * 1.0
-        msi.scales, msi.offsets = msi.scales * 2e-4, msi.offsets - 0.01
-        assert settle_quantity(hsi, msi) == []  # twice as high: no matter of units
-        hsi.scales = hsi.scales * 1e-4
-        (note,) = settle_quantity(hsi, msi)
-        assert "both say their units" in note
+        msi = msi.rescaled(2e-4)
+        assert settle_quantity(hsi, msi) == Settled(hsi, msi)  # twice as high: no matter of units
+        (warning,) = settle_quantity(hsi.rescaled(1e-4), msi).warnings
+        assert "both say their units" in warning
 
 
 def test_a_pair_that_agrees_is_left_alone(tmp_path):
@@ -88,9 +94,7 @@ def test_a_pair_that_agrees_is_left_alone(tmp_path):
                 image(tmp_path / f"h{i}.tif", values) as hsi,
                 image(tmp_path / f"m{i}{share}.tif", msi_values, 10) as msi,
             ):
-                assert settle_quantity(hsi, msi) == []
-                assert (hsi.scales == 1).all()
-                assert (msi.scales == 1).all()
+                assert settle_quantity(hsi, msi) == Settled(hsi, msi)
 
 
 def test_when_neither_says_the_reflectance_is_kept_else_the_hsi(tmp_path):
@@ -100,24 +104,32 @@ def test_when_neither_says_the_reflectance_is_kept_else_the_hsi(tmp_path):
             image(tmp_path / "h.tif", np.float32(low)) as hsi,
             image(tmp_path / "m.tif", np.float32(high), 10) as msi,
         ):
-            (note,) = settle_quantity(hsi, msi)
-            assert f"the {follows}, which" in note
-            np.testing.assert_allclose(hsi.read().data, msi.read().data, rtol=1e-5)
+            found = settle_quantity(hsi, msi)
+            assert f"the {follows}, which" in found.notes[0]
+            np.testing.assert_allclose(found.hsi.read().data, found.msi.read().data, rtol=1e-5)
 
 
 def test_a_tenfold_difference_is_told_but_not_touched(tmp_path):
     with image(tmp_path / "h.tif", reflectance()) as hsi, image(tmp_path / "m.tif", reflectance() * 8, 10) as msi:
-        (note,) = settle_quantity(hsi, msi)
-        assert "check both images" in note
-        assert (msi.scales == 1).all()
+        found = settle_quantity(hsi, msi)
+        assert "check both images" in found.notes[0]
+        assert (found.hsi, found.msi) == (hsi, msi)
+
+
+def test_more_than_any_two_units_differ_by_is_warned_of(tmp_path):
+    with image(tmp_path / "h.tif", reflectance()) as hsi, image(tmp_path / "m.tif", reflectance() * 7e4, 10) as msi:
+        found = settle_quantity(hsi, msi)
+        assert "more than any two units differ by" in found.warnings[0]
+        assert "about 7e+04 times" in found.warnings[0]
+        assert (found.hsi, found.msi, found.notes) == (hsi, msi, ())
 
 
 def test_radiance_and_reflectance_need_matched_radiometry(tmp_path):
     with image(tmp_path / "h.tif", reflectance() * 300) as hsi, image(tmp_path / "m.tif", reflectance(), 10) as msi:
-        hsi.quantity, msi.quantity = "radiance", "reflectance"
-        (note,) = settle_quantity(hsi, msi)
-        assert "the HSI holds radiance, the MSI reflectance" in note
-        assert (msi.scales == 1).all()
+        hsi, msi = hsi.holding("radiance"), msi.holding("reflectance")
+        found = settle_quantity(hsi, msi)
+        assert "the HSI holds radiance, the MSI reflectance" in found.notes[0]
+        assert found.msi is msi
         with pytest.raises(InputError, match="can't be fused without matching"):
             settle_quantity(hsi, msi, matched=False)
 
@@ -131,9 +143,9 @@ def test_levels_are_those_of_the_common_extent_seen_through_the_response(tmp_pat
     with open_cube(hsi_path) as hsi, image(tmp_path / "m.tif", msi_values, 10) as msi:
         alignment = align(hsi.grid, msi.grid)
         weights = np.array([[1.0, 0.0, 0.0]] * 3)
-        assert settle_quantity(hsi, msi, alignment, weights=weights) == []
-        assert settle_quantity(hsi, msi, alignment, hsi_bands=[0]) == []
-        assert settle_quantity(hsi, msi, alignment)
+        assert settle_quantity(hsi, msi, alignment, weights=weights).notes == ()
+        assert settle_quantity(hsi, msi, alignment, hsi_bands=[0]).notes == ()
+        assert settle_quantity(hsi, msi, alignment).notes
 
 
 def test_figures_name_what_the_metadata_do_not(tmp_path):
@@ -141,41 +153,38 @@ def test_figures_name_what_the_metadata_do_not(tmp_path):
     for i, (values, factor, quantity) in enumerate(((r, 1.0, "reflectance"), (np.round(r * 1e4).astype("int16"), 1e-4,
                                                     "reflectance"), (r * 120, 1.0, "unknown"))):  # fmt: skip
         with image(tmp_path / f"h{i}.tif", values) as hsi, image(tmp_path / f"m{i}.tif", values, 10) as msi:
-            assert settle_quantity(hsi, msi) == []
-            (note,) = name_quantity(hsi, msi)
-            assert "doesn't say what its numbers are; 99 % of the numbers are below" in note
-            assert ("both images are multiplied by 0.0001" in note) == (factor != 1)
-            assert hsi.quantity == quantity
-            assert hsi.scale == msi.scale == factor
-            assert name_quantity(hsi, msi) == [] or quantity == "unknown"
+            assert settle_quantity(hsi, msi).notes == ()
+            named = name_quantity(hsi, msi)
+            assert "doesn't say what its numbers are; 99 % of the numbers are below" in named.notes[0]
+            assert ("both images are multiplied by 0.0001" in named.notes[0]) == (factor != 1)
+            assert named.hsi.quantity == quantity
+            assert named.hsi.scale == named.msi.scale == factor
+            assert not name_quantity(named.hsi, named.msi).notes or quantity == "unknown"
 
 
 def test_metadata_are_not_overruled_by_figures(tmp_path):
     values = np.round(reflectance() * 1e4).astype("int16")
     with image(tmp_path / "h.tif", values) as hsi, image(tmp_path / "m.tif", values, 10) as msi:
-        hsi.quantity = "radiance"
-        assert name_quantity(hsi, msi) == []
-        hsi.quantity, msi.quantity = "unknown", "reflectance"
-        (note,) = name_quantity(hsi, msi)
-        assert "multiplied" not in note
-        assert hsi.scale == msi.scale == 1
+        assert name_quantity(hsi.holding("radiance"), msi).notes == ()
+        named = name_quantity(hsi, msi.holding("reflectance"))
+        assert "multiplied" not in named.notes[0]
+        assert named.hsi.scale == named.msi.scale == 1
 
 
 def test_one_image_follows_the_unit_of_another(tmp_path):
     r = reflectance()
     with image(tmp_path / "a.tif", np.float32(r * 1e4)) as a, image(tmp_path / "b.tif", r) as b:
-        (note,) = follow_quantity(a, b)
+        followed, (note,) = follow_quantity(a, b)
         assert "a.tif has numbers about 1e+04 times those of b.tif" in note
-        np.testing.assert_allclose(a.read().data, b.read().data, rtol=1e-5)
-        assert follow_quantity(a, b) == []
-        b.scales = b.scales * 1e-3
-        assert follow_quantity(a, b) == []  # it has been given a scale
+        np.testing.assert_allclose(followed.read().data, b.read().data, rtol=1e-5)
+        assert follow_quantity(followed, b) == (followed, [])
+        assert follow_quantity(followed, b.rescaled(1e-3)) == (followed, [])  # it has been given a scale
 
 
 def test_nothing_is_settled_without_a_valid_pixel(tmp_path):
     blank = np.full((60, 60), np.nan, np.float32)
     with image(tmp_path / "h.tif", blank) as hsi, image(tmp_path / "m.tif", reflectance(), 10) as msi:
-        assert settle_quantity(hsi, msi) == []
+        assert settle_quantity(hsi, msi) == Settled(hsi, msi)
         assert hsi.nonfinite == 0
 
 

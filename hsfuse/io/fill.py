@@ -1,0 +1,231 @@
+"""Fill that nobody declared: numbers that stand for "no measurement" in files that name no nodata value.
+
+What is looked for are the numbers in use for it (-9999 and the like, the ends of an integer type, magnitudes that no
+sensor gives) and zeros in all bands of a pixel. It is masked where it is beyond doubt: a number that lies far outside
+all others, or zeros with hardly a pixel that is nearly zero beside them, which dark ground always has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, isnan, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.errors import SettingError
+from hsfuse.io.reader import CubeReader
+
+#: Numbers that producers write where they have measured nothing.
+USUAL = (-999.0, -9999.0, -99999.0, -32768.0)
+#: No radiance or reflectance, however scaled, is as large: netCDF's and GDAL's own fill values are.
+NO_MEASUREMENT = 1e20
+#: Values looked at, all bands together: larger images are looked at decimated.
+LOOK = 2**25
+#: Values held in memory at once, and of those kept to know the range of the others by.
+AT_ONCE, KEPT = 2**21, 2**16
+#: A fill value lies outside the others' range by this share of the range: below zero, and above.
+BELOW, ABOVE = 0.25, 1.0
+#: Pixels are nearly zero below this share of the median pixel; this many of them for each zero one cast doubt.
+NEARLY, FEW = 0.05, 0.02
+#: Fewest bands that are all zero by no chance.
+LEAST_BANDS = 3
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A raw `value` that may be fill, and how many of the `looked` pixels hold it.
+
+    In all of `bands` (0-based, those that aren't constant) at once when `together`, else in one of them at least;
+    `certain`: beyond doubt.
+    """
+
+    value: float
+    pixels: int
+    looked: int
+    bands: tuple[int, ...]
+    together: bool
+    certain: bool
+
+    def describe(self) -> str:
+        """One line for people."""
+        where = "in all bands" if self.together else "in some band"
+        return f"{self.pixels} of {self.looked} pixels hold {self.value:.10g} {where} and no nodata value says so"
+
+
+def find_fill(reader: CubeReader) -> list[Fill]:
+    """What may be fill among the raw numbers, looked at whole or, in images beyond `LOOK` values, decimated."""
+    facts = _look(reader)
+    bands = tuple(np.flatnonzero(facts.live).tolist())
+    suspects = facts.suspects(reader)
+    zero = facts.zeros_everywhere() and not _declared(reader, 0.0)
+    if not suspects and not zero:
+        return []
+    counts, together = dict.fromkeys(suspects, 0), dict.fromkeys(suspects, 0)
+    sizes: list[NDArray] = []
+    looked = 0
+    for raw, valid in _strips(reader):
+        live = raw[facts.live]
+        looked += valid.size
+        for value in suspects:
+            held = live == value
+            counts[value] += int((held.any(axis=0) & valid).sum())
+            together[value] += int((held.all(axis=0) & valid).sum())
+            valid &= ~held.any(axis=0)
+        if zero:
+            sizes.append(np.abs(live[:, valid].astype(np.float32)).max(axis=0, initial=0))
+    low, high = facts.range_without([*suspects, *(value for value in reader.nodata_values if value is not None)])
+    found = [
+        Fill(value, count, looked, bands, together[value] == count, _outside(value, low, high))
+        for value, count in counts.items()
+        if count
+    ]
+    # One end of an integer type in a single band is a bright or dark pixel as any other.
+    found = [fill for fill in found if fill.certain or together[fill.value]]
+    if zero:
+        count, certain = _zeros(np.concatenate(sizes))
+        found += [Fill(0.0, count, looked, bands, True, certain)] if count else []
+    return found
+
+
+def settle_fill(
+    reader: CubeReader, nodata: str | float | None = None, option: str | None = None
+) -> tuple[CubeReader, list[str], list[str]]:
+    """The reader with fill masked, what was left alone, and what to warn of; an `option` is named in the advice.
+
+    `nodata` says it outright, as a raw number or "none"; None: what is beyond doubt is masked. SettingError when it is
+    neither a number nor "none".
+    """
+    if nodata is not None:
+        return reader.with_nodata(parse_nodata(nodata, option or "nodata")), [], []
+    notes, warnings, certain = [], [], []
+    for fill in find_fill(reader):
+        what = f"{reader.path.name}: {fill.describe()}"
+        if fill.certain:
+            certain.append(fill)
+            warnings.append(f"{what}: masked as fill" + (f" ({option} none keeps them)" if option else ""))
+        else:
+            advice = f"say {option} {fill.value:.10g}" if option else "declare it in the file"
+            notes.append(f"{what}: they are kept as values; if they are none, {advice}")
+    if not certain:
+        return reader, notes, warnings
+    values = [fill.value for fill in certain if fill.value != 0]
+    together = [fill.value for fill in certain if fill.value == 0]
+    return reader.without_fill(values, together, certain[0].bands), notes, warnings
+
+
+def parse_nodata(text: str | float, option: str) -> float | None:
+    """A raw number, None for "none"; SettingError for anything else."""
+    if str(text).strip().lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingError(f"{option} {text!r} is no number; wanted the raw nodata value, or none") from None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Of each band the lowest and highest number and the count of zeros; `live` bands are good and not constant.
+
+    `values` (live, n) is a sample of their numbers.
+    """
+
+    live: BoolArray
+    lowest: NDArray
+    highest: NDArray
+    zeros: NDArray[np.int64]
+    values: NDArray
+
+    def suspects(self, reader: CubeReader) -> list[float]:
+        """The usual fill values that some band that isn't constant holds or may hold, and extremes."""
+        if not self.live.any():
+            return []
+        low, high = float(self.lowest[self.live].min()), float(self.highest[self.live].max())
+        ends = [float(end) for end in _ends(reader.dtype)]
+        known = [value for value in (*USUAL, *ends) if low <= value <= high]
+        known += [value for value in (low, high) if abs(value) >= NO_MEASUREMENT]
+        return [value for value in dict.fromkeys(known) if not _declared(reader, value)]
+
+    def zeros_everywhere(self) -> bool:
+        """Whether every band in use has some zeros."""
+        return int(self.live.sum()) >= LEAST_BANDS and bool((self.zeros[self.live] > 0).all())
+
+    def range_without(self, known: list[float]) -> tuple[float, float]:
+        """What nearly all other values than those known lie between; NaN when there are none."""
+        others = self.values[~np.isin(self.values, known)].astype(np.float64)
+        if not others.size:
+            return float("nan"), float("nan")
+        low, high = np.percentile(others, (0.1, 99.9))
+        return float(low), float(high)
+
+
+def _look(reader: CubeReader) -> _Facts:
+    """One pass over the strips."""
+    parts = []
+    for raw, valid in _strips(reader):
+        if valid.any():
+            seen = raw[:, valid]
+            few = seen[:, :: max(1, seen.size // KEPT)]
+            parts.append((seen.min(axis=1), seen.max(axis=1), (seen == 0).sum(axis=1), few))
+    if not parts:
+        none = np.zeros(reader.count)
+        return _Facts(none > 0, none, none, none.astype(np.int64), none[:, None])
+    lows, highs, zeros, values = zip(*parts, strict=True)
+    lowest, highest = np.min(lows, axis=0), np.max(highs, axis=0)
+    live = (lowest != highest) & np.array(reader.spectrum.good or [True] * reader.count)
+    return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live])
+
+
+def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
+    """Raw pixels (C, n) and where they are valid by the file's own word (n,), strip by strip."""
+    rows, cols = reader.grid.shape
+    step = max(1.0, sqrt(rows * cols * reader.count / LOOK))
+    wide = ceil(cols / step)
+    tall = max(1, int(AT_ONCE / (wide * reader.count) * step))
+    bands = list(range(reader.count))
+    for row in range(0, rows, tall):
+        window = Window(0, row, cols, min(tall, rows - row))
+        shape = None if step == 1 else (ceil(window.height / step), wide)
+        raw, mask = reader.pixels(bands, window, shape)
+        valid = np.ones(raw.shape[1:], bool) if mask is None else mask.copy()
+        if raw.dtype.kind == "f":
+            valid &= np.isfinite(raw).all(axis=0)
+        for value in dict.fromkeys(reader.nodata_values):
+            if value is not None and not isnan(value):
+                own = [band for band in bands if reader.nodata_values[band] == value]
+                valid &= ~(raw[own] == value).all(axis=0)
+        yield raw.reshape(len(bands), -1), valid.ravel()
+
+
+def _ends(dtype: str) -> tuple[int, ...]:
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        return ()
+    info = np.iinfo(kind)
+    return (info.min, info.max) if kind.kind == "i" else (info.max,)
+
+
+def _declared(reader: CubeReader, value: float) -> bool:
+    return value in reader.nodata_values
+
+
+def _outside(value: float, low: float, high: float) -> bool:
+    """Whether a value is beyond all doubt none of those between low and high."""
+    if abs(value) >= NO_MEASUREMENT or isnan(low):
+        return True
+    span = high - low
+    return value < low - BELOW * span or (value < 0 <= low) or value > high + ABOVE * span
+
+
+def _zeros(sizes: NDArray) -> tuple[int, bool]:
+    """How many pixels are zero in all bands, by each pixel's largest absolute value, and whether they are fill."""
+    others = sizes[sizes > 0]
+    count = int(sizes.size - others.size)
+    if not count or not others.size:
+        return 0, False
+    nearly = int((others < NEARLY * np.median(others)).sum())
+    return count, nearly <= FEW * count
