@@ -55,7 +55,7 @@ class AssessSettings:
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("peak", self.peak), ("scale", self.ratio), ("tile", self.tile)):
+        for name, value in (("peak", self.peak), ("ratio", self.ratio), ("tile", self.tile)):
             if value is not None and not 0 < value < inf:
                 raise SettingError(f"the {name} is {value:g}, wanted a positive number")
 

@@ -59,7 +59,7 @@ class Fill:
 def find_fill(reader: CubeReader) -> list[Fill]:
     """What may be fill among the raw numbers, looked at whole or, in images beyond `LOOK` values, decimated."""
     facts = _look(reader)
-    bands = tuple(np.flatnonzero(facts.live).tolist())
+    bands = tuple(band for band, live in zip(reader.native_bands, facts.live, strict=True) if live)
     suspects = facts.suspects(reader)
     zero = facts.zeros_everywhere() and not _declared(reader, 0.0)
     if not suspects and not zero:
@@ -129,7 +129,7 @@ def parse_nodata(text: str | float, option: str) -> float | None:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of each band the lowest and highest number and the count of zeros; `live` bands are good and not constant.
+    """Of each native band the lowest and highest number and the count of zeros; `live` are good and not constant.
 
     `values` (live, n) is a sample of their numbers.
     """
@@ -172,21 +172,22 @@ def _look(reader: CubeReader) -> _Facts:
             few = seen[:, :: max(1, seen.size // KEPT)]
             parts.append((seen.min(axis=1), seen.max(axis=1), (seen == 0).sum(axis=1), few))
     if not parts:
-        none = np.zeros(reader.count)
+        none = np.zeros(len(reader.native_bands))
         return _Facts(none > 0, none, none, none.astype(np.int64), none[:, None])
     lows, highs, zeros, values = zip(*parts, strict=True)
     lowest, highest = np.min(lows, axis=0), np.max(highs, axis=0)
-    live = (lowest != highest) & np.array(reader.spectrum.good or [True] * reader.count)
+    good = np.array(reader.spectrum.good or [True] * reader.count)[reader.native_bands]
+    live = (lowest != highest) & good
     return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live])
 
 
 def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
     """Raw pixels (C, n) and where they are valid by the file's own word (n,), strip by strip."""
     rows, cols = reader.grid.shape
-    step = max(1.0, sqrt(rows * cols * reader.count / LOOK))
+    bands = reader.native_bands
+    step = max(1.0, sqrt(rows * cols * len(bands) / LOOK))
     wide = ceil(cols / step)
-    tall = max(1, int(AT_ONCE / (wide * reader.count) * step))
-    bands = list(range(reader.count))
+    tall = max(1, int(AT_ONCE / (wide * len(bands)) * step))
     for row in range(0, rows, tall):
         window = Window(0, row, cols, min(tall, rows - row))
         shape = None if step == 1 else (ceil(window.height / step), wide)
@@ -196,7 +197,7 @@ def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
             valid &= np.isfinite(raw).all(axis=0)
         for value in dict.fromkeys(reader.nodata_values):
             if value is not None and not isnan(value):
-                own = [band for band in bands if reader.nodata_values[band] == value]
+                own = [i for i, band in enumerate(bands) if reader.nodata_values[band] == value]
                 valid &= ~(raw[own] == value).all(axis=0)
         yield raw.reshape(len(bands), -1), valid.ravel()
 

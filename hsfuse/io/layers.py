@@ -88,6 +88,11 @@ class LayeredReader(CubeReader):
         self._last: tuple[tuple[Place, Window, Window], FloatArray] | None = None
         self._describe()
 
+    @property
+    def native_bands(self) -> list[int]:
+        """The finest bands."""
+        return [i for i, layer in enumerate(self._layers) if self._places[layer.source].ratio == 1]
+
     def focused(self, window: Window) -> LayeredReader:
         """The same, with what sharpening needs fitted on a window, the part that is going to be read."""
         return self._changed(_extent=window, _gains={})

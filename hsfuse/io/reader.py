@@ -63,6 +63,11 @@ class CubeReader(ABC):
         return len(self.scales)
 
     @property
+    def native_bands(self) -> list[int]:
+        """The bands (0-based) whose pixels are read as they are on disk, brought to no other GSD."""
+        return list(range(self.count))
+
+    @property
     def scale(self) -> float:
         """The first band's scale, all bands' where they agree."""
         return float(self.scales[0])
