@@ -77,6 +77,7 @@ def creation_options(context: click.Context, parameter: click.Parameter, value: 
     help="Average over this many turned and mirrored runs; default 8 up to 1024 x 1024 MSI pixels, above that 1.",
 )
 @options.device
+@options.choice("--clip", ["none", "zero"], "zero: raise negative fused values to 0.", "none")
 @options.choice("--dtype", ["float32", "int16", "uint16"], "Type on disk; default: the HSI's.")
 @click.option("--scale", type=click.FloatRange(0, min_open=True), help="Reflectance per number on disk, such as 1e-4.")
 @click.option(
@@ -131,7 +132,7 @@ def _settings(values: dict[str, Any]) -> Any:
     understood = [*_SENSORS, "register", "register_limit", "match_radiometry", "drop_absorption"]
     understood += ["hsi_nodata", "msi_nodata"]
     stored = ["dtype", "scale", "options", "overviews", "bands", "bad_bands", "qa", "stac", "resume", "overwrite"]
-    fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run"]
+    fused = ["method", "model", "base", "save_model", "tile", "overlap", "ensemble", "device", "dry_run", "clip"]
     return FuseSettings(
         scene=SceneSettings(**{key: v[key] for key in understood}),
         adapt=AdaptSettings(

@@ -105,6 +105,12 @@ def align(hsi: Grid, msi: Grid) -> Alignment:
         raise GridError(f"the {bare} has no georeference but the other image has; give both or neither one")
     if not hsi.georeferenced:
         return _align_by_corner(hsi, msi)
+    if (hsi.crs is None) != (msi.crs is None):
+        bare, other = ("HSI", msi.crs) if hsi.crs is None else ("MSI", hsi.crs)
+        raise GridError(
+            f"the {bare} is on a map but names no CRS, the other image is in {_name(other)}: it can't be reprojected; "
+            f"assign it its own CRS first, such as gdal_edit.py -a_srs {_name(other)} if it is that one"
+        )
     if hsi.crs != msi.crs:
         raise GridError(
             f"the HSI is in {_name(hsi.crs)} but the MSI in {_name(msi.crs)}; reproject the HSI to the MSI's CRS first"

@@ -89,7 +89,7 @@ def method_of(fuser: Method) -> dict[str, Any]:
 
 def _fusing(settings: FuseSettings) -> dict[str, Any]:
     """What it takes to fuse another pair the same way."""
-    kept = ("method", "base", "model", "tile", "overlap", "ensemble")
+    kept = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
     return {key: getattr(settings, key) for key in kept} | {"adapt": asdict(settings.adapt)}
 
 

@@ -16,7 +16,7 @@ from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.result import FusionResult, method_of, provenance_of
 from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.settings import FuseSettings, pick_device
-from hsfuse.fusion.storage import check_outputs, plan_bands
+from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
 from hsfuse.io import Paths
@@ -150,7 +150,8 @@ def _stream(
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
     wanted = settings.output.qa is not None
     quality = QualityLayers(fuser, scene, pair.model, settings.adapt.seed) if wanted else None
-    work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model))
+    clip = settings.clip == "zero" or unsigned(pair, settings.output)
+    work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
     with Streamer(work, tiles, output, settings.output, provenance, fingerprint) as streamer:
         return streamer.run(), streamer.warnings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -33,6 +33,7 @@ class FuseSettings:
     overlap: int = DEFAULT_OVERLAP
     ensemble: int = 0
     device: str = "auto"
+    clip: Literal["none", "zero"] = "none"
     output: OutputSettings = field(default_factory=OutputSettings)
     dry_run: bool = False
     command: str = ""

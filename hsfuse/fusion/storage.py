@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
-from hsfuse.io import DTYPES, CubeReader, check_output, try_writing
+from hsfuse.io import DTYPES, CubeReader, check_output, driver_of, try_writing
+from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import ScenePair
 
 #: Integers hold this many times the HSI's largest value: fused pixels are brighter than the mixed ones of the HSI.
 HEADROOM = 1.5
+#: Bands of a COG from which on it matters that they lie together.
+MANY = 16
+#: Steps on disk of more than this share of a band's standard deviation lose what can be seen.
+COARSE = 0.1
 #: Pixels to each side of the look at the HSI's values.
 LOOK = 64
 
@@ -124,6 +129,33 @@ def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, flo
     return _round_up(largest / room), 0.0
 
 
+def unsigned(pair: ScenePair, settings: OutputSettings) -> bool:
+    """Whether neither the HSI nor the output can hold negative values, for want of a sign.
+
+    Where only the output can't, what it loses is told as clipped.
+    """
+    kinds = {np.dtype(dtype).kind for dtype in (pair.hsi.dtype, storage_type(pair, settings))}
+    return kinds == {"u"} and storage_scale(pair, settings)[1] >= 0 and bool((pair.hsi.offsets >= 0).all())
+
+
+def coarse_note(pair: ScenePair, settings: OutputSettings) -> str | None:
+    """What to warn of when the steps on disk are coarse against what the scene's bands spread over."""
+    dtype, step = storage_type(pair, settings), storage_scale(pair, settings)[0]
+    if np.dtype(dtype).kind == "f" or (settings.scale is None and pair.hsi.dtype == dtype):
+        return None
+    rows, cols = pair.hsi.grid.shape
+    data, valid = pair.hsi.sample(pair.hsi_bands, (min(LOOK, rows), min(LOOK, cols)))
+    spreads = [float(values[ok].std()) for values, ok in zip(data, valid, strict=True) if ok.any()]
+    spread = float(np.median(spreads)) if spreads else 0.0
+    if step <= COARSE * spread:
+        return None
+    return (
+        f"the steps of {step:g} on disk are coarse: a band of the HSI spreads over {spread:.2g} (standard deviation), "
+        f"and what lies between the steps is lost; wanted --scale {_round_up(COARSE * spread / 10):g} or less, or "
+        "--dtype float32"
+    )
+
+
 def _largest(pair: ScenePair) -> float:
     """Largest of the HSI's valid values, as far as a decimated look tells."""
     rows, cols = pair.hsi.grid.shape
@@ -180,6 +212,17 @@ def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_r
     try_writing(output, grid, plan_bands(pair, settings).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
     if settings.qa is not None:
         try_writing(settings.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
+    if (
+        driver_of(output, settings.format) == "COG"
+        and not COG_BY_BAND
+        and len(plan_bands(pair, settings).source) > MANY
+    ):
+        pair.notes.append(
+            "this GDAL writes COGs with all bands in each block, so that reading one band reads all; from GDAL 3.11 on "
+            "they are written band by band"
+        )
+    if (coarse := coarse_note(pair, settings)) is not None:
+        pair.warnings.append(coarse)
     if settings.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
         pair.notes.append(f"stored as {dtype} in steps of {how['scale']:g}")
 

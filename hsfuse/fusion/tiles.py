@@ -149,7 +149,7 @@ AHEAD = BEHIND = 1
 class TileInput:
     """One tile as read: LRHSI (C, h, w) and MSI (c, H, W), filled, on their way to the device.
 
-    mask (n, m) is of the support; `floor` (C or 1, n, m) is the smallest value that a fused pixel may have.
+    mask (n, m) is of the support.
     """
 
     rows: Span
@@ -157,7 +157,6 @@ class TileInput:
     lrhsi: Tensor
     msi: Tensor
     mask: BoolArray
-    floor: FloatArray
 
     @property
     def shapes(self) -> tuple[Any, ...]:
@@ -177,27 +176,30 @@ class FusedTile:
     source: TileInput
     data: Tensor
     layers: Tensor | None
+    clip: bool
 
     def finish(self) -> tuple[FloatArray, BoolArray, FloatArray | None]:
-        """Data, mask and layers in the host's memory.
-
-        Reflectance is not negative; where the LRHSI itself is below zero, the fused pixels under it may be as low.
-        """
+        """Data, mask and layers in the host's memory."""
         fused = np.ascontiguousarray(self.data.cpu().numpy())
-        np.maximum(fused, self.source.floor, out=fused)
+        if self.clip:
+            np.maximum(fused, 0, out=fused)
         layers = None if self.layers is None else np.ascontiguousarray(self.layers.cpu().numpy())
         return fused, self.source.mask, layers
 
 
 @dataclass(frozen=True)
 class TileWorker:
-    """A fitted method applied to tiles of a pair, with the layers that say how good they are where wanted."""
+    """A fitted method applied to tiles of a pair, with the layers that say how good they are where wanted.
+
+    With `clip` negative values become 0.
+    """
 
     pair: ScenePair
     fuser: Method
     device: str = "cpu"
     quality: QualityLayers | None = None
     filling: Filling | None = None
+    clip: bool = False
 
     @property
     def batch(self) -> int:
@@ -212,7 +214,7 @@ class TileWorker:
         inner = _inside(rows), _inside(cols)
         x, y = (self.filling or Filling(self.pair.model))(low, high)
         mask = np.ascontiguousarray((lr_mask_to_hr(low.mask, s) & high.mask)[inner])
-        return TileInput(rows, cols, self._send(x), self._send(y), mask, _floor(low.data, s)[:, *inner])
+        return TileInput(rows, cols, self._send(x), self._send(y), mask)
 
     def _send(self, image: FloatArray) -> Tensor:
         """From locked memory a GPU fetches the image by itself while it computes."""
@@ -245,21 +247,14 @@ class TileWorker:
             layers = self.quality.layers(fused, x, y)
         cut = [(..., *tile.inner) for tile in tiles]
         return [
-            FusedTile(tile, fused[i][cut[i]], None if layers is None else layers[i][cut[i]])
+            FusedTile(tile, fused[i][cut[i]], None if layers is None else layers[i][cut[i]], self.clip)
             for i, tile in enumerate(tiles)
         ]
 
     def _empty(self, tile: TileInput) -> FusedTile:
         """A tile without a valid pixel."""
         layers = None if self.quality is None else torch.zeros(len(LAYERS), *tile.mask.shape)
-        return FusedTile(tile, torch.zeros(len(tile.lrhsi), *tile.mask.shape), layers)
-
-
-def _floor(lrhsi: FloatArray, s: int) -> FloatArray:
-    """Smallest value that a fused pixel may have, from its own LR pixel so that tiles don't matter: (C, s h, s w)."""
-    if lrhsi.min() >= 0:
-        return np.broadcast_to(np.float32(0), (1, lrhsi.shape[1] * s, lrhsi.shape[2] * s))
-    return np.minimum(lrhsi, 0).repeat(s, 1).repeat(s, 2)
+        return FusedTile(tile, torch.zeros(len(tile.lrhsi), *tile.mask.shape), layers, self.clip)
 
 
 def _inside(span: Span) -> slice:

@@ -16,14 +16,21 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io.gdal import gdal_env
-from hsfuse.io.spectral_tags import band_tags, dataset_tags, description, imagery_tags
+from hsfuse.io.spectral_tags import (
+    band_tags,
+    bare_description,
+    dataset_tags,
+    description,
+    imagery_tags,
+    natural_colour,
+)
 
 #: Types that both GeoTIFF and ENVI hold.
 DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
@@ -192,6 +199,9 @@ class GeoTiffSink:
         ds.update_tags(**product.tags, **dataset_tags(spectrum))
         if encoding.scale != 1 or encoding.offset != 0:
             ds.scales, ds.offsets = [encoding.scale] * product.bands, [encoding.offset] * product.bands
+        if (shown := natural_colour(spectrum)) is not None:
+            colours = dict(zip(shown, (ColorInterp.red, ColorInterp.green, ColorInterp.blue), strict=True))
+            ds.colorinterp = [colours.get(band, ColorInterp.undefined) for band in range(product.bands)]
         for band in range(product.bands):
             ds.set_band_description(band + 1, description(spectrum, band))
             ds.update_tags(band + 1, **band_tags(spectrum, band))
@@ -243,7 +253,9 @@ def packing_of(product: Product) -> dict[str, object]:
     return {"compress": "deflate", "predictor": 3 if np.dtype(product.encoding.dtype).kind == "f" else 2}
 
 
-#: Side of a COG's blocks, which GDAL before 3.11 can only write with all bands in each.
+#: Whether GDAL can write a COG band by band; before 3.11 each block holds all bands.
+COG_BY_BAND = tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) >= (3, 11)
+#: Side of a COG's blocks.
 COG_BLOCK = 128
 
 
@@ -259,6 +271,8 @@ class CogSink(GeoTiffSink):
         copy = self._path.with_name(f"{self._path.stem}.cog{self._path.suffix}")
         defaults = packing_of(self._product) | {"blocksize": COG_BLOCK, "level": 1, "bigtiff": "if_safer"}
         defaults["overview_resampling"] = "average"
+        if COG_BY_BAND:
+            defaults["interleave"] = "band"
         if "predictor" in defaults:
             defaults["predictor"] = "yes"
         try:
@@ -342,12 +356,15 @@ def _make_header(product: Product) -> None:
     fields = dataset_tags(product.spectrum) | {
         key.lower(): quote(value, safe=HEADER_SAFE) for key, value in product.tags.items()
     }
+    if (shown := natural_colour(product.spectrum)) is not None:
+        fields["default_bands"] = "{" + ", ".join(str(band + 1) for band in shown) + "}"
     if encoding.scale != 1 and encoding.offset == 0:
         fields["reflectance_scale_factor"] = f"{1 / encoding.scale:.12g}"
     with gdal_env(GDAL_PAM_ENABLED="NO"):
         with rasterio.open(data, "w", driver="ENVI", interleave="bsq", **product.profile()) as ds:
             ds.update_tags(ns="ENVI", **fields)
-            ds.descriptions = [_plain(description(product.spectrum, b)).replace(",", ";") for b in range(bands)]
+            told = bare_description if product.spectrum.wavelengths_nm is not None else description
+            ds.descriptions = [_plain(told(product.spectrum, b)).replace(",", ";") for b in range(bands)]
             if encoding.offset != 0:
                 ds.scales, ds.offsets = [encoding.scale] * bands, [encoding.offset] * bands
         with rasterio.open(data, driver="ENVI") as ds:

@@ -336,12 +336,36 @@ def dataset_tags(spectrum: Spectrum) -> dict[str, str]:
     return tags
 
 
+#: What is shown as red, green and blue, in nm, and how far a band may be from it.
+NATURAL_NM, NATURAL_OFF_NM = (650.0, 560.0, 480.0), 40.0
+
+
+def natural_colour(spectrum: Spectrum) -> tuple[int, ...] | None:
+    """The bands (0-based) to be shown as red, green and blue; None where the wavelengths have none for each."""
+    if spectrum.wavelengths_nm is None:
+        return None
+    good = spectrum.good or (True,) * len(spectrum.wavelengths_nm)
+    off = [
+        [(abs(nm - wanted), band) for band, nm in enumerate(spectrum.wavelengths_nm) if good[band]]
+        for wanted in NATURAL_NM
+    ]
+    nearest = [min(one, default=(float("inf"), -1)) for one in off]
+    bands = tuple(band for _, band in nearest)
+    return bands if len(set(bands)) == 3 and max(gap for gap, _ in nearest) <= NATURAL_OFF_NM else None
+
+
 def description(spectrum: Spectrum, band: int) -> str:
     """The band's name (0-based band), else its wavelength as "418.24 nm", else "band 1"."""
     name = spectrum.names[band].strip() if spectrum.names is not None else ""
     if name:
         return name
     return f"band {band + 1}" if spectrum.wavelengths_nm is None else f"{_text(spectrum.wavelengths_nm[band])} nm"
+
+
+def bare_description(spectrum: Spectrum, band: int) -> str:
+    """The band's name (0-based band) without its wavelength, for formats whose readers add that themselves."""
+    name = _WITH_UNIT.sub("", spectrum.names[band]) if spectrum.names is not None else ""
+    return re.sub(r"\(\s*\)", "", name).strip() or f"band {band + 1}"
 
 
 def _text(value: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -257,11 +258,17 @@ def publish(writers: Sequence[CubeWriter]) -> None:
 
 
 def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) -> None:
-    """Write a few pixels to a temporary folder as `path` is going to be written; SettingError when that can't be."""
+    """Write a few pixels to a temporary folder as `path` is going to be written; SettingError when that can't be.
+
+    Nor may GDAL say that it has no use for a creation option.
+    """
     part = grid.crop(0, 0, (TRIAL, TRIAL))
     with tempfile.TemporaryDirectory(prefix="hsfuse-", ignore_cleanup_errors=True) as folder:
         try:
-            with CubeWriter(Path(folder) / f"trial{Path(path).suffix}", part, spectrum, **how) as writer:
+            with (
+                _refusing(path),
+                CubeWriter(Path(folder) / f"trial{Path(path).suffix}", part, spectrum, **how) as writer,
+            ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
                 writer.write(Window(0, 0, TRIAL, TRIAL), blank, np.ones(part.shape, bool))
         except OutputError as error:
@@ -269,6 +276,38 @@ def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) ->
             if isinstance(cause, RasterioError) or not isinstance(cause, OSError):  # that would be the folder's
                 why = re.sub(rf"({re.escape(folder)}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, one_line(cause))
                 raise SettingError(f"{path} can't be written this way: {why}") from error
+
+
+class _Refusals(logging.Handler):
+    """What rasterio hands on of GDAL's warnings that something isn't supported, by the class of the warning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        args = record.args if isinstance(record.args, tuple) else ()
+        if "CPLE_NotSupported" in map(str, args):
+            self.told.append(str(args[-1]))
+
+
+@contextmanager
+def _refusing(path: str | Path) -> Iterator[None]:
+    """SettingError at the end where GDAL, inside, has told that something isn't supported."""
+    handler, logger = _Refusals(), logging.getLogger("rasterio._env")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False  # it is said once, by the error
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[1]
+        logger.setLevel(before[0])
+    if handler.told:
+        raise SettingError(f"{path} can't be written this way: {handler.told[0]}")
 
 
 def _check_options(options: Mapping[str, str]) -> None:

@@ -27,16 +27,20 @@ OFF_NM = 30.0
 def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     """The pair with warnings about MSI bands that don't follow the HSI; with `match`, brought to its radiometry.
 
-    `strict`: InputError when no MSI band has any detail, or when `match` and none follows the HSI.
+    `strict`: InputError when no band of either image has any detail, or when `match` and none follows the HSI.
     """
-    constant = np.zeros(len(pair.msi_names), bool)
     try:
         scene = sample_scene(pair, SAMPLED)
-        constant = _constant(scene.msi)
+    except InputError as error:
+        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
+    constant = _constant(scene.msi)
+    if constant.all():
+        return _without_detail(pair, f"every MSI band of {pair.msi.path}", strict)
+    if _constant(scene.lrhsi).all():
+        return _without_detail(pair, f"every band of the HSI {pair.hsi.path}", strict)
+    try:
         found = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError as error:
-        if constant.all():
-            return _without_detail(pair, strict)
         return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
     pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
     applied = found.deviating & ~found.doubtful
@@ -47,15 +51,15 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     return replace(pair, notes=notes, radiometry=used)
 
 
-def _without_detail(pair: ScenePair, strict: bool) -> ScenePair:
-    told = f"every MSI band of {pair.msi.path} is constant over the common area: there is no detail to fuse"
+def _without_detail(pair: ScenePair, what: str, strict: bool) -> ScenePair:
+    told = f"{what} is constant over the common area: there is no detail to fuse"
     if strict:
         raise InputError(told)
     return replace(pair, warnings=[*pair.warnings, told])
 
 
-def _constant(msi: Tensor) -> np.ndarray:
-    spread = msi.amax((0, 2, 3)) - msi.amin((0, 2, 3))
+def _constant(image: Tensor) -> np.ndarray:
+    spread = image.amax((0, 2, 3)) - image.amin((0, 2, 3))
     return (spread < 1e-9).cpu().numpy()
 
 

@@ -143,6 +143,10 @@ def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
 
 def _usable(reader: CubeReader, settings: SceneSettings, notes: list[str]) -> list[int]:
     """Bands that carry data; said aloud when some don't."""
+    if reader.spectrum.good is not None and not any(reader.spectrum.good):
+        raise InputError(
+            f"{reader.path}: all {reader.count} bands are marked bad by its bad band list; mend that first"
+        )
     good = usable_bands(reader)
     if not good.any():
         raise InputError(f"{reader.path}: no valid pixel in any band")
