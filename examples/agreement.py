@@ -27,7 +27,7 @@ from torchmetrics.functional import image as tm
 
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess
-from hsfuse.pair import ScenePair, SceneSettings, open_pair
+from hsfuse.pair import ScenePair, open_pair
 
 try:
     from sewar import full_ref
@@ -201,16 +201,16 @@ def compare(files: argparse.Namespace) -> str:
     x = read(files.fused)
     lines: list[Line] = []
     given = {"hsi": files.hsi, "msi": files.msi, "srf": files.srf}
-    a = assess(files.fused, reference=files.reference, ratio=files.scale, window=WINDOW, tile=64, **given,
+    a = assess(files.fused, reference=files.reference, ratio=files.ratio, window=WINDOW, tile=64, **given,
                register="off", match_radiometry="off")  # fmt: skip
-    with open_pair(files.hsi, files.msi, SceneSettings(**settings(a, files.srf))) as pair:
+    with open_pair(files.hsi, files.msi, **settings(a, files.srf)) as pair:
         if files.reference is not None:
             peak = float(a.settings["peak"].split()[0])
             lines += with_reference(x, read(files.reference), pair.ratio, peak, min(WINDOW, *x.shape[1:]))
         low, msi = read(files.hsi)[pair.hsi_bands], read(files.msi)[pair.msi_bands]
         lines += without_reference(x, low, msi, pair, min(WINDOW, *low.shape[1:]))
     size = f"{a.shape[0]} bands, {a.shape[1]} x {a.shape[2]} pixels"
-    return f"## {files.title}\n\n{size}, ratio {a.scale}.\n\n{table(a, lines)}\n"
+    return f"## {files.title}\n\n{size}, ratio {a.ratio}.\n\n{table(a, lines)}\n"
 
 
 def settings(a: Assessment, srf: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def main() -> None:
     for name in ("--hsi", "--msi", "--srf"):
         parser.add_argument(name, required=True)
     parser.add_argument("--reference")
-    parser.add_argument("--scale", type=int)
+    parser.add_argument("--ratio", type=int)
     print(compare(parser.parse_args()))
 
 

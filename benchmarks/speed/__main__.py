@@ -13,13 +13,13 @@ from hsfuse.cli.console import print_json, told_errors
 @click.option("--bands", type=click.IntRange(1), default=31, show_default=True, help="Bands of the network.")
 @click.option("--ratio", type=click.IntRange(2), default=8, show_default=True, help="Ratio of the GSDs.")
 @click.option("--turns", type=click.IntRange(1), default=3, show_default=True, help="Each time is the best of so many.")
-@options.device
+@options.option_of("device")
 @options.json_output
 @options.verbosity
 def speed(bands: int, ratio: int, turns: int, device: str, as_json: bool) -> None:
     """Measure how fast SRLF-Net runs here: scan, tile, scene, training step, memory, and the machine's ceilings."""
     with told_errors():
-        report = run_speed(SpeedSettings(bands=bands, scale=ratio, turns=turns, device=device))
+        report = run_speed(SpeedSettings(bands=bands, ratio=ratio, turns=turns, device=device))
     if as_json:
         print_json(report.to_dict())
     else:

@@ -29,14 +29,14 @@ SCANS = 3
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """What to measure: the network of `bands` at ratio `scale`, on `device`, each time the best of `turns`.
+    """What to measure: the network of `bands` at `ratio`, on `device`, each time the best of `turns`.
 
     Sides in HR pixels: `tile` of inference, `patch` and `batch` of a training step, `scene` fused in tiles, and
     `memory_tiles` whose peak memory is taken. Backends are compared on one map of `patch`.
     """
 
     bands: int = 31
-    scale: int = 8
+    ratio: int = 8
     tile: int = 128
     patch: int = 64
     batch: int = 4
@@ -47,12 +47,12 @@ class SpeedSettings:
 
     def __post_init__(self) -> None:
         sides = (self.tile, self.patch, self.scene, *self.memory_tiles)
-        if any(side < 2 * self.scale or side % self.scale for side in sides) or self.scene % self.tile:
+        if any(side < 2 * self.ratio or side % self.ratio for side in sides) or self.scene % self.tile:
             raise SettingError(
-                f"sides {', '.join(map(str, sides))} at ratio {self.scale}: wanted multiples of the ratio, at least "
+                f"sides {', '.join(map(str, sides))} at ratio {self.ratio}: wanted multiples of the ratio, at least "
                 "twice it, the scene a multiple of the tile"
             )
-        if min(self.bands, self.batch, self.turns) < 1 or self.scale < 2:
+        if min(self.bands, self.batch, self.turns) < 1 or self.ratio < 2:
             raise SettingError("bands, batch and turns must be at least 1, the ratio at least 2")
 
 
@@ -197,7 +197,7 @@ def _network(
     settings: SpeedSettings, device: torch.device, batch: int, side: int
 ) -> tuple[SRLFNet, Tensor, Observation]:
     """A network with random weights, and images for it."""
-    bands, s = settings.bands, settings.scale
+    bands, s = settings.bands, settings.ratio
     model = ObservationModel(torch.rand(3, bands) / bands, gaussian_psf(0.5 * s, s), s).to(device)
     maps = [torch.rand(batch, n, side, side, device=device) for n in (bands, 3, 3)]
     low = torch.rand(batch, bands, side // s, side // s, device=device)
@@ -236,7 +236,7 @@ def _training_step(settings: SpeedSettings, device: torch.device, batch: int) ->
 def _memory(settings: SpeedSettings, device: torch.device) -> dict[int, float | None]:
     """Peak of each tile size in MiB, above what the process holds when all is loaded; small tiles first."""
     sides = sorted(settings.memory_tiles)
-    _inference(settings, device, 2 * settings.scale)()
+    _inference(settings, device, 2 * settings.ratio)()
     rest = resident_mib(device)
     peaks = {side: peak_mib(_inference(settings, device, side), device) for side in sides}
     return {side: None if peak is None or rest is None else max(peak - rest, 0.0) for side, peak in peaks.items()}

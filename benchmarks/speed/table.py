@@ -50,5 +50,5 @@ def speed_text(report: SpeedReport) -> str:
          f"training {report.training_ratio:.1f} x"),
     ]  # fmt: skip
     lines = [f"  {name:<28}{value:>10}   {note}".rstrip() for name, value, note in rows]
-    title = f"SRLF-Net, {s.bands} bands at ratio {s.scale}, scan backend {report.backend}"
+    title = f"SRLF-Net, {s.bands} bands at ratio {s.ratio}, scan backend {report.backend}"
     return "\n".join([*_head(report), *_scans(report), "", title, *lines, f"  peak memory by tile: {memory}"])

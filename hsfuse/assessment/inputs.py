@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
-from hsfuse.assessment.settings import AssessSettings
 from hsfuse.core.cube import Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
@@ -98,7 +98,7 @@ def open_inputs(
     hsi: str | Path | None,
     msi: Paths | None,
     qa: str | Path | None,
-    settings: AssessSettings,
+    options: FuseOptions,
     notes: list[str],
 ) -> Inputs:
     """Open what is given; InputError and GridError say what doesn't fit the fused cube."""
@@ -107,7 +107,7 @@ def open_inputs(
     if not chosen:
         raise InputError(f"{fused.path}: no valid pixel in any band")
     source = Source(fused, chosen)
-    observed = _observed(stack, source, hsi, msi, settings, notes)
+    observed = _observed(stack, source, hsi, msi, options, notes)
     truth = None if reference is None else _reference(stack, source, reference, notes)
     expected = None if qa is None else _expected(stack, fused, qa, notes)
     known = [_centres(s) for s in (source, observed.low if observed else None, truth) if s is not None]
@@ -208,7 +208,7 @@ def _observed(
     fused: Source,
     hsi: str | Path | None,
     msi: Paths | None,
-    settings: AssessSettings,
+    options: FuseOptions,
     notes: list[str],
 ) -> Observed | None:
     if hsi is None and msi is None:
@@ -216,7 +216,7 @@ def _observed(
     if hsi is None or msi is None:
         missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
-    pair = stack.enter_context(open_pair(hsi, msi, settings.for_scene(), strict=False))
+    pair = stack.enter_context(open_pair(hsi, msi, options, strict=False))
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")

@@ -37,7 +37,7 @@ def assess(
     """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
 
     `qa` is the quality raster of its fusion, whose expected error is shown and, with a reference, tested.
-    `settings` are those of `AssessSettings` (srf, msi_bands, psf_sigma, register, peak, window, ratio, tile, ...); what
+    `settings` are those of `AssessSettings` (peak, window, ratio, tile; srf, msi_bands, psf_sigma, register, ...); what
     is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
     image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
     nothing to compare with.
@@ -50,9 +50,10 @@ def assess(
     with ExitStack() as stack:
         reader = stack.enter_context(open_cube(fused, role="raster"))
         provenance = read_provenance(reader.tags)
-        chosen, notes = AssessSettings(**settings).filled(provenance)
+        chosen = AssessSettings.of(settings)
+        options, notes = chosen.options(provenance)
         notes += reader.notes
-        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, chosen, notes)
+        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)

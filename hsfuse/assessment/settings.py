@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
 from hsfuse.core.errors import SettingError
-from hsfuse.pair import SceneSettings
+from hsfuse.core.options import FuseOptions
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
-_CORRECTIONS: dict[str, str | None] = {
-    "psf": None,
-    "register": "report",
-    "register_limit": None,
-    "match_radiometry": "off",
-    "drop_absorption": None,
-    "hsi_nodata": None,
-    "msi_nodata": None,
-}
-_RECORDED = ("srf", "msi_bands", "mtf", "psf_sigma", "psf_size", "phase", *_CORRECTIONS)
+_UNTOUCHED = FuseOptions(register="report", match_radiometry="off")
+#: Options of which a given PSF has no use.
+_PSF = ("mtf", "psf_sigma", "psf_size", "psf")
 _SECTIONS = ("settings", "scene", "observation", "options")
 
 
 @dataclass(frozen=True)
 class AssessSettings:
-    """How to assess. None: as the fused file records it, else hsfuse's default.
+    """How to assess.
 
-    `psf`, `register`, `register_limit`, `match_radiometry`, `drop_absorption`, `hsi_nodata` and `msi_nodata` say what
-    was done to the inputs before they were fused, see `SceneSettings`; where neither caller nor file says, shifts are
-    told and nothing is corrected.
+    `given` are options of `fuse` that say how LRHSI and MSI are to be understood and what was done to them (srf, mtf,
+    register, ...: `FuseOptions.of_pair`); what isn't among them, or is None, is as the fused file records it, else
+    hsfuse's default, where shifts are told and nothing is corrected.
     `peak` is the data's highest possible value (PSNR, SSIM), `window` the side of UIQI's windows and Q2n's blocks,
     `ratio` the ratio of the GSDs (ERGAS; known where LRHSI and MSI are given), `tile` the side of the pieces worked
     on in MSI pixels (memory; the result doesn't depend on it).
     """
 
-    srf: str | None = None
-    msi_bands: tuple[str, ...] | None = None
-    mtf: float | None = None
-    psf_sigma: float | None = None
-    psf_size: int | None = None
-    phase: float | None = None
-    psf: str | None = None
-    register: str | None = None
-    register_limit: float | None = None
-    match_radiometry: str | None = None
-    drop_absorption: bool | None = None
-    hsi_nodata: str | None = None
-    msi_nodata: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
     peak: float | None = None
     window: int = 32
     ratio: int | None = None
@@ -58,27 +39,34 @@ class AssessSettings:
         for name, value in (("peak", self.peak), ("ratio", self.ratio), ("tile", self.tile)):
             if value is not None and not 0 < value < inf:
                 raise SettingError(f"the {name} is {value:g}, wanted a positive number")
+        FuseOptions.of(self._asked)
 
-    def filled(self, provenance: Mapping[str, Any]) -> tuple[AssessSettings, list[str]]:
-        """With what the provenance records in place of what is not set, and what was taken from there, in words."""
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> AssessSettings:
+        """From settings and options by name, all in one; SettingError for a name that is none of an assessment's."""
+        own = {f.name for f in fields(cls)} - {"given"}
+        options = {name: value for name, value in settings.items() if name not in own}
+        if strange := sorted(set(options) - set(_UNTOUCHED.of_pair())):
+            known = ", ".join(sorted(own) + list(_UNTOUCHED.of_pair()))
+            raise SettingError(f"assess has no option {strange[0]!r}; known are {known}")
+        return cls(options, **{name: value for name, value in settings.items() if name in own})
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        return {name: value for name, value in self.given.items() if value is not None}
+
+    def options(self, provenance: Mapping[str, Any]) -> tuple[FuseOptions, list[str]]:
+        """How the pair is to be understood, and what of that was taken from the provenance, in words."""
+        asked = self._asked
+        psf_given = "mtf" in asked or "psf_sigma" in asked
         taken: dict[str, Any] = {}
-        psf_given = self.mtf is not None or self.psf_sigma is not None
-        for name in _RECORDED:
+        for name in _UNTOUCHED.of_pair():
             value = recorded(provenance, name)
-            of_psf = name in ("mtf", "psf_sigma", "psf_size", "psf")
-            if value is None or getattr(self, name) is not None or (psf_given and of_psf):
-                continue
-            taken[name] = tuple(value) if isinstance(value, list) else value
+            if value is not None and name not in asked and not (psf_given and name in _PSF):
+                taken[name] = tuple(value) if isinstance(value, list) else value
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())
-        return replace(self, **taken), [f"as the fused file records: {words}"] if taken else []
-
-    def for_scene(self) -> SceneSettings:
-        """The part that says how LRHSI and MSI are to be understood; what is None stays at its default."""
-        asked: dict[str, Any] = {name: getattr(self, name) for name in _RECORDED}
-        chosen: dict[str, Any] = {
-            name: _CORRECTIONS.get(name) if value is None else value for name, value in asked.items()
-        }
-        return SceneSettings(**{name: value for name, value in chosen.items() if value is not None})
+        told = [f"as the fused file records: {words}"] if taken else []
+        return FuseOptions.of({**taken, **asked}, _UNTOUCHED), told
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +21,10 @@ from hsfuse.assessment import Assessment, AssessSettings, assess, checks
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.fusion import FuseSettings, run_fusion
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
-from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.pair import ScenePair, SceneSettings, open_pair
+from hsfuse.pair import ScenePair, open_pair
 from hsfuse.physics.degrade import seen, strips
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -32,7 +32,11 @@ from hsfuse.physics.optics import sigma_from_mtf
 #: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
 LEAST_SIDE = 4
 #: What a fused file may record of its fusion; the rest doesn't change the result.
-_RECORDED = ("method", "base", "model", "tile", "overlap", "ensemble")
+_RECORDED = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
+#: What it records of SRLF-Net's adaptation -> the option that it was.
+_ADAPTED = {
+    "steps": "adapt_steps", "minutes": "adapt_minutes", "consistency_step": "consistency", "seed": "seed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def assess_wald(
     if hsi is None or msi is None:
         raise SettingError(f"{'--hsi' if hsi is None else '--msi'} is missing: Wald's protocol degrades both inputs")
     full = assess(fused, reference=reference, hsi=hsi, msi=msi, qa=qa, **settings)
-    both = replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings(**settings), device))
+    both = replace(full, reduced=assess_reduced(fused, hsi, msi, AssessSettings.of(settings), device))
     return replace(both, checks=checks(both))
 
 
@@ -77,23 +81,27 @@ def assess_reduced(
     """
     with open_cube(fused, role="raster") as reader:
         provenance = read_provenance(reader.tags)
-    chosen, _ = (settings or AssessSettings()).filled(provenance)
-    again, notes = fuse_settings(provenance, chosen.for_scene())
-    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, chosen.for_scene()) as pair:
+    chosen = settings or AssessSettings()
+    understood, _ = chosen.options(provenance)
+    again, notes = as_fused(provenance, understood)
+    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, understood) as pair:
         files = _Files.within(Path(name))
-        _degrade(pair, files, again.scene)
-        same = _same(again.scene, pair)
+        _degrade(pair, files, understood)
+        same = _same(again, pair)
         with _quiet():
-            run_fusion(files.hsi, files.msi, files.fused, replace(again, scene=same, device=device))
-        found = _assessed(files, pair, same, chosen)
+            run_fusion(files.hsi, files.msi, files.fused, FuseOptions.of({"device": device}, same))
+        found = assess(
+            files.fused, reference=files.truth, hsi=files.hsi, msi=files.msi, **same.of_pair(),
+            peak=chosen.peak, window=chosen.window, ratio=pair.ratio, tile=chosen.tile,
+        )  # fmt: skip
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.ratio}"}
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
 
 
-def _same(scene: SceneSettings, pair: ScenePair) -> SceneSettings:
-    """Settings for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
-    srf = pair.response.name if scene.srf == "auto" else scene.srf
-    return replace(scene, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+def _same(options: FuseOptions, pair: ScenePair) -> FuseOptions:
+    """Options for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
+    srf = pair.response.name if options.srf == "auto" else options.srf
+    return replace(options, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
 
 
 @contextmanager
@@ -108,42 +116,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _assessed(files: _Files, pair: ScenePair, scene: SceneSettings, chosen: AssessSettings) -> Assessment:
-    return assess(
-        files.fused,
-        reference=files.truth,
-        hsi=files.hsi,
-        msi=files.msi,
-        srf=scene.srf,
-        msi_bands=scene.msi_bands,
-        mtf=scene.mtf,
-        psf_sigma=scene.psf_sigma,
-        psf_size=scene.psf_size,
-        phase=scene.phase,
-        psf=scene.psf,
-        register="off",
-        match_radiometry="off",
-        peak=chosen.peak,
-        window=chosen.window,
-        ratio=pair.ratio,
-        tile=chosen.tile,
-    )
-
-
-def fuse_settings(provenance: Mapping[str, Any], scene: SceneSettings) -> tuple[FuseSettings, list[str]]:
-    """How a file was fused, as far as it records that, and a word where it doesn't."""
+def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseOptions, list[str]]:
+    """`options` with how a file was fused, as far as it records that, and a word where it doesn't."""
     record = provenance.get("fusing", provenance.get("method"))
     if not isinstance(record, Mapping) or not record.get("method"):
         word = "the fused file doesn't record how it was made: the figures at reduced resolution are hsfuse's own"
-        return FuseSettings(scene), [f"{word} method's, not this file's"]
-    known = {key: record[key] for key in _RECORDED if record.get(key) is not None}
+        return options, [f"{word} method's, not this file's"]
     asked = record.get("adapt")
-    names = {f.name for f in fields(AdaptSettings)}
-    adapt = AdaptSettings(**{k: v for k, v in asked.items() if k in names}) if isinstance(asked, Mapping) else None
-    return replace(FuseSettings(scene), **known, adapt=adapt or AdaptSettings()), []
+    adapted = {_ADAPTED[k]: v for k, v in asked.items() if k in _ADAPTED} if isinstance(asked, Mapping) else {}
+    known = {key: record[key] for key in _RECORDED if record.get(key) is not None}
+    return FuseOptions.of({**known, **adapted}, options), []
 
 
-def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
+def _degrade(pair: ScenePair, files: _Files, options: FuseOptions) -> None:
     """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
     s = pair.ratio
     low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
@@ -154,7 +139,7 @@ def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
         )
     truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
     msi = Spectrum(None, None, pair.msi_names)
-    bands, model = len(pair.hsi_bands), _model(pair, scene)
+    bands, model = len(pair.hsi_bands), _model(pair, options)
 
     def own(window: Window) -> tuple[FloatArray, BoolArray]:
         cube = pair.read_lr(window)
@@ -165,11 +150,11 @@ def _degrade(pair: ScenePair, files: _Files, scene: SceneSettings) -> None:
     _write(files.msi, truth, msi, len(pair.msi_bands) * s**2, lambda w: seen(model, pair.read_hr, w, pair.lr_shape))
 
 
-def _model(pair: ScenePair, scene: SceneSettings) -> ObservationModel:
+def _model(pair: ScenePair, options: FuseOptions) -> ObservationModel:
     """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
     if not pair.warped:
         return pair.model
-    sigma = sigma_from_mtf(scene.mtf, pair.ratio) if scene.psf_sigma is None else scene.psf_sigma
+    sigma = sigma_from_mtf(options.mtf, pair.ratio) if options.psf_sigma is None else options.psf_sigma
     return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.ratio), pair.ratio)
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import ModelError
+from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.io.gdal import siblings
-from hsfuse.pair import DEFAULT_MTF
 
 
 def stamp(path: Path) -> list[Any]:
@@ -31,7 +31,7 @@ def _stamp(file: Path) -> list[Any]:
     return [str(file.resolve()), facts.st_size, facts.st_mtime_ns]
 
 
-def weights(method: str, model: str, scale: int) -> list[Any]:
+def weights(method: str, model: str, ratio: int) -> list[Any]:
     """The stamps of the trained weights that a method may use: of those named, else of all that fit kind and ratio."""
     from hsfuse.nets.weights import WEIGHTED, find_model, list_models
 
@@ -39,7 +39,7 @@ def weights(method: str, model: str, scale: int) -> list[Any]:
         return []
     if model == "auto":
         kind = "bands" if method == "srlf-bands" else "any-sensor"
-        return [stamp(r.path) for r in list_models() if (r.card.kind, r.card.scale) == (kind, scale)]
+        return [stamp(r.path) for r in list_models() if (r.card.kind, r.card.scale) == (kind, ratio)]
     try:
         return [stamp(find_model(model).path)]
     except ModelError:
@@ -51,18 +51,18 @@ def digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-#: Options of `hsfuse fuse` that belong to a method, with what they may be where that is a few words.
-METHOD_OPTIONS: dict[str, tuple[str, ...] | None] = {
-    "base": None,
-    "model": None,
-    "adapt": ("on", "off"),
-    "adapt_steps": None,
-    "adapt_minutes": None,
-    "consistency": ("on", "off"),
-    "ensemble": None,
-    "tile": None,
-    "overlap": None,
-}
+#: Options of `hsfuse fuse` that belong to a method.
+METHOD_OPTIONS = (
+    "base",
+    "model",
+    "adapt",
+    "adapt_steps",
+    "adapt_minutes",
+    "consistency",
+    "ensemble",
+    "tile",
+    "overlap",
+)
 
 
 #: What the label of a method ends with that is told the truth about a mismatch.
@@ -147,13 +147,13 @@ class Noise:
 class Psf:
     """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels where that is given."""
 
-    mtf: float = DEFAULT_MTF
+    mtf: float = FuseOptions.mtf
     sigma: float | None = None
 
-    def settings(self, scale: int) -> dict[str, Any]:
+    def settings(self, ratio: int) -> dict[str, Any]:
         """As `simulate`, `fuse` and `assess` take it."""
         if self.sigma is not None:
-            return {"psf_sigma": self.sigma * scale}
+            return {"psf_sigma": self.sigma * ratio}
         return {"mtf": self.mtf}
 
     @property
@@ -169,7 +169,7 @@ class Case:
     """One method on one simulated pair."""
 
     scene: Scene
-    scale: int
+    ratio: int
     sensor: Sensor
     noise: Noise
     psf: Psf
@@ -181,7 +181,7 @@ class Case:
     @property
     def group(self) -> str:
         """Heading of the table in which the case is a row."""
-        return ", ".join((self.scene.name, f"x{self.scale}", self.sensor.text, self.noise.text, self.departure))
+        return ", ".join((self.scene.name, f"x{self.ratio}", self.sensor.text, self.noise.text, self.departure))
 
     @property
     def departure(self) -> str:
@@ -191,7 +191,7 @@ class Case:
     def facts(self) -> dict[str, Any]:
         """All that the result depends on."""
         options = dict(self.method.options)
-        used = weights(self.method.name, str(options.get("model", "auto")), self.scale)
+        used = weights(self.method.name, str(options.get("model", "auto")), self.ratio)
         return {**self._pair(), "peak": self.scene.peak, "method": self.method.name, "options": options,
                 "device": self.device, **({"weights": used} if used else {}),
                 **({"told": self.method.told} if self.mismatch else {})}  # fmt: skip
@@ -200,11 +200,11 @@ class Case:
         return {
             "hsfuse": __version__,
             **self.scene.facts(),
-            "scale": self.scale,
+            "scale": self.ratio,
             "srf": stamp(Path(self.sensor.srf)),
             "msi_bands": self.sensor.msi_bands,
             "snr": (self.noise.snr_hsi, self.noise.snr_msi),
-            "psf": self.psf.settings(self.scale),
+            "psf": self.psf.settings(self.ratio),
             "seed": self.seed,
             **({"mismatch": asdict(self.mismatch)} if self.mismatch else {}),
         }

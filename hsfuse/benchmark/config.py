@@ -12,15 +12,14 @@ from typing import Any
 from hsfuse.benchmark.cases import METHOD_OPTIONS, TOLD_TRUTH, Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions, kind_of
 from hsfuse.io.toml import read_toml
-from hsfuse.pair import DEFAULT_MTF
 from hsfuse.physics import load_srf
 
 #: Keys that hold for all scenes unless a scene says otherwise.
-AXES = ("scales", "sensors", "noise", "psf", "mismatch")
+AXES = ("ratios", "sensors", "noise", "psf", "mismatch")
 KEYS = ("methods", "scenes", *AXES, "seed", "device")
 SCENE_KEYS = (*(f.name for f in fields(Scene)), *AXES)
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,15 @@ def parse_config(
     configuration's methods or names of other ones.
     """
     at = _At(where, folder)
-    at.known("entry", raw, KEYS)
-    given = _changed(dict(raw), dict(changes or {}))
+    named = _as_now(at, raw)
+    at.known("entry", named, KEYS)
+    given = _changed(named, _as_now(at, changes or {}))
     for key, option in (("methods", "--methods"), ("scenes", "--reference")):
         if key not in given:
             raise at.wrong(f"there are no {key}; give `{key}` in a configuration or {option}")
     methods = _methods(at, given["methods"])
     seed, device = at.number("seed", given.get("seed", 0), 0, whole=True), given.get("device", "auto")
-    at.known("device", [str(device)], DEVICES)
+    at.known("device", [str(device)], kind_of("device")[2])
     cases: list[Case] = []
     for item in at.each("scenes", given["scenes"]):
         table, scenes = _scenes(at, item)
@@ -108,11 +108,20 @@ def parse_config(
     return BenchmarkConfig(tuple(dict.fromkeys(cases)), given)
 
 
+def _as_now(at: _At, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with the ratios under the name that they have now; `scales` is the former one."""
+    if "scales" in table and "ratios" in table:
+        raise at.wrong("ratios and scales are the same; give `ratios` alone")
+    return {"ratios" if key == "scales" else key: value for key, value in table.items()}
+
+
 def _changed(raw: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The configuration with `changes`, which hold for all scenes."""
     scenes = raw.get("scenes")
     if isinstance(scenes, list):
-        raw["scenes"] = [{k: v for k, v in s.items() if k not in changes} if isinstance(s, dict) else s for s in scenes]
+        former = {"scales"} if "ratios" in changes else set()
+        theirs = {*changes, *former}
+        raw["scenes"] = [{k: v for k, v in s.items() if k not in theirs} if isinstance(s, dict) else s for s in scenes]
     own = raw.get("methods")
     if "methods" in changes and isinstance(own, list):
         changes["methods"] = [m for name in changes["methods"] for m in _called(name, own)]
@@ -139,7 +148,7 @@ def _methods(at: _At, value: Any) -> list[Method]:
         at.known("method", [str(table["method"])], METHODS)
         options = {key: table[key] for key in METHOD_OPTIONS if key in table}
         for key, value in options.items():
-            if known := ("auto", *METHODS) if key == "base" else METHOD_OPTIONS[key]:
+            if known := METHODS if key == "base" else kind_of(key)[2]:
                 at.known(key, [str(value)], known)
         if "model" in options:
             options["model"] = _local(at, str(options["model"]))
@@ -174,7 +183,7 @@ _NAMED = {"methods": "label", "scenes": "name"}
 
 def _scenes(at: _At, item: Any) -> tuple[dict[str, Any], list[Scene]]:
     """The table of one entry, and its scenes: several where the reference is a pattern."""
-    table = {"reference": item} if isinstance(item, str) else _table(at, "scene", item)
+    table = {"reference": item} if isinstance(item, str) else _as_now(at, _table(at, "scene", item))
     at.known("key of a scene", table, SCENE_KEYS)
     files = _references(at, table.get("reference"))
     if "name" in table and len(files) > 1:
@@ -215,12 +224,12 @@ def _axes(at: _At, given: Mapping[str, Any]) -> tuple[list[int], list[Sensor], l
     if "sensors" not in given:
         raise at.wrong("there are no sensors; give `sensors` in a configuration or --srf")
     read: dict[str, Callable[[_At, Any], Any]] = {"sensors": _sensor, "noise": _noise, "psf": _psf}
-    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{"mtf": DEFAULT_MTF}]}
-    scales = [at.number("scale", v, 2, whole=True) for v in at.each("scales", given.get("scales", [4]))]
+    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{"mtf": FuseOptions.mtf}]}
+    ratios = [at.number("ratio", v, 2, whole=True) for v in at.each("ratios", given.get("ratios", [4]))]
     sensors, noise, psf = (
         [one(at, item) for item in at.each(key, given.get(key, default.get(key)))] for key, one in read.items()
     )
-    return scales, sensors, noise, psf
+    return ratios, sensors, noise, psf
 
 
 def _sensor(at: _At, item: Any) -> Sensor:

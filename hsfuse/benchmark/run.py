@@ -143,7 +143,7 @@ def _simulate(case: Case, folder: Path) -> SimulatedPair:
             folder,
             case.mismatch,
             srf=case.sensor.srf,
-            ratio=case.scale,
+            ratio=case.ratio,
             msi_bands=case.sensor.msi_bands,
             snr_hsi=case.noise.snr_hsi,
             snr_msi=case.noise.snr_msi,
@@ -153,13 +153,13 @@ def _simulate(case: Case, folder: Path) -> SimulatedPair:
         reference,
         folder,
         srf=case.sensor.srf,
-        ratio=case.scale,
+        ratio=case.ratio,
         msi_bands=case.sensor.msi_bands,
         snr_hsi=case.noise.snr_hsi,
         snr_msi=case.noise.snr_msi,
         seed=case.seed,
         overwrite=True,
-        **case.psf.settings(case.scale),
+        **case.psf.settings(case.ratio),
     )
 
 
@@ -189,7 +189,7 @@ def fuse_arguments(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
     """
     if case.mismatch is not None:
         return _told(case, pair, fused)
-    psf = {f"--{key.replace('_', '-')}": value for key, value in case.psf.settings(case.scale).items()}
+    psf = {f"--{key.replace('_', '-')}": value for key, value in case.psf.settings(case.ratio).items()}
     named = {
         "--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf, "--msi-bands": ",".join(pair.msi_bands),
         "--seed": case.seed, "--device": case.device, "--register": "off", "--match-radiometry": "off", "-o": fused,
@@ -215,7 +215,7 @@ def _assess(case: Case, pair: SimulatedPair, fused: Path) -> dict[str, float | N
     from hsfuse.assessment import assess
 
     if case.mismatch is not None:  # a response or a place that isn't so would be assessed with
-        told = assess(fused, reference=pair.reference, peak=case.scene.peak, ratio=case.scale)
+        told = assess(fused, reference=pair.reference, peak=case.scene.peak, ratio=case.ratio)
         return told.to_dict()["metrics"]
     result = assess(
         fused,
@@ -225,7 +225,7 @@ def _assess(case: Case, pair: SimulatedPair, fused: Path) -> dict[str, float | N
         srf=case.sensor.srf,
         msi_bands=pair.msi_bands,
         peak=case.scene.peak,
-        **case.psf.settings(case.scale),
+        **case.psf.settings(case.ratio),
     )
     metrics: dict[str, float | None] = result.to_dict()["metrics"]
     return metrics

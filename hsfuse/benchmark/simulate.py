@@ -23,9 +23,9 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.io import TILE, CubeReader, CubeWriter, check_output, check_valid, open_cube, publish, usable_bands
-from hsfuse.pair import DEFAULT_MTF
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf
 from hsfuse.physics.degrade import VALUES_AT_ONCE, degrade, halo_of, spans
 from hsfuse.physics.model import ObservationModel, centred_phase, gaussian_psf
@@ -203,7 +203,7 @@ def simulate(
     srf: str,
     ratio: int,
     msi_bands: Sequence[str] | None = None,
-    mtf: float = DEFAULT_MTF,
+    mtf: float = FuseOptions.mtf,
     psf_sigma: float | None = None,
     psf_size: int | None = None,
     phase: float | None = None,

@@ -44,7 +44,7 @@ def overview(rows: Sequence[Row]) -> Matrix:
 def short_titles(firsts: Sequence[Row]) -> list[str]:
     """Headings without what all pairs have in common; the scene always stays."""
     parts = [
-        (r.case.scene.name, f"x{r.case.scale}", r.case.sensor.text, r.case.noise.text, r.case.departure) for r in firsts
+        (r.case.scene.name, f"x{r.case.ratio}", r.case.sensor.text, r.case.noise.text, r.case.departure) for r in firsts
     ]
     differ = [i == 0 or len({p[i] for p in parts}) > 1 for i in range(len(parts[0]))]
     return [", ".join(text for text, shown in zip(p, differ, strict=True) if shown) for p in parts]
@@ -61,7 +61,7 @@ def settings_of(rows: Sequence[Row]) -> Callable[[Case], str]:
     several = [part for part, found in zip(own, seen, strict=True) if len(found) > scenes]
 
     def setting(case: Case) -> str:
-        return ", ".join([f"x{case.scale}", *(part(case) for part in several), case.noise.text])
+        return ", ".join([f"x{case.ratio}", *(part(case) for part in several), case.noise.text])
 
     return setting
 

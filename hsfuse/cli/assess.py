@@ -10,8 +10,11 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
+from hsfuse.core.options import FuseOptions
 
 _log = logging.getLogger("hsfuse.assess")
+#: Options of `fuse` that say how the two images are to be understood.
+UNDERSTOOD = tuple(FuseOptions().of_pair())
 
 
 @click.command(no_args_is_help=True)
@@ -26,31 +29,16 @@ _log = logging.getLogger("hsfuse.assess")
     help="MSI that went into the fusion: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
 )
 @click.option("--qa", type=options.PATH, help="Quality raster of the fusion: its expected error is shown and tested.")
-@click.option("--srf", help="Sensor of the MSI, or a CSV; default: as the fused file or the MSI records.")
-@options.msi_bands
-@click.option("--mtf", type=float, help="MTF of the LRHSI at Nyquist; default: as recorded, else 0.3.")
-@options.psf_sigma
-@click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: as recorded, else centred.")
-@options.choice(
-    "--register",
-    options.REGISTER,
-    "Correct a shift of the LRHSI first, don't look, or tell it; default: as recorded, else report.",
-)
-@options.choice(
-    "--match-radiometry",
-    options.MATCH,
-    "Bring the MSI to the HSI's radiometry first; default: as recorded, else off.",
-)
-@options.hsi_nodata
-@options.msi_nodata
+@options.options_of(*UNDERSTOOD, recorded=True)
 @click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
 @click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
-@click.option("--ratio", "--scale", "ratio", type=int, help="Ratio of the GSDs, for ERGAS without --hsi and --msi.")
-@options.choice(
+@options.ratio("Ratio of the GSDs, for ERGAS without --hsi and --msi.")
+@click.option(
     "--protocol",
-    ["full", "wald"],
-    "wald: also degrade both inputs, fuse again in the same way, and compare with the LRHSI.",
-    "full",
+    type=click.Choice(["full", "wald"]),
+    default="full",
+    show_default=True,
+    help="wald: also degrade both inputs, fuse again in the same way, and compare with the LRHSI.",
 )
 @click.option("--report", type=options.PATH, help="Write one self-contained HTML file.")
 @options.json_output

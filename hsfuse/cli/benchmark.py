@@ -14,10 +14,10 @@ from hsfuse.cli.console import print_json
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[Any] | None:
-    """`none,35` as ["none", 35.0]; `4,8` of --scales as whole numbers."""
+    """`none,35` as ["none", 35.0]; `4,8` of --ratios as whole numbers."""
     if value is None:
         return None
-    kind = int if parameter.name == "scales" else float
+    kind = int if parameter.name == "ratios" else float
     try:
         return [part if part == "none" and kind is float else kind(part) for part in map(str.strip, value.split(","))]
     except ValueError:
@@ -48,9 +48,18 @@ def benchmark() -> None:
 @click.option("--data", type=options.PATH, help="Folder below which references are; default: the configuration's.")
 @click.option("--reference", multiple=True, help="Reference cube, or a pattern; may be given several times.")
 @click.option("--methods", callback=options.parse_bands, metavar="NAMES", help="Methods, such as bicubic,gsa,srlf.")
-@click.option("--scales", callback=_numbers, metavar="NUMBERS", help="Ratios of the GSDs, such as 4,8; default: 4.")
+@click.option(
+    "--ratios",
+    "--scales",
+    "ratios",
+    cls=options.GroupedOption,
+    former=("--scales",),
+    callback=_numbers,
+    metavar="NUMBERS",
+    help="Ratios of the GSDs, such as 4,8; default: 4.",
+)
 @click.option("--srf", help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
-@options.msi_bands
+@options.option_of("msi_bands")
 @click.option("--mtf", type=float, help="MTF of the LRHSI at its Nyquist frequency; default: 0.3.")
 @click.option("--snr-hsi", callback=_numbers, metavar="DB", help="SNRs of the LRHSI, such as none,35; default: none.")
 @click.option("--snr-msi", callback=_numbers, metavar="DB", help="SNRs of the MSI, one for each of the LRHSI's.")
@@ -102,7 +111,7 @@ def run(
 def _changes(
     reference: tuple[str, ...],
     methods: tuple[str, ...] | None,
-    scales: list[int] | None,
+    ratios: list[int] | None,
     srf: str | None,
     msi_bands: tuple[str, ...] | None,
     mtf: float | None,
@@ -117,7 +126,7 @@ def _changes(
     entries = {
         "scenes": [str(Path(name)) for name in reference] or None,
         "methods": list(methods) if methods else None,
-        "scales": scales,
+        "ratios": ratios,
         "sensors": [sensor] if srf else None,
         "psf": None if mtf is None else [{"mtf": mtf}],
         "noise": _pairs(snr_hsi, snr_msi),

@@ -1,19 +1,23 @@
-"""Options that several commands share, each spelled once.
+"""Options of the commands: those of `fuse` made from the fields of `FuseOptions`, and what else several commands share.
 
-A command takes them as decorators; the parameter's name is the one in the comment's place below, `json_output` gives
-`as_json`, and `verbosity` (-q, -v) gives nothing because it sets the log level itself.
+A command takes them as decorators. `json_output` gives `as_json`; `verbosity` (-q, -v) gives nothing because it sets
+the log level itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from math import isinf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from hsfuse.cli.console import start_logging
+from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
+from hsfuse.core.values import Range
 
+F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
@@ -32,6 +36,13 @@ def parse_files(
     return paths[0] if len(paths) == 1 else paths or None
 
 
+def parse_pairs(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE` options as a mapping."""
+    if any("=" not in part for part in value):
+        raise click.BadParameter("wanted KEY=VALUE, such as COMPRESS=ZSTD")
+    return dict(part.partition("=")[::2] for part in value)
+
+
 def _log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
     """Count -q down and -v up, whichever comes first on the line."""
     meta = context.meta
@@ -39,9 +50,72 @@ def _log_level(context: click.Context, parameter: click.Parameter, value: int) -
     start_logging(meta["hsfuse.verbosity"])
 
 
-def choice(name: str, among: Sequence[str], text: str, default: str | None = None) -> Any:
-    """An option with one of a few words for value, and `text` for help; a default is shown."""
-    return click.option(name, type=click.Choice(among), default=default, show_default=True, help=text)
+class GroupedOption(click.Option):
+    """An option that knows its group in the help, whether the short help has it, and names that aren't shown."""
+
+    def __init__(
+        self, *names: Any, group: str = "", common: bool = True, former: tuple[str, ...] = (), **spelled: Any
+    ) -> None:
+        super().__init__(*names, **spelled)
+        self.group, self.common, self.former = group, common, former
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Names and help, without the former names."""
+        opts, self.opts = self.opts, [name for name in self.opts if name not in self.former]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = opts
+
+
+def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: Any) -> Any:
+    """An option of `fuse` as its field in `FuseOptions` has it: type, default, help; `text` is another help.
+
+    `recorded`: by default it is what a fused file records, else the field's default.
+    """
+    told, (kind, span, words) = OPTIONS[name], kind_of(name)
+    default = getattr(FuseOptions, name, None)
+    shown = told.default or ("" if default is None or kind is bool else str(default))
+    spelled: dict[str, Any] = {}
+    if recorded:
+        own = f", else {shown}" if shown else ""
+        shown, default = f"as recorded{own}", None
+    if words:
+        spelled["type"] = click.Choice(words)
+    elif kind in (int, float):
+        spelled["type"] = _number(kind, span)
+    elif kind is Path:
+        spelled["type"] = PATH
+    elif kind is bool:
+        spelled["is_flag"] = True
+    elif kind is tuple:
+        spelled["callback"] = parse_bands
+    elif kind is Mapping:
+        spelled |= {"multiple": True, "callback": parse_pairs}
+    help_text = text or told.help
+    if shown:
+        help_text = f"{help_text.removesuffix('.')}; default: {shown}."
+    spelled |= {"default": default, "help": help_text, "metavar": told.metavar} | changed
+    names = (told.name or f"--{name.replace('_', '-')}", name)
+    return click.option(*names, cls=GroupedOption, group=told.group, common=told.common, **spelled)
+
+
+def _number(kind: Any, span: Range | None) -> Any:
+    if span is None:
+        return kind
+    of: Any = click.IntRange if kind is int else click.FloatRange
+    return of(span.low, None if isinf(span.high) else span.high, min_open=span.above)
+
+
+def options_of(*names: str, **changed: Any) -> Callable[[F], F]:
+    """Several options of `fuse`, in their order."""
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            command = option_of(name, **changed)(command)
+        return command
+
+    return decorate
 
 
 hsi = click.option(
@@ -59,52 +133,16 @@ msi = click.option(
     help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
 )
 srf = click.option("--srf", required=True, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
-srf_of_msi = click.option(
-    "--srf",
-    default="auto",
-    show_default=True,
-    help="Sensor of the MSI (see `hsfuse srf list`) or a CSV; auto: as the product says; estimate: from the pair.",
-)
-msi_bands = click.option(
-    "--msi-bands", callback=parse_bands, metavar="NAMES", help="Bands of the MSI, such as B2,B3,B4,B8."
-)
-mtf = click.option(
-    "--mtf", type=float, default=0.3, show_default=True, help="MTF of the LRHSI at its Nyquist frequency."
-)
-psf_sigma = click.option("--psf-sigma", type=float, help="Gaussian PSF in MSI pixels, in place of --mtf.")
-psf_size = click.option(
-    "--psf-size", type=click.IntRange(1), help="Taps of the Gaussian PSF along each axis; default: four sigma each way."
-)
-phase = click.option("--phase", type=float, help="Centre of LR pixel 0 in MSI pixels; default: centred.")
-psf = choice(
-    "--psf",
-    ["mtf", "estimate", "free"],
-    "PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
-    "mtf",
-)
-REGISTER = ["auto", "off", "report"]
-register = choice(
-    "--register", REGISTER, "Correct a shift between the two images, don't look, or only tell it.", "auto"
-)
-register_limit = click.option(
-    "--register-limit", type=click.FloatRange(0), default=3.0, show_default=True, help="Largest shift in LR pixels."
-)
-MATCH = ["auto", "off"]
-match_radiometry = choice(
-    "--match-radiometry", MATCH, "Bring the MSI's bands to the HSI's radiometry where they clearly differ.", "auto"
-)
-drop_absorption = click.option(
-    "--drop-absorption", is_flag=True, help="Leave out bands at 1350-1450 and 1800-1950 nm (water vapour)."
-)
-hsi_nodata = click.option(
-    "--hsi-nodata", metavar="VALUE", help="Raw number that means no data in the HSI, or none; default: as it says."
-)
-msi_nodata = click.option(
-    "--msi-nodata", metavar="VALUE", help="Raw number that means no data in the MSI, or none; default: as it says."
-)
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
-device = choice("--device", ["auto", "cpu", "cuda"], "Where to compute.", "auto")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
+def ratio(text: str, **spelled: Any) -> Any:
+    """--ratio of the GSDs; --scale, its name before, isn't shown."""
+    return click.option(
+        "--ratio", "--scale", "ratio", cls=GroupedOption, former=("--scale",), help=text, **({"type": int} | spelled)
+    )
+
+
+overwrite = option_of("overwrite")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 _quiet = click.option(
     "-q", "--quiet", count=True, expose_value=False, callback=_log_level, help="No notes; twice: no warnings either."

@@ -17,22 +17,12 @@ _FORMATS = click.Choice(["envi", "gtiff"])
 @click.argument("reference", type=options.PATH)
 @click.argument("outdir", type=options.PATH)
 @options.srf
-@click.option(
-    "--ratio", "--scale", "ratio", type=click.IntRange(min=2), required=True, help="Ratio of the GSDs of LRHSI and MSI."
-)
-@click.option(
-    "--msi-bands",
-    callback=options.parse_bands,
-    metavar="NAMES",
-    help="Bands of the MSI to make, such as B2,B3,B4,B8; default: all that the reference covers.",
-)
-@options.mtf
-@options.psf_sigma
-@options.psf_size
-@options.phase
+@options.ratio("Ratio of the GSDs of LRHSI and MSI.", type=click.IntRange(min=2), required=True)
+@options.option_of("msi_bands", "Bands of the MSI to make, such as B2,B3; default: all that the reference covers.")
+@options.options_of("mtf", "psf_sigma", "psf_size", "phase")
 @click.option("--snr-hsi", type=float, help="Signal-to-noise ratio of the LRHSI in dB; default: no noise.")
 @click.option("--snr-msi", type=float, help="Signal-to-noise ratio of the MSI in dB; default: no noise.")
-@options.seed
+@options.option_of("seed")
 @click.option("--hsi-format", type=_FORMATS, default="envi", show_default=True, help="Format of the LRHSI.")
 @click.option("--msi-format", type=_FORMATS, default="gtiff", show_default=True, help="Format of the MSI.")
 @options.overwrite

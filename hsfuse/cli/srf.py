@@ -91,7 +91,7 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
 @srf.command()
 @options.hsi
 @options.msi
-@options.msi_bands
+@options.option_of("msi_bands")
 @click.option("--like", metavar="NAME", help="Sensor that the MSI should be: says which bands it has, and is compared.")
 @click.option("--mtf", type=float, help="Known MTF of the LRHSI at its Nyquist frequency; default: estimated, too.")
 @click.option("--psf-sigma", type=float, help="Known Gaussian PSF in MSI pixels, in place of --mtf.")
@@ -103,7 +103,7 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
     show_default=True,
     help="What PSF to estimate: a Gaussian of two widths and angle, or a free kernel.",
 )
-@options.phase
+@options.option_of("phase")
 @click.option("-o", "--output", type=options.PATH, help="CSV to write, for --srf; default: only print.")
 @options.overwrite
 @options.json_output

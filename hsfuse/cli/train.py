@@ -14,7 +14,7 @@ from hsfuse.cli import options
 @click.option("--data", type=options.PATH, default=Path(), help="Folder below which the configuration's patterns look.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of the optimiser; default: the configuration's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness; default: the configuration's.")
-@options.device
+@options.option_of("device")
 @click.option("--resume", is_flag=True, help="Continue the run whose state lies beside the output.")
 @click.option("-o", "--output", type=options.PATH, help="Weights to write; default: the run's name in this folder.")
 @options.overwrite

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.result import FusionResult
 from hsfuse.fusion.run import fit_method, run_fusion
-from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.io import Paths
-from hsfuse.pair import SceneSettings
 
-__all__ = ["FuseSettings", "FusionResult", "fit_method", "fuse", "pick_device", "run_fusion"]
-
-log = logging.getLogger(__name__)
+__all__ = ["FuseOptions", "FusionResult", "fit_method", "fuse", "pick_device", "run_fusion"]
 
 
 def fuse(
@@ -23,15 +20,13 @@ def fuse(
     srf: str,
     output: str | Path,
     *,
-    settings: FuseSettings | None = None,
-    **options: Any,
+    options: FuseOptions | None = None,
+    **given: Any,
 ) -> FusionResult:
     """Fuse an LRHSI and an MSI into an HRHSI file on the MSI's grid over the common extent.
 
     `msi` is one file or product, or several files that make one image; `srf` names a sensor of the library or a CSV.
-    `options` are fields of `FuseSettings` (method, tile, ...) or of what it holds: `SceneSettings` (msi_bands, mtf,
-    psf_sigma, phase, ...), `AdaptSettings` (steps, minutes, seed, ...), `OutputSettings` (dtype, bands, qa, ...).
-    Raises HsfuseError for everything a caller can cause.
+    `given` are `options` by name: method, mtf, adapt_minutes, tile, dtype, qa and all others of `FuseOptions`, which
+    are those of `hsfuse fuse`. Raises HsfuseError for everything a caller can cause.
     """
-    whole = (settings or FuseSettings(SceneSettings(srf))).with_options({**options, "srf": srf})
-    return run_fusion(hsi, msi, output, whole)
+    return run_fusion(hsi, msi, output, FuseOptions.of({**given, "srf": srf}, options))

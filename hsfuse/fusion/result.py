@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
-from hsfuse.fusion.settings import FuseSettings
 from hsfuse.fusion.tiles import TileGrid
 from hsfuse.methods import Method
+from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.scan import backend_name
 from hsfuse.nets.weights import find_model
@@ -56,22 +57,22 @@ class FusionResult:
         return "\n".join(lines)
 
 
-def provenance_of(pair: ScenePair, settings: FuseSettings, tiles: TileGrid, device: str) -> dict[str, Any]:
+def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device: str) -> dict[str, Any]:
     """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
-    named = settings.model not in ("auto", "none")
+    named = options.model not in ("auto", "none")
     return {
         "hsfuse": __version__,
-        "command": settings.command,
+        "command": options.command,
         "inputs": pair.summary(),
-        "settings": {**asdict(settings.scene), "phase": pair.model.phase},
+        "settings": {**options.of_pair(), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "scale": pair.ratio,
-        "weights_sha256": file_sha256(find_model(settings.model).path) if named else None,
+        "weights_sha256": file_sha256(find_model(options.model).path) if named else None,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
-        "seed": settings.adapt.seed,
+        "seed": options.seed,
         "device": device,
         "scan": backend_name(torch.device(device)),
-        "fusing": _fusing(settings),
+        "fusing": _fusing(options),
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         "notes": pair.notes,
@@ -87,10 +88,10 @@ def method_of(fuser: Method) -> dict[str, Any]:
     }
 
 
-def _fusing(settings: FuseSettings) -> dict[str, Any]:
+def _fusing(options: FuseOptions) -> dict[str, Any]:
     """What it takes to fuse another pair the same way."""
     kept = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
-    return {key: getattr(settings, key) for key in kept} | {"adapt": asdict(settings.adapt)}
+    return {key: getattr(options, key) for key in kept} | {"adapt": asdict(AdaptSettings.of(options))}
 
 
 def _shift(pair: ScenePair) -> dict[str, Any]:

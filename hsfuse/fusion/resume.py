@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hsfuse.core.errors import InputError, ModelError
-from hsfuse.fusion.settings import FuseSettings
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import kept_network, open_cube, output_files, read_provenance
 from hsfuse.io.stac import item_path
 from hsfuse.methods import Method
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 TOLD = ("hsfuse", "settings", "srf", "scale", "fusing", "weights_sha256", "tiles", "seed", "device")
 
 
-def plan_print(pair: ScenePair, settings: FuseSettings, provenance: Mapping[str, Any]) -> str:
+def plan_print(pair: ScenePair, options: FuseOptions, provenance: Mapping[str, Any]) -> str:
     """Fingerprint of inputs and settings, known before anything is fitted."""
     inputs = [_file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
-    told, stored = {key: provenance[key] for key in TOLD}, replace(settings.output, resume=False, overwrite=False)
-    return _digest(json.dumps([inputs, told, str(stored)], default=str, sort_keys=True).encode())
+    told = {key: provenance[key] for key in TOLD}
+    return _digest(json.dumps([inputs, told, options.of_groups("output")], default=str, sort_keys=True).encode())
 
 
-def finished(output: Path, settings: FuseSettings, plan: str) -> dict[str, Any] | None:
+def finished(output: Path, options: FuseOptions, plan: str) -> dict[str, Any] | None:
     """The provenance of an output that is whole, as is all that goes with it; None where this plan has none."""
-    beside = [settings.output.qa, settings.save_model, item_path(output) if settings.output.stac else None]
-    files = output_files(output, settings.output.format)
+    beside = [options.qa, options.save_model, item_path(output) if options.stac else None]
+    files = output_files(output, options.format)
     if not all(path.exists() for path in (*files, *filter(None, beside))):
         return None
     try:
@@ -56,8 +56,8 @@ def full_print(plan: str, fuser: Method) -> str:
     return _digest(plan.encode(), *(t.reshape(-1).view(torch.uint8).numpy().tobytes() for t in weights))
 
 
-def fit_once(fit: Callable[[FuseSettings], Method], settings: FuseSettings, output: Path, plan: str) -> Method:
-    """What `fit` makes of the settings; SRLF-Net, once trained, is kept beside the output until that is whole.
+def fit_once(fit: Callable[[FuseOptions], Method], options: FuseOptions, output: Path, plan: str) -> Method:
+    """What `fit` makes of the options; SRLF-Net, once trained, is kept beside the output until that is whole.
 
     Where a run with the same plan has kept its network, that one is taken and not trained again: a training that ends
     by the clock would end elsewhere, and tiles of two networks don't belong in one cube.
@@ -66,12 +66,12 @@ def fit_once(fit: Callable[[FuseSettings], Method], settings: FuseSettings, outp
     kept = _kept(path, plan)
     if kept is not None:
         try:
-            fuser = fit(replace(settings, model=str(path), adapt=replace(settings.adapt, steps=0)))
+            fuser = fit(replace(options, model=str(path), adapt_steps=0))
         except ModelError:
             log.warning("%s can't be read: the network is fitted again", path)
         else:
             return _as_it_was(fuser, kept)
-    fuser = fit(settings)
+    fuser = fit(options)
     if isinstance(fuser, SRLF) and fuser.adaptation.steps:
         _keep(fuser, path, plan)
     return fuser

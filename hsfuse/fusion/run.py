@@ -12,15 +12,17 @@ from typing import Any
 import torch
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.result import FusionResult, method_of, provenance_of
 from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
-from hsfuse.fusion.settings import FuseSettings, pick_device
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
 from hsfuse.io import Paths
 from hsfuse.methods import Method, make_method
+from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
@@ -36,37 +38,37 @@ log = logging.getLogger(__name__)
 SMALL_SCENE = 1024 * 1024
 
 
-def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, settings: FuseSettings) -> FusionResult:
+def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOptions) -> FusionResult:
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
-    output, device = Path(output), pick_device(settings.device)
-    with open_pair(hsi, msi, settings.scene) as pair:
-        fuser = build_method(settings, pair)
-        tiles = plan_tiles(pair, fuser.requirements.halo, settings.tile, settings.overlap)
-        provenance = provenance_of(pair, settings, tiles, device)
-        plan = plan_print(pair, settings, provenance)
-        resume, provenance["plan"] = settings.output.resume, plan
-        if resume and (record := finished(output, settings, plan)) is not None:
-            return _result(pair, output, settings, record, None, {}, done=True)
-        check_outputs(pair, output, settings.output, settings.dry_run, _model_file(settings))
+    output, device = Path(output), pick_device(options.device)
+    with open_pair(hsi, msi, options) as pair:
+        fuser = build_method(options, pair)
+        tiles = plan_tiles(pair, fuser.requirements.halo, options.tile, options.overlap)
+        provenance = provenance_of(pair, options, tiles, device)
+        plan = plan_print(pair, options, provenance)
+        resume, provenance["plan"] = options.resume, plan
+        if resume and (record := finished(output, options, plan)) is not None:
+            return _result(pair, output, options, record, None, {}, done=True)
+        check_outputs(pair, output, options, _model_file(options))
         _tell(pair)
-        if settings.dry_run:
+        if options.dry_run:
             told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
-            return _result(pair, output, settings, told, 0.0, {})
+            return _result(pair, output, options, told, 0.0, {})
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
         fit = partial(fit_method, pair, scene, device=device)
-        fuser = fit_once(fit, settings, output, plan) if resume else _fit(fuser, pair, scene, device)
+        fuser = fit_once(fit, options, output, plan) if resume else _fit(fuser, pair, scene, device)
         give_back_freed_memory()
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, fuser) if resume else None
-        valid, warnings = _stream(pair, fuser, scene, tiles, output, settings, provenance, device, fingerprint)
-        if settings.save_model is not None and isinstance(fuser, SRLF):
-            fuser.save(settings.save_model, settings.save_model.stem)
+        valid, warnings = _stream(pair, fuser, scene, tiles, output, options, provenance, device, fingerprint)
+        if options.save_model is not None and isinstance(fuser, SRLF):
+            fuser.save(options.save_model, options.save_model.stem)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
-        if settings.output.stac:
-            _write_item(pair, output, settings, provenance)
-        return _result(pair, output, settings, provenance, valid, seconds, warnings)
+        if options.stac:
+            _write_item(pair, output, options, provenance)
+        return _result(pair, output, options, provenance, valid, seconds, warnings)
 
 
 def _tell(pair: ScenePair) -> None:
@@ -79,41 +81,41 @@ def _tell(pair: ScenePair) -> None:
         log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
 
 
-def _model_file(settings: FuseSettings) -> list[Path]:
-    if settings.save_model is None:
+def _model_file(options: FuseOptions) -> list[Path]:
+    if options.save_model is None:
         return []
-    if settings.method != "srlf":
-        raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {settings.method}")
-    return [settings.save_model]
+    if options.method != "srlf":
+        raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {options.method}")
+    return [options.save_model]
 
 
-def build_method(settings: FuseSettings, pair: ScenePair) -> Method:
+def build_method(options: FuseOptions, pair: ScenePair) -> Method:
     """The method by name, with its weights; `srlf` with weights for one pair of sensors is `srlf-bands`."""
-    turns, record = ensemble_turns(settings.ensemble, pair), chosen_weights(settings)
+    turns, record = ensemble_turns(options.ensemble, pair), chosen_weights(options)
     path = None if record is None else record.path
-    if settings.method == "srlf-any":
+    if options.method == "srlf-any":
         return AnySensor(path)
-    if settings.method == "srlf-bands" or (settings.method == "srlf" and record and record.card.kind == "bands"):
+    if options.method == "srlf-bands" or (options.method == "srlf" and record and record.card.kind == "bands"):
         return Banded(path, turns)
-    if settings.method == "srlf":
-        return SRLF(settings.base, "auto" if settings.model == "auto" else path, settings.adapt, turns=turns)
-    return make_method(settings.method)
+    if options.method == "srlf":
+        return SRLF(options.base, "auto" if options.model == "auto" else path, AdaptSettings.of(options), turns=turns)
+    return make_method(options.method)
 
 
-def chosen_weights(settings: FuseSettings) -> ModelRecord | None:
+def chosen_weights(options: FuseOptions) -> ModelRecord | None:
     """The weights that --model names; SettingError where the method has no use for them, or can't do without."""
-    if settings.model == "auto":
+    if options.model == "auto":
         return None
-    if settings.model == "none":
-        if settings.method in WEIGHTED and settings.method != "srlf":
-            raise SettingError(f"--method {settings.method} is nothing without weights; leave out --model none")
+    if options.model == "none":
+        if options.method in WEIGHTED and options.method != "srlf":
+            raise SettingError(f"--method {options.method} is nothing without weights; leave out --model none")
         return None
-    if settings.method not in WEIGHTED:
+    if options.method not in WEIGHTED:
         raise SettingError(
-            f"--model {settings.model} names weights, but --method {settings.method} uses none; leave out one of the "
+            f"--model {options.model} names weights, but --method {options.method} uses none; leave out one of the "
             f"two, or take one of the methods {', '.join(WEIGHTED)}"
         )
-    record = find_model(settings.model)
+    record = find_model(options.model)
     log.info("weights: %s", record.path)
     return record
 
@@ -126,9 +128,9 @@ def ensemble_turns(asked: int, pair: ScenePair) -> int:
     return 8 if rows * cols <= SMALL_SCENE else 1
 
 
-def fit_method(pair: ScenePair, scene: PairSample, settings: FuseSettings, device: str) -> Method:
+def fit_method(pair: ScenePair, scene: PairSample, options: FuseOptions, device: str) -> Method:
     """Fit the method on a sample of the scene."""
-    return _fit(build_method(settings, pair), pair, scene, device)
+    return _fit(build_method(options, pair), pair, scene, device)
 
 
 def _fit(fuser: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
@@ -142,42 +144,42 @@ def _stream(
     scene: PairSample,
     tiles: TileGrid,
     output: Path,
-    settings: FuseSettings,
+    options: FuseOptions,
     provenance: dict[str, Any],
     device: str,
     fingerprint: str | None,
 ) -> tuple[float, list[str]]:
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
-    wanted = settings.output.qa is not None
-    quality = QualityLayers(fuser, scene, pair.model, settings.adapt.seed) if wanted else None
-    clip = settings.clip == "zero" or unsigned(pair, settings.output)
+    wanted = options.qa is not None
+    quality = QualityLayers(fuser, scene, pair.model, options.seed) if wanted else None
+    clip = options.clip == "zero" or unsigned(pair, options)
     work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
-    with Streamer(work, tiles, output, settings.output, provenance, fingerprint) as streamer:
+    with Streamer(work, tiles, output, options, provenance, fingerprint) as streamer:
         return streamer.run(), streamer.warnings
 
 
-def _write_item(pair: ScenePair, output: Path, settings: FuseSettings, provenance: dict[str, Any]) -> None:
+def _write_item(pair: ScenePair, output: Path, options: FuseOptions, provenance: dict[str, Any]) -> None:
     from hsfuse.io.stac import write_item
 
     acquired = pair.hsi.tags.get("ACQUIRED")
     told = {"hsfuse:version": provenance["hsfuse"], "hsfuse:method": provenance["method"]["method"]}
-    spectrum = plan_bands(pair, settings.output).spectrum
-    write_item(output, settings.output.format, pair.alignment.hr_grid, spectrum, acquired, told)
+    spectrum = plan_bands(pair, options).spectrum
+    write_item(output, options.format, pair.alignment.hr_grid, spectrum, acquired, told)
 
 
 def _result(
     pair: ScenePair,
     output: Path,
-    settings: FuseSettings,
+    options: FuseOptions,
     provenance: dict[str, Any],
     valid: float | None,
     seconds: dict[str, float],
     warnings: Sequence[str] = (),
     done: bool = False,
 ) -> FusionResult:
-    shape = (len(plan_bands(pair, settings.output).source), *pair.alignment.full)
+    shape = (len(plan_bands(pair, options).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
     notes, warnings = [*pair.notes, *masked], [*pair.warnings, *warnings]
-    return FusionResult(output, shape, valid, provenance, notes, warnings, seconds, settings.dry_run, done)
+    return FusionResult(output, shape, valid, provenance, notes, warnings, seconds, options.dry_run, done)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import floor, log10
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import DTYPES, CubeReader, check_output, driver_of, try_writing
 from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import ScenePair
@@ -29,23 +29,6 @@ LOOK = 64
 
 #: "12", "1-50", "450-900nm".
 _RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:-\s*(\d+(?:\.\d+)?))?\s*(nm)?\s*")
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """How the fused cube is stored; see `hsfuse fuse --help`. `scale` is reflectance per number on disk."""
-
-    dtype: str | None = None
-    format: str = "auto"
-    scale: float | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    overviews: bool = False
-    bands: str | None = None
-    bad_bands: Literal["drop", "nodata"] = "drop"
-    qa: Path | None = None
-    stac: bool = False
-    resume: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,18 +48,18 @@ class BandPlan:
         return picked
 
 
-def plan_bands(pair: ScenePair, settings: OutputSettings) -> BandPlan:
+def plan_bands(pair: ScenePair, options: FuseOptions) -> BandPlan:
     """The bands to write: those in use or, with bad bands as nodata, all of the file; cut to the asked ones."""
     reader = pair.hsi
-    numbers = pair.hsi_bands if settings.bad_bands == "drop" else list(range(reader.count))
-    if settings.bands is not None:
-        asked = parse_bands(settings.bands, reader.spectrum.wavelengths_nm, reader.count)
+    numbers = pair.hsi_bands if options.bad_bands == "drop" else list(range(reader.count))
+    if options.bands is not None:
+        asked = parse_bands(options.bands, reader.spectrum.wavelengths_nm, reader.count)
         numbers = [n for n in numbers if n in asked]
         if not numbers:
-            raise SettingError(f"none of the bands in use is among --bands {settings.bands}")
+            raise SettingError(f"none of the bands in use is among --bands {options.bands}")
     place = {band: i for i, band in enumerate(pair.hsi_bands)}
     spectrum = reader.spectrum.select(numbers)
-    if settings.bad_bands == "nodata":
+    if options.bad_bands == "nodata":
         spectrum = replace(spectrum, good=tuple(n in place for n in numbers))
     return BandPlan(np.array([place.get(n, -1) for n in numbers]), spectrum, len(pair.hsi_bands))
 
@@ -103,20 +86,20 @@ def _extent(wavelengths_nm: tuple[float, ...] | None, count: int) -> str:
     return f"{count} bands{span}"
 
 
-def storage_type(pair: ScenePair, settings: OutputSettings) -> str:
+def storage_type(pair: ScenePair, options: FuseOptions) -> str:
     """Type on disk: as asked, else the HSI's."""
-    return settings.dtype or pair.hsi.dtype
+    return options.dtype or pair.hsi.dtype
 
 
-def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, float]:
+def storage_scale(pair: ScenePair, options: FuseOptions) -> tuple[float, float]:
     """Scale and offset on disk: as asked; the HSI's own where its type is kept.
 
     Where floats become integers it is 1e-4 for reflectance, where one integer type becomes another the HSI's own; if
     that can't hold the HSI's values, or they are no reflectance, a round number that can.
     """
-    dtype = storage_type(pair, settings)
-    if settings.scale is not None:
-        return settings.scale, 0.0
+    dtype = storage_type(pair, options)
+    if options.scale is not None:
+        return options.scale, 0.0
     if dtype == pair.hsi.dtype:
         return _common_scale(pair.hsi)
     if not np.issubdtype(np.dtype(dtype), np.integer):
@@ -129,19 +112,19 @@ def storage_scale(pair: ScenePair, settings: OutputSettings) -> tuple[float, flo
     return _round_up(largest / room), 0.0
 
 
-def unsigned(pair: ScenePair, settings: OutputSettings) -> bool:
+def unsigned(pair: ScenePair, options: FuseOptions) -> bool:
     """Whether neither the HSI nor the output can hold negative values, for want of a sign.
 
     Where only the output can't, what it loses is told as clipped.
     """
-    kinds = {np.dtype(dtype).kind for dtype in (pair.hsi.dtype, storage_type(pair, settings))}
-    return kinds == {"u"} and storage_scale(pair, settings)[1] >= 0 and bool((pair.hsi.offsets >= 0).all())
+    kinds = {np.dtype(dtype).kind for dtype in (pair.hsi.dtype, storage_type(pair, options))}
+    return kinds == {"u"} and storage_scale(pair, options)[1] >= 0 and bool((pair.hsi.offsets >= 0).all())
 
 
-def coarse_note(pair: ScenePair, settings: OutputSettings) -> str | None:
+def coarse_note(pair: ScenePair, options: FuseOptions) -> str | None:
     """What to warn of when the steps on disk are coarse against what the scene's bands spread over."""
-    dtype, step = storage_type(pair, settings), storage_scale(pair, settings)[0]
-    if np.dtype(dtype).kind == "f" or (settings.scale is None and pair.hsi.dtype == dtype):
+    dtype, step = storage_type(pair, options), storage_scale(pair, options)[0]
+    if np.dtype(dtype).kind == "f" or (options.scale is None and pair.hsi.dtype == dtype):
         return None
     rows, cols = pair.hsi.grid.shape
     data, valid = pair.hsi.sample(pair.hsi_bands, (min(LOOK, rows), min(LOOK, cols)))
@@ -190,47 +173,43 @@ def _common_scale(hsi: CubeReader) -> tuple[float, float]:
     return scale, float(low - info.min * scale)
 
 
-def check_outputs(pair: ScenePair, output: Path, settings: OutputSettings, dry_run: bool, also: list[Path]) -> None:
+def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: list[Path]) -> None:
     """Raise OutputError or SettingError before any work for what can't be written; `also` are single further files.
 
     A few pixels are written the same way to a temporary folder. A note is added where the type changes to integers.
     """
     inputs: list[Path] = [*pair.hsi.files, *pair.msi.files]
-    overwrite = settings.overwrite or dry_run
-    files = list(check_output(output, inputs, overwrite=overwrite, driver=settings.format))
-    dtype = storage_type(pair, settings)
+    overwrite = options.overwrite or options.dry_run
+    files = list(check_output(output, inputs, overwrite=overwrite, driver=options.format))
+    dtype = storage_type(pair, options)
     if dtype not in DTYPES:
         raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {', '.join(DTYPES)}")
-    for extra, driver in [*((path, "GTiff") for path in also), *([(settings.qa, "auto")] if settings.qa else [])]:
+    for extra, driver in [*((path, "GTiff") for path in also), *([(options.qa, "auto")] if options.qa else [])]:
         files += check_output(extra, [*inputs, *files], overwrite=overwrite, driver=driver)
-    if settings.stac:
+    if options.stac:
         from hsfuse.io.stac import check_item
 
         check_item(output, pair.alignment.hr_grid, overwrite)
-    how = storage(pair, settings)
-    grid, goes_on = pair.alignment.hr_grid, "trial" if settings.resume else None
-    try_writing(output, grid, plan_bands(pair, settings).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
-    if settings.qa is not None:
-        try_writing(settings.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
-    if (
-        driver_of(output, settings.format) == "COG"
-        and not COG_BY_BAND
-        and len(plan_bands(pair, settings).source) > MANY
-    ):
+    how = storage(pair, options)
+    grid, goes_on = pair.alignment.hr_grid, "trial" if options.resume else None
+    try_writing(output, grid, plan_bands(pair, options).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
+    if options.qa is not None:
+        try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
+    if driver_of(output, options.format) == "COG" and not COG_BY_BAND and len(plan_bands(pair, options).source) > MANY:
         pair.notes.append(
             "this GDAL writes COGs with all bands in each block, so that reading one band reads all; from GDAL 3.11 on "
             "they are written band by band"
         )
-    if (coarse := coarse_note(pair, settings)) is not None:
+    if (coarse := coarse_note(pair, options)) is not None:
         pair.warnings.append(coarse)
-    if settings.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
+    if options.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
         pair.notes.append(f"stored as {dtype} in steps of {how['scale']:g}")
 
 
-def storage(pair: ScenePair, settings: OutputSettings) -> dict[str, Any]:
+def storage(pair: ScenePair, options: FuseOptions) -> dict[str, Any]:
     """How `CubeWriter` is to store the fused cube."""
-    scale, offset = storage_scale(pair, settings)
+    scale, offset = storage_scale(pair, options)
     return {
-        "dtype": storage_type(pair, settings), "driver": settings.format, "scale": scale, "offset": offset,
-        "options": settings.options, "overviews": settings.overviews,
+        "dtype": storage_type(pair, options), "driver": options.format, "scale": scale, "offset": offset,
+        "options": options.creation_options, "overviews": options.overviews,
     }  # fmt: skip

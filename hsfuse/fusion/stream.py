@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.quality import LAYERS
-from hsfuse.fusion.storage import BandPlan, OutputSettings, clipping_note, plan_bands, storage
+from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands, storage
 from hsfuse.fusion.tiles import (
     AHEAD,
     BEHIND,
@@ -97,7 +98,7 @@ class Streamer:
     work: TileWorker
     tiles: TileGrid
     output: Path
-    settings: OutputSettings
+    options: FuseOptions
     provenance: dict[str, Any]
     fingerprint: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -122,12 +123,12 @@ class Streamer:
             log.warning("%d of %d rows of tiles are kept: --resume goes on with them", self._saved, self._rows)
 
     def _open(self) -> None:
-        plan = plan_bands(self.work.pair, self.settings)
-        self._how = storage(self.work.pair, self.settings)
+        plan = plan_bands(self.work.pair, self.options)
+        self._how = storage(self.work.pair, self.options)
         self.main = self._destination(self.output, plan.spectrum, plan, **self._how)
         self.quality = None
-        if self.settings.qa is not None and self.work.quality is not None:
-            self.quality = self._destination(self.settings.qa, self.work.quality.spectrum, None)
+        if self.options.qa is not None and self.work.quality is not None:
+            self.quality = self._destination(self.options.qa, self.work.quality.spectrum, None)
             self._stack.enter_context(self.work.quality)
 
     def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, **how: Any) -> Destination:
@@ -140,7 +141,7 @@ class Streamer:
             tags=self._tags(plan),
             block=_block(self.tiles),
             fingerprint=self.fingerprint,
-            overwrite=self.settings.overwrite,
+            overwrite=self.options.overwrite,
             **how,
         )
         made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)

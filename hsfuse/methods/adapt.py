@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.methods.frame import SceneFrame, Seen, noise_adder, reduced_images
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 from hsfuse.physics.sample import PairSample
@@ -264,6 +265,12 @@ class AdaptSettings:
     angle: float = 0.5
     consistency_step: bool = True
     seed: int = 0
+
+    @classmethod
+    def of(cls, options: FuseOptions) -> AdaptSettings:
+        """As the options of `fuse` say."""
+        steps = 0 if options.adapt == "off" else options.adapt_steps
+        return cls(steps, options.adapt_minutes, consistency_step=options.consistency == "on", seed=options.seed)
 
     @property
     def wanted(self) -> bool:

@@ -3,15 +3,13 @@
 from hsfuse.pair.mapping import PixelMap
 from hsfuse.pair.nesting import Nesting, nest, resampling_variance
 from hsfuse.pair.open import open_pair
-from hsfuse.pair.pair import DEFAULT_MTF, ScenePair, SceneSettings
+from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.warp import WarpedReader
 
 __all__ = [
-    "DEFAULT_MTF",
     "Nesting",
     "PixelMap",
     "ScenePair",
-    "SceneSettings",
     "WarpedReader",
     "nest",
     "open_pair",

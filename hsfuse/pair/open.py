@@ -7,18 +7,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from hsfuse.calibration import compare_responses, judge, register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
 from hsfuse.pair.checks import compared, misnamed
 from hsfuse.pair.nesting import Nesting, nest
-from hsfuse.pair.pair import ScenePair, SceneSettings
+from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.warp import own_reader
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands, write_srf
@@ -31,12 +33,15 @@ ESTIMATE = "estimate"
 ROUND = 0.05
 
 
-def open_pair(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool = True) -> ScenePair:
+def open_pair(
+    hsi: str | Path, msi: Paths, options: FuseOptions | None = None, *, strict: bool = True, **given: Any
+) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
-    InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't belong together are
-    only warned about.
+    `given` are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. InputError and GridError tell
+    what doesn't fit; unless `strict`, two images that plainly don't belong together are only warned about.
     """
+    settings = FuseOptions.of(given, options)
     stack = ExitStack()
     try:
         low = stack.enter_context(open_cube(hsi, role="HSI"))
@@ -50,7 +55,7 @@ def open_pair(hsi: str | Path, msi: Paths, settings: SceneSettings, strict: bool
         raise
 
 
-def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> ScenePair:
+def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> ScenePair:
     """The pair as the files' own georeference has it."""
     notes, warnings = [*low.notes, *high.notes], []
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
@@ -100,7 +105,7 @@ def _matched(low: CubeReader, high: CubeReader, settings: SceneSettings) -> Scen
     )
 
 
-def _bands(low: CubeReader, high: CubeReader, settings: SceneSettings) -> tuple[BandMatch, SpectralResponse]:
+def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[BandMatch, SpectralResponse]:
     """Which bands the MSI has, and their response; a flat one stands in for one that is to be estimated."""
     if settings.srf == ESTIMATE:
         return unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
@@ -122,7 +127,7 @@ def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[str]]
     return replace(match, indices=indices, bands=bands), [f"MSI bands left out, they are empty: {', '.join(empty)}"]
 
 
-def _estimated(pair: ScenePair, settings: SceneSettings, srf: bool) -> ScenePair:
+def _estimated(pair: ScenePair, settings: FuseOptions, srf: bool) -> ScenePair:
     """The pair with the response and the PSF that it tells itself, where asked for."""
     psf = settings.psf != "mtf"
     if not srf and not psf:
@@ -132,7 +137,7 @@ def _estimated(pair: ScenePair, settings: SceneSettings, srf: bool) -> ScenePair
     return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
 
 
-def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
+def _sensor(settings: FuseOptions, msi: CubeReader) -> str:
     """The sensor's name as given, or as the MSI product tells it."""
     if settings.srf != "auto":
         return settings.srf
@@ -141,7 +146,7 @@ def _sensor(settings: SceneSettings, msi: CubeReader) -> str:
     return msi.tags["SENSOR"]
 
 
-def _usable(reader: CubeReader, settings: SceneSettings, notes: list[str]) -> list[int]:
+def _usable(reader: CubeReader, settings: FuseOptions, notes: list[str]) -> list[int]:
     """Bands that carry data; said aloud when some don't."""
     if reader.spectrum.good is not None and not any(reader.spectrum.good):
         raise InputError(
@@ -166,7 +171,7 @@ def _absorbed(spectrum: Spectrum) -> np.ndarray:
     return np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
 
 
-def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
+def _psf(settings: FuseOptions, nesting: Nesting) -> Psf:
     """The sensor's PSF, with what resampling adds to it."""
     ratio, real = nesting.ratio, nesting.real_ratio
     sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, real)
@@ -183,13 +188,13 @@ def _psf(settings: SceneSettings, nesting: Nesting) -> Psf:
     return gaussian_psf(nesting.psf_sigma(sigma), ratio)
 
 
-def _size_note(settings: SceneSettings, nesting: Nesting) -> list[str]:
+def _size_note(settings: FuseOptions, nesting: Nesting) -> list[str]:
     """Said where --psf-size has no use: what resampling adds to the PSF reaches further than the given taps."""
     ignored = nesting.warped and settings.psf_size is not None
     return [f"--psf-size {settings.psf_size} isn't used: the HSI is resampled, which widens its PSF"] if ignored else []
 
 
-def _registered(pair: ScenePair, settings: SceneSettings) -> ScenePair:
+def _registered(pair: ScenePair, settings: FuseOptions) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
         return pair
@@ -230,7 +235,8 @@ def estimate_pair(
     """
     known_psf = mtf is not None or psf_sigma is not None
     bands = None if msi_bands is None else tuple(msi_bands)
-    asis = SceneSettings(like or "", bands, psf_sigma=psf_sigma, phase=phase, register="off", match_radiometry="off")
+    given = {"srf": like or "", "msi_bands": bands, "psf_sigma": psf_sigma, "phase": phase}
+    asis = FuseOptions.of({**given, "register": "off", "match_radiometry": "off"})
     settings = asis if mtf is None else replace(asis, mtf=mtf)
     with _opened(hsi, msi, settings) as (pair, names, notes):
         found = replace(estimate_scene(pair, psf=not known_psf, kind=kind), bands=names)
@@ -242,7 +248,7 @@ def estimate_pair(
 
 @contextmanager
 def _opened(
-    hsi: str | Path, msi: Paths, settings: SceneSettings
+    hsi: str | Path, msi: Paths, settings: FuseOptions
 ) -> Iterator[tuple[ScenePair, tuple[str, ...], list[str]]]:
     """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
     if settings.srf:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hsfuse.core.errors import SettingError
-from hsfuse.io.toml import Count, Positive, Share, check_values, read_toml, take_table
+from hsfuse.core.values import Count, Positive, Share, check_values
+from hsfuse.io.toml import read_toml, take_table
 from hsfuse.training.draws import DrawSettings
 from hsfuse.training.patches import PatchSettings
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.io.toml import Count
+from hsfuse.core.values import Count
 from hsfuse.methods.conditioning import conditioned_frame, guides
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.io.toml import Count, Positive, Share
+from hsfuse.core.values import Count, Positive, Share
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics import MIN_COVERAGE, load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf

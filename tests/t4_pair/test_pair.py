@@ -16,12 +16,13 @@ from hsfuse.calibration import register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.core.options import FuseOptions
+from hsfuse.pair import open_pair
 from hsfuse.pair.checks import misnamed
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
 
-PLAIN = SceneSettings("sentinel2a")
+PLAIN = FuseOptions(srf="sentinel2a")
 
 
 def wave_pair(folder, hsi_grid: Grid, msi_grid: Grid, ratio: float, moved=(0.0, 0.0)):
@@ -96,7 +97,7 @@ def test_any_grid_is_brought_onto_the_msi_s(tmp_path, side, turn, crs):
 @pytest.mark.parametrize("moved", [(13.0, -57.0), (0.0, 8.0), (-95.0, 40.0)])
 def test_a_shift_is_corrected_and_told(tmp_path, moved):
     files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, moved)
-    with open_pair(*files, SceneSettings("sentinel2a", register="off")) as pair:
+    with open_pair(*files, srf="sentinel2a", register="off") as pair:
         before = misfit(pair)
     with open_pair(*files, PLAIN) as pair:
         after = misfit(pair)
@@ -105,7 +106,7 @@ def test_a_shift_is_corrected_and_told(tmp_path, moved):
         assert any("shift of the HSI" in note for note in pair.notes)
         assert "after correction" in pair.summary()["registration"]
     assert after < 0.5 * before
-    with open_pair(*files, SceneSettings("sentinel2a", register="report")) as pair:
+    with open_pair(*files, srf="sentinel2a", register="report") as pair:
         assert misfit(pair) == pytest.approx(before)
         assert (pair.shift.dx * 40, -pair.shift.dy * 40) == pytest.approx(moved, abs=1.0)
 
@@ -113,7 +114,7 @@ def test_a_shift_is_corrected_and_told(tmp_path, moved):
 def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
     files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, (0.0, 60.0))
     with pytest.raises(GridError, match="at most 1 are"):
-        open_pair(*files, SceneSettings("sentinel2a", register_limit=1.0))
+        open_pair(*files, srf="sentinel2a", register_limit=1.0)
 
 
 def test_gain_and_offset_of_the_msi_are_taken_out(tmp_path):
@@ -125,7 +126,7 @@ def test_gain_and_offset_of_the_msi_are_taken_out(tmp_path):
         _, high = whole(pair)
         assert any("radiometry" in note for note in pair.notes)
     np.testing.assert_allclose(high.data, plain, atol=0.01)
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a", match_radiometry="off")) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", match_radiometry="off") as pair:
         _, high = whole(pair)
         assert pair.radiometry is None
     np.testing.assert_allclose(high.data[0], plain[0] * 1.2 + 0.02, atol=1e-5)
@@ -156,7 +157,7 @@ def test_absorption_bands_can_be_left_out(tmp_path):
     save(tmp_path / "hsi.tif", data, grid, Spectrum(tuple(nm)))
     save(tmp_path / "msi.tif", np.repeat(np.repeat(data[:4], 4, 1), 4, 2), grid.refine(4), MSI)
     with open_pair(
-        tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a", drop_absorption=True)
+        tmp_path / "hsi.tif", tmp_path / "msi.tif", FuseOptions(srf="sentinel2a", drop_absorption=True)
     ) as pair:
         left = nm[pair.hsi_bands]
     assert not (((left > 1350) & (left < 1450)) | ((left > 1800) & (left < 1950))).any()
@@ -165,20 +166,20 @@ def test_absorption_bands_can_be_left_out(tmp_path):
 
 def test_the_sensor_has_to_be_known(files):
     with pytest.raises(SettingError, match="name it with --srf"):
-        open_pair(files.hsi, files.msi, SceneSettings())
+        open_pair(files.hsi, files.msi, FuseOptions())
 
 
 @pytest.mark.parametrize("psf", ["estimate", "free"])
 def test_response_and_psf_are_estimated_from_the_pair(tmp_path, psf):
     files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0)
-    with open_pair(*files, SceneSettings("estimate", psf=psf)) as pair:
+    with open_pair(*files, srf="estimate", psf=psf) as pair:
         unknown = misfit(pair)
         assert pair.msi_names == BANDS
         assert any("estimated PSF" in note for note in pair.notes)
         assert any("estimated response" in note for note in pair.notes)
         y, x = pair.model.psf.mtf(4)
     assert (y, x) == pytest.approx((0.3, 0.3), abs=0.05)
-    with open_pair(*files, SceneSettings("sentinel2a", mtf=0.1)) as pair:
+    with open_pair(*files, srf="sentinel2a", mtf=0.1) as pair:
         assert unknown < misfit(pair)
 
 
@@ -208,9 +209,9 @@ def test_images_that_do_not_belong_together_are_refused(tmp_path, case):
     change, told = STRANGE[case]
     strange = rewritten((files.hsi, files.msi), change)
     with pytest.raises(InputError, match=told):
-        open_pair(*strange, SceneSettings("sentinel2a", register="off"))
+        open_pair(*strange, srf="sentinel2a", register="off")
     for settings, strict in (("off", True), ("auto", False)):
-        how = SceneSettings("sentinel2a", register="off", match_radiometry=settings)
+        how = FuseOptions(srf="sentinel2a", register="off", match_radiometry=settings)
         if case == "nothing" and strict:
             continue
         with open_pair(*strange, how, strict=strict) as pair:
@@ -224,7 +225,7 @@ def test_one_empty_band_is_left_out_and_told(tmp_path):
         data[2] = 0
         return data
 
-    with open_pair(*rewritten((files.hsi, files.msi), without_red), SceneSettings("sentinel2a")) as pair:
+    with open_pair(*rewritten((files.hsi, files.msi), without_red), srf="sentinel2a") as pair:
         assert pair.msi_names == ("B2", "B3", "B8")
         assert pair.warnings == ["MSI bands left out, they are empty: B4"]
 

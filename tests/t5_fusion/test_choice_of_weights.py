@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from hsfuse.core.errors import ModelError, SettingError
-from hsfuse.fusion import FuseSettings, fuse
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import fuse
 from hsfuse.fusion.run import build_method
 from hsfuse.methods import METHODS
 from hsfuse.methods.srlf import SRLF
@@ -14,10 +15,9 @@ from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.nets.weights import WEIGHTED, ModelCard, save_checkpoint
-from hsfuse.pair import SceneSettings
 
 PAIR = SimpleNamespace(alignment=SimpleNamespace(full=(64, 64)))
-SETTINGS = FuseSettings(SceneSettings("sentinel2a"))
+SETTINGS = FuseOptions(srf="sentinel2a")
 
 
 @pytest.fixture(scope="module")

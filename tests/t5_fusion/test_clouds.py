@@ -13,7 +13,7 @@ from hsfuse.core.errors import HsfuseError
 from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import Filling
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -79,7 +79,7 @@ def test_two_fifths_of_both_images_under_clouds(tmp_path):
     truth, _ = cloudy_pair(tmp_path, 0.0, 0.0)
     without, _ = errors(tmp_path, truth, "clear.tif", "glp-reg")
     truth, clear = cloudy_pair(tmp_path, 0.4, 0.4, moved)
-    with open_pair(tmp_path / "hsi.tif", tmp_path / "msi.tif", SceneSettings("sentinel2a")) as pair:
+    with open_pair(tmp_path / "hsi.tif", tmp_path / "msi.tif", srf="sentinel2a") as pair:
         assert (pair.shift.dx * 30, -pair.shift.dy * 30) == pytest.approx(moved, abs=1.5)
         assert pair.radiometry is None
     truth, clear = cloudy_pair(tmp_path, 0.4, 0.4)

@@ -17,7 +17,7 @@ from hsfuse.methods import METHODS, make_method
 from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 
 
@@ -37,7 +37,7 @@ GPUS = [
 def pair(tmp_path_factory):
     """24 x 24 LR pixels at ratio 2."""
     files = save_pair(tmp_path_factory.mktemp("device"), memory_scene((24, 24), 2))
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         yield pair
 
 

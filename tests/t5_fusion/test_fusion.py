@@ -14,18 +14,18 @@ from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, MemoryScene, memory_scene, sa
 import hsfuse
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
-from hsfuse.fusion import FuseSettings, fit_method, fuse
-from hsfuse.fusion.storage import OutputSettings, storage_scale
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import fit_method, fuse
+from hsfuse.fusion.storage import storage_scale
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
 from hsfuse.methods import make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import DEFAULT_BASE, SRLF
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 
-QUICK = {"steps": 2, "check_every": 1, "minutes": 60.0}
+QUICK = {"adapt_steps": 2, "adapt_minutes": 60.0}
 
 
 def rmse(a, b):
@@ -121,8 +121,8 @@ def test_negative_values_do_not_show_the_tiles(tmp_path):
 @pytest.fixture(scope="module")
 def correcting(files):
     """The pair opened, and SRLF-Net fitted to it with random refinement that is fully trusted."""
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
-        settings = FuseSettings(SceneSettings("sentinel2a"), base="glp-reg", adapt=AdaptSettings(steps=0), ensemble=1)
+    with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
+        settings = FuseOptions(srf="sentinel2a", base="glp-reg", adapt="off", ensemble=1)
         fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
         assert isinstance(fuser, SRLF)
         torch.manual_seed(0)
@@ -270,8 +270,8 @@ def test_storage_scale_keeps_integers_fine_enough(files, tmp_path):
         (files, {"int16": 1e-4, "uint16": 1e-4, "float32": 1}),
         (float_pair, {"int16": 1e-4, "float32": 1}),
     ):
-        with open_pair(pair.hsi, pair.msi, SceneSettings("sentinel2a")) as opened:
-            found = {dtype: storage_scale(opened, OutputSettings(dtype=dtype))[0] for dtype in wanted}
+        with open_pair(pair.hsi, pair.msi, srf="sentinel2a") as opened:
+            found = {dtype: storage_scale(opened, FuseOptions(dtype=dtype))[0] for dtype in wanted}
             assert found == pytest.approx(wanted)
 
 
@@ -360,9 +360,9 @@ def test_a_saved_model_gives_the_same_cube(tmp_path):
     pair = save_pair(tmp_path, memory_scene((24, 24), 2))
     model = tmp_path / "own.safetensors"
     how = {"method": "srlf", "base": "bicubic", "ensemble": 1, "dtype": "float32"}
-    first = run(pair, tmp_path / "a.tif", **how, **{**QUICK, "steps": 12, "check_every": 4}, save_model=str(model))
+    first = run(pair, tmp_path / "a.tif", **how, **{**QUICK, "adapt_steps": 12}, save_model=str(model))
     assert "of the correction used" in first.provenance["method"]["adaptation"]
-    second = run(pair, tmp_path / "b.tif", **how, **{**QUICK, "steps": 0}, model=str(model))
+    second = run(pair, tmp_path / "b.tif", **how, **{**QUICK, "adapt_steps": 0}, model=str(model))
     assert second.provenance["method"]["weights"].startswith("own (")
     np.testing.assert_allclose(read(second.output).data, read(first.output).data, rtol=0, atol=1e-5)
 

@@ -13,8 +13,9 @@ from scenes import WAVELENGTHS_NM, save, save_pair
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.quality import LAYERS
-from hsfuse.fusion.storage import OutputSettings, parse_bands, storage_scale
+from hsfuse.fusion.storage import parse_bands, storage_scale
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
 
@@ -63,13 +64,15 @@ def test_bad_bands_are_left_out_or_written_as_nodata(files, tmp_path):
 def test_bands_of_different_scales_get_one_that_holds_them_all():
     hsi = SimpleNamespace(dtype="uint16", scales=np.array([1e-5, 2e-5]), offsets=np.array([0.0, -0.1]), scale=1e-5)
     hsi.offset = 0.0
-    scale, offset = storage_scale(SimpleNamespace(hsi=hsi), OutputSettings())
+    scale, offset = storage_scale(SimpleNamespace(hsi=hsi), FuseOptions())
     assert offset == pytest.approx(-0.1)
     assert 65535 * scale + offset == pytest.approx(65535 * 2e-5 - 0.1)
 
 
 def test_scale_options_and_overviews(files, tmp_path):
-    result = run(files, tmp_path / "a.tif", dtype="uint16", scale=2e-5, options={"COMPRESS": "ZSTD"}, overviews=True)
+    result = run(
+        files, tmp_path / "a.tif", dtype="uint16", scale=2e-5, creation_options={"COMPRESS": "ZSTD"}, overviews=True
+    )
     with rasterio.open(result.output) as ds:
         assert ds.compression.name == "zstd"
         assert ds.scales[0] == pytest.approx(2e-5)
@@ -108,7 +111,7 @@ def test_quality_layers_lie_on_the_same_grid(files, tmp_path):
 
 
 def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_path):
-    how = {"method": "srlf", "base": "bicubic", "steps": 2, "check_every": 1, "minutes": 60.0, "ensemble": 2}
+    how = {"method": "srlf", "base": "bicubic", "adapt_steps": 2, "adapt_minutes": 60.0, "ensemble": 2}
     result = run(files, tmp_path / "a.tif", qa=tmp_path / "qa.tif", **how)
     layers = read(tmp_path / "qa.tif").data
     used = "which is the result" not in result.provenance["method"]["adaptation"]

@@ -18,7 +18,7 @@ from hsfuse.io import open_cube
 from hsfuse.methods import make_method
 from hsfuse.methods.problem import msi_noise
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -99,7 +99,7 @@ def test_a_perfect_result_has_no_distortion():
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[tuple[PairSample, ObservationModel, torch.Tensor]]:
-    with open_pair(DATA / "lrhsi.hdr", DATA / "sentinel2.tif", SceneSettings("sentinel2")) as pair:
+    with open_pair(DATA / "lrhsi.hdr", DATA / "sentinel2.tif", srf="sentinel2") as pair:
         rows, cols = pair.alignment.full
         with open_cube(DATA / "indian_pines_reference.tif") as reader:
             truth = torch.from_numpy(reader.read().data)[None, :, :rows, :cols]

@@ -13,15 +13,15 @@ from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 from hsfuse.cli.fuse import fuse_and_report
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError
-from hsfuse.fusion import FuseSettings, fuse
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import fuse
 from hsfuse.methods.adapt import Adaptation
-from hsfuse.pair import SceneSettings
 from hsfuse.physics import load_srf, write_srf
 
 TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
 NETWORK = {
-    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "steps": 4, "check_every": 2,
-    "minutes": 60.0, "consistency_step": False,
+    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "adapt_steps": 4,
+    "adapt_minutes": 60.0, "consistency": "off",
 }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch):
              overwrite=True)  # fmt: skip
     out.unlink()
     shutil.copy(tmp_path / "0.safetensors", used)
-    how = {**NETWORK, "steps": 0, "model": str(used)}
+    how = {**NETWORK, "adapt_steps": 0, "model": str(used)}
     stopped(monkeypatch, *inputs, out, **how)
     shutil.copy(tmp_path / "5.safetensors", used)
     result = fuse(*inputs, out, resume=True, **how)
@@ -116,7 +116,7 @@ def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
 
 
 def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
-    settings = FuseSettings(SceneSettings("sentinel2a")).with_options({**TILES, "resume": True})
+    settings = FuseOptions(srf="sentinel2a", **TILES, resume=True)
     out, report = tmp_path / "a.tif", tmp_path / "a.html"
     for wanted in (False, True, True):
         if wanted:

@@ -11,11 +11,10 @@ from hsfuse.assessment import assess
 from hsfuse.cli.fuse import fuse_and_report
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, OutputError, SettingError
-from hsfuse.fusion import FuseSettings
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import run as fusion_run
 from hsfuse.fusion.stream import Streamer
 from hsfuse.io import open_cube
-from hsfuse.pair import SceneSettings
 
 MSI, HSI = Spectrum(None, None, BANDS), Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
 
@@ -57,11 +56,11 @@ def test_values_that_do_not_fit_are_counted_and_told(files, tmp_path):
     ("a.tif", {"bands": "9999"}, "no bands 9999"),
     ("a.dat", {"resume": True}, "only GeoTIFF can go on"),
     ("a.tif", {"resume": True, "qa": "qa.dat"}, "only GeoTIFF can go on"),
-    ("a.dat", {"options": {"COMPRESS": "LZW"}}, "creation options are for GeoTIFF"),
-    ("a.tif", {"options": {"NODATA": "0"}}, "NODATA can't be given"),
-    ("a.tif", {"options": {"blockxsize": "7", "blockysize": "7"}}, "can't be written this way"),
-    ("a.tif", {"options": {"BLOCKSIZE": "7"}, "format": "COG"}, "can't be written this way: .*7"),
-    ("a.tif", {"scale": -1.0}, "positive scale"), ("a.tif", {"scale": 0.0}, "positive scale"),
+    ("a.dat", {"creation_options": {"COMPRESS": "LZW"}}, "creation options are for GeoTIFF"),
+    ("a.tif", {"creation_options": {"NODATA": "0"}}, "NODATA can't be given"),
+    ("a.tif", {"creation_options": {"blockxsize": "7", "blockysize": "7"}}, "can't be written this way"),
+    ("a.tif", {"creation_options": {"BLOCKSIZE": "7"}, "format": "COG"}, "can't be written this way: .*7"),
+    ("a.tif", {"scale": -1.0}, "wanted a number above 0"), ("a.tif", {"scale": 0.0}, "wanted a number above 0"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_told_before_the_fit(files, tmp_path, monkeypatch, name, options, said):
     def never(*arguments):
@@ -96,7 +95,7 @@ def test_a_scene_too_small_to_learn_its_error_has_a_quality_raster_all_the_same(
 
 
 def test_bands_that_no_msi_band_sees_have_a_report_without_the_msi(files, tmp_path):
-    settings = FuseSettings(SceneSettings("sentinel2a")).with_options({"method": "glp-reg", "bands": "700-790nm"})
+    settings = FuseOptions(srf="sentinel2a", method="glp-reg", bands="700-790nm")
     fuse_and_report(files.hsi, files.msi, tmp_path / "a.tif", settings, tmp_path / "r.html")
     assert "<svg" in (tmp_path / "r.html").read_text(encoding="utf-8")
     found = assess(tmp_path / "a.tif", hsi=files.hsi, msi=files.msi)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scenes import memory_scene, save_pair
 
-from hsfuse.fusion import FuseSettings
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.run import fit_method
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
 from hsfuse.methods import METHODS, make_method
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
@@ -25,7 +25,7 @@ ITERATED = 2e-4
 def pair(tmp_path_factory):
     """40 x 40 LR pixels at ratio 2."""
     files = save_pair(tmp_path_factory.mktemp("tilework"), memory_scene((40, 40), 2))
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         yield pair
 
 
@@ -45,7 +45,7 @@ def test_a_batch_gives_what_its_tiles_give(pair, name):
 
 
 def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
-    settings = FuseSettings(SceneSettings("sentinel2a"), ensemble=1)
+    settings = FuseOptions(srf="sentinel2a", ensemble=1)
     fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
     fuser.share = torch.ones_like(fuser.share)
     work = TileWorker(pair, fuser)

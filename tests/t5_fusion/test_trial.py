@@ -16,7 +16,7 @@ from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Grid
 from hsfuse.methods import make_method
 from hsfuse.methods.problem import fit_problem
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.sample import fill_invalid, fill_msi
 from hsfuse.physics.model import ObservationModel
 
@@ -48,7 +48,7 @@ def test_weights_stay_with_the_model():
 
 
 def test_coverage_becomes_the_weight(files):
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         np.testing.assert_allclose(pair.model.msi_weights, pair.coverage, rtol=1e-6)
 
 
@@ -134,7 +134,7 @@ def test_what_lies_under_clouds_takes_no_part(tmp_path):
 def test_another_place_is_doubted(tmp_path):
     other = memory_scene((24, 24), seed=5).msi[0].numpy()
     files = save_pair(tmp_path, memory_scene((24, 24)), msi=other)
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a", register="off"), strict=False) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off", strict=False) as pair:
         assert any("do both images show the same place?" in told for told in pair.warnings)
 
 
@@ -143,7 +143,7 @@ def test_only_bands_that_are_changed_are_told(tmp_path):
     msi = scene.msi[0].numpy().copy()
     msi[2] *= 1.3
     files = save_pair(tmp_path, scene, msi=msi)
-    with open_pair(files.hsi, files.msi, SceneSettings("sentinel2a")) as pair:
+    with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         told = pair.radiometry.describe(pair.msi_names)
     assert told.startswith("B4 = 1.3")
     assert ";" not in told

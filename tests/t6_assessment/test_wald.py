@@ -1,6 +1,7 @@
 """Wald's protocol: what it gives is what degrading, fusing and comparing by hand gives, in strips of any height."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ import hsfuse.assessment.wald
 import hsfuse.benchmark.simulate
 from hsfuse.assessment import AssessSettings, assess, check, column_names, columns, comparison, rows, text_table
 from hsfuse.assessment.report import render_report
-from hsfuse.assessment.wald import assess_reduced, assess_wald, fuse_settings
+from hsfuse.assessment.wald import as_fused, assess_reduced, assess_wald
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 
 SIDE = 96
 
@@ -46,7 +48,7 @@ def reduced(scene):
 
 
 def test_figures_are_those_of_the_steps_by_hand(scene, reduced, tmp_path):
-    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"), mtf=0.2)) as pair:
+    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), srf=scene.path("s.csv"), mtf=0.2) as pair:
         model = pair.model
     low, high = read_all(scene.path("hsi.tif")), read_all(scene.path("msi.tif"))
     lrhsi, msi = (model.spatial(torch.from_numpy(c.data)[None].double())[0].float().numpy() for c in (low, high))
@@ -119,7 +121,7 @@ def test_limits_hold_at_reduced_resolution_where_there_is_no_reference(scene):
 
 
 def test_recorded_settings_are_used_again():
-    scene = SceneSettings("sentinel2")
+    scene = FuseOptions(srf="sentinel2")
     record = {
         "method": "srlf",
         "base": "glp",
@@ -128,30 +130,31 @@ def test_recorded_settings_are_used_again():
         "model": None,
         "adapt": {"steps": 7, "new": 1},
     }
-    settings, words = fuse_settings({"fusing": record, "method": {"method": "gsa"}}, scene)
+    settings, words = as_fused({"fusing": record, "method": {"method": "gsa"}}, scene)
     assert (settings.method, settings.base, settings.tile, settings.ensemble) == ("srlf", "glp", 64, 2)
-    assert settings.adapt.steps == 7
+    assert settings.adapt_steps == 7
     assert words == []
-    settings, words = fuse_settings({"method": {"method": "gsa"}}, scene)
+    settings, words = as_fused({"method": {"method": "gsa"}}, scene)
     assert settings.method == "gsa"
-    settings, words = fuse_settings({}, scene)
+    settings, words = as_fused({}, scene)
     assert "doesn't record" in words[0]
 
 
 def test_the_degraded_pair_needs_neither_product_nor_correction(scene):
-    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), SceneSettings(scene.path("s.csv"))) as pair:
-        same = hsfuse.assessment.wald._same(SceneSettings("auto", mtf=0.2), pair)
+    with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), srf=scene.path("s.csv")) as pair:
+        same = hsfuse.assessment.wald._same(FuseOptions(srf="auto", mtf=0.2), pair)
     assert (same.srf, same.msi_bands, same.mtf) == (pair.response.name, pair.msi_names, 0.2)
     assert (same.register, same.match_radiometry) == ("off", "off")
 
 
 def test_a_cube_of_another_tool_says_whose_figures_these_are(scene, monkeypatch):
+    fuse = hsfuse.assessment.wald.run_fusion
     monkeypatch.setattr(
-        hsfuse.assessment.wald, "FuseSettings", lambda scene: hsfuse.fusion.FuseSettings(scene, method="bicubic")
+        hsfuse.assessment.wald, "run_fusion", lambda *files: fuse(*files[:3], replace(files[3], method="bicubic"))
     )
     write(scene.path("other.tif"), scene.truth, Grid((SIDE, SIDE), GRID.transform, GRID.crs),
           Spectrum(tuple(WAVELENGTHS_NM)))  # fmt: skip
-    a = assess_reduced(scene.path("other.tif"), **files(scene), settings=AssessSettings(srf=scene.path("s.csv")))
+    a = assess_reduced(scene.path("other.tif"), **files(scene), settings=AssessSettings({"srf": scene.path("s.csv")}))
     assert any("doesn't record" in w for w in a.warnings)
 
 

@@ -163,7 +163,7 @@ def test_keys_follow_everything_that_matters(folder):
     case = parse_config(settings(), folder=folder).cases[0]
     others = [
         replace(case, seed=1),
-        replace(case, scale=2),
+        replace(case, ratio=2),
         replace(case, device="cpu"),
         replace(case, noise=replace(case.noise, snr_hsi=30.0)),
         replace(case, psf=replace(case.psf, sigma=0.4)),
@@ -256,11 +256,11 @@ def test_axes_are_crossed_and_a_scene_may_have_its_own(folder):
     table = settings(scenes=["scene.tif", own], scales=[4, 8], noise=["none", [35, "none"]], psf=[{"sigma": 0.5}])
     cases = parse_config(table, folder=folder).cases
     assert len(cases) == 2 * (2 * 2) + 2 * 2
-    assert {(c.scale, c.sensor.srf) for c in cases if c.scene.name == "own"} == {(2, "nikon_d700")}
+    assert {(c.ratio, c.sensor.srf) for c in cases if c.scene.name == "own"} == {(2, "nikon_d700")}
     assert cases[0].psf.settings(4) == {"psf_sigma": 2.0}
     assert {c.noise.text for c in cases} == {"no noise", "SNR HSI 35, MSI none dB"}
     changed = parse_config(table, {"scales": [4], "methods": ["gsa"]}, folder=folder).cases
-    assert {(c.scale, c.method.name) for c in changed} == {(4, "gsa")}
+    assert {(c.ratio, c.method.name) for c in changed} == {(4, "gsa")}
 
 
 def test_methods_are_chosen_by_label_then_name(folder):
@@ -272,10 +272,10 @@ def test_methods_are_chosen_by_label_then_name(folder):
 
 
 def test_stages_of_srlf_can_be_rows(folder, tmp_path):
-    plain = {"method": "srlf", "model": "auto", "consistency": "off", "adapt": "off", "base": "auto"}
+    plain = {"method": "srlf", "model": "auto", "consistency": "off", "adapt": "off", "base": "gsa"}
     scratch = {"method": "srlf", "model": "none", "adapt_minutes": 2}
     first, second = parse_config(settings(methods=[plain, scratch]), folder=folder).cases
-    assert first.method.label == "srlf, base auto, model auto, adapt off, consistency off"
+    assert first.method.label == "srlf, base gsa, model auto, adapt off, consistency off"
     arguments = ["--method", "srlf", "--base", "gsa", "--model", "auto", "--adapt", "off", "--consistency", "off"]
     assert first.method.arguments() == arguments
     assert second.method.arguments() == ["--method", "srlf", "--model", "none", "--adapt-minutes", "2"]
@@ -311,9 +311,9 @@ def test_a_pattern_is_a_scene_for_each_file(tmp_path):
         ({"scenes": ["gone.tif"]}, "there is no reference"),
         ({"scenes": [{"reference": "scene.tif", "windw": [0]}]}, "did you mean 'window'?"),
         ({"scenes": [{"reference": "scene.tif", "window": [0, 0, 8]}]}, "wanted 4 numbers"),
-        ({"scenes": ["scene.tif", "scene.tif"], "scales": []}, "scales is []"),
-        ({"scales": [1]}, "scale is 1, wanted a whole number of at least 2"),
-        ({"scales": [4.0]}, "scale is 4.0"),
+        ({"scenes": ["scene.tif", "scene.tif"], "scales": []}, "ratios is []"),
+        ({"scales": [1]}, "ratio is 1, wanted a whole number of at least 2"),
+        ({"scales": [4.0]}, "ratio is 4.0"),
         ({"noise": [35]}, "noise 35 is neither"),
         ({"noise": [[35, 0]]}, "an SNR is 0, wanted a number above 0"),
         ({"psf": [{"mtf": 0.3, "sigma": 1.0}]}, "has not one of mtf and sigma"),
@@ -440,5 +440,5 @@ def test_a_pair_that_cannot_be_made_fails_all_its_methods(folder, tmp_path):
     scene = {"reference": "scene.tif", "window": [0, 0, 2, 2]}
     result = run_benchmark(parse_config(settings(scenes=[scene]), folder=folder), tmp_path / "out")
     assert [row.outcome.error for row in result.failed] == [
-        "the reference has 2 x 2 pixels, too few for the scale 4",
+        "the reference has 2 x 2 pixels, too few for the ratio 4",
     ] * 2

@@ -18,7 +18,7 @@ from hsfuse.core.errors import InputError, OutputError, SettingError, SrfError
 from hsfuse.core.grid import Grid, align
 from hsfuse.io import open_cube
 from hsfuse.io.sinks import EnviSink
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.physics import load_srf
 from hsfuse.physics.degrade import spans
 from hsfuse.physics.model import ObservationModel, gaussian_psf
@@ -145,7 +145,7 @@ def test_an_opened_pair_obeys_its_own_model(tmp_path, phase):
     grid = PLACE.crop(0, 0, (64, 48))
     pair = made(tmp_path, path=reference(tmp_path, grid=grid), phase=phase, psf_sigma=1.0)
     with (
-        open_pair(pair.lrhsi, pair.msi, SceneSettings("sentinel2a", psf_sigma=1.0)) as scene,
+        open_pair(pair.lrhsi, pair.msi, srf="sentinel2a", psf_sigma=1.0) as scene,
         open_cube(pair.reference) as truth,
     ):
         x = torch.from_numpy(truth.read(scene.alignment.msi_window).data)[None]
@@ -338,7 +338,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 def test_example_data_belong_together():
     folder = Path(__file__).parents[2] / "examples" / "data"
-    with open_pair(folder / "lrhsi.hdr", folder / "sentinel2.tif", SceneSettings("sentinel2a")) as scene:
+    with open_pair(folder / "lrhsi.hdr", folder / "sentinel2.tif", srf="sentinel2a") as scene:
         truth = torch.from_numpy(read(folder / "indian_pines_reference.tif").data)[None]
         clean = [image[0].numpy() for image in scene.model(truth)]
         found = [read(folder / "lrhsi.hdr").data, read(folder / "sentinel2.tif").data]

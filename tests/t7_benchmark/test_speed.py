@@ -16,7 +16,7 @@ from benchmarks.speed.timing import race
 from hsfuse.core.errors import SettingError
 from hsfuse.nets.scan import VARIABLE, available_backends, choose_backend
 
-SMALL = SpeedSettings(bands=4, scale=2, tile=8, patch=8, batch=2, scene=16, memory_tiles=(8, 16), turns=1)
+SMALL = SpeedSettings(bands=4, ratio=2, tile=8, patch=8, batch=2, scene=16, memory_tiles=(8, 16), turns=1)
 
 
 @pytest.fixture(scope="module")
@@ -115,5 +115,5 @@ def test_the_command_takes_its_settings(monkeypatch):
     monkeypatch.setattr("benchmarks.speed.__main__.run_speed", lambda settings: asked.append(settings) or report)
     told = CliRunner().invoke(speed, ["--bands", "8", "--ratio", "4", "--device", "cpu", "--json"])
     assert json.loads(told.stdout) == {"tile_s": 1.5}
-    assert (asked[0].bands, asked[0].scale, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
+    assert (asked[0].bands, asked[0].ratio, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
     assert CliRunner().invoke(speed, ["--turns", "0"]).exit_code == 2

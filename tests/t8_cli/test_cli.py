@@ -196,12 +196,12 @@ def test_shared_options_are_named_as_promised():
     @options.hsi
     @options.msi
     @options.srf
-    @options.msi_bands
-    @options.mtf
-    @options.psf_sigma
-    @options.phase
-    @options.seed
-    @options.device
+    @options.option_of("msi_bands")
+    @options.option_of("mtf")
+    @options.option_of("psf_sigma")
+    @options.option_of("phase")
+    @options.option_of("seed")
+    @options.option_of("device")
     @options.overwrite
     @options.json_output
     @options.verbosity

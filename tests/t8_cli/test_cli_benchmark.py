@@ -105,7 +105,7 @@ def test_a_config_that_is_not_toml_is_told(tmp_path):
 
 def test_the_configuration_that_comes_along_fits(tmp_path):
     cases = load_config(CONFIGS / "benchmark-small.toml").cases
-    assert {case.scale for case in cases} == {4, 8}
+    assert {case.ratio for case in cases} == {4, 8}
     assert all(case.scene.reference.is_file() for case in cases)
     for name in ("airborne/a.tif", "satellite/b.hdr", "close-range/c.npz"):
         (tmp_path / name).parent.mkdir()

@@ -18,6 +18,7 @@ from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
 
 SCENE = memory_scene((12, 12))
@@ -97,20 +98,17 @@ def test_the_settings_are_what_the_line_said(pair, monkeypatch):
     fuse(pair, "--adapt-steps=7", "--adapt-minutes=2.5", "--psf-sigma=1.5", "--phase=1", "--ensemble=4", "--overwrite",
          "--dry-run", "--model=m", "--save-model=k", "--report=r.html", "--seed=9")  # fmt: skip
     settings, report = seen[0][3:]
-    assert (settings.adapt.steps, settings.adapt.minutes, settings.adapt.seed) == (7, 2.5, 9)
-    assert (settings.scene.psf_sigma, settings.scene.phase) == (1.5, 1)
-    assert (settings.ensemble, settings.output.overwrite, settings.dry_run) == (4, True, True)
+    assert (settings.adapt_steps, settings.adapt_minutes, settings.seed) == (7, 2.5, 9)
+    assert (settings.psf_sigma, settings.phase) == (1.5, 1)
+    assert (settings.ensemble, settings.overwrite, settings.dry_run) == (4, True, True)
     assert (str(settings.model), str(settings.save_model), str(report)) == ("m", "k", "r.html")
 
 
 def test_the_command_line_s_defaults_are_the_function_s(pair, monkeypatch):
-    from hsfuse.fusion import FuseSettings
-    from hsfuse.pair import SceneSettings
-
     seen = []
     monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
     fuse(pair, method="srlf")
-    wanted = vars(FuseSettings(SceneSettings("sentinel2a"))) | {"command": seen[0][3].command}
+    wanted = vars(FuseOptions(srf="sentinel2a")) | {"command": seen[0][3].command}
     assert vars(seen[0][3]) == wanted
 
 

@@ -11,7 +11,7 @@ from scenes import WAVELENGTHS_NM, memory_scene, save, save_pair
 
 from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
-from hsfuse.pair import SceneSettings, open_pair
+from hsfuse.pair import open_pair
 from hsfuse.pair.calibrate import estimate_scene, with_estimate
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -40,7 +40,7 @@ def test_it_writes_a_csv_that_fuse_can_use(pair, tmp_path):
     assert "sentinel2 means Sentinel-2A" in result.stderr
     response = load_srf(own)
     assert response.bands == ("B2", "B3", "B4", "B8")
-    with open_pair(pair.hsi, pair.msi, SceneSettings(str(own))) as scene:
+    with open_pair(pair.hsi, pair.msi, srf=str(own)) as scene:
         np.testing.assert_allclose(scene.model.srf.sum(1), 1, rtol=1e-5)
         centres = scene.model.srf.numpy() @ WAVELENGTHS_NM
     np.testing.assert_allclose(centres, [CENTRES[band] for band in response.bands], atol=8)
@@ -99,7 +99,7 @@ def test_bad_options_are_one_line(pair, options, code, said):
 
 
 def test_a_scene_with_what_was_estimated(pair):
-    with open_pair(pair.hsi, pair.msi, SceneSettings("sentinel2a", mtf=0.2, register="off")) as scene:
+    with open_pair(pair.hsi, pair.msi, srf="sentinel2a", mtf=0.2, register="off") as scene:
         both = with_estimate(scene, estimate_scene(scene))
         only_psf = with_estimate(scene, estimate_scene(scene, srf=False))
         assert both.model.srf.shape == scene.model.srf.shape

@@ -1,0 +1,248 @@
+"""Every option of `fuse`, once: default, what it may be, help, and how the command line spells it.
+
+From the fields of `FuseOptions` the command line is generated; the opening of a pair, the methods, the storage,
+`assess`, Wald's protocol and the benchmark are handed the whole and take what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from numbers import Integral
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from hsfuse.core.errors import SettingError
+from hsfuse.core.values import Range, check_values
+
+#: Groups of options, in the order in which the help shows them.
+GROUPS = ("inputs", "sensors", "method", "output", "running")
+OnOff = Literal["on", "off"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """How an option is told and spelled; those `common` are in the short help.
+
+    `name` is its name on the command line where that isn't the field's, `words` what the command line takes where the
+    function takes more, `default` the default in words where the value doesn't say it.
+    """
+
+    group: str
+    help: str
+    common: bool = False
+    name: str = ""
+    words: tuple[str, ...] = ()
+    metavar: str | None = None
+    default: str = ""
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """All that `fuse` can be told beyond the files: each field with its default and, as the help, its meaning.
+
+    Values are checked when it is made; SettingError says what one is and what is wanted.
+    """
+
+    drop_absorption: Annotated[
+        bool, Option("inputs", "Leave out bands at 1350-1450 and 1800-1950 nm (water vapour).")
+    ] = False
+
+    hsi_nodata: Annotated[
+        str | None,
+        Option("inputs", "Raw number that means no data in the HSI, or none.", metavar="VALUE", default="as it says"),
+    ] = None
+    msi_nodata: Annotated[
+        str | None,
+        Option("inputs", "Raw number that means no data in the MSI, or none.", metavar="VALUE", default="as it says"),
+    ] = None
+
+    srf: Annotated[
+        str,
+        Option(
+            "sensors",
+            "Sensor of the MSI (see `hsfuse srf list`) or a CSV; auto: as the product says; estimate: from the pair.",
+            common=True,
+        ),
+    ] = "auto"
+    msi_bands: Annotated[
+        tuple[str, ...] | None,
+        Option("sensors", "Bands of the MSI, such as B2,B3,B4,B8.", common=True, metavar="NAMES"),
+    ] = None
+    mtf: Annotated[float, Option("sensors", "MTF of the LRHSI at its Nyquist frequency.", common=True)] = 0.3
+    psf_sigma: Annotated[float | None, Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf.")] = None
+    psf_size: Annotated[
+        int | None,
+        Range(1),
+        Option("sensors", "Taps of the Gaussian PSF along each axis.", default="four sigma each way"),
+    ] = None
+    psf: Annotated[
+        Literal["mtf", "estimate", "free"],
+        Option(
+            "sensors",
+            "PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
+        ),
+    ] = "mtf"
+    phase: Annotated[float | None, Option("sensors", "Centre of LR pixel 0 in MSI pixels.", default="centred")] = None
+    register: Annotated[
+        Literal["auto", "off", "report"],
+        Option("sensors", "Correct a shift between the two images, don't look, or only tell it.", common=True),
+    ] = "auto"
+    register_limit: Annotated[float, Range(0), Option("sensors", "Largest shift in LR pixels.")] = 3.0
+    match_radiometry: Annotated[
+        Literal["auto", "off"],
+        Option("sensors", "Bring the MSI's bands to the HSI's radiometry where they clearly differ."),
+    ] = "auto"
+
+    method: Annotated[
+        str, Option("method", "srlf, or a training-free method such as glp-ens.", common=True, metavar="NAME")
+    ] = "srlf"
+    model: Annotated[
+        str,
+        Option(
+            "method",
+            "Weights to start from: auto (what fits), none (from scratch), a name of `hsfuse models list`, or a file.",
+        ),
+    ] = "auto"
+    base: Annotated[str, Option("method", "Training-free method that SRLF-Net corrects.", metavar="NAME")] = "blend"
+    adapt: Annotated[OnOff, Option("method", "Train on the scene.", common=True)] = "on"
+    adapt_steps: Annotated[
+        int | None, Range(0), Option("method", "Training steps at most.", default="160, from scratch 300")
+    ] = None
+    adapt_minutes: Annotated[
+        float | None, Range(0), Option("method", "Training time at most.", common=True, default="3")
+    ] = None
+    consistency: Annotated[
+        OnOff,
+        Option("method", "End with steps that bring the fused cube nearer to both inputs, as far as their noise says."),
+    ] = "on"
+    ensemble: Annotated[
+        int,
+        Range(0, 8),
+        Option(
+            "method",
+            "Average over this many turned and mirrored runs.",
+            default="8 up to 1024 x 1024 MSI pixels, above that 1",
+        ),
+    ] = 0
+    seed: Annotated[int, Range(0), Option("method", "Seed of all randomness.")] = 0
+    save_model: Annotated[Path | None, Option("method", "Keep the fitted weights in this .safetensors file.")] = None
+
+    clip: Annotated[Literal["none", "zero"], Option("output", "zero: raise negative fused values to 0.")] = "none"
+    dtype: Annotated[
+        str | None,
+        Option("output", "Type on disk.", common=True, words=("float32", "int16", "uint16"), default="the HSI's"),
+    ] = None
+    scale: Annotated[
+        float | None, Range(0, above=True), Option("output", "Reflectance per number on disk, such as 1e-4.")
+    ] = None
+    format: Annotated[
+        str, Option("output", "Format.", words=("auto", "GTiff", "COG", "ENVI", "Zarr"), default="by suffix")
+    ] = "auto"
+    creation_options: Annotated[
+        Mapping[str, str], Option("output", "GDAL's creation option.", name="--co", metavar="KEY=VALUE")
+    ] = field(default_factory=dict)
+    overviews: Annotated[bool, Option("output", "Add overviews to a GeoTIFF; a COG has them always.")] = False
+    bands: Annotated[
+        str | None,
+        Option("output", "Write only these bands of the HSI, such as 1-50,120 or 450-900nm.", metavar="LIST"),
+    ] = None
+    bad_bands: Annotated[
+        Literal["drop", "nodata"], Option("output", "Leave bad bands out, or write them as nodata.")
+    ] = "drop"
+    qa: Annotated[
+        Path | None,
+        Option("output", "Write a raster of quality layers, too: distortion and expected error.", common=True),
+    ] = None
+    stac: Annotated[bool, Option("output", "Write a STAC item beside the output.")] = False
+
+    tile: Annotated[int, Option("running", "Side of a tile in MSI pixels.")] = 96
+    overlap: Annotated[int, Option("running", "MSI pixels over which tiles blend.")] = 16
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("running", "Where to compute.", common=True)] = "auto"
+    resume: Annotated[
+        bool,
+        Option(
+            "running",
+            "Keep what is done when interrupted, and go on with it (GeoTIFF); leave alone what is finished.",
+            common=True,
+        ),
+    ] = False
+    dry_run: Annotated[bool, Option("running", "Say what would be done, and stop.", common=True)] = False
+    overwrite: Annotated[bool, Option("running", "Replace outputs that exist.", common=True)] = False
+
+    #: The command line as it was given, for the provenance.
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for name in OPTIONS:  # frozen: only here a value is put into the type of its field
+            object.__setattr__(self, name, _as_kept(name, getattr(self, name)))
+        if isinstance(self.scale, Integral) and int(self.scale) >= 2:
+            raise SettingError(
+                f"scale is the storage step (reflectance per number on disk), got {self.scale}; the ratio of the GSDs "
+                f"is found from the grids: leave scale out, or give {float(self.scale)} where steps of that are meant"
+            )
+        check_values("", {name: getattr(self, name) for name in OPTIONS}, FuseOptions, None)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], base: Self | None = None) -> Self:
+        """`base` (default: the defaults) with what is given by name; SettingError for a name that is none."""
+        if base is not None and not isinstance(base, cls):
+            raise SettingError(f"options is {base!r}, wanted FuseOptions; GDAL's creation options are creation_options")
+        known = [f.name for f in fields(cls)]
+        changes: dict[str, Any] = {}
+        for name, value in given.items():
+            current = FORMER.get(name, name)
+            if current not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise SettingError(f"fuse has no option {name!r}; {hint}")
+            changes[current] = value
+        return replace(base or cls(), **changes)
+
+    def of_groups(self, *groups: str) -> dict[str, Any]:
+        """The options of some groups, by name."""
+        return {name: getattr(self, name) for name, option in OPTIONS.items() if option.group in groups}
+
+    def of_pair(self) -> dict[str, Any]:
+        """What says how the two images are to be understood, by name: what `open_pair` looks at."""
+        return self.of_groups("inputs", "sensors")
+
+
+#: Names that options had in the Python functions before.
+FORMER = {
+    "steps": "adapt_steps",
+    "minutes": "adapt_minutes",
+    "consistency_step": "consistency",
+}
+_HINTS: dict[str, Any] = get_type_hints(FuseOptions, include_extras=True)
+#: All options by the names of their fields.
+OPTIONS: dict[str, Option] = {
+    name: part for name, hint in _HINTS.items() for part in get_args(hint) if isinstance(part, Option)
+}
+
+
+def kind_of(name: str) -> tuple[Any, Range | None, tuple[str, ...]]:
+    """Of an option: its type (int, float, str, bool, Path, tuple, Mapping), its range, and the words it may be."""
+    hint, *parts = get_args(_HINTS[name])
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(arg for arg in get_args(hint) if arg is not NoneType)
+    if get_origin(hint) is Literal:
+        return str, None, get_args(hint)
+    range_ = next((part for part in parts if isinstance(part, Range)), None)
+    return get_origin(hint) or hint, range_, OPTIONS[name].words
+
+
+def _as_kept(name: str, value: Any) -> Any:
+    """A value in the type of its field where a caller may write it otherwise."""
+    kind, _, words = kind_of(name)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is str and isinstance(value, Path | int | float) and not isinstance(value, bool):
+        return str(value)
+    if kind is tuple and isinstance(value, str | list):
+        return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value))
+    if words == get_args(OnOff) and isinstance(value, bool):
+        return "on" if value else "off"
+    return value

@@ -1,0 +1,93 @@
+"""What a setting may be, as its type hint says: ranges of numbers, a few words, lists; the message where it isn't."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hsfuse.core.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be, both ends included; with `above` the lower one isn't."""
+
+    low: float = 0.0
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """False for NaN and infinity, too."""
+        return math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        if math.isfinite(self.high):
+            return f"from {self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+
+
+#: Numbers in a table without a range of their own aren't negative.
+NOT_NEGATIVE = Range()
+Count = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, above=True)]
+
+
+def check_values(where: str, values: Mapping[str, Any], cls: Any, plain: Range | None = NOT_NEGATIVE) -> None:
+    """SettingError for the first value that isn't what the field of its name in the dataclass `cls` holds.
+
+    `plain` is the range of numbers whose hint has none (None: any, whoever uses the number says what it may be).
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    for name, value in values.items():
+        if not _is(value, hints[name], plain):
+            raise SettingError(f"{where} {name} is {_told(value)}, wanted {_wanted(hints[name], plain)}".lstrip())
+
+
+def _is(value: Any, hint: Any, plain: Range | None = NOT_NEGATIVE) -> bool:
+    """Whether a value is what a type hint allows; hints of other kinds than those here allow anything."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _is(value, args[0], _range_in(args, plain))
+    if origin in (Union, UnionType):
+        return any(_is(value, arg, plain) for arg in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        kinds = (args[0],) * len(value) if isinstance(value, tuple) and args[1:] == (...,) else args
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
+    if hint in (int, float):
+        kind = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool) and (plain is None or plain.holds(float(value)))
+    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
+
+
+def _range_in(args: tuple[Any, ...], plain: Range | None) -> Range | None:
+    """The range among an annotation's parts."""
+    return next((arg for arg in args if isinstance(arg, Range)), plain)
+
+
+def _wanted(hint: Any, plain: Range | None = NOT_NEGATIVE) -> str:
+    """The hint in words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _wanted(args[0], _range_in(args, plain))
+    if origin in (Union, UnionType):
+        return " or ".join(_wanted(arg, plain) for arg in args if arg is not NoneType)
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{arg}"' for arg in args)
+    if origin is tuple:
+        each = args[1:] == (...,)
+        return f"a list, each entry {_wanted(args[0])}" if each else f"a list of {', '.join(map(_wanted, args))}"
+    range_ = plain or ""
+    words = {int: f"a whole number {range_}", float: f"a number {range_}", str: "text", bool: "true or false"}
+    return words.get(hint, str(hint)).strip()
+
+
+def _told(value: Any) -> str:
+    """A value as it would stand in a TOML file."""
+    return f'"{value}"' if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value).lower()
