@@ -90,8 +90,6 @@ def siblings(path: Path) -> list[Path]:
     try:
         pair = find_pair(path) if path.is_file() else None
     except (InputError, OSError):
-        if path.suffix.lower() == ".hdr":
-            return [path, *_data_candidates(path)]
         header = _header_of(path)
         return [path] if header is None else [path, header]
     return [path] if pair is None else list(dict.fromkeys([path, pair.header, pair.data]))
