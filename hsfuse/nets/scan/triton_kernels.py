@@ -32,7 +32,7 @@ def _step(i, image, k, first, steps, u, proj, weights, biases, d, n, r, height, 
     row = proj + (pixel * 4 + k) * (R + 2 * N)
     low = tl.load(row + r, r < R, 0.0)[:, None]
     z = tl.sum(low * weights, 0) + biases
-    w = tl.exp2(-LOG2E * tl.abs(z))
+    w = tl.exp2(tl.abs(z) * -LOG2E)
     q = 0.005232688970863819 * w - 0.029505223035812378
     q = q * w + 0.07822593301534653
     q = q * w - 0.13663245737552643
@@ -201,14 +201,14 @@ def gradients(u, proj, weight, bias, a, skip, starts, carries, grad_y, history, 
         through = carry * before
         grad_rates += dt[None, :] * through
         grad_push = tl.sum(g * b[:, None], 0)
-        grad_z = (LN2 * tl.sum(decay_rates * through, 0) + grad_push * value) * slope
+        grad_z = (tl.sum(decay_rates * through, 0) * LN2 + grad_push * value) * slope
         tl.store(into + r, tl.sum(weights * grad_z[None, :], 1), r < R)
         grad_weight += low * grad_z[None, :]
         grad_bias += grad_z
         grad_skip += grad * value
         out = grad_push * dt + grad * skips + tl.load(grad_u + pixel * D + d, (d < D) & (k > 0), 0.0)
         tl.store(grad_u + pixel * D + d, out, d < D)
-    _keep(grad_a, home * N * D, n, d, N, D, LN2 * grad_rates)
+    _keep(grad_a, home * N * D, n, d, N, D, grad_rates * LN2)
     into = home * (R + 2) * D
     _keep(grad_steps, into, r, d, R, D, grad_weight)
     tl.store(grad_steps + into + R * D + d, grad_bias, d < D)
