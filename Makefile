@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= demo-output
 DATA   := examples/data
 
-.PHONY: demo test lint types unit tables format clean
+.PHONY: demo test test-all test-portable lint types unit tables format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -26,8 +26,23 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
+# One thread a process: as many processes as cores (eight at most) share the tests, file by file.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 unit: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Also what takes minutes.
+test-all: lint types
+	$(PYTEST) -m ""
+
+# The numeric rooms as other processors and builds would have them, and with invalid arithmetic as an error: before a
+# release.
+NUMERIC := tests/t1_physics tests/t2_metrics tests/t2_nets tests/t3_calibration tests/t4_methods
+STRICT  := -W error::RuntimeWarning
+test-portable: $(VENV)/installed
+	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(PYTEST) $(STRICT) $(NUMERIC)
+	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) $(STRICT) $(NUMERIC)
 
 tables: $(VENV)/installed
 	for page in README.md models/README.md models/srlf-any-scores.md; do \

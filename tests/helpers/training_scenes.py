@@ -1,4 +1,4 @@
-"""Folders of small scenes to train on."""
+"""Folders of small scenes to train on, and the draws of them, which are fused once for all runs of a module."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def write_scenes(folder: Path, cube: Callable[[int], NDArray], nm: NDArray, **si
         for seed in seeds:
             np.savez(folder / side / f"s{seed}.npz", cube=cube(seed), wavelengths_nm=nm)
     return folder
+
+
+def share_cache(folder: Path, cache: Path, *names: str) -> None:
+    """`train` keeps the draws of FOLDER/NAME.safetensors in `cache`, as those of all runs that share it."""
+    for name in names:
+        (folder / f"{name}.cache").symlink_to(cache, target_is_directory=True)

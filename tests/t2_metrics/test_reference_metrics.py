@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
-from torchmetrics.functional import image as tm
 
 from hsfuse import metrics
 from hsfuse.core.errors import InputError, SettingError
@@ -17,6 +16,14 @@ from hsfuse.metrics.windowed import unit_signs
 from hsfuse.metrics.windows import block_starts, window_sums
 
 SHAPE = (5, 44, 53)
+
+
+@pytest.fixture(scope="module")
+def tm():
+    """torchmetrics' functions; loaded here, as it takes seconds that other tests shouldn't wait for."""
+    from torchmetrics.functional import image
+
+    return image
 
 
 def scene(shape=SHAPE, seed=0, noise=0.05):
@@ -210,7 +217,7 @@ def tensors(*cubes):
     return [torch.from_numpy(cube.astype(np.float64))[None] for cube in cubes]
 
 
-def test_pixelwise_metrics_agree_with_torchmetrics_and_skimage():
+def test_pixelwise_metrics_agree_with_torchmetrics_and_skimage(tm):
     fused, reference = scene()
     x, y = tensors(fused, reference)
     values = accumulate(fused, reference, None, 64).values
@@ -226,7 +233,7 @@ def test_pixelwise_metrics_agree_with_torchmetrics_and_skimage():
     assert values["sam_p95"] == pytest.approx(p95, abs=6e-4)
 
 
-def test_ssim_agrees_with_torchmetrics():
+def test_ssim_agrees_with_torchmetrics(tm):
     fused, reference = scene()
     pair = tensors(fused, reference)
     _, full = tm.structural_similarity_index_measure(*pair, sigma=1.5, data_range=1.0, return_full_image=True)

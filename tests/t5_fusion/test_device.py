@@ -35,8 +35,8 @@ GPUS = [
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """24 x 24 LR pixels at ratio 2."""
-    files = save_pair(tmp_path_factory.mktemp("device"), memory_scene((24, 24), 2))
+    """16 x 16 LR pixels at ratio 2."""
+    files = save_pair(tmp_path_factory.mktemp("device"), memory_scene((16, 16), 2))
     with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         yield pair
 
@@ -63,7 +63,13 @@ def fused(pair, fuser, device):
     return work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()[0]
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
+#: The blend's members are here themselves, and the blend as the base of weights.
+BY_NAME = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "blend" else []) for name in METHODS if name[:4] != "srlf"
+]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
 @pytest.mark.parametrize("gpu", GPUS)
 def test_methods_stay_on_their_device(pair, name, gpu):
     want = fused(pair, make_method(name), torch.device("cpu"))

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scenes import memory_scene, save_pair
 
-from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.run import fit_method
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
 from hsfuse.methods import METHODS, make_method
+from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.srlf import SRLF
+from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 
@@ -45,8 +46,10 @@ def test_a_batch_gives_what_its_tiles_give(pair, name):
 
 
 def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
-    settings = FuseOptions(srf="sentinel2a", ensemble=1)
-    fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
+    """Whose correction is large, as its last layer is random, and wholly trusted."""
+    fuser = SRLF("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1)
+    fuser.fit(sample_scene(pair), pair.model)
+    torch.nn.init.normal_(fuser.net.refine.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     fuser.share = torch.ones_like(fuser.share)
     work = TileWorker(pair, fuser)
     tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]

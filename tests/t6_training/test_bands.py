@@ -192,8 +192,8 @@ def test_turned_images_have_their_lr_pixels_at_the_phase(turn, phase):
     seen = turned(view, turn)
     inner = (..., slice(1, -1), slice(1, -1))
     assert torch.allclose(model.spatial(seen.base)[inner], seen.obs.x[inner], atol=1e-5)
-    assert torch.equal(model.spectral(seen.base).round(decimals=4), seen.obs.y.round(decimals=4))
-    assert torch.equal(unturned(seen.base, turn, model), truth)
+    assert torch.allclose(model.spectral(seen.base), seen.obs.y, atol=1e-5)
+    assert torch.equal(unturned(seen.base, turn, model), truth)  # pixels change places only: exact
 
 
 def test_windows_in_all_symmetries_have_their_lr_pixels_at_the_phase():

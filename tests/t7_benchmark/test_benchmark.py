@@ -100,7 +100,7 @@ def test_same_seed_same_figures_other_seed_others(result, folder):
         return [row.outcome.metrics for row in rows]
 
     first = [row.outcome.metrics for row in result.rows if row.outcome.error is None]
-    assert figures() == first
+    assert figures(methods=["gsa"]) == first[1:]  # exactly: the same arithmetic on the same machine
     assert figures(seed=1, methods=["gsa"])[0] != first[1]
 
 
