@@ -6,8 +6,11 @@ They carry no georeference and are read whole.
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from pathlib import Path
-from zipfile import BadZipFile
+from tokenize import TokenError
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import scipy.io
@@ -16,6 +19,7 @@ from scipy.io.matlab import MatReadError
 
 from hsfuse.core.cube import FloatArray
 from hsfuse.core.errors import InputError
+from hsfuse.io.limits import check_claim, check_zip
 from hsfuse.io.open import open_cube
 from hsfuse.io.reader import usable_bands
 
@@ -23,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
+#: What else a damaged array file is met with: numpy parses an array's header as Python.
+BROKEN_ARRAYS = (zlib.error, SyntaxError, TokenError, TypeError, EOFError, struct.error)
 #: No sensor has more bands; an axis as long is one of the image.
 MOST_BANDS = 512
 #: An axis this many times shorter than both others is the spectrum's.
@@ -97,14 +103,24 @@ def band_axis(shape: tuple[int, ...], bands: int | None) -> int:
     return 0 if square or too_long or short else 2
 
 
+def _check_array(path: Path) -> None:
+    """InputError for a .npz that unpacks to far more than its own size."""
+    if is_zipfile(path):
+        check_zip(path)
+        with ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+        check_claim(path, claimed, path.stat().st_size, "arrays")
+
+
 def _arrays(path: Path) -> dict[str, NDArray]:
     try:
         if path.suffix.lower() == ".mat":
             found = scipy.io.loadmat(path)
             return {k: np.asarray(v) for k, v in found.items() if not k.startswith("__")}
-        loaded = np.load(path, allow_pickle=False)
-        return {"array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        _check_array(path)
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+        return {"array": loaded} if isinstance(loaded, np.ndarray) else {k: np.asarray(v) for k, v in loaded.items()}
     except NotImplementedError as error:
         raise InputError(f"{path}: a MATLAB 7.3 file; save it with -v7 or as .npz") from error
-    except (OSError, ValueError, BadZipFile, MatReadError) as error:
+    except (OSError, ValueError, BadZipFile, MatReadError, MemoryError, *BROKEN_ARRAYS) as error:
         raise InputError(f"{path}: can't be read as an array file ({error})") from error

@@ -15,24 +15,24 @@ import rasterio
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, check_claim
 
 #: Endings of GeoTIFF files that an ENVI header of file type TIFF may lie beside.
 TIFF_SUFFIXES = (".tif", ".tiff")
 #: Bytes that a header may have: lists of a thousand bands fill a hundredth of it.
-MOST_HEADER_BYTES = 8 * 2**20
+MOST_HEADER_BYTES = 4 * 2**20
 
 #: Bytes a pixel by the header's `data type`.
 TYPE_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FIELD = re.compile(r"^[ \t]*([^=;{}\n]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,29 @@ def read_header(path: Path) -> dict[str, str]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    found = _FIELD.findall(text.replace("\r\n", "\n"))
-    return {" ".join(name.lower().split()): value.strip(" \t{}\n").replace("\n", " ") for name, value in found}
+    return {
+        " ".join(name.lower().split()): value.strip(" \t{}\n").replace("\n", " ")
+        for name, value in _fields(text.replace("\r\n", "\n"))
+    }
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of `name = value` lines, a value in braces over several lines, in one pass."""
+    at, closed = 0, True
+    while at < len(text):
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        name, equals, value = text[at:end].partition("=")
+        at = end + 1
+        if not equals or not name.strip() or any(mark in name for mark in ";{}"):
+            continue
+        if closed and value.lstrip(" \t").startswith("{"):
+            start = end - len(value)
+            close = text.find("}", start)
+            closed = close >= 0
+            if closed:
+                value, at = text[start : close + 1], close + 1
+        yield name, value
 
 
 def siblings(path: Path) -> list[Path]:
@@ -228,7 +249,25 @@ def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]
         inside = ", ".join(ds.subdatasets[:3]) or "none"
         ds.close()
         raise InputError(f"{what} {path} holds no bands of its own; name one of its parts instead: {inside}")
+    try:
+        _check_claims(ds, path)
+    except BaseException:
+        ds.close()
+        raise
     return ds, pair
+
+
+def _check_claims(ds: DatasetReader, path: Path) -> None:
+    """InputError for a GeoTIFF of more pixels, or larger blocks, than a file of its bytes can hold."""
+    if ds.driver != "GTiff" or not path.is_file():
+        return
+    found, bands = path.stat().st_size, ds.count
+    size = np.dtype(ds.dtypes[0]).itemsize if not ds.dtypes[0].startswith("complex_int") else 4
+    check_claim(path, ds.height * ds.width * bands * size, found, f"{ds.width} x {ds.height} pixels of {bands} bands")
+    rows, cols = ds.block_shapes[0]
+    block = rows * cols * size * (bands if ds.interleaving == Interleaving.pixel else 1)
+    if block > max(MOST_BLOCK, CLAIMED_RATIO * found):
+        raise InputError(f"{path} says that its blocks hold {block} bytes, but has {found}; is the file damaged?")
 
 
 def gdal_name(path: Path) -> str:

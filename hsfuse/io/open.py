@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
-from hsfuse.io.products import landsat, open_product, sentinel2
+from hsfuse.io.products import desis, enmap, landsat, open_product, sentinel2
 from hsfuse.io.products.metadata import elements, read_xml, text
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import CubeReader, Quantity, Role
@@ -131,7 +131,7 @@ def _tell(reader: LayeredReader, sources: Sequence[CubeReader]) -> None:
         values = {source.tags.get(key) for source in sources}
         if len(values) == 1 and (value := values.pop()):
             reader.tags[key] = value
-    if any(_SENTINEL2.search(source.path.name) for source in sources) and (reader.scales == 1).all():
+    if any(_says_sentinel2(source.path) for source in sources) and (reader.scales == 1).all():
         reader._note(
             "Sentinel-2 without its metadata: from processing baseline 04.00 (January 2022) on, the numbers have an "
             "offset of -1000, unless the provider has removed it; named in their SAFE folder, files get it applied"
@@ -143,6 +143,11 @@ def _tell(reader: LayeredReader, sources: Sequence[CubeReader]) -> None:
     reader.notes += [
         f"{files[0] if len(files) == 1 else f'{len(files)} files'}: {note}" for note, files in told.items()
     ]
+
+
+def _says_sentinel2(path: Path) -> bool:
+    """Whether a file's name, or its folder's, is of Sentinel-2: catalogues call the bands B02.tif alone."""
+    return any(_SENTINEL2.search(f"{name}_") for name in (path.name, path.absolute().parent.name))
 
 
 #: One file or product, or several files that make one image.
@@ -165,6 +170,7 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
         return product
     reader = RasterReader(paths[0], role)
     name_bands(reader)
+    reader.notes += [told for product in (enmap, desis) if (told := product.note_alone(paths[0])) is not None]
     return reader
 
 

@@ -12,15 +12,19 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.values import check_values
 
 T = TypeVar("T")
+#: Bytes of a settings file.
+MOST_BYTES = 2**18
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file; SettingError when it can't be read or isn't TOML."""
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise SettingError(f"{path}: {size} bytes; a table of settings has at most {MOST_BYTES}")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError(f"{path}: can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{path}: not TOML ({error})") from error
 
 

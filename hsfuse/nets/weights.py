@@ -17,6 +17,8 @@ from hsfuse.core.package import __version__, data_folder
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 
 FORMAT = "hsfuse-srlf-1"
+#: Bytes of a checkpoint's header: names, shapes and the card.
+MOST_HEADER_BYTES = 4 * 2**20
 KINDS = {
     "any-sensor": "weights for any sensor",
     "scene": "weights of one scene",
@@ -119,6 +121,10 @@ def _open(path: Path, with_tensors: bool) -> tuple[ModelCard, dict[str, Tensor]]
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint")
     try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > MOST_HEADER_BYTES:
+            raise ModelError(f"{path}: its header claims {header_bytes} bytes; at most {MOST_HEADER_BYTES} make sense")
         with safe_open(path, framework="pt") as archive:
             header = archive.metadata() or {}
             names = archive.keys() if with_tensors else ()

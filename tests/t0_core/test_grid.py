@@ -100,7 +100,7 @@ def test_small_misfits_are_borne():
     ("hsi", "said"),
     [
         (lr(3, crs=UTM34), "EPSG:32634 but the MSI in EPSG:32633.*reproject"),
-        (lr(3, crs=None), "no CRS but the MSI in EPSG:32633"),
+        (lr(3, crs=None), "names no CRS, the other image is in EPSG:32633.*gdal_edit.py -a_srs EPSG:32633"),
         (lr(2.5, (20, 20)), r"25 x 25 \(HSI\) and 10 x 10 \(MSI\).*2.5 x 2.5"),
         (lr(1, (20, 20)), "at least 2"),
         (Grid((20, 20), MSI.transform @ Affine.scale(2, 3), UTM33), "3 x 2, wanted one whole number"),

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tarfile import TarError
+from tarfile import TarError, TarFile
 from tarfile import open as open_tar
+from typing import Any, BinaryIO, cast
 from zipfile import BadZipFile, ZipFile
 
 from hsfuse.core.errors import InputError
+from hsfuse.io.limits import (
+    MOST_MEMBERS,
+    MOST_RATIO,
+    MOST_XML,
+    CarefulFile,
+    bounded,
+    check_members,
+    check_zip,
+    read_bounded,
+)
 
+#: Endings of tars packed by gzip.
+_PACKED_TARS = (".tar.gz", ".tgz")
 #: What reading a damaged or encrypted archive raises.
 BROKEN = (OSError, BadZipFile, TarError, zlib.error, KeyError, NotImplementedError, RuntimeError, ValueError, EOFError)
 
@@ -38,20 +53,44 @@ class Bundle:
         """The bytes of a file; InputError when it can't be read."""
         try:
             if not is_archive(self.root):
-                return self.files[name].read_bytes()
+                return read_bounded(self.files[name], MOST_XML)
             if self.root.suffix.lower() == ".zip":
-                with ZipFile(self.root) as archive:
-                    return archive.read(self.members[name])
-            with open_tar(self.root, "r:") as tar:
+                with ZipFile(self.root) as archive, archive.open(self.members[name]) as packed:
+                    return bounded(packed, self.root / name, MOST_XML)
+            with _careful_tar(self.root) as tar:
                 member = tar.extractfile(self.members[name])
-                return b"" if member is None else member.read()
+                return b"" if member is None else bounded(member, self.root / name, MOST_XML)
+        except InputError:
+            raise
         except BROKEN as error:
             raise InputError(f"{self.root}: {name} can't be read: {error}") from error
 
 
 def is_archive(path: Path) -> bool:
     """Whether the name is that of an archive."""
-    return path.suffix.lower() in (".zip", ".tar")
+    return path.name.lower().endswith((".zip", ".tar", *_PACKED_TARS))
+
+
+@contextmanager
+def _careful_tar(path: Path) -> Iterator[TarFile]:
+    """A tar, packed by gzip or not, that reads no long stretch at once and unpacks to no multitude of its size."""
+    packed = path.name.lower().endswith(_PACKED_TARS)
+    total = MOST_RATIO * path.stat().st_size + MOST_XML if packed else float("inf")
+    with gzip.open(path) if packed else path.open("rb") as file:
+        careful: Any = CarefulFile(cast(BinaryIO, file), 4 * MOST_XML, total)
+        with open_tar(fileobj=careful, mode="r:") as tar:
+            yield tar
+
+
+def _tar_names(archive: Path) -> list[str]:
+    """The plain files of a tar; links aren't followed. InputError beyond the most members."""
+    names: list[str] = []
+    with _careful_tar(archive) as tar:
+        for count, member in enumerate(tar):
+            if count > MOST_MEMBERS:
+                raise InputError(f"{archive} is an archive of more than {MOST_MEMBERS} files, which no product is")
+            names += [member.name] if member.isfile() else []
+    return names
 
 
 def open_bundle(root: Path, marker: str, depth: int = 1) -> Bundle:
@@ -75,11 +114,14 @@ def _entries(archive: Path) -> list[str]:
     """The files of an archive, shallow ones first."""
     try:
         if archive.suffix.lower() == ".zip":
+            check_zip(archive)
             with ZipFile(archive) as opened:
                 names = [name for name in opened.namelist() if not name.endswith("/")]
         else:
-            with open_tar(archive, "r:") as tar:
-                names = [member.name for member in tar.getmembers() if member.isfile()]
+            names = _tar_names(archive)
+        check_members(archive, names)
+    except InputError:
+        raise
     except BROKEN as error:
         raise InputError(f"{archive} is an archive that can't be read ({error}); is the download complete?") from error
     return sorted(names, key=lambda name: (name.count("/"), name))
@@ -106,7 +148,8 @@ class ProductFiles:
         """As `find`; InputError when there is none."""
         found = self.find(stem, suffixes)
         if found is None:
-            raise InputError(f"{self.folder} lacks {self.name}-{stem}{suffixes[0]}; is the download complete?")
+            wanted = f"{self.name}-{stem}" if self.name else stem
+            raise InputError(f"{self.folder} lacks {wanted}{suffixes[0]}; is the download complete?")
         return found
 
 
@@ -155,12 +198,14 @@ def one_of(path: Path, files: Sequence[Path], kind: str) -> Path:
 def read_part(path: Path) -> bytes:
     """The bytes of a file, inside an archive too; InputError when it can't be read."""
     match = re.match(r"/vsizip/\{(.*)\}/(.*)", str(path))
+    if match is None:
+        return read_bounded(path, MOST_XML)
     try:
-        if match is None:
-            return path.read_bytes()
-        with ZipFile(match[1]) as archive:
-            return archive.read(match[2])
-    except (OSError, BadZipFile, KeyError, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        with ZipFile(match[1]) as archive, archive.open(match[2]) as packed:
+            return bounded(packed, path, MOST_XML)
+    except InputError:
+        raise
+    except BROKEN as error:
         raise InputError(f"{path} can't be read: {error}") from error
 
 
@@ -174,8 +219,7 @@ def _listing(path: Path) -> list[Path]:
         if path.is_dir():
             return sorted(file for file in [*path.glob("*"), *path.glob("*/*")] if file.is_file())
         if path.is_file() and _is_archive(path):
-            with ZipFile(path) as archive:
-                return [Path(f"/vsizip/{{{path.absolute()}}}") / name for name in sorted(archive.namelist())]
+            return [Path(f"/vsizip/{{{path.absolute()}}}") / name for name in sorted(_entries(path))]
         return sorted(path.parent.glob("*")) if path.is_file() else []
     except (OSError, BadZipFile, ValueError, NotImplementedError) as error:
         raise InputError(f"{path} can't be read: {error}; is the download complete?") from error

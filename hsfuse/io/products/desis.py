@@ -41,3 +41,8 @@ def _quality(files: ProductFiles) -> tuple[Layers, str | None]:
     if quality is None:
         return {}, "QL_QUALITY-2; clouds, haze and shadow aren't masked"
     return {quality: [(band, Flag(0xFF), what) for band, what in MASKING.items()]}, None
+
+
+def note_alone(path: Path) -> str | None:
+    """What to say of a DESIS image without its metadata, read as a raster."""
+    return _DESIS.note_alone(path)

@@ -90,8 +90,24 @@ class Mission:
     unfit: str
 
     def recognises(self, path: Path) -> bool:
-        """Whether a folder or archive has the mission's files, or a file is one that stands for its product."""
-        return holds(path, self.files, self.entries)
+        """Whether a folder or archive has the mission's files, or a file is one that stands for its product.
+
+        An image without its metadata beside it is no product.
+        """
+        return holds(path, self.files, self.entries) and not self._is_image_alone(path)
+
+    def _is_image_alone(self, path: Path) -> bool:
+        match = self.files.match(path.name) if path.is_file() else None
+        if match is None or not match["part"].upper().startswith("SPECTRAL_IMAGE"):
+            return False
+        metadata = f"{match['name']}-METADATA".upper()
+        return not any(file.name.upper().startswith(metadata) for file in path.parent.iterdir())
+
+    def note_alone(self, path: Path) -> str | None:
+        """What to say of an image whose product's metadata aren't there; None for other files."""
+        if not self._is_image_alone(path):
+            return None
+        return f"{path.name}: {self.name} image without its METADATA.XML: clouds and shadows aren't masked"
 
     def open(
         self, path: Path, role: Role, quality: Callable[[ProductFiles], tuple[Layers, str | None]]
@@ -101,17 +117,21 @@ class Mission:
         InputError for what is missing or broken.
         """
         files = find_product(path, self.files, self.name)
-        level = self.files.match(f"{files.name}-METADATA.XML")["level"].upper()  # type: ignore[index]
-        if level not in QUANTITIES:
-            raise InputError(f"{files.name} is {self.name} {level}, {self.unfit}; wanted L2A or L1C")
+        named = self.files.match(f"{files.name}-METADATA.XML")
         metadata = read_metadata(files)
+        said = named["level"] if named is not None and files.name else text(metadata[1], "level", "processingLevel")
+        level = (said or "").upper()
+        if level not in QUANTITIES:
+            level = level or "of a level that its metadata don't say"
+            raise InputError(f"{files.name or path} is {self.name} {level}, {self.unfit}; wanted L2A or L1C")
         image = files.get("SPECTRAL_IMAGE", RASTERS)
         layers, missing = quality(files)
         reader = assemble(path, role, image, metadata, band_facts(*metadata, self.bands), layers)
         reader.quantity = QUANTITIES[level]
-        reader.tags["PRODUCT"] = f"{self.name} {level}, {files.name}"
+        called = files.name or path.absolute().stem
+        reader.tags["PRODUCT"] = f"{self.name} {level}, {called}"
         if missing is not None:
-            reader.notes.append(f"{files.name}: lacks {missing}")
+            reader.notes.append(f"{called}: lacks {missing}")
         return reader
 
 

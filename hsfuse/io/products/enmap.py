@@ -8,6 +8,7 @@ Files, band facts and codes of the quality layers after the EnMAP HSI Product Sp
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from hsfuse.io.layers import LayeredReader
@@ -30,19 +31,32 @@ MASKING = {
 _FILE = re.compile(
     r"(?P<name>ENMAP\d\d-_*(?P<level>L\d[A-Z])-.+?)-(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE
 )
+#: The same files without the scene's name before them, as some tools unpack them; the level is in the metadata.
+_BARE = re.compile(r"(?P<name>)(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE)
 _NAMES = BandNames("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
 _ENTRIES = r"METADATA\.XML$|SPECTRAL_IMAGE(_\w+)?\.(tiff?|bsq|bil|bip|hdr)$"
 _ENMAP = Mission("EnMAP", _FILE, _ENTRIES, _NAMES, "whose detectors aren't on one grid")
 
 
 def recognises(path: Path) -> bool:
-    """A folder or archive with ENMAP01-____L2A-* files, or that product's METADATA.XML or SPECTRAL_IMAGE."""
-    return _ENMAP.recognises(path)
+    """A folder or archive with ENMAP01-____L2A-* files, or that product's METADATA.XML or SPECTRAL_IMAGE.
+
+    Both names may lack the scene's before them. An image alone, without its metadata, is none: it is read as a raster.
+    """
+    return _ENMAP.recognises(path) or _is_bare(path)
+
+
+def _is_bare(path: Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    named = path.is_dir() or (path.is_file() and re.match(_ENTRIES, path.name, re.IGNORECASE) is not None)
+    files = {file.name.upper() for file in folder.iterdir()} if named else set()
+    return "METADATA.XML" in files and any(name.startswith("SPECTRAL_IMAGE.") for name in files)
 
 
 def open_product(path: Path, role: Role) -> LayeredReader:
     """The product's bands (224, H, W), masked by its quality layers; InputError for what is missing or broken."""
-    reader = _ENMAP.open(path, role, _quality)
+    bare = not _ENMAP.recognises(path)
+    reader = (replace(_ENMAP, files=_BARE) if bare else _ENMAP).open(path, role, _quality)
     _tell_overlap(reader)
     return reader
 
@@ -63,3 +77,8 @@ def _tell_overlap(reader: LayeredReader) -> None:
             f"{reader.path.name}: bands {turn + 1} to {last + 1} of the SWIR repeat the range of the VNIR, "
             f"{centres[turn]:g} to {centres[turn - 1]:g} nm; both are kept"
         )
+
+
+def note_alone(path: Path) -> str | None:
+    """What to say of an EnMAP image without its metadata, read as a raster."""
+    return _ENMAP.note_alone(path)

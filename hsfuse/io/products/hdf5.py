@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.errors import InputError
+from hsfuse.io.limits import MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import to_nm, widths_to_nm
@@ -99,7 +101,16 @@ def dataset(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
     if found.ndim != dimensions or 0 in found.shape or found.dtype.kind not in "iuf":
         shape = " x ".join(map(str, found.shape or ()))
         raise InputError(f"{path}: {name} is {shape} of {found.dtype}; wanted {dimensions} dimensions of numbers")
+    _check_size(path, name, found)
     return found
+
+
+def _check_size(path: Path, name: str, found: h5py.Dataset) -> None:
+    """InputError for chunks, or a whole, of a size that a file of its bytes can't have."""
+    chunk = prod(found.chunks or (1,)) * found.dtype.itemsize
+    if chunk > MOST_BLOCK:
+        raise InputError(f"{path}: {name} lies in chunks of {chunk} bytes; at most {MOST_BLOCK} are read")
+    check_claim(path, found.size * found.dtype.itemsize, path.stat().st_size, f"{name} of {found.shape}")
 
 
 def optional(file: h5py.File, name: str) -> h5py.Dataset | None:
@@ -149,7 +160,10 @@ def picks(start: int, count: int, size: int) -> NDArray[np.int64]:
 
 def slab(cube: h5py.Dataset, axes: Sequence[slice]) -> NDArray:
     """A part of a dataset; InputError when it can't be read."""
-    with readable(Path(cube.file.filename)):
+    path = Path(cube.file.filename)
+    if not axes and cube.size is not None and cube.size * cube.dtype.itemsize > MOST_XML:
+        raise InputError(f"{path}: {cube.name} has {cube.size} values; no list of bands is as long")
+    with readable(path):
         return np.asarray(cube[tuple(axes)])
 
 

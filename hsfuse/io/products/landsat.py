@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
+from hsfuse.io.limits import MOST_TEXT
 from hsfuse.io.products.bundle import Bundle, is_archive, open_bundle
 from hsfuse.io.products.metadata import iso_time, number, parse_xml, plain_name
 from hsfuse.io.raster import RasterReader
@@ -34,6 +35,8 @@ _ROOT = "LANDSAT_METADATA_FILE"
 
 def read_mtl(raw: bytes, path: Path) -> Groups:
     """The groups of a Collection 2 MTL file's bytes; InputError when it is broken or of another collection."""
+    if len(raw) > MOST_TEXT:
+        raise InputError(f"{path} has {len(raw)} bytes; an MTL file has at most {MOST_TEXT}")
     readers = {".json": _read_json, ".xml": _read_xml}
     root, groups = readers.get(path.suffix.lower(), _read_odl)(raw, path)
     if root != _ROOT:
@@ -64,7 +67,7 @@ def _read_odl(raw: bytes, path: Path) -> tuple[str, Groups]:
 def _read_json(raw: bytes, path: Path) -> tuple[str, Groups]:
     try:
         tree = json.loads(raw.decode(errors="replace"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} isn't JSON that can be read ({error}); is the download complete?") from error
     if not isinstance(tree, dict) or len(tree) != 1:
         return "", {}
@@ -88,7 +91,7 @@ SR_MULT, SR_ADD = 2.75e-5, -0.2
 
 _SCENE = r"L[CETO]0[4-9]_L[12]\w{2}_\d{6}_\d{8}_\d{8}_02_\w\w"
 _BAND = re.compile(rf"({_SCENE})(_SR)?_B(\d{{1,2}})\.TIFF?$", re.IGNORECASE)
-_ARCHIVE = re.compile(rf"{_SCENE}\.tar$", re.IGNORECASE)
+_ARCHIVE = re.compile(rf"{_SCENE}\.(?:tar|tar\.gz|tgz)$", re.IGNORECASE)
 _METADATA = r".*_MTL\.(?:txt|json|xml)"
 _ENDINGS = ("_MTL.txt", "_MTL.json", "_MTL.xml")
 #: Bands that aren't multispectral reflectance of 30 m.
@@ -243,12 +246,21 @@ def _masks(stack: ExitStack, scene: _Scene, notes: list[str]) -> list[MaskLayer]
     return masks
 
 
+#: The instruments whose responses go by the satellite's name: Landsat 4 and 5 had a second one, the MSS.
+_INSTRUMENTS = {
+    "Landsat 4": ("", "TM"), "Landsat 5": ("", "TM"), "Landsat 7": ("", "ETM"), "Landsat 8": ("", "OLI"),
+    "Landsat 9": ("", "OLI"),
+}  # fmt: skip
+
+
 def _tell(reader: LayeredReader, scene: _Scene) -> None:
     craft = (scene.value("IMAGE_ATTRIBUTES", "SPACECRAFT_ID") or "LANDSAT").replace("_", " ").title()
     what = "surface" if scene.level == "2" else "top-of-atmosphere"
     date, time = (scene.value("IMAGE_ATTRIBUTES", key) for key in ("DATE_ACQUIRED", "SCENE_CENTER_TIME"))
     reader.quantity = "reflectance"
     reader.tags["PRODUCT"] = f"{craft} Collection 2 Level-{scene.level} ({what} reflectance), {scene.name}"
-    reader.tags["SENSOR"] = craft.lower().replace(" ", "")
+    instrument = (scene.value("IMAGE_ATTRIBUTES", "SENSOR_ID") or "").upper().split("_")[0]
+    if instrument in _INSTRUMENTS.get(craft, (instrument,)):
+        reader.tags["SENSOR"] = craft.lower().replace(" ", "")
     if acquired := iso_time(f"{date}T{time}" if date and time else date):
         reader.tags["ACQUIRED"] = acquired

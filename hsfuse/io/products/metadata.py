@@ -11,29 +11,47 @@ from xml.etree.ElementTree import Element
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from hsfuse.core.errors import InputError
+from hsfuse.io.limits import DEEPEST, MOST_ELEMENTS, MOST_XML, read_bounded
 
 
 def read_xml(path: Path) -> Element:
     """The root element; InputError when the file can't be read or isn't XML."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from error
-    return parse_xml(raw, path)
+    return parse_xml(read_bounded(path, MOST_XML), path)
 
 
 def parse_xml(raw: bytes, path: Path) -> Element:
-    """The root element of a file's bytes; InputError when they aren't XML or declare a document type.
+    """The root element of a file's bytes; InputError when they aren't XML, declare a document type, or are too many.
 
     No product's metadata have a document type, and entities in one can fill the memory.
     """
+    if len(raw) > MOST_XML:
+        raise InputError(f"{path} has {len(raw)} bytes, which no product's metadata have; it isn't read")
+    count = _Count(path)
     try:
         scanner = ParserCreate()
+        scanner.StartElementHandler, scanner.EndElementHandler = count.start, count.end
         scanner.StartDoctypeDeclHandler = lambda *_: _refuse_doctype(path)
         scanner.Parse(raw, True)
         return ElementTree.fromstring(raw)
     except (ElementTree.ParseError, ExpatError, ValueError, LookupError) as error:
         raise InputError(f"{path} isn't XML that can be read ({error}); is the download complete?") from error
+
+
+class _Count:
+    """Elements met, and how deep they lie: trees of millions fill the memory, too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._met, self._depth = path, 0, 0
+
+    def start(self, *_: object) -> None:
+        """InputError for one too many, or too deep."""
+        self._met, self._depth = self._met + 1, self._depth + 1
+        if self._met > MOST_ELEMENTS or self._depth > DEEPEST:
+            raise InputError(f"{self._path} has more elements, or deeper ones, than any product's metadata")
+
+    def end(self, _: str) -> None:
+        """One level up."""
+        self._depth -= 1
 
 
 def _refuse_doctype(path: Path) -> NoReturn:

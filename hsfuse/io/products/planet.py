@@ -118,7 +118,7 @@ def _clear(raw: NDArray) -> BoolArray:
 def _tell(reader: LayeredReader, root: Element | None, scene: str, surface: bool) -> None:
     instruments = [] if root is None else [text(e, "shortName") or "" for e in elements(root, "Instrument")]
     sensor = next((_SENSORS[i.upper()] for i in instruments if i.upper() in _SENSORS), None)
-    sensor = sensor or ("superdove" if reader.count == 8 else None)
+    sensor = sensor or ("superdove" if reader.count == 8 and not any(instruments) else None)
     what = "surface" if surface else "top-of-atmosphere"
     reader.quantity = "reflectance"
     reader.tags["PRODUCT"] = f"PlanetScope{f' {sensor}' if sensor else ''} ({what} reflectance), {scene}"

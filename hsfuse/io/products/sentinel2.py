@@ -131,7 +131,7 @@ NODATA, SATURATED = 0, 65535
 
 _METADATA = r"[^/]*(?:MTD_MSIL|_MTD_SAFL)(1C|2A)\w*\.xml"
 _BAND = re.compile(r"_B(0[1-9]|1[0-2]|8A)(?:_\d0m)?\.(?:jp2|tif)$", re.IGNORECASE)
-_ZIP = re.compile(r"S2[A-D]_MSIL(1C|2A)_\w+(\.SAFE)?\.zip$", re.IGNORECASE)
+_ZIP = re.compile(r"S2[A-D]_MSIL(1C|2A)_\w+(\.SAFE)?\.(?:zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
 def recognises(path: Path) -> bool:

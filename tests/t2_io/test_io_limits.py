@@ -1,0 +1,399 @@
+"""Files that claim or unpack to far more than they are: one line, at once. And products in other clothes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import h5py
+import hsi_products as built
+import msi_products as made
+import numpy as np
+import pytest
+import rasterio
+from rasters import integers, write_envi, write_tif
+
+from hsfuse.core.errors import HsfuseError, InputError, ModelError, SettingError
+from hsfuse.io import open_cube
+from hsfuse.io.arrays import read_reference
+from hsfuse.io.toml import read_toml
+from hsfuse.nets.weights import read_card
+
+#: Seconds and bytes that a refusal may take beyond the idle process.
+SECONDS, BYTES = 2.0, 300 * 2**20
+SCENE = "LC08_L2SP_193024_20220724_20220802_02_T1"
+ENMAP = "ENMAP01-____L2A-DT0000000001_20220724T104526Z_001_V010110_20221118T145147Z"
+MEASURE = """
+import resource, sys, time
+from hsfuse.core.errors import HsfuseError
+from hsfuse.io import open_cube
+import hsfuse.io.products.landsat, hsfuse.io.products.enmap, h5py, zarr
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+try:
+    with open_cube(sys.argv[1]) as reader:
+        reader.read()
+    print("read")
+except HsfuseError as error:
+    print(str(error).replace(chr(10), "<newline>"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_time() - start)
+"""
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def swollen_zip(path: Path, name: str, size: int) -> Path:
+    """A zip with one member of so many blanks, written piece by piece."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        archive.open(name, "w") as member,
+    ):
+        for _ in range(size // 2**20):
+            member.write(b" " * 2**20)
+    return path
+
+
+def tar(path: Path, members: dict[str, bytes], mode: str = "w", links: dict[str, str] | None = None) -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return path
+
+
+def bomb_xml_in_zip(folder: Path) -> Path:
+    return swollen_zip(folder / f"{ENMAP}.zip", f"{ENMAP}/{ENMAP}-METADATA.XML", 2**30)
+
+
+def bomb_of_elements(folder: Path) -> Path:
+    write_tif(folder / f"{ENMAP}-SPECTRAL_IMAGE.TIF", integers())
+    path = folder / f"{ENMAP}-METADATA.XML"
+    path.write_text("<a>" + "<b/>" * 3_000_000 + "</a>")
+    return path
+
+
+def bomb_of_depth(folder: Path) -> Path:
+    write_tif(folder / f"{ENMAP}-SPECTRAL_IMAGE.TIF", integers())
+    path = folder / f"{ENMAP}-METADATA.XML"
+    path.write_text("<a>" * 1_000_000)
+    return path
+
+
+def bomb_xml_in_folder(folder: Path) -> Path:
+    write_tif(folder / f"{ENMAP}-SPECTRAL_IMAGE.TIF", integers())
+    path = folder / f"{ENMAP}-METADATA.XML"
+    path.write_text("<a>" + " " * 40_000_000 + "</a>")
+    return path
+
+
+def bomb_tar_gz(folder: Path) -> Path:
+    path = folder / f"{SCENE}.tar.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        info = tarfile.TarInfo("x_MTL.txt")
+        info.size = 2**30
+        file.write(info.tobuf())
+        for _ in range(2**10):
+            file.write(b"\0" * 2**20)
+    return path
+
+
+def many_members(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / f"{ENMAP}.zip", "w") as archive:
+        for i in range(100_000):
+            archive.writestr(f"{i:06}", b"")
+    return folder / f"{ENMAP}.zip"
+
+
+def many_members_tar(folder: Path) -> Path:
+    return tar(folder / f"{SCENE}.tar", {f"{i}": b"" for i in range(30_000)})
+
+
+def outside_zip(folder: Path) -> Path:
+    return zipped(folder / f"{ENMAP}.zip", {f"../{ENMAP}-METADATA.XML": b"<a/>", f"{ENMAP}-SPECTRAL_IMAGE.TIF": b""})
+
+
+def absolute_tar(folder: Path) -> Path:
+    return tar(folder / f"{SCENE}.tar", {f"/etc/{SCENE}_MTL.txt": b"GROUP = a"})
+
+
+def link_in_tar(folder: Path) -> Path:
+    return tar(folder / f"{SCENE}.tar", {}, links={f"{SCENE}_MTL.txt": "/etc/passwd"})
+
+
+def long_name_in_tar(folder: Path) -> Path:
+    path = folder / f"{SCENE}.tar"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**29
+    with path.open("wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(2**29 + 2048)
+    return path
+
+
+def huge_header(folder: Path) -> Path:
+    header = write_envi(folder / "a.dat", integers())
+    header.write_text(header.read_text() + "x = {" + "1, " * 3_000_000 + "}\n")
+    return header
+
+
+def braces_that_never_close(folder: Path) -> Path:
+    header = write_envi(folder / "a.dat", integers())
+    header.write_text(header.read_text() + "a={\n" * 200_000 + "bands = 99")
+    return header
+
+
+def blanks_without_end(folder: Path) -> Path:
+    header = write_envi(folder / "a.dat", integers())
+    header.write_text(header.read_text() + "a " * 1_000_000 + "\nbands = 99")
+    return header
+
+
+def huge_tiff(folder: Path) -> Path:
+    path = folder / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=2_000_000, height=2_000_000, count=8, dtype="uint16",
+                       tiled=True, sparse_ok=True, bigtiff="yes", blockxsize=32768, blockysize=32768):  # fmt: skip
+        pass
+    return path
+
+
+def huge_block(folder: Path) -> Path:
+    path = folder / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=30_000, height=30_000, count=1, dtype="float32", sparse_ok=True,
+                       tiled=True, blockxsize=30_000 // 16 * 16, blockysize=30_000 // 16 * 16):  # fmt: skip
+        pass
+    return path
+
+
+def huge_hdf5(folder: Path) -> Path:
+    product = built.prisma(folder, shape=(14, 12))
+    with h5py.File(product.entry, "r+") as file:
+        name = "HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/VNIR_Cube"
+        old = file[name]
+        shape, dtype = old.shape, old.dtype
+        del file[name]
+        file.create_dataset(name, (shape[0] * 100_000, shape[1], shape[2] * 1000), dtype, chunks=(64, shape[1], 64))
+    return product.entry
+
+
+def huge_chunks(folder: Path) -> Path:
+    product = built.prisma(folder, shape=(14, 12))
+    with h5py.File(product.entry, "r+") as file:
+        name = "HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/VNIR_Cube"
+        bands = file[name].shape[1]
+        del file[name]
+        file.create_dataset(name, (4000, bands, 4000), "u2", chunks=(4000, bands, 4000), compression="gzip")
+    return product.entry
+
+
+BOMBS = [
+    bomb_xml_in_zip, bomb_of_elements, bomb_of_depth, bomb_xml_in_folder, bomb_tar_gz, many_members, many_members_tar,
+    outside_zip, absolute_tar, link_in_tar, long_name_in_tar, huge_header, huge_tiff, huge_block, huge_hdf5,
+    huge_chunks,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BOMBS, ids=lambda make: make.__name__)
+def test_bombs_and_liars_are_refused_at_once_in_little_memory(tmp_path, make):
+    path = make(tmp_path)
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    said, figures = done.stdout.strip().rsplit("\n", 1)
+    more, seconds = map(float, figures.split())
+    factor = 2**10 if sys.platform == "linux" else 1
+    assert said != "read"
+    assert "<newline>" not in said
+    assert done.stderr == ""
+    assert more * factor < BYTES
+    assert seconds < SECONDS
+
+
+@pytest.mark.parametrize("make", [braces_that_never_close, blanks_without_end])
+def test_headers_are_parsed_in_one_pass(tmp_path, make):
+    path, start = make(tmp_path), time.process_time()
+    with pytest.raises(InputError, match="x 99 "):
+        open_cube(path)
+    assert time.process_time() - start < SECONDS
+
+
+def test_a_zip_that_lies_of_its_directory(tmp_path):
+    path = zipped(tmp_path / f"{ENMAP}.zip", {"a": b""})
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<I", raw, len(raw) - 22 + 12, 2**31)
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="too many for an archive of any product"):
+        open_cube(path)
+
+
+def test_json_that_nests_without_end(tmp_path):
+    folder = made.landsat(tmp_path)
+    root = folder if folder.is_dir() else folder.parent
+    for file in root.glob("*_MTL.*"):
+        file.unlink()
+    (root / f"{SCENE}_MTL.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="isn't JSON that can be read"):
+        open_cube(root / f"{SCENE}_MTL.json")
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 100_000, "a = 1\n" * 100_000])
+def test_toml_of_any_size_or_depth(tmp_path, content):
+    path = tmp_path / "a.toml"
+    path.write_text(content)
+    with pytest.raises(SettingError):
+        read_toml(path)
+
+
+def test_arrays_that_claim_more_than_they_are(tmp_path):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        claim = {"descr": "<f8", "fortran_order": False, "shape": (99_999, 99_999, 99)}
+        np.lib.format.write_array_header_1_0(file, claim)
+    with pytest.raises(InputError):
+        read_reference(path)
+    path.write_bytes(path.read_bytes().replace(b"99)", b"(( "))
+    with pytest.raises(InputError):
+        read_reference(path)
+    swollen_zip(tmp_path / "b.npz", "a.npy", 2**20)
+    with pytest.raises(InputError):
+        read_reference(tmp_path / "b.npz")
+
+
+def test_a_checkpoint_whose_header_claims_gigabytes(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**33) + b"{}")
+    with pytest.raises(ModelError, match="its header claims"):
+        read_card(path)
+
+
+# Mutated archives
+
+
+def archives(folder: Path) -> list[Path]:
+    product = built.enmap(folder / "e")
+    files = {f"p/{file.name}": file.read_bytes() for file in product.folder.iterdir()}
+    name = product.entry.name.split("-METADATA")[0]
+    landsat = made.landsat(folder / "l")
+    root = landsat if landsat.is_dir() else landsat.parent
+    scene = {file.name: file.read_bytes() for file in root.iterdir()}
+    stem = next(key.split("_MTL")[0] for key in scene if "_MTL" in key)
+    return [
+        zipped(folder / f"{name}.zip", files),
+        tar(folder / f"{stem}.tar", scene),
+        tar(folder / f"{stem}.tar.gz", scene, "w:gz"),
+    ]
+
+
+def fuzz_archives(folder: Path, seeds: range) -> None:
+    for path in archives(folder):
+        whole = path.read_bytes()
+        with open_cube(path) as reader:
+            reader.read()
+        outcomes = []
+        for seed in seeds:
+            rng = random.Random(seed)
+            raw = bytearray(whole)
+            if seed % 4 == 0:
+                raw = raw[: rng.randrange(len(raw))]
+            for _ in range(rng.randint(1, 8)):
+                at = rng.randrange(max(1, len(raw))) if seed % 2 else max(0, len(raw) - rng.randrange(1, 400))
+                raw[at : at + 1] = bytes([rng.randrange(256)])
+            path.write_bytes(raw)
+            try:
+                with open_cube(path) as reader:
+                    reader.read()
+                outcomes.append(True)
+            except HsfuseError as error:
+                outcomes.append("\n" in str(error) and pytest.fail(f"mutant {seed} of {path.name}: {error}"))
+            except Exception as error:
+                raise AssertionError(f"mutant {seed} of {path.name}: {error!r}") from error
+        assert not all(outcomes)
+
+
+def test_mutated_archives_give_clean_errors(tmp_path):
+    fuzz_archives(tmp_path, range(20))
+
+
+@pytest.mark.slow
+def test_much_mutated_archives_give_clean_errors(tmp_path):
+    fuzz_archives(tmp_path, range(20, 400))
+
+
+# Products in other clothes
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar"])
+def test_landsat_in_the_archive_it_comes_in(tmp_path, ending):
+    landsat = made.landsat(tmp_path / "l")
+    root = landsat if landsat.is_dir() else landsat.parent
+    scene = {file.name: file.read_bytes() for file in root.iterdir()}
+    stem = next(key.split("_MTL")[0] for key in scene if "_MTL" in key)
+    path = tar(tmp_path / f"{stem}{ending}", scene, "w" if ending == ".tar" else "w:gz")
+    with open_cube(path) as packed, open_cube(root) as plain:
+        np.testing.assert_array_equal(packed.read().data, plain.read().data)
+        assert packed.tags["SENSOR"] == plain.tags["SENSOR"]
+
+
+@pytest.mark.parametrize("entry", [".", "METADATA.XML", "SPECTRAL_IMAGE.TIF"])
+def test_enmap_without_the_scenes_name(tmp_path, entry):
+    product = built.enmap(tmp_path / "e")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in product.folder.iterdir():
+        for part in ("METADATA", "SPECTRAL_IMAGE", "QL_"):
+            if f"-{part}" in file.name:
+                xml = file.read_bytes()
+                name = part + file.name.split(f"-{part}", 1)[1]
+                if part == "METADATA":
+                    xml = xml.replace(b"<base>", b"<base><level>L2A</level>", 1) if b"<base>" in xml else xml.replace(
+                        b"<specific>", b"<level>L2A</level><specific>", 1
+                    )  # fmt: skip
+                (bare / name).write_bytes(xml)
+    with open_cube(product.folder) as named, open_cube(bare / entry) as reader:
+        assert reader.quantity == "reflectance"
+        assert reader.tags["PRODUCT"].startswith("EnMAP L2A")
+        assert reader.spectrum == named.spectrum
+        np.testing.assert_array_equal(reader.read().data, named.read().data)
+
+
+def test_an_enmap_image_alone_is_a_raster_with_a_note(tmp_path):
+    path = write_tif(tmp_path / f"{ENMAP}-SPECTRAL_IMAGE.TIF", integers())
+    with rasterio.open(path, "r+") as ds:
+        ds.descriptions = ["band 1 (450 Nanometers)", "band 2 (550.5 Nanometers)", "band 3 (650 Nanometers)"]
+    with open_cube(path, role="HSI") as reader:
+        assert reader.spectrum.wavelengths_nm == (450, 550.5, 650)
+        assert any("EnMAP image without its METADATA.XML" in note for note in reader.notes)
+
+
+def test_sentinel2_bands_named_alone_ask_for_their_offset(tmp_path):
+    folder = tmp_path / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419"
+    folder.mkdir()
+    paths = [write_tif(folder / f"B0{i}.tif", integers("uint16", (1, 5, 4))) for i in (2, 3)]
+    with open_cube(paths) as reader:
+        assert any("offset of -1000" in note for note in reader.notes)
+
+
+def test_the_response_of_an_instrument_that_did_not_take_the_image_is_not_used(tmp_path):
+    landsat = made.landsat(tmp_path)
+    root = landsat if landsat.is_dir() else landsat.parent
+    (mtl,) = root.glob("*_MTL.txt")
+    lines = mtl.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if "SPACECRAFT_ID" in line)
+    lines[at : at + 1] = ['SPACECRAFT_ID = "LANDSAT_5"', 'SENSOR_ID = "MSS"']
+    mtl.write_text("\n".join(line for line in lines if "SENSOR_ID" not in line or "MSS" in line))
+    with open_cube(root) as reader:
+        assert "SENSOR" not in reader.tags
