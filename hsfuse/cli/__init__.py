@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "HSFUSE"})
 @click.version_option(__version__, prog_name="hsfuse")
 def main() -> None:
     """Fuse hyperspectral and multispectral images into a georeferenced high-resolution hyperspectral image.

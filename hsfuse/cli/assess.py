@@ -76,8 +76,9 @@ def _assess(
 ) -> int:
     """Assess, print, write the report; returns the exit code."""
     from hsfuse import assessment
-    from hsfuse.assessment.report import check_report_path, write_report
+    from hsfuse.assessment.report import write_report
     from hsfuse.assessment.wald import assess_wald
+    from hsfuse.io.files import check_report_path
 
     limits = {} if fail_under is None else assessment.parse_limits(fail_under)
     if report is not None:

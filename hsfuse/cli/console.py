@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -114,11 +115,21 @@ class _StderrHandler(logging.Handler):
 
 def start_logging(verbosity: int = 0) -> None:
     """Send the package's log to stderr: notes (INFO) by default, one level less or more for each step of verbosity."""
-    log = logging.getLogger("hsfuse")
-    log.handlers = [_StderrHandler()]
-    log.setLevel(_LEVELS[min(max(1 - verbosity, 0), len(_LEVELS) - 1)])
+    log, level = logging.getLogger("hsfuse"), _LEVELS[min(max(1 - verbosity, 0), len(_LEVELS) - 1)]
+    shown, kept = _StderrHandler(level), [h for h in log.handlers if isinstance(h, logging.FileHandler)]
+    log.handlers = [shown, *kept]
+    log.setLevel(logging.DEBUG if kept else level)
     for noisy, level in (("rasterio", logging.CRITICAL), ("numba", logging.WARNING)):
         logging.getLogger(noisy).setLevel(level)
+
+
+def log_to_file(path: Path) -> None:
+    """Append the package's log, with all details and the time of each, to a file; OSError when that can't be."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("hsfuse")
+    log.handlers.append(handler)
+    log.setLevel(logging.DEBUG)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:

@@ -11,23 +11,79 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
-from hsfuse.core.options import OPTIONS, FuseOptions
+from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions
 
 _log = logging.getLogger("hsfuse.fuse")
 
+_EXAMPLES = """\
+  hsfuse fuse lrhsi.hdr S2B_MSIL2A_20240612.SAFE fused.tif
+  hsfuse fuse --hsi lrhsi.hdr --msi b02.tif,b03.tif,b04.tif,b08.tif --srf sentinel2 -o fused.tif
+  hsfuse fuse lrhsi.hdr msi.tif quick.tif --srf sentinel2 --method blend
+  hsfuse fuse lrhsi.hdr msi.tif fused.tif --srf sentinel2 --qa quality.tif --report report.html
+  hsfuse fuse --config scene.toml --resume"""
 
-@click.command(no_args_is_help=True)
-@options.hsi
-@options.msi
-@click.option(
-    "-o", "--output", type=options.PATH, required=True, help="Fused cube: .tif, .dat/.img/.bsq for ENVI, or .zarr."
+
+class FuseCommand(click.Command):
+    """`fuse` with its options in groups; --help shows the common ones, --help-all every one."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each group, then examples."""
+        whole = ctx.meta.get("hsfuse.help_all", False)
+        for group in GROUPS:
+            told = [
+                record
+                for one in self.get_params(ctx)
+                if getattr(one, "group", "running") == group and (whole or getattr(one, "common", True))
+                if (record := one.get_help_record(ctx)) is not None
+            ]
+            if told:
+                with formatter.section(group.capitalize()):
+                    formatter.write_dl(told)
+        with formatter.section("Examples"):
+            formatter.write(f"{_EXAMPLES}\n")
+        if not whole:
+            formatter.write("\nAll options: hsfuse fuse --help-all\n")
+
+
+def _help_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta["hsfuse.help_all"] = True
+        click.echo(context.get_help())
+        context.exit()
+
+
+@click.command(cls=FuseCommand, no_args_is_help=True)
+@click.argument("files", nargs=-1, metavar="[HSI MSI OUT]")
+@options.grouped("inputs", "--hsi", type=options.PATH, help="LRHSI with wavelengths: ENVI, GeoTIFF, or a product.")
+@options.grouped(
+    "inputs",
+    "--msi",
+    multiple=True,
+    metavar="PATH",
+    help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
+)
+@options.grouped(
+    "output",
+    "-o",
+    "--output",
+    type=options.PATH,
+    help="Fused cube: .tif, .dat/.img/.bsq for ENVI, or .zarr.",
 )
 @options.options_of(*OPTIONS)
-@click.option("--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
+@options.grouped("output", "--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
 @options.json_output
+@options.config
+@options.log_file
 @options.verbosity
+@click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="All options.")
 def fuse(
-    hsi: Path, msi: Path | tuple[Path, ...], output: Path, report: Path | None, as_json: bool, **given: Any
+    files: tuple[str, ...],
+    hsi: Path | None,
+    msi: tuple[str, ...],
+    output: Path | None,
+    report: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
@@ -35,26 +91,55 @@ def fuse(
     learns from this one, within --adapt-steps and --adapt-minutes. The latter counts as far as the scene's own held-out
     blocks bear it out.
     """
+    low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
-    result = fuse_and_report(hsi, msi, output, chosen, report)
+    result = fuse_and_report(low, high, place, chosen, report)
     if as_json:
         print_json(result.to_dict())
     else:
         click.echo(result.text())
 
 
-def fuse_and_report(hsi: str | Path, msi: Any, output: str | Path, chosen: FuseOptions, report: Path | None) -> Any:
-    """`run_fusion`, then an HTML report of the result against its inputs."""
-    from hsfuse import fusion
-    from hsfuse.assessment import assess
-    from hsfuse.assessment.report import check_report_path, write_report
+def _named(
+    files: tuple[str, ...], hsi: Path | None, msi: tuple[str, ...], output: Path | None
+) -> tuple[Path, Path | tuple[Path, ...], Path]:
+    """The three files, by options or in their order for those that no option names."""
+    rest = list(files)
+    low = hsi or (Path(rest.pop(0)) if rest else None)
+    high = options.split(msi or ((rest.pop(0),) if rest else ()))
+    place = output or (Path(rest.pop(0)) if rest else None)
+    for option, value in (("--hsi", low), ("--msi", high), ("--output", place)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{option}'; wanted HSI MSI OUT, or each by its option.")
+    if rest:
+        raise click.UsageError(f"Got unexpected extra argument ({' '.join(rest)})")
+    assert low is not None
+    assert high is not None
+    assert place is not None
+    return low, high, place
 
+
+def fuse_and_report(
+    hsi: Path, msi: Path | tuple[Path, ...], output: Path, chosen: FuseOptions, report: Path | None
+) -> Any:
+    """`run_fusion`, then an HTML report of the result against its inputs; what needs no pixels is looked at first."""
+    from hsfuse.io.files import check_inputs, check_output, check_report_path
+
+    several = (msi,) if isinstance(msi, Path) else msi
+    check_inputs("HSI", [hsi])
+    check_inputs("MSI", several)
+    goes_on = chosen.overwrite or chosen.dry_run or chosen.resume
+    check_output(output, overwrite=goes_on, driver=chosen.format, protected=[hsi, *several])
     if report is not None:
-        several = [msi] if isinstance(msi, str | Path) else list(msi)
-        theirs = chosen.overwrite or (chosen.resume and Path(output).exists())
+        theirs = chosen.overwrite or (chosen.resume and output.exists())
         check_report_path(report, theirs, [hsi, *several, output])
-    result = fusion.run_fusion(hsi, msi, output, chosen)
+    from hsfuse.fusion import run_fusion
+
+    result = run_fusion(hsi, msi, output, chosen)
     if report is not None and not chosen.dry_run and not (result.done and report.exists()):
+        from hsfuse.assessment import assess
+        from hsfuse.assessment.report import write_report
+
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
         told = {text.rstrip(".").lower() for text in result.warnings}
         for warning in made.warnings:

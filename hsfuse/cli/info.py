@@ -35,8 +35,8 @@ def info(files: tuple[Path, ...], nodata: str | None, as_json: bool) -> None:
 
 def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
     from hsfuse.io import open_cube
+    from hsfuse.io.files import split_paths
     from hsfuse.io.fill import settle_fill
-    from hsfuse.io.open import split_paths
     from hsfuse.pair.quantity import guess_scale
 
     with open_cube(split_paths(path)) as opened:

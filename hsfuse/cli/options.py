@@ -6,6 +6,7 @@ the log level itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from math import isinf
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 
 import click
 
-from hsfuse.cli.console import start_logging
+from hsfuse.cli.console import log_to_file, start_logging
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import Range
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+#: Words for --srf that name no response.
+WITHOUT_SRF = ("auto", "estimate")
 
 
 def parse_bands(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -29,18 +32,82 @@ def parse_bands(context: click.Context, parameter: click.Parameter, value: str |
 def parse_files(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> Path | tuple[Path, ...] | None:
+    """Paths of one image's bands."""
+    return split(value)
+
+
+def split(value: tuple[str, ...]) -> Path | tuple[Path, ...] | None:
     """One file or product as its path; several, or a list with commas, as the paths of one image's bands."""
-    from hsfuse.io import split_paths
+    from hsfuse.io.files import split_paths
 
     paths = tuple(path for text in value for path in split_paths(text))
     return paths[0] if len(paths) == 1 else paths or None
 
 
+def known_method(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A name of `METHODS`, else a usage error."""
+    from hsfuse.methods import METHODS
+
+    if value is not None and value not in METHODS:
+        raise click.BadParameter(f"there is no {parameter.name} {value!r}; known are {', '.join(METHODS)}")
+    return value
+
+
+def known_srf(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A sensor of the library or a file that is there, else a usage error; what a file holds is looked at later."""
+    if value is None or value in WITHOUT_SRF or Path(value).is_file():
+        return value
+    from hsfuse.core.errors import SrfError
+    from hsfuse.physics import load_srf
+
+    try:
+        load_srf(value)
+    except SrfError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 def parse_pairs(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE` options as a mapping."""
-    if any("=" not in part for part in value):
+    """`KEY=VALUE` options as a mapping; several may stand in one, with commas between them."""
+    parts = [part.strip() for text in value for part in re.split(r",(?=\w+=)", text)]
+    if any("=" not in part for part in parts):
         raise click.BadParameter("wanted KEY=VALUE, such as COMPRESS=ZSTD")
-    return dict(part.partition("=")[::2] for part in value)
+    return dict(part.partition("=")[::2] for part in parts)
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    """Options of a TOML file, by their names with - or _, as defaults of the command line."""
+    if value is None:
+        return
+    from hsfuse.io.toml import read_toml
+
+    names = {name: p.name for p in context.command.params for name in (p.name, *_long_names(p)) if name}
+    found: dict[str, Any] = {}
+    for key, entry in read_toml(value).items():
+        name = names.get(key.replace("-", "_"))
+        if name is None:
+            raise click.BadParameter(f"{value}: there is no option {key!r}", context, parameter)
+        found[name] = _as_words(entry)
+    context.default_map = {**(context.default_map or {}), **found}
+
+
+def _long_names(parameter: click.Parameter) -> list[str]:
+    return [opt.lstrip("-").replace("-", "_") for opt in parameter.opts]
+
+
+def _as_words(entry: Any) -> Any:
+    """A value of a TOML file as it would be given in words."""
+    if isinstance(entry, dict):
+        return [f"{key}={value}" for key, value in entry.items()]
+    return entry
+
+
+def _start_log_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        try:
+            log_to_file(value)
+        except OSError as error:
+            raise click.BadParameter(f"{value} can't be written ({error.strerror})") from None
 
 
 def _log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
@@ -48,6 +115,10 @@ def _log_level(context: click.Context, parameter: click.Parameter, value: int) -
     meta = context.meta
     meta["hsfuse.verbosity"] = meta.get("hsfuse.verbosity", 0) + (value if parameter.name == "verbose" else -value)
     start_logging(meta["hsfuse.verbosity"])
+
+
+#: Options whose words are looked at before anything else, so that a wrong one is a usage error.
+CALLBACKS = {"method": known_method, "base": known_method, "srf": known_srf}
 
 
 class GroupedOption(click.Option):
@@ -90,14 +161,23 @@ def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: A
         spelled["is_flag"] = True
     elif kind is tuple:
         spelled["callback"] = parse_bands
+    elif name in CALLBACKS:
+        spelled["callback"] = CALLBACKS[name]
     elif kind is Mapping:
         spelled |= {"multiple": True, "callback": parse_pairs}
     help_text = text or told.help
     if shown:
         help_text = f"{help_text.removesuffix('.')}; default: {shown}."
     spelled |= {"default": default, "help": help_text, "metavar": told.metavar} | changed
-    names = (told.name or f"--{name.replace('_', '-')}", name)
-    return click.option(*names, cls=GroupedOption, group=told.group, common=told.common, **spelled)
+    own = told.name or f"--{name.replace('_', '-')}"
+    return click.option(
+        own, *told.also, name, cls=GroupedOption, group=told.group, common=told.common, former=told.also, **spelled
+    )
+
+
+def grouped(group: str, *names: str, **spelled: Any) -> Any:
+    """An option that isn't of `FuseOptions`, in a group of the help."""
+    return click.option(*names, cls=GroupedOption, group=group, **spelled)
 
 
 def _number(kind: Any, span: Range | None) -> Any:
@@ -132,7 +212,9 @@ msi = click.option(
     metavar="PATH",
     help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
 )
-srf = click.option("--srf", required=True, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
+srf = click.option(
+    "--srf", required=True, callback=known_srf, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV."
+)
 
 
 def ratio(text: str, **spelled: Any) -> Any:
@@ -143,6 +225,18 @@ def ratio(text: str, **spelled: Any) -> Any:
 
 
 overwrite = option_of("overwrite")
+config = click.option(
+    "--config",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    metavar="FILE.toml",
+    help="Read options from a TOML file; those of the command line go before.",
+)
+log_file = click.option(
+    "--log-file", type=PATH, expose_value=False, callback=_start_log_file, help="Write all notes to this file, too."
+)
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 _quiet = click.option(
     "-q", "--quiet", count=True, expose_value=False, callback=_log_level, help="No notes; twice: no warnings either."

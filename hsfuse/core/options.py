@@ -26,14 +26,15 @@ OnOff = Literal["on", "off"]
 class Option:
     """How an option is told and spelled; those `common` are in the short help.
 
-    `name` is its name on the command line where that isn't the field's, `words` what the command line takes where the
-    function takes more, `default` the default in words where the value doesn't say it.
+    `name` is its name on the command line where that isn't the field's, `also` further ones that aren't shown, `words`
+    what the command line takes where the function takes more, `default` the default in words.
     """
 
     group: str
     help: str
     common: bool = False
     name: str = ""
+    also: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     metavar: str | None = None
     default: str = ""
@@ -139,7 +140,8 @@ class FuseOptions:
         float | None, Range(0, above=True), Option("output", "Reflectance per number on disk, such as 1e-4.")
     ] = None
     format: Annotated[
-        str, Option("output", "Format.", words=("auto", "GTiff", "COG", "ENVI", "Zarr"), default="by suffix")
+        str,
+        Option("output", "Format.", also=("-of",), words=("auto", "GTiff", "COG", "ENVI", "Zarr"), default="by suffix"),
     ] = "auto"
     creation_options: Annotated[
         Mapping[str, str], Option("output", "GDAL's creation option.", name="--co", metavar="KEY=VALUE")

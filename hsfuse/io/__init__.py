@@ -1,13 +1,30 @@
-"""Raster input and output: the only place that touches pixels on disk."""
+"""Raster input and output: the only place that touches pixels on disk.
 
-from hsfuse.io.files import check_output, driver_of, output_files
-from hsfuse.io.layers import LayeredReader
-from hsfuse.io.open import Paths, open_cube, split_paths
-from hsfuse.io.reader import CubeReader, check_valid, usable_bands
-from hsfuse.io.sinks import DTYPES, TILE
-from hsfuse.io.spectral_tags import read_provenance
-from hsfuse.io.writer import CubeWriter, kept_network, publish, try_writing
+Names are imported when first used, so that what only looks at paths (`hsfuse.io.files`) doesn't load GDAL.
+"""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hsfuse.io.files import check_output, driver_of, output_files, split_paths
+    from hsfuse.io.layers import LayeredReader
+    from hsfuse.io.open import Paths, open_cube
+    from hsfuse.io.reader import CubeReader, check_valid, usable_bands
+    from hsfuse.io.sinks import DTYPES, TILE
+    from hsfuse.io.spectral_tags import read_provenance
+    from hsfuse.io.writer import CubeWriter, kept_network, publish, try_writing
+
+#: Module -> the names that it gives.
+_FROM = {
+    "files": ("check_output", "driver_of", "output_files", "split_paths"),
+    "layers": ("LayeredReader",),
+    "open": ("Paths", "open_cube"),
+    "reader": ("CubeReader", "check_valid", "usable_bands"),
+    "sinks": ("DTYPES", "TILE"),
+    "spectral_tags": ("read_provenance",),
+    "writer": ("CubeWriter", "kept_network", "publish", "try_writing"),
+}
 __all__ = [
     "DTYPES",
     "TILE",
@@ -27,3 +44,10 @@ __all__ = [
     "try_writing",
     "usable_bands",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _FROM.items():
+        if name in names:
+            return getattr(import_module(f"hsfuse.io.{module}"), name)
+    raise AttributeError(f"module 'hsfuse.io' has no attribute {name!r}")

@@ -8,9 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hsfuse.core.errors import OutputError, SettingError
-from hsfuse.io.gdal import siblings
-from hsfuse.io.zarr_store import is_store
+from hsfuse.core.errors import InputError, OutputError, SettingError
 
 #: Suffixes of each format that can be written.
 FORMATS = {"GTiff": (".tif", ".tiff"), "ENVI": (".dat", ".img", ".bsq", ".hdr", ".envi"), "Zarr": (".zarr",)}
@@ -45,26 +43,74 @@ def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:
 
 
 def check_output(
-    path: str | Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False, driver: str = "auto"
+    path: str | Path,
+    inputs: Iterable[str | Path] = (),
+    *,
+    overwrite: bool = False,
+    driver: str = "auto",
+    protected: Sequence[Path] = (),
 ) -> tuple[Path, ...]:
     """The files that will be written, when they may be; call it before any work.
 
-    OutputError when one is an input (ENVI's header and data file count both, links are followed), when the folder is
-    missing or not writable, or when one exists and `overwrite` is off; SettingError for an unknown format.
+    OutputError when one is an input (ENVI's header and data file count both, links are followed) or one of the
+    `protected` files, which are taken as they are and need no GDAL; when the folder is missing or not writable, or when
+    one exists and `overwrite` is off; SettingError for an unknown format.
     """
-    files = output_files(path, driver)
-    protected = [file for name in inputs for file in siblings(Path(name))]
+    files, sources = output_files(path, driver), [Path(name) for name in inputs]
+    _protect(files, [*sources, *protected])
     for file in files:
-        for other in protected:
-            if _same(file, other):
-                raise OutputError(f"the output {file} is the input {other}; choose another name")
         if file.is_dir() and not (is_store(file) and driver_of(path, driver) == "Zarr"):
             raise OutputError(f"the output {file} is a folder; name a file")
     _check_folder(files[0].parent)
     existing = [file for file in (*files, *_stale_headers(files)) if os.path.lexists(file)]
     if existing and not overwrite:
         raise OutputError(f"{existing[0]} exists already; choose another name or allow overwriting (--overwrite)")
+    if any(source.exists() for source in sources):
+        from hsfuse.io.gdal import siblings  # here, so that what was told till now needs no GDAL
+
+        _protect(files, [file for source in sources for file in siblings(source)])
     return files
+
+
+def _protect(files: Iterable[Path], inputs: Sequence[Path]) -> None:
+    for file in files:
+        for other in inputs:
+            if _same(file, other):
+                raise OutputError(f"the output {file} is the input {other}; choose another name")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a Zarr group."""
+    return path.is_dir() and any((path / name).is_file() for name in (".zgroup", "zarr.json"))
+
+
+def split_paths(text: str | Path) -> list[Path]:
+    """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
+    if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
+        return [Path(text)]
+    return [Path(part.strip()) for part in str(text).split(",") if part.strip()]
+
+
+def check_inputs(role: str, paths: Iterable[Path]) -> None:
+    """InputError for the first file that isn't there; GDAL's virtual files and parts of containers have no path."""
+    for path in paths:
+        if not path.exists() and ":" not in str(path) and not str(path).startswith("/vsi"):
+            raise InputError(f"the {role} {path} doesn't exist")
+
+
+def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
+    """OutputError unless a report may be written to `path`: it isn't there or may be replaced, and isn't an input."""
+    path = Path(path)
+    if any(path.resolve() == Path(source).resolve() for source in inputs):
+        raise OutputError(f"the report {path} would replace an input; give it another name")
+    if path.is_dir():
+        raise OutputError(f"the report {path} is a folder; give a file name such as {path / 'report.html'}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"the report {path} exists; give another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} for the report doesn't exist; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path.parent} for the report can't be written to")
 
 
 def _same(a: Path, b: Path) -> bool:

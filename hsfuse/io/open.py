@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -172,10 +171,3 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
     name_bands(reader)
     reader.notes += [told for product in (enmap, desis) if (told := product.note_alone(paths[0])) is not None]
     return reader
-
-
-def split_paths(text: str | Path) -> list[Path]:
-    """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
-    if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
-        return [Path(text)]
-    return [Path(part.strip()) for part in str(text).split(",") if part.strip()]

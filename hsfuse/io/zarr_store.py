@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.io.files import is_store
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ def _zarr() -> Any:
     except ImportError as error:
         raise SettingError("Zarr needs the package zarr: pip install 'hsfuse[zarr]'") from error
     return zarr
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder is a Zarr group."""
-    return path.is_dir() and any((path / name).is_file() for name in (".zgroup", "zarr.json"))
 
 
 class ZarrSink:

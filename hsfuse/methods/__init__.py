@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, Self, cast, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, Self, cast, runtime_checkable
 
 from hsfuse.core.errors import SettingError
-from hsfuse.methods.subspace import SpectralSubspace
-from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.sample import PairSample
+
+if TYPE_CHECKING:  # names and their table are of use without torch
+    from torch import Tensor
+
+    from hsfuse.methods.subspace import SpectralSubspace
+    from hsfuse.physics.model import ObservationModel
+    from hsfuse.physics.sample import PairSample
 
 
 @dataclass(frozen=True)

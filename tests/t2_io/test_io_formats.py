@@ -11,7 +11,7 @@ from rasters import GRID, SPECTRUM, scene, write_cube
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
-from hsfuse.io.zarr_store import is_store
+from hsfuse.io.files import is_store
 
 zarr = pytest.importorskip("zarr")
 ROTATED = Affine.translation(6e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10)

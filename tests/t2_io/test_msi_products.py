@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from hsfuse.cli import main
 from hsfuse.core.errors import GridError, InputError
 from hsfuse.io import open_cube, usable_bands
-from hsfuse.io.open import split_paths
+from hsfuse.io.files import split_paths
 from hsfuse.io.sharpen import Place, coarse_view, upsample
 from hsfuse.physics import load_srf, match_bands
 

@@ -208,7 +208,9 @@ def test_shared_options_are_named_as_promised():
     def all_of_them(**values):
         print_json(values)
 
-    result = CliRunner().invoke(all_of_them, ["--hsi=a", "--msi=b", "--srf=c", "--msi-bands=B2,B3", "-qv", "--json"])
+    result = CliRunner().invoke(
+        all_of_them, ["--hsi=a", "--msi=b", "--srf=sentinel2", "--msi-bands=B2,B3", "-qv", "--json"]
+    )
     values = json.loads(result.stdout)
     assert values["msi_bands"] == ["B2", "B3"]
     assert (values["mtf"], values["psf_sigma"], values["phase"]) == (0.3, None, None)

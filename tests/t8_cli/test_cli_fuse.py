@@ -18,7 +18,7 @@ from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import OPTIONS, FuseOptions
 from hsfuse.io import open_cube
 
 SCENE = memory_scene((12, 12))
@@ -185,8 +185,6 @@ BAD_INPUT = {
     "no wavelengths": (hsi_without, "no wavelengths"),
     "unknown units": (lambda p: hsi_without(p, *nm(*WAVELENGTHS_NM * 1e5, units="Furlongs")), "given as furlongs"),
     "wavenumbers": (lambda p: hsi_without(p, *nm(*WAVELENGTHS_NM, units="Wavenumber")), "wavelengths in 'Wavenumber'"),
-    "unknown SRF": (lambda p: {"srf": "sentinell2"}, "sentinel2"),
-    "SRF file missing": (lambda p: {"srf": "none.csv"}, "none.csv"),
     "MSI bands unknown": (seven_bands, "7 bands"),
     "no spectral overlap": (other_wavelengths, "no spectral overlap"),
     "no spatial overlap": (lambda p: moved(p, 1e5), "don't overlap"),
@@ -210,7 +208,6 @@ BAD_OPTIONS = {
     "--msi-bands=B2,B9": "B9, which the MSI doesn't have",
     "--msi-bands=B2,B3,B4,Q9": "Q9",
     "--msi-bands=B2,B2,B4,B8": "B2 twice",
-    "--method=magic": "no method 'magic'",
     "--mtf=0": "MTF at Nyquist is 0",
     "--mtf=nan": "MTF at Nyquist is nan",
     "--psf-sigma=0": "sigma is 0",
@@ -236,7 +233,6 @@ def test_options_that_make_no_sense_are_one_line(pair, option):
     ("option", "said"),
     [
         ("--model=none.safetensors", "no such checkpoint"),
-        ("--base=magic", "no base 'magic'"),
         ("--save-model=nowhere/m.safetensors", "nowhere doesn't exist"),
     ],
 )
@@ -297,16 +293,22 @@ def test_nan_is_masked_and_counted_aloud(pair):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--hsi=a", "--msi=b", "--srf=c"],
-        ["--hsi=a", "--srf=c", "-o=d.tif"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--device=abacus"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--dtype=complex64"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--format=PNG"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--adapt-steps=-1"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--mtf=much"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--ensemble=9"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "--nonsense"],
-        ["--hsi=a", "--msi=b", "--srf=c", "-o=d.tif", "stray"],
+        ["--hsi=a", "--msi=b"],
+        ["--hsi=a", "-o=d.tif"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--device=abacus"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--dtype=complex64"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--format=PNG"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--adapt-steps=-1"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--mtf=much"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--ensemble=9"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--nonsense"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "stray"],
+        ["a", "b"],
+        ["a", "b", "c.tif", "--method=magic"],
+        ["a", "b", "c.tif", "--base=magic"],
+        ["a", "b", "c.tif", "--srf=sentinell2"],
+        ["a", "b", "c.tif", "--srf=none.csv"],
+        ["a", "b", "c.tif", "--co=COMPRESS"],
     ],
 )
 def test_usage_errors_exit_2(arguments):
@@ -355,3 +357,63 @@ def test_as_a_program(pair):
     assert again.returncode == 1
     assert again.stdout == ""
     assert "exists already" in again.stderr.splitlines()[-1]
+
+
+def test_files_by_place_a_configuration_and_a_log(pair, monkeypatch):
+    folder = pair.folder.parent
+    config, log = folder / "c.toml", folder / "log.txt"
+    config.write_text(
+        'method = "gsa"\nadapt-steps = 7\nmsi_bands = "B2,B3,B4,B8"\nstac = true\n[co]\nCOMPRESS = "LZW"\n'
+    )
+    seen = []
+    monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
+    more = [f"--config={config}", f"--log-file={log}", "--co", "ZLEVEL=9,TILED=YES", "-of", "COG", "--mtf=0.2"]
+    line = ["fuse", str(pair.hsi), str(pair.msi), str(folder / "o.tif"), "--srf=sentinel2a"]
+    CliRunner().invoke(main, [*line, *more], env={"HSFUSE_FUSE_SEED": "5"})
+    hsi, msi, output, found, _ = seen[0]
+    assert (hsi, msi, output) == (pair.hsi, pair.msi, folder / "o.tif")
+    assert (found.method, found.adapt_steps, found.stac, found.mtf, found.seed) == ("gsa", 7, True, 0.2, 5)
+    assert (found.format, found.msi_bands) == ("COG", ("B2", "B3", "B4", "B8"))
+    assert found.creation_options == {"ZLEVEL": "9", "TILED": "YES"}  # those of the line go before the file's
+    config.write_text("methd = 1")
+    wrong = CliRunner().invoke(main, ["fuse", "a", "b", "c.tif", f"--config={config}"])
+    assert (wrong.exit_code, "no option 'methd'" in wrong.stderr) == (2, True)
+
+
+def test_help_shows_what_is_common_and_help_all_the_rest():
+    short, whole = (CliRunner().invoke(main, ["fuse", flag]).stdout for flag in ("--help", "--help-all"))
+    for text in (short, whole):
+        assert [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")][:5] == [
+            "Inputs", "Sensors", "Method", "Output", "Running",
+        ]  # fmt: skip
+        assert text.count("\n  hsfuse fuse ") == 5
+    missing = [f"--{name.replace('_', '-')}" for name in OPTIONS if name != "creation_options"]
+    assert not [name for name in missing if f"{name} " not in whole and f"{name}\n" not in whole]
+    assert "--psf-size" in whole
+    assert "--psf-size" not in short
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.hdr", "none.tif", "o.tif"], "doesn't exist"),
+        (["{hsi}", "{msi}", "nowhere/o.tif"], "doesn't exist"),
+        (["{hsi}", "{msi}", "{msi}"], "is the input"),
+        (["{hsi}", "{msi}", "o.tif", "--method=magic"], "no method 'magic'"),
+        (["{hsi}", "{msi}", "o.tif", "--srf=sentinell2"], "sentinel2"),
+        (["{hsi}", "{msi}", "o.tif", "--report=nowhere/r.html"], "doesn't exist"),
+    ],
+)
+def test_what_needs_no_pixels_is_told_without_loading_what_reads_them(pair, arguments, said):
+    words = [word.format(hsi=pair.hsi, msi=pair.msi) for word in arguments]
+    code = f"""
+import sys
+from hsfuse.cli import main
+try:
+    main(["fuse", *{words}])
+finally:
+    print(*(name for name in ("torch", "numba", "scipy", "rasterio") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said in done.stderr
+    assert done.stdout.strip() == ""

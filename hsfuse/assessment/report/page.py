@@ -32,9 +32,8 @@ from hsfuse.assessment.report.words import (
     training_words,
     verdict_word,
 )
-from hsfuse.core.errors import OutputError
 from hsfuse.core.package import __version__
-from hsfuse.io.files import write_whole
+from hsfuse.io.files import check_report_path, write_whole
 from hsfuse.metrics import CATALOGUE
 
 _FOLDER = Path(__file__).parent
@@ -143,19 +142,6 @@ def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
-    """OutputError unless a report may be written to `path`: it isn't there or may be replaced, and isn't an input."""
-    path = Path(path)
-    if any(path.resolve() == Path(source).resolve() for source in inputs):
-        raise OutputError(f"the report {path} would replace an input; give it another name")
-    if path.is_dir():
-        raise OutputError(f"the report {path} is a folder; give a file name such as {path / 'report.html'}")
-    if path.exists() and not overwrite:
-        raise OutputError(f"the report {path} exists; give another name, or --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} for the report doesn't exist; make it first")
 
 
 def write_report(assessments: Sequence[Assessment], path: str | Path, *, overwrite: bool = False) -> Path:
