@@ -153,7 +153,7 @@ class StageWatch:
 def distortions(z: Tensor, z_spa: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
     """What eqs. 3 and 8 rank points by: 1 - SSIM of the pseudo-MSI (B, H, W), the pseudo-LRHSI's angle (B, h, w)."""
     unit = obs.unit[:, None, None]
-    spatial = 1 - ssim_map(obs.model.spectral(z * unit).clamp(0, 1), obs.y)
+    spatial = 1 - ssim_map(*obs.pseudo_msi(z))
     return spatial, torch.rad2deg(angle_map(obs.model.spatial(z_spa) * unit, obs.x * unit))
 
 

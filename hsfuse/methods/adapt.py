@@ -130,7 +130,7 @@ class Pair:
             rows, cols = slice(row // s, (row + side[0]) // s), slice(col // s, (col + side[1]) // s)
             return dihedral(t[block : block + 1, :, rows, cols], turn)
 
-        obs = Observation(lr(self.obs.x), hr(self.obs.y), hr(self.obs.guide), self.obs.model, self.obs.unit)
+        obs = replace(self.obs, x=lr(self.obs.x), y=hr(self.obs.y), guide=hr(self.obs.guide))
         return Pair(hr(self.base), obs, hr(self.target), hr(self.mask))
 
     def block(self, block: int, turn: int = 0) -> Pair:
@@ -220,7 +220,7 @@ class Rehearsal:
     def _pair(self, seen: list[Seen], target: Tensor, mask: Tensor) -> Pair:
         x, y, guide = (torch.cat([getattr(s.obs, name) for s in seen]) for name in ("x", "y", "guide"))
         base = torch.cat([s.base for s in seen])
-        return Pair(base, Observation(x, y, guide, self.frame.model, self.frame.unit), target, mask)
+        return Pair(base, replace(seen[0].obs, x=x, y=y, guide=guide), target, mask)
 
 
 #: Side in HR pixels of the crops on which full-resolution consistency is asked for.
@@ -373,7 +373,8 @@ class Adaptation:
         fused = self.fused(net, pair)
         inner = slice(1, -1) if min(side) >= 4 * model.ratio else slice(None)
         spatial = (model.spatial(fused) - pair.obs.x * unit)[..., inner, inner].abs().mean() / self.scale_of_error
-        spectral = (model.spectral(fused) - pair.obs.y).abs().mean() / pair.obs.y.std().clamp_min(1e-6)
+        spread = pair.obs.y.std().clamp_min(1e-6 * pair.obs.level)
+        spectral = (model.spectral(fused) - pair.obs.y).abs().mean() / spread
         return spatial + spectral
 
     def _crop(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.methods.problem import FusionProblem, mix
+from hsfuse.physics.solve import inverse_spd, principal_axes, root_spd, whitener_spd
 
 #: Chebyshev steps, and where they take the preconditioned system's least eigenvalue to be: rougher is left a little.
 ITERATIONS, LEAST = 12, 0.15
@@ -52,7 +53,7 @@ class Agreement:
         missing = mix(inverse @ problem.estimator.to(a), missing_x) - model.spatial(seen)
         noise = (inverse.double() @ self._noise @ inverse.double().T).to(a)
         blocks = torch.diag_embed(model.spatial_squared(open_).movedim(1, -1)) + noise
-        inverses = torch.linalg.inv(blocks.double()).to(a)
+        inverses = inverse_spd(blocks.double()).to(a)
 
         def apply(x: Tensor) -> Tensor:
             return model.spatial(open_ * model.spatial_adjoint(x)) + mix(noise, x)
@@ -66,19 +67,18 @@ class Agreement:
     @property
     def _noise(self) -> Tensor:
         """Covariance (K, K) of what else the LR coefficients hold."""
-        noise = torch.linalg.inv(self.problem.spatial_weight.double())
+        noise = inverse_spd(self.problem.spatial_weight.double())
         return noise + self.mismatch * self.covariance.to(noise)
 
     @cached_property
     def _axes(self) -> tuple[Tensor, Tensor, Tensor]:
         """T and its inverse (K, K), v (K,)."""
         c = self.covariance.double()
-        floor = (LEAST_VARIANCE * c.diagonal().max()).clamp_min(1e-20)
-        root = torch.linalg.cholesky(c + floor * torch.eye(len(c)).to(c))
+        c = c + LEAST_VARIANCE * c.diagonal().max() * torch.eye(len(c)).to(c)
+        root = root_spd(c)
         seen = self.problem.response.to(c) @ root
-        values, vectors = torch.linalg.eigh(seen.T @ (seen / self.problem.noise_y.to(c)[:, None]))
-        axes = root @ vectors
-        return axes, torch.linalg.inv(axes), values.clamp_min(0)
+        values, vectors = principal_axes(seen.T @ (seen / self.problem.noise_y.to(c)[:, None]))
+        return root @ vectors, vectors.T @ whitener_spd(c), values
 
     @cached_property
     def _largest(self) -> float:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hsfuse.methods import Requirements
-from hsfuse.methods.problem import DARK, AffineMap, fit_affine, synthetic_bands
-from hsfuse.methods.subspace import fit_subspace
+from hsfuse.methods.problem import AffineMap, fit_affine, synthetic_bands
+from hsfuse.methods.subspace import DARK, fit_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -61,8 +61,7 @@ class GLP:
         untouched = scene.mask & (self._lr_details(scene.mask[:, None].double())[:, 0].abs() < 1e-9)
         x, p = (self._lr_details(cube).transpose(0, 1)[:, untouched] for cube in (scene.lrhsi.double(), synthetic))
         energy = p.square().sum(1)
-        gain = (x * p).sum(1) / energy.clamp_min(1e-30)
-        return torch.where(energy > 0, gain, torch.ones_like(gain)).clamp(0, MAX_GAIN)
+        return torch.where(energy > 0, (x * p).sum(1) / energy, 1.0).clamp(0, MAX_GAIN)
 
     def _lr_details(self, x: Tensor) -> Tensor:
         """What the model's blur takes away one ratio down; sizes are first padded to a multiple of the ratio."""
@@ -121,8 +120,8 @@ def _gains(intensity: Tensor, bands: Tensor) -> Tensor:
     centred = intensity - intensity.mean(1, keepdim=True)
     variance = centred.square().mean(1)
     covariance = (centred * bands).mean(1)
-    flat = variance <= 1e-12 * bands.square().mean(1).clamp_min(1e-30)
-    return torch.where(flat, torch.ones_like(variance), covariance / variance.clamp_min(1e-30))
+    flat = variance <= 1e-12 * bands.square().mean(1)
+    return torch.where(flat, 1.0, covariance / variance)
 
 
 #: Smallest damping, relative to a band's RMS: a regression without residual must still not divide by zero.
@@ -143,7 +142,7 @@ class SFIM:
         self.synthesis, pairs = synthetic_bands(scene, model)
         residual = pairs.lrhsi - self.synthesis.columns(pairs.msi)
         floor = LEAST_DAMPING**2 * pairs.lrhsi.square().mean(1)
-        self.damping = residual.square().mean(1).maximum(floor).clamp_min(DARK)
+        self.damping = residual.square().mean(1).maximum(floor).clamp_min(DARK**2)
         return self
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ from hsfuse.methods.denoise import LEFT, denoise, gaussian_blur
 from hsfuse.methods.guided import Guided
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, Features
-from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -101,7 +101,7 @@ class Unmixed(CNMF):
         self.noise = basis.T.square() @ hsi_noise(spectra, self.subspace).to(basis)
         explained = self._endmembers() @ low
         left = (basis.T @ spectra - explained).square().mean(1)
-        self.error = (left - self.noise).clamp_min(0) / explained.square().sum(0).mean().clamp_min(1e-12)
+        self.error = (left - self.noise).clamp_min(0) / explained.square().sum(0).mean().clamp_min(DARK**2)
         return self
 
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Unmixed(CNMF):
         return fused + self.model.upsample(gain.clamp_min(0) * (self.subspace.project(lrhsi) - low))
 
     def _endmembers(self) -> Tensor:
-        return self.subspace.basis.to(self.m).T @ self.m
+        return self.level * self.subspace.basis.to(self.m).T @ self.m
 
 
 class GuidedAxes(Guided):
@@ -168,7 +168,7 @@ class Blend:
             member.fit(scene, model)
         sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.ratio)]
         sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
-        self.usual = sizes.mean(0).clamp_min(1e-20)
+        self.usual = sizes.mean(0).clamp_min(DARK**2)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
         covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
         self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)

@@ -24,6 +24,7 @@ M and N are learned on the scene's sample, starting from pure pixels found by su
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -31,12 +32,16 @@ from torch import Tensor
 
 from hsfuse.methods import Requirements
 from hsfuse.methods.problem import mix
-from hsfuse.methods.subspace import fit_subspace
+from hsfuse.methods.subspace import DARK, fit_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
+#: RMS of the LRHSI that the constants below are for, a usual reflectance: images are brought to it first.
+USUAL = 0.2
 #: Keeps quotients finite and factors positive.
 TINY = 1e-9
+#: Mean square of an image, brought to the usual, below which it is dark and its energy isn't divided by.
+LEAST_ENERGY = 1e-12
 #: Weight of the MSI's misfit when both images are scaled to equal energy.
 MSI_WEIGHT = 2.0
 #: Exponent of the last change by which an update's starting point is carried on, and the largest change that counts.
@@ -68,9 +73,11 @@ class CNMF:
     def learn(self, scene: PairSample, model: ObservationModel) -> Tensor:
         """The same, giving the sample's abundances (n, P, H, W)."""
         self.model = model
+        self.level = max(float(scene.spectra().clamp_min(0).square().mean().sqrt()) / USUAL, DARK)
+        scene = replace(scene, lrhsi=scene.lrhsi / self.level, msi=scene.msi / self.level)
         spectra = scene.spectra().clamp_min(0)
-        self.weight_x = model.ratio**2 / float(spectra.square().mean().clamp_min(1e-12))
-        per_band = len(spectra) / scene.msi.shape[1] / float(scene.msi.square().mean().clamp_min(1e-12))
+        self.weight_x = model.ratio**2 / max(float(spectra.square().mean()), LEAST_ENERGY)
+        per_band = len(spectra) / scene.msi.shape[1] / max(float(scene.msi.square().mean()), LEAST_ENERGY)
         self.weight_y = MSI_WEIGHT * per_band
         self.weight_one = self.sum_to_one * len(spectra)
         self.m = spectra[:, pure_pixels(spectra, self.endmembers)].clamp_min(TINY)
@@ -86,15 +93,17 @@ class CNMF:
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Unmix the tile's abundances and mix them again with M."""
-        return mix(self.m, self.abundances(lrhsi, msi)).float()
+        return mix(self.level * self.m, self.abundances(lrhsi, msi)).float()
 
     @torch.no_grad()
     def abundances(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Abundances A (B, P, H, W) of tiles."""
+        lrhsi, msi = lrhsi / self.level, msi / self.level
         return self._update_abundances(self._start(lrhsi), lrhsi, msi, self.iterations)
 
     def objective(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
         """F for abundances (B, P, H, W)."""
+        lrhsi, msi = lrhsi / self.level, msi / self.level
         x = (lrhsi.clamp_min(0) - mix(self.m, self.model.spatial(a))).square().sum() * self.weight_x
         y = (msi.clamp_min(0) - mix(self.n, a)).square().sum() * self.weight_y
         return float(x + y + self.weight_one * (1 - a.sum(1)).square().sum()) / 2
@@ -148,13 +157,15 @@ def pure_pixels(spectra: Tensor, count: int) -> Tensor:
     for _ in range(count):
         best = left.square().sum(0).argmax()
         chosen.append(best)
-        axis = left[:, best] / left[:, best].norm().clamp_min(1e-12)
+        axis = left[:, best] / left[:, best].norm().clamp_min(DARK)
         left = left - axis[:, None] * (axis @ left)
     return torch.stack(chosen)
 
 
 def factorise(spectra: Tensor, count: int, updates: int = 100) -> Tensor:
     """Non-negative factor M (C, P) of non-negative spectra (C, n), P up to `count`, started at pure pixels."""
+    level = max(float(spectra.square().mean().sqrt()) / USUAL, DARK)
+    spectra = spectra / level
     m = spectra[:, pure_pixels(spectra, count)].clamp_min(TINY)
     a = torch.full((m.shape[1], spectra.shape[1]), 1 / m.shape[1], dtype=m.dtype, device=m.device)
     seen, gram = m.T @ spectra, m.T @ m
@@ -164,4 +175,4 @@ def factorise(spectra: Tensor, count: int, updates: int = 100) -> Tensor:
             seen, gram = m.T @ spectra, m.T @ m
         for _ in range(3 if i >= updates else 1):
             a = a * seen / (gram @ a + TINY)
-    return m
+    return level * m

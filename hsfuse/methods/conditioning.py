@@ -24,10 +24,11 @@ from hsfuse.methods.denoise import denoise
 from hsfuse.methods.frame import SceneFrame, Seen, fit_frame, reduced, reducible
 from hsfuse.methods.problem import mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, RegressionGLP
-from hsfuse.methods.subspace import SpectralSubspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import principal_axes
 
 #: What the LRHSI has outside the subspace, relative to all of a band, is rounding below this.
 ROUNDING = 1e-5
@@ -46,12 +47,13 @@ def aligned(base: RegressionGLP, scene: PairSample) -> RegressionGLP:
         return base
     target, low, msi = reduced(scene, base)
     error = (base.inject(low, base.regress(msi)) - target).permute(1, 0, 2, 3).flatten(1).double()
-    axes = torch.linalg.eigh(error @ error.T / error.shape[1])[1].flip(1)
+    axes = principal_axes(error @ error.T / error.shape[1])[1]
     basis = base.subspace.basis.double() @ axes
     axes = axes * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
     turned = copy(base)
     basis = (base.subspace.basis.double() @ axes).float()
-    spread = ((basis.T @ scene.spectra()) ** 2).mean(1).sqrt().clamp_min(1e-10)
+    spread = ((basis.T @ scene.spectra()) ** 2).mean(1).sqrt()
+    spread = spread.clamp_min(max(ROUNDING * float(spread.max()), DARK))
     turned.subspace = SpectralSubspace(basis, spread)
     turned.weights = [((axes.T @ w.double()).float(), (axes.T @ b.double()).float()) for w, b in base.weights]
     turned.residual_share = torch.where(_negligible(scene, base.subspace), 1.0, base.residual_share)

@@ -27,7 +27,6 @@ from hsfuse.methods.cnmf import factorise
 from hsfuse.methods.denoise import denoise, gaussian_blur
 from hsfuse.methods.problem import (
     CONSTANT,
-    DARK,
     AffineMap,
     Pairs,
     fit_affine,
@@ -38,10 +37,11 @@ from hsfuse.methods.problem import (
     with_products,
 )
 from hsfuse.methods.regression import signal_share
-from hsfuse.methods.subspace import SpectralSubspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace
 from hsfuse.methods.variational import SylvesterSolver, detail_ratio, prior_covariance
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import inverse_spd, solve_spd, whitener_spd
 
 #: Ridge of the quadratic regression, relative to its features' variance, and of the local one, in samples.
 QUADRATIC_RIDGE = 0.3
@@ -62,7 +62,7 @@ class AdaptiveRegression:
         self.standardise = AffineMap(torch.diag(1 / spread), -centre / spread)
         z = self.standardise.columns(y)
         covariance = torch.cov(z) + 1e-6 * torch.eye(len(z), dtype=z.dtype, device=z.device)
-        self.whiten = torch.linalg.inv(torch.linalg.cholesky(torch.atleast_2d(covariance)))
+        self.whiten = whitener_spd(torch.atleast_2d(covariance))
         self.linear = fit_affine(z, coefficients, noise=None if noise is None else noise.to(y) / spread.square())
         left = coefficients - self.linear.columns(z)
         self.shown = z.amin(1), z.amax(1)
@@ -97,8 +97,7 @@ def local_weights(features: Tensor, targets: Tensor) -> Tensor:
         return gaussian_blur(products, WINDOW_SIGMA).unflatten(1, (f, -1)).permute(0, 3, 4, 1, 2)
 
     damping = LOCAL_RIDGE * torch.eye(f, dtype=features.dtype, device=features.device)
-    weights: Tensor = torch.linalg.solve(moments(features) + damping, moments(targets))
-    return weights.permute(3, 0, 4, 1, 2)
+    return solve_spd(moments(features) + damping, moments(targets)).permute(3, 0, 4, 1, 2)
 
 
 def _with_constant(z: Tensor) -> Tensor:
@@ -145,7 +144,7 @@ class Conic:
 
     def _fit_priors(self, covariance: Tensor) -> None:
         eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-        self.precision = torch.linalg.inv(covariance)
+        self.precision = inverse_spd(covariance)
         self.first_solver = SylvesterSolver(self.problem, self.precision)
         self.cone_covariance = covariance + LEAST_CONE_VARIANCE * covariance.diagonal().max() * eye
 
@@ -173,12 +172,11 @@ class Conic:
 
     def _set_cone_covariance(self, covariance: Tensor) -> None:
         """Precision, solver and coding matrices that follow from T's covariance."""
-        self.cone_precision = self.strength * torch.linalg.inv(covariance)
+        self.cone_precision = self.strength * inverse_spd(covariance)
         self.solver = SylvesterSolver(self.problem, self.precision + self.cone_precision)
         gram = self.dictionary.T @ self.cone_precision @ self.dictionary
-        self.penalty = CODING_PENALTY * float(gram.diagonal().mean().clamp_min(DARK))
-        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        self.coder = torch.linalg.inv(gram + self.penalty * eye)
+        self.penalty = CODING_PENALTY * float(gram.diagonal().mean())
+        self.coder = inverse_spd(gram, ridge=CODING_PENALTY)
 
     def _mean(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         return self.regression.mean(self.problem.subspace.project(lrhsi), msi, self.model)

@@ -19,6 +19,7 @@ from hsfuse.methods.denoise import denoise, gaussian_blur
 from hsfuse.methods.frame import SceneFrame
 from hsfuse.methods.problem import FusionProblem, fit_problem, mix
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import inverse_spd
 
 #: Share of the error's covariance that the step may use.
 ALLOWED = 0.1
@@ -50,7 +51,7 @@ class Consistency:
         problem = self.problem
         misfit_x, misfit_y = problem.misfits(a, lrhsi, msi)
         inside = mix(problem.estimator, misfit_x).square().mean((0, 2, 3))
-        noise = torch.linalg.inv(problem.spatial_weight).diagonal().to(inside)
+        noise = inverse_spd(problem.spatial_weight).diagonal().to(inside)
         seen = (misfit_y.square().mean((0, 2, 3)) / problem.noise_y.to(inside)).mean()
         return float((inside.sum() / noise.sum()).sqrt()), float(seen.sqrt())
 

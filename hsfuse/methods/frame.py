@@ -18,7 +18,7 @@ from hsfuse.methods import Method, SubspaceMethod, compose, make_method
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP, signal_share
-from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -53,6 +53,7 @@ class SceneFrame:
     step: Tensor
     gain: Tensor  # per MSI band: MSI = gain * (R x) + offset, estimated on the LR grid
     offset: Tensor
+    level: float  # reflectance that counts as 1 in the scene's units
     fuser: Method | None = None  # what the network corrects, where it isn't the regression itself
     noise: Tensor | None = None  # variance of the MSI's noise per band, taken out first; None: the MSI is used as it is
 
@@ -70,7 +71,7 @@ class SceneFrame:
         unit = self.unit[:, None, None]
         guide = self.base.regress(clean) / unit
         coefficients = self.subspace.project(lrhsi) / unit
-        obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit)
+        obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit, self.level)
         return Seen(a / unit, obs, outside, clean)
 
     def fused(self, lrhsi: Tensor, msi: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,19 +107,15 @@ class SceneFrame:
         """The MSI in the HSI's radiometry: (B, c, H, W)."""
         return (msi - self.offset[:, None, None]) / self.gain[:, None, None]
 
-    def observe(self, coefficients: Tensor, msi: Tensor, outside: Tensor | None = None) -> tuple[Tensor, Observation]:
-        """Base z (B, K, H, W) and the network's observation, from coefficients a (B, K, h, w) and MSI (B, c, H, W).
 
-        `outside` (B, C, H, W), the part of the result outside the subspace, is taken off the MSI that the network's
-        pseudo-MSI is compared with.
-        """
-        unit = self.unit[:, None, None]
-        detail = self.base.regress(msi)
-        base = self.base.inject(coefficients, detail)
-        seen = self.matched(msi)
-        if outside is not None:
-            seen = seen - self.base.model.spectral(outside)
-        return base / unit, Observation(coefficients / unit, seen, detail / unit, self.model, self.unit)
+#: RMS of the bands that an MSI sees in the scenes of which networks have learned, a usual reflectance.
+USUAL = 0.2
+
+
+def level_of(scene: PairSample, model: ObservationModel) -> float:
+    """What counts as a reflectance of 1 in a scene's units: networks are to see all scenes at about one brightness."""
+    seen = model.spectral(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask]
+    return max(float(seen.square().mean().sqrt()) / USUAL, DARK)
 
 
 def reducible(scene: PairSample, s: int) -> bool:
@@ -146,7 +143,7 @@ def fit_frame(scene: PairSample, base: RegressionGLP) -> SceneFrame:
     error = base.inject(low, base.regress(msi)) - target
     step = rms(error) / subspace.spread
     gain, offset = radiometric_match(scene, base.model)
-    return SceneFrame(base, model, subspace.spread, step, gain, offset)
+    return SceneFrame(base, model, subspace.spread, step, gain, offset, level_of(scene, base.model))
 
 
 def rms(maps: Tensor) -> Tensor:
@@ -215,6 +212,6 @@ def radiometric_match(scene: PairSample, model: ObservationModel) -> tuple[Tenso
     predicted = model.spectral(scene.lrhsi).permute(1, 0, 2, 3)[:, scene.mask]
     observed = model.spatial(scene.msi).permute(1, 0, 2, 3)[:, scene.mask]
     p = predicted - predicted.mean(1, keepdim=True)
-    gain = (p * observed).sum(1) / (p * p).sum(1).clamp_min(1e-20)
+    gain = (p * observed).sum(1) / (p * p).sum(1).clamp_min(DARK**2)
     gain = torch.where(gain > 0.05, gain, torch.ones_like(gain))  # an uncorrelated band is left as it is
     return gain, observed.mean(1) - gain * predicted.mean(1)

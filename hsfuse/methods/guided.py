@@ -22,9 +22,11 @@ from torch import Tensor
 
 from hsfuse.methods import Requirements
 from hsfuse.methods.denoise import denoise
-from hsfuse.methods.problem import DARK, AffineMap, fit_affine, lr_pairs, msi_noise, products
+from hsfuse.methods.problem import CONSTANT, AffineMap, fit_affine, lr_pairs, msi_noise, products
+from hsfuse.methods.subspace import DARK
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import solve_spd
 
 #: Ridge of the scene's regression, relative to its features' variance, and of the local one, to LIKENESS squared.
 RIDGE, LOCAL_RIDGE = 5e-4, 0.3
@@ -51,9 +53,10 @@ class Guided:
         self.model, self.noise = model, msi_noise(scene).float()
         scene = replace(scene, msi=denoise(scene.msi, self.noise))
         pairs = lr_pairs(scene, model)
-        self.dark = max(DARKNESS * float(pairs.msi.abs().mean()), DARK)
+        # Below its noise a pixel's brightness is unknown, and nothing may be divided by it.
+        self.dark = max(DARKNESS * float(pairs.msi.abs().mean()), float(self.noise.mean().sqrt()), DARK)
         features = self._features(pairs.msi[None, :, :, None])[0, :, :, 0]
-        spread = features.std(1, keepdim=True).clamp_min(1e-6)
+        spread = features.std(1, keepdim=True).clamp_min(CONSTANT * self.dark)
         scaled = fit_affine(features / spread, pairs.lrhsi, ridge=RIDGE)
         self.everywhere = AffineMap(scaled.weight / spread[:, 0], scaled.offset)
         return self
@@ -95,7 +98,7 @@ class Guided:
         moments = total[:, 1:, 1:] / total[:, :1, :1] - mean[:, 1 : c + 1, None] * mean[:, None, 1:]
         moments = moments.permute(0, 3, 4, 1, 2)
         ridge = LOCAL_RIDGE * LIKENESS**2 * torch.eye(c).to(msi)
-        slope = torch.linalg.solve(moments[..., :c] + ridge, moments[..., c:])
+        slope = solve_spd(moments[..., :c] + ridge, moments[..., c:])
         return mean[:, c + 1 :] - torch.einsum("bchw,bhwcn->bnhw", mean[:, 1 : c + 1], slope)
 
     def _neighbours(self, known: Tensor, chroma: Tensor, brightness: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from hsfuse.calibration.spectra import paired_spectra
 from hsfuse.core.errors import InputError
-from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import inverse_spd, solve_spd
 
 #: Ridge term of every regression, relative to the mean variance of its features.
 RIDGE = 1e-6
 #: Features that vary by less than this share of their RMS are constant but for rounding.
 CONSTANT = 1e-6
-#: A divisor that is smaller belongs to a scene without light.
-DARK = 1e-20
+#: Least variance of noise that is assumed, relative to the mean square of all bands: of one that is empty.
+EMPTY = 1e-11
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def fit_affine(features: Tensor, targets: Tensor, ridge: float = RIDGE, noise: T
     centred = features - mean_f
     moment = centred @ centred.T
     least = CONSTANT**2 * features.square().sum(1).mean()
-    damping = (ridge * moment.diagonal().mean()).maximum(least).clamp_min(torch.finfo(moment.dtype).tiny)
+    damping = (ridge * moment.diagonal().mean()).maximum(least)
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     if noise is not None:
         moment = moment + features.shape[1] * torch.diag(noise.to(moment))
-    weight = torch.linalg.solve(moment + damping * eye, centred @ (targets - mean_t).T).T
+    weight = solve_spd(moment + damping * eye, centred @ (targets - mean_t).T).T
     return AffineMap(weight, (mean_t - weight @ mean_f)[:, 0])
 
 
@@ -138,8 +139,7 @@ class FusionProblem:
     def estimator(self) -> Tensor:
         """(K, C): coefficients of LR spectra by least squares weighted with the noise."""
         weighted = (self.subspace.basis.to(self.noise_x) / self.noise_x[:, None]).T
-        estimator: Tensor = torch.linalg.solve(self.spatial_weight, weighted)
-        return estimator
+        return solve_spd(self.spatial_weight, weighted)
 
     @property
     def spectral_weight(self) -> Tensor:
@@ -213,7 +213,12 @@ def hsi_noise(spectra: Tensor, subspace: SpectralSubspace) -> Tensor:
     (bands, pixels), k = spectra.shape, subspace.dimension
     freedom = max(1.0, (bands - k) * (pixels - k) / bands)
     measured = (spectra - basis @ (basis.T @ spectra)).square().sum(1) / freedom
-    return measured.maximum(LEAST_NOISE**2 * spectra.square().mean(1)).clamp_min(1e-12)
+    return _believable(measured, spectra.square().mean(1))
+
+
+def _believable(noise: Tensor, power: Tensor) -> Tensor:
+    """Noise variances (C,), at least what each band's `power` and all bands' (C,) make sensible."""
+    return noise.maximum(LEAST_NOISE**2 * power).clamp_min(max(EMPTY * float(power.mean()), DARK**2))
 
 
 def msi_noise(scene: PairSample) -> Tensor:
@@ -225,17 +230,18 @@ def msi_noise(scene: PairSample) -> Tensor:
     weights, the others'. The lower quartile of the blocks is taken: the others' texture isn't explained by a plane.
     """
     moments, count = _block_moments(scene.msi.double())
-    c = len(moments[0])
+    power, c = scene.msi.double().square().mean((0, 2, 3)), len(moments[0])
+    least = max(EMPTY * float(power.mean()), DARK**2)
     eye = torch.eye(c, dtype=moments.dtype, device=moments.device)
-    noise = moments.diagonal(dim1=1, dim2=2).quantile(QUIET_BLOCKS, 0).clamp_min(1e-14)
+    noise = moments.diagonal(dim1=1, dim2=2).quantile(QUIET_BLOCKS, 0).clamp_min(least)
     for _ in range(2):  # the second time in units of the first, since the weights count bands as equally noisy
         unit = moments / (noise.sqrt()[:, None] * noise.sqrt())
         level = unit.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        inverse = torch.linalg.inv(unit + (1e-6 * level + 1e-12) * eye)
+        inverse = inverse_spd(unit + (1e-6 * level + 1e-12) * eye)
         left = count / max(count - c + 1, 1) / inverse.diagonal(dim1=1, dim2=2)
         weights = inverse * (left * max(count - c + 1, 1) / count)[..., None]
         noise = noise * (left / weights.square().sum(2)).quantile(QUIET_BLOCKS, 0).clamp_min(1e-6)
-    return noise.maximum(LEAST_NOISE**2 * scene.msi.double().square().mean((0, 2, 3))).clamp_min(1e-12)
+    return _believable(noise, power)
 
 
 def _block_moments(y: Tensor) -> tuple[Tensor, int]:
@@ -263,17 +269,17 @@ def conjugate_gradients(
     x, residual = start, rhs - apply(start)
     z = precondition(residual)
     direction, rz = z, _inner(residual, z)
-    goal = tolerance**2 * _inner(rhs, rhs)
+    goal, tiny = tolerance**2 * _inner(rhs, rhs), torch.finfo(rhs.dtype).tiny
     for _ in range(iterations):
         active = _inner(residual, residual) > goal
         if not bool(active.any()):
             break
         image = apply(direction)
-        step = torch.where(active, rz / _inner(direction, image).clamp_min(1e-30), 0.0)
+        step = torch.where(active, rz / _inner(direction, image).clamp_min(tiny), 0.0)
         x, residual = x + step * direction, residual - step * image
         z = precondition(residual)
         rz, previous = _inner(residual, z), rz
-        direction = z + rz / previous.clamp_min(1e-30) * direction
+        direction = z + rz / previous.clamp_min(tiny) * direction
     return x
 
 

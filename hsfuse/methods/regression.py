@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from hsfuse.methods import Requirements, compose
-from hsfuse.methods.problem import DARK, with_products
-from hsfuse.methods.subspace import SpectralSubspace, scene_subspace
+from hsfuse.methods.problem import with_products
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import principal_axes
 
 DIMENSION = 16
 #: Ridge weights, relative to the features' variance, among which cross-validation chooses.
@@ -31,6 +32,8 @@ RIDGES = tuple(10.0 ** (k / 4) for k in range(-32, 9))
 #: Lag-one correlation of neighbouring LR pixels at and above which a band's residual counts as all signal: measured
 #: residuals of noise-free scenes have 0.4 to 0.6, noise has 0.
 SIGNAL_CORRELATION = 0.3
+#: Features that vary by less than this share of their RMS are constant.
+ROUNDING = 1e-10
 
 Features = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,7 +70,7 @@ def signal_share(maps: Tensor, mask: Tensor) -> Tensor:
         (r[..., 1:, :] * r[..., :-1, :], weight[..., 1:, :] * weight[..., :-1, :]),
     ]
     covariance = [p.sum((0, 2, 3)) / w.sum((0, 2, 3)).clamp_min(1) for p, w in lags]
-    correlation = (covariance[0] + covariance[1]) / 2 / variance.clamp_min(1e-30)
+    correlation = (covariance[0] + covariance[1]) / 2 / variance.clamp_min(torch.finfo(variance.dtype).tiny)
     return (correlation / SIGNAL_CORRELATION).clamp(0, 1)
 
 
@@ -82,12 +85,12 @@ def ridge_regression(features: Tensor, targets: Tensor, noise: Tensor | None = N
     f, t = features.double(), targets.double()
     n = f.shape[1]
     mean, target_mean = f.mean(1, keepdim=True), t.mean(1, keepdim=True)
-    std = f.std(1, keepdim=True).clamp_min(1e-12)
+    std = f.std(1, keepdim=True).maximum(ROUNDING * f.square().mean(1, keepdim=True).sqrt()).clamp_min(DARK**2)
     rows, sought = ((f - mean) / std).T, (t - target_mean).T
     if noise is not None:
         unit = noise.to(f) / std / std.T
-        values, vectors = torch.linalg.eigh(n * (unit + unit.T) / 2)
-        rows = torch.cat([rows, values.clamp_min(0).sqrt()[:, None] * vectors.T])
+        values, vectors = principal_axes(n * unit)
+        rows = torch.cat([rows, values.sqrt()[:, None] * vectors.T])
         sought = torch.cat([sought, sought.new_zeros(len(values), sought.shape[1])])
     u, d, vt = torch.linalg.svd(rows, full_matrices=False)  # (n, r), (r,), (r, f)
     p = u.T @ sought  # (r, K)

@@ -16,11 +16,13 @@ from torch.nn import functional
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import data_folder
 from hsfuse.methods import Requirements, make_method
+from hsfuse.methods.frame import level_of
 from hsfuse.methods.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
 from hsfuse.nets.weights import ModelCard, load_net
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import principal_axes
 
 #: Alternations between the inputs and the values that a reflectance can have, and how far beyond each step goes.
 ROUNDS, RELAXATION = 8, 1.9
@@ -191,7 +193,7 @@ def measure_frame(scenes: list[tuple[Tensor, Tensor, Tensor]], model: Observatio
         error = (truth - estimate)[0].flatten(1)[:, ::FRAME_STRIDE].double()
         error = error - rows @ (rows.T @ error)
         covariance += error @ error.T / error.square().sum()
-    hidden = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : dimension - rows.shape[1]]
+    hidden = principal_axes(covariance)[1][:, : dimension - rows.shape[1]]
     axes = torch.cat([rows, hidden], 1)
     axes = (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).float()
     moments = torch.stack([_moments(axes, *scene, model) for scene in scenes]).mean(0).sqrt()
@@ -285,6 +287,8 @@ class Banded:
         self.net = net.to(device)
         self.exact = ExactFit(model)
         self.most = most_possible(scene.lrhsi, scene.msi)
+        self.level = level_of(scene, model)
+        scene = replace(scene, lrhsi=scene.lrhsi / self.level, msi=scene.msi / self.level)
         self.base = make_method(self.card.base).fit(scene, model)
         self.opinions = [make_method(name).fit(scene, model) for name in opinion_names(self.card)]
         return self
@@ -292,11 +296,12 @@ class Banded:
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
+        lrhsi, msi = lrhsi / self.level, msi / self.level
         estimate, *others = (self.exact(m.predict(lrhsi, msi), lrhsi, msi) for m in (self.base, *self.opinions))
         view = look(self.frame, estimate, others, lrhsi, msi, self.model)
         output = mean_over_turns(self.net, view, self.turns)
         fused = estimate + correction(self.frame, output, view.usual, self.exact)
-        return self.exact.between(fused, lrhsi, msi, self.most, self.rounds)
+        return self.level * self.exact.between(fused, lrhsi, msi, self.most / self.level, self.rounds)
 
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""

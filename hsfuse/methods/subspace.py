@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import principal_axes
 
 #: Smallest spread of an axis relative to the first: where a scene without noise has fewer dimensions than K, numbers in
 #: units of an empty axis would be all rounding.
 LEAST_SPREAD = 3e-4
+#: A root mean square that is smaller belongs to a scene without light; its square still is a float32.
+DARK = 1e-15
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ def fit_subspace(spectra: Tensor, dimension: int) -> SpectralSubspace:
     repeatable.
     """
     moment = (spectra.double() @ spectra.double().T) / spectra.shape[1]
-    values, vectors = torch.linalg.eigh(moment)
+    values, vectors = principal_axes(moment)
     k = min(dimension, spectra.shape[0])
-    basis = vectors.flip(1)[:, :k]
+    basis = vectors[:, :k]
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    spread = values.flip(0)[:k].clamp_min(max(float(values[-1]) * LEAST_SPREAD**2, 1e-20)).sqrt()
+    spread = values[:k].clamp_min(max(float(values[0]) * LEAST_SPREAD**2, DARK**2)).sqrt()
     return SpectralSubspace((basis * largest.sign()).float(), spread.float())
 
 

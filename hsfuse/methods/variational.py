@@ -22,9 +22,20 @@ import torch
 from torch import Tensor
 
 from hsfuse.methods import Requirements
-from hsfuse.methods.problem import AffineMap, FusionProblem, conjugate_gradients, fit_affine, fit_problem, lr_pairs, mix
+from hsfuse.methods.problem import (
+    CONSTANT,
+    AffineMap,
+    FusionProblem,
+    conjugate_gradients,
+    fit_affine,
+    fit_problem,
+    lr_pairs,
+    mix,
+)
+from hsfuse.methods.subspace import DARK
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import inverse_spd, principal_axes, whitener_spd
 
 #: Smallest prior variance, relative to the largest: the prior never forbids a direction.
 LEAST_PRIOR = 1e-6
@@ -49,7 +60,7 @@ class Sylvester:
         a = self.problem.subspace.basis.to(pairs.lrhsi).T @ pairs.lrhsi
         self.regression = fit_affine(pairs.msi, a)
         residual = a - self.regression.columns(pairs.msi)
-        self.precision = torch.linalg.inv(prior_covariance(residual, detail_ratio(scene, model)))
+        self.precision = inverse_spd(prior_covariance(residual, detail_ratio(scene, model)))
         self.solver = SylvesterSolver(self.problem, self.precision)
         return self
 
@@ -75,13 +86,14 @@ def detail_ratio(scene: PairSample, model: ObservationModel) -> float:
     """Energy of the MSI beyond the LR grid over its variance on the LR grid."""
     low = model.spatial(scene.msi)
     beyond = (scene.msi - model.upsample(low)).square().mean((0, 2, 3))
-    return float((beyond / low.var((0, 2, 3)).clamp_min(1e-12)).mean())
+    varies = low.var((0, 2, 3)).maximum(CONSTANT**2 * low.square().mean((0, 2, 3))).clamp_min(DARK**2)
+    return float((beyond / varies).mean())
 
 
 def prior_covariance(residual: Tensor, ratio: float) -> Tensor:
     """Covariance (K, K) of residuals (K, n), scaled by `ratio` and kept invertible."""
     covariance = ratio * (residual @ residual.T) / residual.shape[1]
-    floor = LEAST_PRIOR * covariance.diagonal().max().clamp_min(1e-12)
+    floor = LEAST_PRIOR * covariance.diagonal().max().clamp_min(DARK**2)
     return covariance + floor * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
@@ -90,9 +102,9 @@ class SylvesterSolver:
 
     def __init__(self, problem: FusionProblem, precision: Tensor) -> None:
         self.problem, self.precision = problem, precision
-        whitener = torch.linalg.inv(torch.linalg.cholesky(problem.spectral_weight + precision))
-        values, vectors = torch.linalg.eigh(whitener @ problem.spatial_weight @ whitener.T)
-        self.values, self.vectors = values.clamp_min(0), whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
+        whitener = whitener_spd(problem.spectral_weight + precision)
+        self.values, vectors = principal_axes(whitener @ problem.spatial_weight @ whitener.T)
+        self.vectors = whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
         self._axes: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def solve(self, rhs: Tensor) -> Tensor:
@@ -145,12 +157,13 @@ class HySure:
         basis = self.problem.subspace.basis.to(pairs.lrhsi)
         self.regression = fit_affine(pairs.msi, basis.T @ pairs.lrhsi)
         start = regression_mean(self.problem, self.regression, scene.lrhsi, scene.msi)
-        self.variation = float(_length(differences(start)).mean())
-        self.weight = self.strength / max(self.variation, 1e-12)
-        self.penalty = self.weight / max(self.variation, 1e-12)
+        least = max(CONSTANT * float(start.square().mean().sqrt()), DARK)
+        self.variation = max(float(_length(differences(start)).mean()), least)
+        self.weight = self.strength / self.variation
+        self.penalty = self.weight / self.variation
         system = self.problem.spectral_weight + self.problem.spatial_weight / model.ratio**2
         eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
-        self.preconditioner = torch.linalg.inv(system + 4 * self.penalty * eye)
+        self.preconditioner = inverse_spd(system + 4 * self.penalty * eye)
         return self
 
     @torch.no_grad()
@@ -215,4 +228,4 @@ def _length(d: Tensor) -> Tensor:
 def _shrink(d: Tensor, threshold: float) -> Tensor:
     """Vector soft threshold: the proximal map of `threshold` times the length."""
     length = _length(d)
-    return d * (1 - threshold / length.clamp_min(1e-30)).clamp_min(0)
+    return d * (1 - threshold / length.clamp_min(torch.finfo(d.dtype).tiny)).clamp_min(0)

@@ -11,7 +11,7 @@ them. The observation model is given with each call: weights aren't tied to a se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,18 +37,25 @@ class SRLFConfig:
 @dataclass(frozen=True)
 class Observation:
     """What a stage compares with: LRHSI x (B, C, h, w), MSI y (B, c, H, W), guide (B, g, H, W), the model, and the
-    scale of each feature channel (C,) that turns features into LRHSI units."""
+    scale of each feature channel (C,) that turns features into LRHSI units. `level`: what counts as a reflectance of 1
+    in those units, SSIM's dynamic range."""
 
     x: Tensor
     y: Tensor
     guide: Tensor
     model: ObservationModel
     unit: Tensor
+    level: float = 1.0
 
     def turned(self, turn: int) -> Observation:
         """The same observation under one of the eight symmetries of the square."""
         x, y, guide = (dihedral(t, turn) for t in (self.x, self.y, self.guide))
-        return Observation(x, y, guide, self.model, self.unit)
+        return replace(self, x=x, y=y, guide=guide)
+
+    def pseudo_msi(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The MSI that features (B, C, H, W) would give and the MSI itself, both (B, c, H, W) between 0 and about 1."""
+        pseudo = self.model.spectral(in_full(z) * (self.unit / self.level)[:, None, None])
+        return pseudo.clamp(0, 1), self.y / self.level
 
 
 def dihedral(t: Tensor, turn: int) -> Tensor:
@@ -120,8 +127,7 @@ class SpatialRelearning(nn.Module):
     def forward(self, z: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """z is Z' (B, C, H, W)."""
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            pseudo = obs.model.spectral(in_full(z) * obs.unit[:, None, None]).clamp(0, 1)
-            similarity = ssim_map(pseudo, obs.y)  # (B, H, W)
+            similarity = ssim_map(*obs.pseudo_msi(z))  # (B, H, W)
             ratio = (self.keep * (1 - similarity.mean((1, 2)))).clamp(0, self.keep)
         features = self.embed(torch.cat([z, obs.guide], 1))
         return relearn_points(features, -similarity, ratio, self.keep, self.block), ratio

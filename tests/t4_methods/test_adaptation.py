@@ -326,5 +326,5 @@ def test_the_network_sees_the_msi_in_the_hsi_s_radiometry(tiny):
     for gain in (1.0, 3.0):
         training = PairSample(tiny.lrhsi, tiny.msi * gain, tiny.training.mask)
         frame = fit_frame(training, EnsembleGLP(dimension=K).fit(training, tiny.model))
-        frames.append(frame.observe(frame.subspace.project(tiny.lrhsi), training.msi)[1].y)
+        frames.append(frame.see(tiny.lrhsi, training.msi).obs.y)
     torch.testing.assert_close(frames[0], frames[1], rtol=0, atol=1e-3)

@@ -216,10 +216,10 @@ def test_hysure_without_regularisation_satisfies_the_data(scene):
 def test_cnmf_is_non_negative_and_lowers_its_objective(scene):
     _, observed, model = scene
     fuser = CNMF(endmembers=8, iterations=5).fit(observed, model)
-    a = fuser._start(observed.lrhsi)
+    a = fuser._start(observed.lrhsi / fuser.level)
     values = [fuser.objective(a, observed.lrhsi, observed.msi)]
     for _ in range(6):
-        a = fuser._update_abundances(a, observed.lrhsi, observed.msi, 5)
+        a = fuser._update_abundances(a, observed.lrhsi / fuser.level, observed.msi / fuser.level, 5)
         values.append(fuser.objective(a, observed.lrhsi, observed.msi))
     assert all(after < before for before, after in pairwise(values))
     assert float(a.min()) >= 0
