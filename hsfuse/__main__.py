@@ -2,4 +2,5 @@
 
 from hsfuse.cli import main
 
-main(prog_name="hsfuse")
+if __name__ == "__main__":
+    main(prog_name="hsfuse")

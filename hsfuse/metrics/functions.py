@@ -1,4 +1,12 @@
-"""One plain function for each metric of two whole cubes; the definitions are the accumulators'."""
+"""One plain function for each metric of two whole cubes; the definitions are the accumulators'.
+
+>>> reference = np.random.default_rng(0).uniform(0.2, 0.6, (4, 40, 40))
+>>> fused = reference + 0.01
+>>> round(psnr(fused, reference), 3), round(rmse(fused, reference), 3), round(dd(fused, reference), 3)
+(40.0, 0.01, 0.01)
+>>> round(cc(fused, reference), 3), uiqi(fused, reference) > 0.99, ssim(fused, reference) > 0.99
+(1.0, True, True)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +25,11 @@ def psnr_per_band(fused: Array, reference: Array, peak: float = 1.0, mask: Array
 
 
 def psnr(fused: Array, reference: Array, peak: float = 1.0, mask: Array | None = None) -> float:
-    """PSNR in dB of cubes (C, H, W): mean over the bands with an error; inf for identical cubes."""
+    """PSNR in dB of cubes (C, H, W): mean over the bands with an error; inf for identical cubes.
+
+    >>> round(psnr(np.full((2, 4, 4), 0.51), np.full((2, 4, 4), 0.5)), 3)
+    40.0
+    """
     return psnr_band_mean(psnr_per_band(fused, reference, peak, mask))
 
 
@@ -67,7 +79,13 @@ def sam_map(fused: Array, reference: Array, mask: Array | None = None) -> Array:
 
 
 def sam_degrees(fused: Array, reference: Array, mask: Array | None = None) -> float:
-    """Mean spectral angle in degrees of cubes (C, H, W); spectra of zeros are skipped; NaN without any other."""
+    """Mean spectral angle in degrees of cubes (C, H, W); spectra of zeros are skipped; NaN without any other.
+
+    >>> red, both = np.zeros((2, 4, 4)), np.ones((2, 4, 4))
+    >>> red[0] = 1
+    >>> round(sam_degrees(red, both), 3), round(sam_degrees(3 * both, both), 3)
+    (45.0, 0.0)
+    """
     return _pixel_sums(fused, reference, mask).angles.mean()
 
 
@@ -75,6 +93,9 @@ def ergas(fused: Array, reference: Array, scale: float, mask: Array | None = Non
     """ERGAS of cubes (C, H, W): 100 / s sqrt(mean_b((RMSE_b / mean_b)^2)), s the ratio of pixel sizes, above 1.
 
     Bands whose reference has zero mean are left out; NaN where all are. Source: Wald 2000.
+
+    >>> round(ergas(np.full((2, 4, 4), 0.51), np.full((2, 4, 4), 0.5), 4), 3)
+    0.5
     """
     return _pixel_sums(fused, reference, mask).ergas(scale)
 

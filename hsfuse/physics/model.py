@@ -73,6 +73,12 @@ def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | N
     """Gaussian PSF of width `sigma` HR pixels; `size` taps, by default four sigma to each side.
 
     The taps sit on HR pixel centres, so their number is even where the phase falls between two pixels.
+
+    >>> psf = gaussian_psf(sigma=1.7, s=4)
+    >>> psf.size, round(float(psf.kernel.sum()), 6)
+    (14, 1.0)
+    >>> [round(value, 2) for value in psf.mtf(4)]
+    [0.41, 0.41]
     """
     if not 0 < sigma < inf:
         raise SettingError(f"the PSF's sigma is {sigma:g} pixels, wanted a positive number")
@@ -144,6 +150,13 @@ class ObservationModel(nn.Module):
     are products with one small matrix per axis and separable term of the PSF, so that the adjoint is exact.
     `msi_weights` (c,), at most 1 (default), say how far each MSI band's values are believed: its noise counts as
     1 / weight times as large, for instance where the LRHSI covers a part of the band's response only.
+
+    >>> model = ObservationModel(np.full((1, 3), 1 / 3), gaussian_psf(1.7, 4), ratio=4)
+    >>> lrhsi, msi = model(torch.full((1, 3, 32, 24), 0.2))
+    >>> tuple(lrhsi.shape), tuple(msi.shape)
+    ((1, 3, 8, 6), (1, 1, 32, 24))
+    >>> bool(torch.allclose(lrhsi, torch.tensor(0.2)))  # a flat field stays flat
+    True
     """
 
     srf: Tensor

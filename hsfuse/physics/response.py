@@ -80,6 +80,12 @@ class SpectralResponse:
     `approximate`: built from published centres and widths, not measured. `note` is what a user should be told.
     `weights`: the values are weights of an HSI's bands at these centres, such as were estimated from a pair.
     `defaults`: number of bands of an MSI file -> the bands usually delivered; `colours`: colour -> band.
+
+    >>> nm = np.array([600.0, 610.0, 620.0, 630.0])
+    >>> red = SpectralResponse("mine", ("red",), nm, np.array([[0.0, 1.0, 1.0, 0.0]]))
+    >>> weights, covered = red.matrix([605.0, 615.0, 625.0])
+    >>> weights.shape, round(float(weights.sum()), 6)
+    ((1, 3), 1.0)
     """
 
     name: str

@@ -42,6 +42,9 @@ def load_srf(name_or_path: str | Path) -> SpectralResponse:
     """A response of the library by name or alias (case, '-', '_' and blanks don't matter), or a CSV by its path.
 
     Raises SrfError for an unknown name (near names are given) or a malformed file. `note` says what was presumed.
+
+    >>> load_srf("Sentinel-2A").select(["B2", "B8"]).centres_nm.astype(int).tolist()
+    [492, 832]
     """
     path = Path(name_or_path)
     if path.suffix.lower() in (".csv", ".txt") or path.is_file() or len(path.parts) > 1:
