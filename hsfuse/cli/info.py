@@ -17,15 +17,25 @@ if TYPE_CHECKING:
 @click.command(no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True, type=options.PATH)
 @click.option("--nodata", metavar="VALUE", help="Raw number that means no data, or none; default: as the files say.")
+@click.option(
+    "--bug-report",
+    is_flag=True,
+    help="Print a small text without pixels on what the files are made of, to be sent when one is read wrongly.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; a list of them for several files.")
 @options.verbosity
-def info(files: tuple[Path, ...], nodata: str | None, as_json: bool) -> None:
+def info(files: tuple[Path, ...], nodata: str | None, bug_report: bool, as_json: bool) -> None:
     """Say what raster files or products hold, as hsfuse reads them.
 
     Product and day of acquisition, grid, bands, wavelengths, what the numbers are, nodata, masks, provenance. A product
     may be named by its folder, its archive, its metadata file or an image in it; the bands of one image as
     b02.tif,b03.tif.
     """
+    if bug_report:
+        from hsfuse.io.bug_report import bug_report as report_on
+
+        click.echo("\n".join(report_on(path) for path in files), nl=False)
+        return
     facts = [_facts(path, nodata) for path in files]
     if as_json:
         print_json(facts[0] if len(facts) == 1 else facts)

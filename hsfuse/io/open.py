@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import log10
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.cube import BoolArray
@@ -51,10 +53,48 @@ def open_stack(paths: Sequence[Path], role: Role = "raster") -> LayeredReader:
         if not layers:
             raise InputError(f"{', '.join(p.name for p in paths)}: only masks; name the bands as well")
         _check_names(layers)
+        layers, converted = _in_one_unit(layers)
         reader = LayeredReader(paths[0], layers, masks, role, sharpen=True)
         stack.pop_all()
+    reader.notes += converted
     _tell(reader, sources)
     return reader
+
+
+#: Levels of bands of one image differ less than this; units differ by percent, per mille and x 10,000.
+_SAME_LEVEL, _UNITS = 30.0, (100.0, 1000.0, 10_000.0)
+
+
+def _in_one_unit(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """The layers with those of a file in another unit than most brought to theirs, and what to say of it.
+
+    Only files that say nothing of their unit are compared, by their medians.
+    """
+    free = [layer for layer in layers if layer.source.quantity == "unknown" and (layer.scale, layer.offset) == (1, 0)]
+    levels = {layer.name: _level(layer) for layer in free}
+    known = [level for level in levels.values() if level > 0]
+    usual = float(np.median(known)) if len(known) > 2 else 0.0
+    told, out = [], []
+    for layer in layers:
+        ratio = levels.get(layer.name, 0.0) / usual if usual else 0.0
+        far = ratio > _SAME_LEVEL or 0 < ratio < 1 / _SAME_LEVEL
+        unit = min(_UNITS, key=lambda unit: abs(log10(unit) - abs(log10(ratio)))) if far else 1.0
+        if far and 1 / 5 < max(ratio, 1 / ratio) / unit < 5:
+            factor = 1 / unit if ratio > 1 else unit
+            told.append(
+                f"{layer.source.path.name}: its numbers are about {ratio:.3g} times the other files': it alone is "
+                f"multiplied by {factor:g}"
+            )
+            layer = replace(layer, scale=factor)
+        out.append(layer)
+    return out, told
+
+
+def _level(layer: Layer) -> float:
+    """Median of a layer's valid numbers in a decimated look; 0 without any."""
+    rows, cols = layer.source.grid.shape
+    data, valid = layer.source.sample([layer.band], (min(64, rows), min(64, cols)))
+    return float(np.median(data[valid])) if valid.any() else 0.0
 
 
 def quality_word(path: Path) -> str | None:

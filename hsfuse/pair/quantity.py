@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Alignment
-from hsfuse.io.reader import CubeReader, Quantity
+from hsfuse.io.reader import CubeReader, Quantity, usable_bands
 from hsfuse.io.sharpen import blocks
 
 #: Reflectance beyond this (99th percentile) isn't one: snow and clouds reach 1.2, glint and fire a little more.
@@ -211,8 +211,7 @@ def _level(
 
 def _percentiles(reader: CubeReader) -> tuple[float, float] | None:
     """The 1st and 99th percentile of all valid values; None without a valid pixel."""
-    good = reader.spectrum.good
-    bands = None if good is None or not any(good) else [i for i, ok in enumerate(good) if ok]
+    bands = np.flatnonzero(usable_bands(reader)).tolist() or None
     values = [data.ravel() for data in _blocks(reader, None, bands)]
     if not values:
         return None

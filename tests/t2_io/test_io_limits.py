@@ -19,11 +19,14 @@ import msi_products as made
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from rasters import integers, write_envi, write_tif
 
+from hsfuse.cli import main
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, SettingError
 from hsfuse.io import open_cube
 from hsfuse.io.arrays import read_reference
+from hsfuse.io.bug_report import bug_report
 from hsfuse.io.toml import read_toml
 from hsfuse.nets.weights import read_card
 
@@ -397,3 +400,46 @@ def test_the_response_of_an_instrument_that_did_not_take_the_image_is_not_used(t
     mtl.write_text("\n".join(line for line in lines if "SENSOR_ID" not in line or "MSS" in line))
     with open_cube(root) as reader:
         assert "SENSOR" not in reader.tags
+
+
+def test_one_file_in_another_unit_is_converted_alone(tmp_path):
+    cube = np.random.default_rng(1).integers(800, 3000, (4, 20, 24))
+    paths = [write_tif(tmp_path / f"s_B0{i + 2}.tif", cube[i : i + 1].astype("uint16")) for i in range(3)]
+    paths.append(write_tif(tmp_path / "s_B08.tif", (cube[3:] / 10_000).astype("float32")))
+    with open_cube(paths) as reader:
+        np.testing.assert_allclose(reader.read().data, cube, rtol=1e-5)
+        (note,) = [note for note in reader.notes if "it alone is multiplied by 10000" in note]
+        assert note.startswith("s_B08.tif")
+
+
+def test_dark_and_bright_bands_are_no_other_unit(tmp_path):
+    cube = np.random.default_rng(1).integers(800, 3000, (4, 20, 24)).astype("uint16")
+    cube[1] = cube[1] // 20
+    paths = [write_tif(tmp_path / f"s_B0{i + 2}.tif", cube[i : i + 1]) for i in range(4)]
+    with open_cube(paths) as reader:
+        np.testing.assert_array_equal(reader.read().data, cube)
+
+
+# Bug reports
+
+
+def test_a_bug_report_tells_structure_and_attributes_but_no_pixels(tmp_path):
+    product = built.prisma(tmp_path / "p", shape=(14, 12))
+    text = bug_report(product.entry)
+    assert "HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/VNIR_Cube (14," in text
+    assert "List_Cw_Vnir = " in text
+    assert "PrismaReader" in text
+    header = write_envi(tmp_path / "a.dat", integers(), "wavelength = {450, 550, 650}", "sensor type = mine")
+    assert "sensor type = mine" in bug_report(header)
+    enmap = built.enmap(tmp_path / "e")
+    assert "wavelengthCenterOfBand" in bug_report(enmap.entry)
+    assert max(map(len, bug_report(enmap.folder).splitlines())) < 200
+
+
+def test_a_bug_report_on_what_cannot_be_read(tmp_path):
+    (tmp_path / "a.he5").write_bytes(b"no HDF5")
+    text = bug_report(tmp_path / "a.he5")
+    assert "isn't HDF5" in text
+    told = CliRunner().invoke(main, ["info", "--bug-report", str(tmp_path / "a.he5")])
+    assert told.exit_code == 0
+    assert told.output == text
