@@ -18,24 +18,48 @@ from hsfuse.core.package import __version__
 # from the scan's own threads. Read by the OpenMP runtime when torch loads it, so it has to be said before.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-#: Public name -> module; imported when first used, so that `import hsfuse` doesn't wait for torch.
+#: Public name -> module that has it (of itself, where it is a module); imported when first used, so that `import
+#: hsfuse` doesn't wait for torch.
 _PUBLIC = {
     "fuse": "hsfuse.fusion",
     "assess": "hsfuse.assessment",
     "simulate": "hsfuse.benchmark.simulate",
+    "open_pair": "hsfuse.pair",
     "open_cube": "hsfuse.io",
     "load_srf": "hsfuse.physics",
+    "ObservationModel": "hsfuse.physics.model",
+    "make_method": "hsfuse.methods",
+    "metrics": "hsfuse.metrics",
+    "FuseOptions": "hsfuse.core.options",
     "HsfuseError": "hsfuse.core.errors",
 }
-__all__ = ["HsfuseError", "__version__", "assess", "fuse", "load_srf", "open_cube", "simulate"]
+__all__ = [
+    "FuseOptions",
+    "HsfuseError",
+    "ObservationModel",
+    "__version__",
+    "assess",
+    "fuse",
+    "load_srf",
+    "make_method",
+    "metrics",
+    "open_cube",
+    "open_pair",
+    "simulate",
+]
 
 if TYPE_CHECKING:
+    from hsfuse import metrics
     from hsfuse.assessment import assess
     from hsfuse.benchmark.simulate import simulate
     from hsfuse.core.errors import HsfuseError
+    from hsfuse.core.options import FuseOptions
     from hsfuse.fusion import fuse
     from hsfuse.io import open_cube
+    from hsfuse.methods import make_method
+    from hsfuse.pair import open_pair
     from hsfuse.physics import load_srf
+    from hsfuse.physics.model import ObservationModel
 
 
 def __dir__() -> list[str]:
@@ -45,4 +69,5 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hsfuse' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    module = import_module(_PUBLIC[name])
+    return module if module.__name__ == f"hsfuse.{name}" else getattr(module, name)

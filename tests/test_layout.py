@@ -158,3 +158,12 @@ def test_every_public_name_is_there():
         assert getattr(hsfuse, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         hsfuse.nonsense  # noqa: B018
+
+
+def test_the_public_names_are_documented():
+    import hsfuse
+
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    told = {line.split("`")[1].removeprefix("hsfuse.") for line in text.splitlines() if line.startswith("| `hsfuse.")}
+    assert told == set(hsfuse.__all__)
+    assert not [name for name in hsfuse.__all__ if not getattr(hsfuse, name).__doc__]

@@ -41,6 +41,11 @@ def assess(
     is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
     image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
     nothing to compare with.
+
+    >>> from hsfuse import assess
+    >>> found = assess(reference, reference=reference, ratio=4, window=16)  # against itself
+    >>> found.metrics["rmse"], round(found.metrics["ssim"], 6)
+    (0.0, 1.0)
     """
     if reference is None and hsi is None and msi is None:
         raise SettingError(

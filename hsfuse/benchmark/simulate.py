@@ -224,6 +224,11 @@ def simulate(
     bands of the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips
     in HR pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving
     no output.
+
+    >>> from hsfuse import simulate
+    >>> pair = simulate(reference, folder, srf="sentinel2", ratio=4, msi_bands=["B2", "B3", "B4", "B8"], snr_hsi=35)
+    >>> pair.lr_shape, pair.hr_shape, pair.msi_bands
+    ((12, 12), (48, 48), ('B2', 'B3', 'B4', 'B8'))
     """
     if seed < 0:
         raise SettingError(f"the seed is {seed}, wanted 0 or more")

@@ -27,6 +27,14 @@ def fuse(
 
     `msi` is one file or product, or several files that make one image; `srf` names a sensor of the library or a CSV.
     `given` are `options` by name: method, mtf, adapt_minutes, tile, dtype, qa and all others of `FuseOptions`, which
-    are those of `hsfuse fuse`. Raises HsfuseError for everything a caller can cause.
+    are those of `hsfuse fuse`. The output holds the HSI's bands in use (C, H, W) on H x W MSI pixels. Raises an
+    HsfuseError: InputError, SrfError and GridError for files that can't be fused, OutputError for the output,
+    ModelError for weights, SettingError for options.
+
+    >>> from hsfuse import fuse, simulate
+    >>> pair = simulate(reference, folder, srf="sentinel2", ratio=4)
+    >>> result = fuse(pair.lrhsi, pair.msi, "sentinel2", folder / "fused.tif", method="bicubic")
+    >>> result.shape, result.valid_share
+    ((40, 48, 48), 1.0)
     """
     return run_fusion(hsi, msi, output, FuseOptions.of({**given, "srf": srf}, options))

@@ -198,6 +198,12 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
 
     Several paths are the bands of one image (see `hsfuse.io.open`). With role "HSI" wavelengths must be known. Raises
     InputError, in one line, for whatever can't be read.
+
+    >>> from hsfuse import open_cube
+    >>> with open_cube(reference) as reader:
+    ...     cube = reader.read()
+    >>> cube.data.shape, cube.grid.gsd, bool(cube.mask.all())
+    ((40, 48, 48), (10.0, 10.0), True)
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
     if not paths:

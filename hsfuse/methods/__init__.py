@@ -98,7 +98,18 @@ METHODS: dict[str, str] = {
 
 
 def make_method(name: str) -> Method:
-    """A new, unfitted method by name; SettingError when there is none of that name."""
+    """A new, unfitted method by name; SettingError when there is none of that name.
+
+    >>> import torch
+    >>> from hsfuse import ObservationModel, make_method
+    >>> from hsfuse.physics.model import gaussian_psf
+    >>> from hsfuse.physics.sample import PairSample
+    >>> model = ObservationModel(torch.ones(2, 5).numpy() / 5, gaussian_psf(1.2, 4), 4)
+    >>> lrhsi, msi = torch.rand(1, 5, 6, 6), torch.rand(1, 2, 24, 24)
+    >>> method = make_method("bicubic").fit(PairSample(lrhsi, msi, torch.ones(1, 6, 6, dtype=torch.bool)), model)
+    >>> tuple(method.predict(lrhsi, msi).shape)
+    (1, 5, 24, 24)
+    """
     if name not in METHODS:
         raise SettingError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
     module, _, cls = METHODS[name].partition(":")

@@ -1,4 +1,13 @@
-"""Quality of fused cubes, with and without a reference; every metric has an entry in `CATALOGUE`."""
+"""Quality of fused cubes, with and without a reference; every metric has an entry in `CATALOGUE`.
+
+Functions take whole cubes (C, H, W), the fused one first; `ReferenceMetrics` and `NoReferenceMetrics` take pieces.
+
+>>> import numpy as np
+>>> from hsfuse import metrics
+>>> truth = np.full((3, 16, 16), 0.5)
+>>> round(metrics.psnr(truth + 0.05, truth), 3), round(metrics.sam_degrees(2 * truth, truth), 3)
+(26.021, 0.0)
+"""
 
 from hsfuse.metrics.catalogue import CATALOGUE, MetricInfo
 from hsfuse.metrics.functions import (

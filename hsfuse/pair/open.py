@@ -40,6 +40,12 @@ def open_pair(
 
     `given` are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. InputError and GridError tell
     what doesn't fit; unless `strict`, two images that plainly don't belong together are only warned about.
+
+    >>> from hsfuse import open_pair, simulate
+    >>> files = simulate(reference, folder, srf="sentinel2", ratio=4)
+    >>> with open_pair(files.lrhsi, files.msi, srf="sentinel2") as pair:
+    ...     pair.ratio, pair.lr_shape, pair.model.srf.shape[1]
+    (4, (12, 12), 40)
     """
     settings = FuseOptions.of(given, options)
     stack = ExitStack()
