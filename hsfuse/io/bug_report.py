@@ -12,9 +12,10 @@ import rasterio
 
 from hsfuse.core.errors import HsfuseError
 from hsfuse.core.package import __version__
+from hsfuse.io.files import split_paths
 from hsfuse.io.gdal import find_pair, gdal_env
 from hsfuse.io.limits import MOST_XML, read_bounded
-from hsfuse.io.open import open_cube, split_paths
+from hsfuse.io.open import open_cube
 from hsfuse.io.products.bundle import is_archive, open_bundle
 from hsfuse.io.products.hdf5 import open_hdf5
 from hsfuse.io.products.metadata import parse_xml, plain_name
