@@ -32,6 +32,7 @@ from hsfuse.assessment.table import (
     rows,
     short_names,
     text_table,
+    unranked,
 )
 
 __all__ = [
@@ -65,4 +66,5 @@ __all__ = [
     "rows",
     "short_names",
     "text_table",
+    "unranked",
 ]

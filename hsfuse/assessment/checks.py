@@ -133,8 +133,8 @@ GUESSED, WEAKEST = (0.05, 0.3), (0.1, 0.5)
 FEW = 0.05
 #: Weakest bands that are nearer than this to the median aren't named.
 LEVEL = 0.02
-#: How a warning about the pair itself begins, here and in the notes of a scene.
-PAIR, WARNING = "The pair: ", "warning: "
+#: Warnings about a pair that needn't speak against it: of a text without a record nobody knows what it means.
+LESSER = frozenset({"told", "scale-coarse", "fill-masked", "msi-bands-empty"})
 #: Share of the largest weight in R from which on an MSI band sees an HSI band.
 SEEN_WEIGHT = 0.01
 
@@ -175,21 +175,11 @@ def seen_bands(weights: Floats) -> NDArray[np.bool_]:
     return np.asarray((weights > SEEN_WEIGHT * weights.max(axis=1, keepdims=True)).any(axis=0))
 
 
-def pair_warnings(a: Assessment) -> tuple[str, ...]:
-    """What speaks against fusing these two images at all: as found now, as noted, and as the fused file records it."""
-    recorded = a.provenance.get("pair_warnings")
-    told = [line.removeprefix(PAIR) for line in a.warnings if line.startswith(PAIR)]
-    told += [line.removeprefix(WARNING) for line in a.notes if line.startswith(WARNING)]
-    told += map(str, recorded) if isinstance(recorded, list) else []
-    found: dict[str, str] = {}
-    for line in told:
-        found.setdefault(line.rstrip(".").lower(), line[:1].upper() + line[1:])
-    return tuple(found.values())
-
-
 def _pair(a: Assessment) -> Iterator[Check]:
-    for line in pair_warnings(a):
-        yield Check("The pair of images", "poor", line)
+    """What speaks against fusing these two images at all; what is known only as a text may be anything."""
+    for one in a.pair_warnings:
+        text = one.text[:1].upper() + one.text[1:]
+        yield Check("The pair of images", "look" if one.code in LESSER else "poor", text)
 
 
 def _truth(a: Assessment) -> Iterator[Check]:
@@ -262,7 +252,8 @@ def _weakest(a: Assessment) -> Iterator[Check]:
         text = f"{held.how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
     poor = sum(run.share for run in found.runs if _Scale(*WEAKEST)(1 - run.value) == "poor")
     verdict = _Scale(*WEAKEST)(1 - worst)
-    yield Check("Weakest bands", "look" if verdict == "poor" and poor < FEW else verdict, text)
+    verdict = "look" if verdict == "poor" and poor < FEW else verdict
+    yield Check("Weakest bands", verdict, text, "weak" if verdict == "look" else "")
 
 
 def _coverage(a: Assessment) -> Iterator[Check]:
@@ -319,14 +310,16 @@ def _expectation(a: Assessment) -> Iterator[Check]:
         return
     e = a.expected
     if e.rank_correlation is None or e.found is None:
-        yield Check("Expected error", "look", f"{e.mean:.3g} on average, by the quality raster; untested here.")
+        text = f"{e.mean:.3g} on average, by the quality raster; untested here."
+        yield Check("Expected error", "look", text, "untested")
         return
     text = (
         f"The quality raster expects {e.mean:.3g} on average, {e.found:.3g} was found. It puts the pixels in the order "
     )
     text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}"
     text += "." if e.rank_correlation > RANK else ": weak."
-    yield Check("Expected error", "good" if e.rank_correlation > RANK else "look", text)
+    good = e.rank_correlation > RANK
+    yield Check("Expected error", "good" if good else "look", text, "" if good else "weak")
 
 
 def _validity(a: Assessment) -> Iterator[Check]:

@@ -69,7 +69,8 @@ def response_of(inputs: Inputs) -> ResponseCurves | None:
     observed = inputs.observed
     if observed is None or not observed.msi_names:
         return None
-    return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, observed.model.srf.numpy(), observed.coverage)
+    weights, name = observed.model.srf.numpy(), observed.pair.response.name
+    return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, weights, observed.coverage, name)
 
 
 def expected_of(into: Collectors) -> Expected | None:

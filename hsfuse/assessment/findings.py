@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.assessment.checks import PAIR, seen_bands
+from hsfuse.assessment.checks import seen_bands
 from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
 from hsfuse.assessment.settings import recorded
+from hsfuse.core.notes import Note, warning
 from hsfuse.metrics import MetricResult, NoReferenceMetrics
 from hsfuse.pair.open import ESTIMATE
 
@@ -23,8 +24,6 @@ CONSISTENCY_LIMIT = 0.1
 SHIFT_LIMIT_PX = 0.4
 #: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
 BLIND_RANGE_NM = 40.0
-#: How the warning about them begins.
-BLIND = "No MSI band sees"
 #: Where leaves' reflectance rises, in nm, the share of it that a range must hold, and the widest range named after it.
 RED_EDGE_NM, RED_EDGE_SHARE, NAMED_NM = (700.0, 750.0), 0.5, 150.0
 
@@ -35,54 +34,41 @@ def warn(
     without: NoReferenceMetrics | None,
     result: MetricResult | None,
     shift: tuple[float, float] | None,
-) -> list[str]:
-    """All warnings, most general first."""
-    out = [] if inputs.observed is None else [PAIR + _sentence(told) for told in inputs.observed.pair.warnings]
+) -> list[Note]:
+    """All warnings about the cube, most general first."""
+    out = []
     share = valid_pixels / (inputs.shape[0] * inputs.shape[1])
     if share < 0.999:
-        out.append(f"{1 - share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.")
+        out.append(warning("pixels-masked", share=1 - share))
     if inputs.left_out:
-        out.append(f"{inputs.left_out} bands of the fused cube are marked bad or empty and are not assessed.")
+        out.append(warning("bands-not-assessed", bands=inputs.left_out))
     if inputs.observed is None or without is None or result is None:
         return out
     return out + _inconsistent(result) + _misplaced(shift) + _gains(inputs.observed, without) + _blind(inputs)
 
 
-def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> list[str]:
+def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> list[Note]:
     """A warning where the response isn't the one that the fused file records; an estimated one may differ."""
     record = provenance.get("srf")
     then = record.get("sha256") if isinstance(record, Mapping) else None
     if observed is None or not then or then == observed.pair.response.sha256 or recorded(provenance, "srf") == ESTIMATE:
         return []
-    return [
-        f"The cube was fused with another spectral response than {observed.pair.response.source} holds now: what is "
-        "said of its agreement with the MSI is about this one."
-    ]
+    return [warning("other-response", source=str(observed.pair.response.source))]
 
 
-def _sentence(told: str) -> str:
-    return told[0].upper() + told[1:] + ("" if told.endswith("?") else ".")
-
-
-def _inconsistent(result: MetricResult) -> list[str]:
+def _inconsistent(result: MetricResult) -> list[Note]:
     out = []
     for prefix, image in (("hsi_", "LRHSI"), ("msi_", "MSI")):
         error = result.values.get(prefix + "relative_rmse")
         if error is not None and error > CONSISTENCY_LIMIT:
-            out.append(
-                f"The fused cube doesn't give the {image} back: it differs by {error:.0%} (relative RMSE). Check that "
-                "these are its inputs, in the same units, and that PSF and response fit the sensors."
-            )
+            out.append(warning("inconsistent", image=image, error=error))
     return out
 
 
-def _misplaced(shift: tuple[float, float] | None) -> list[str]:
+def _misplaced(shift: tuple[float, float] | None) -> list[Note]:
     if shift is None or hypot(*shift) < SHIFT_LIMIT_PX:
         return []
-    return [
-        f"The MSI seems shifted against the LRHSI by about {shift_words(shift)}: edges in some bands are misplaced. "
-        "Register the two images, or set the phase, and fuse again."
-    ]
+    return [warning("misplaced", shift=shift_words(shift), down_px=shift[0], right_px=shift[1])]
 
 
 def shift_words(shift: tuple[float, float]) -> str:
@@ -92,16 +78,13 @@ def shift_words(shift: tuple[float, float]) -> str:
     return f"{abs(down):.2f} MSI pixels {vertical} and {abs(right):.2f} {horizontal}"
 
 
-def _gains(observed: Observed, without: NoReferenceMetrics) -> list[str]:
+def _gains(observed: Observed, without: NoReferenceMetrics) -> list[Note]:
     gain = msi_gains(without)
     off = np.flatnonzero(np.abs(gain - 1) > GAIN_TOLERANCE)
     if not off.size:
         return []
     told = ", ".join(f"{observed.msi_names[i]} {gain[i] - 1:+.0%}" for i in off)
-    return [
-        f"The MSI's radiometry differs from the cube's ({told}): the two sensors or their corrections see other "
-        "brightness, and consistency with the MSI includes this."
-    ]
+    return [warning("gains-differ", bands=told)]
 
 
 def msi_gains(without: NoReferenceMetrics) -> Floats:
@@ -110,14 +93,14 @@ def msi_gains(without: NoReferenceMetrics) -> Floats:
     return np.divide(m.xy, m.xx, out=np.full(m.xx.shape, np.nan), where=m.xx > 0)
 
 
-def _blind(inputs: Inputs) -> list[str]:
+def _blind(inputs: Inputs) -> list[Note]:
     assert inputs.observed is not None
     ranges = blind_ranges(inputs.wavelengths_nm, inputs.observed.model.srf.numpy())
     if not ranges:
         return []
     *most, last = [range_words(*limits) for limits in ranges]
     told = f"{', '.join(most)} and {last}" if most else last
-    return [f"{BLIND} {told}: fine detail there is inferred from other wavelengths, not measured."]
+    return [warning("unseen", ranges=told)]
 
 
 def range_words(low: float, high: float) -> str:

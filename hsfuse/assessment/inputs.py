@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
+from hsfuse.assessment.result import Unit
 from hsfuse.core.cube import Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
-from hsfuse.pair.quantity import follow_quantity
+from hsfuse.pair.quantity import follow_quantity, guess_scale
 from hsfuse.physics import covered_bands
 from hsfuse.physics.model import ObservationModel
 
@@ -78,7 +80,8 @@ class Inputs:
     """All that is assessed: the fused cube on `shape` (H, W) and what there is to hold it against.
 
     Where no file knows wavelengths, `wavelengths_nm` are band numbers from 1 and `has_wavelengths` is False.
-    `left_out` counts bands of the fused cube that are bad or empty.
+    `left_out` counts bands of the fused cube that are bad or empty. All values are in `unit`; what didn't say its own
+    was multiplied by `factor`.
     """
 
     fused: Source
@@ -88,6 +91,8 @@ class Inputs:
     left_out: int
     reference: Source | None
     observed: Observed | None
+    unit: Unit
+    factor: float = 1.0
     expected: Source | None = None
 
 
@@ -99,7 +104,7 @@ def open_inputs(
     msi: Paths | None,
     qa: str | Path | None,
     options: FuseOptions,
-    notes: list[str],
+    notes: list[Note | str],
 ) -> Inputs:
     """Open what is given; InputError and GridError say what doesn't fit the fused cube."""
     fused = _without_fill(fused, notes)
@@ -114,13 +119,75 @@ def open_inputs(
     centres = next((c for c in known if c is not None), None)
     has_wavelengths = centres is not None
     if centres is None:
-        notes.append("no file has wavelengths: bands are numbered in the curves")
+        notes.append(note("no-wavelengths"))
         centres = np.arange(1.0, len(chosen) + 1)
     left_out = fused.count - len(chosen)
-    return Inputs(source, fused.grid.shape, centres, has_wavelengths, left_out, truth, observed, expected)
+    lrhsi = None if observed is None else observed.pair.hsi
+    brought, theirs, unit, factor = _in_one_unit(fused, None if truth is None else truth.reader, lrhsi, notes)
+    source = replace(source, reader=brought)
+    truth = None if truth is None or theirs is None else replace(truth, reader=theirs)
+    return Inputs(source, fused.grid.shape, centres, has_wavelengths, left_out, truth, observed, unit, factor, expected)
 
 
-def _without_fill(reader: CubeReader, notes: list[str]) -> CubeReader:
+def _in_one_unit(
+    fused: CubeReader, truth: CubeReader | None, hsi: CubeReader | None, notes: list[Note | str]
+) -> tuple[CubeReader, CubeReader | None, Unit, float]:
+    """Fused cube and reference in one unit, which that is, and by what a file without a word about it was multiplied.
+
+    Integers mean what `fuse` takes them for. Where that isn't reflectance, the fused cube follows the numbers of the
+    LRHSI, else it and the reference that which doesn't say its unit the other.
+    """
+    before = [reader.scale for reader in (fused, truth) if reader is not None]
+    if hsi is None or hsi.quantity != "unknown":
+        fused = _named(fused, "fused cube", notes)
+        truth = None if truth is None else _named(truth, "reference", notes)
+    together, anchor = True, fused
+    if hsi is not None:
+        fused, together = _follow(fused, "fused cube", hsi, "LRHSI", notes)
+        anchor = hsi
+    elif truth is not None and fused.quantity == "unknown":
+        fused, together = _follow(fused, "fused cube", truth, "reference", notes)
+        anchor = truth
+    if truth is not None and anchor is not truth:
+        truth, alike = _follow(truth, "reference", fused, "fused cube", notes)
+        together = together and alike
+    after = [reader.scale for reader in (fused, truth) if reader is not None]
+    factor = next((new / old for old, new in zip(before, after, strict=True) if new != old), 1.0)
+    if fused.quantity != "unknown" and together:
+        return fused, truth, Unit(fused.quantity), factor
+    notes.append(note("unit-unknown", anchor=anchor.path.name))
+    return fused, truth, Unit("unknown", str(anchor.path) if together else ""), factor
+
+
+def _named(reader: CubeReader, what: str, notes: list[Note | str]) -> CubeReader:
+    """The file with its quantity told by figures, and in reflectance 0 to 1 where they are integers x 10,000."""
+    if reader.quantity != "unknown":
+        return reader
+    guess = guess_scale(reader)
+    if guess.scale == 1:
+        notes.append(note("quantity-guessed", what=what, guess=guess.note))
+        return reader.holding(guess.quantity)
+    notes.append(note("quantity-rescaled", what=what, guess=guess.note, factor=guess.scale))
+    return reader.rescaled(guess.scale).holding(guess.quantity)
+
+
+def _follow(
+    reader: CubeReader, what: str, other: CubeReader, name: str, notes: list[Note | str]
+) -> tuple[CubeReader, bool]:
+    """A file in the unit of another of the same ground, and whether it is now."""
+    if reader.quantity == other.quantity == "reflectance":
+        return reader, True
+    found, power = follow_quantity(reader, other)
+    if found is not reader and power is not None:
+        notes.append(note("unit-followed", what=what, other=name, power=power, factor=10.0**-power))
+        return found.holding(other.quantity), True
+    if power == 0 and (reader.quantity == other.quantity or "unknown" in (reader.quantity, other.quantity)):
+        return (reader.holding(other.quantity) if reader.quantity == "unknown" else reader), True
+    notes.append(warning("units-differ", what=what, other=name))
+    return reader, False
+
+
+def _without_fill(reader: CubeReader, notes: list[Note | str]) -> CubeReader:
     reader, kept, masked = settle_fill(reader)
     notes += [*kept, *masked]
     return reader
@@ -131,15 +198,14 @@ def _centres(source: Source) -> np.ndarray | None:
     return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
 
 
-def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[str]) -> Source:
+def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[Note | str]) -> Source:
     reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
-    reader, followed = follow_quantity(reader, fused.reader)
-    notes += [*reader.notes, *followed]
+    notes += reader.notes
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
 
 
-def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[str]) -> Source:
+def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[Note | str]) -> Source:
     """The expected error of a quality raster; InputError where it has none."""
     reader = stack.enter_context(open_cube(path, role="raster"))
     names = reader.spectrum.names or ()
@@ -149,14 +215,14 @@ def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list
     return Source(reader, bands[:1], _offset(fused, reader, notes))
 
 
-def _offset(fused: CubeReader, other: CubeReader, notes: list[str]) -> tuple[int, int]:
+def _offset(fused: CubeReader, other: CubeReader, notes: list[Note | str]) -> tuple[int, int]:
     """Where the fused cube starts in the other file, in whole pixels; GridError when that doesn't hold all of it."""
     a, b = fused.grid, other.grid
     if not (a.georeferenced and b.georeferenced):
         if a.shape != b.shape:
             raise GridError(f"{other.path} has {b.describe()}, the fused cube {a.describe()}: wanted the same size")
         if a.georeferenced != b.georeferenced:
-            notes.append(f"only one of {fused.path.name} and {other.path.name} is georeferenced: aligned by corners")
+            notes.append(note("aligned-by-corners", one=fused.path.name, other=other.path.name))
         return 0, 0
     if a.crs != b.crs or _drift(a, b) > GRID_TOLERANCE_PX:
         raise GridError(
@@ -209,7 +275,7 @@ def _observed(
     hsi: str | Path | None,
     msi: Paths | None,
     options: FuseOptions,
-    notes: list[str],
+    notes: list[Note | str],
 ) -> Observed | None:
     if hsi is None and msi is None:
         return None
@@ -226,14 +292,14 @@ def _observed(
     return Observed(pair, low, MsiSource(pair, kept), model, tuple(pair.msi_names[i] for i in kept), coverage)
 
 
-def _check_extent(grid: Grid, pair: ScenePair, notes: list[str]) -> None:
+def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note | str]) -> None:
     wanted = pair.alignment.hr_grid
     same = grid.shape == wanted.shape
     if same and grid.georeferenced and wanted.georeferenced:
         row, col = wanted.pixel_of(grid)
         same = grid.crs == wanted.crs and max(abs(row), abs(col), _drift(grid, wanted)) <= GRID_TOLERANCE_PX
     elif same and grid.georeferenced != wanted.georeferenced:
-        notes.append("only one of the fused cube and the MSI is georeferenced: aligned by corners")
+        notes.append(note("aligned-by-corners", one="the fused cube", other="the MSI"))
     if not same:
         raise GridError(
             f"the fused cube ({grid.describe()}) isn't on the common extent of HSI and MSI ({wanted.describe()}); "
@@ -242,17 +308,17 @@ def _check_extent(grid: Grid, pair: ScenePair, notes: list[str]) -> None:
 
 
 def _model(
-    pair: ScenePair, bands: list[int], notes: list[str]
+    pair: ScenePair, bands: list[int], notes: list[Note | str]
 ) -> tuple[ObservationModel, list[int], tuple[float, ...]]:
     """Observation model for the fused bands, the MSI bands that they cover (perhaps none), and how far they do."""
     if bands == pair.hsi_bands:
         return pair.model, list(range(len(pair.msi_names))), pair.coverage
     spectrum = pair.hsi.spectrum.select(bands)
     assert spectrum.wavelengths_nm is not None
-    notes.append(f"the fused cube has {len(bands)} of the HSI's {len(pair.hsi_bands)} usable bands")
+    notes.append(note("bands-of-hsi", bands=len(bands), usable=len(pair.hsi_bands)))
     try:
         covered = covered_bands(pair.response, pair.msi_names, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     except SrfError:
-        notes.append("no MSI band lies within the fused cube's wavelengths: agreement with the MSI isn't assessed")
+        notes.append(note("no-msi-band-within"))
         return pair.model.with_srf(np.zeros((0, len(bands)))), [], ()
     return pair.model.with_srf(covered.matrix), list(covered.kept), covered.coverage

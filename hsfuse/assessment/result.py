@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.calibration import Shift
+from hsfuse.core.grid import Grid
+from hsfuse.core.notes import Note, records, texts
+from hsfuse.io.reader import CubeReader, Quantity
 
 #: Uncertainty in LR pixels above which a shift isn't known, and fewest windows that can tell it.
 MAX_SD, MIN_WINDOWS = 0.25, 3
@@ -90,12 +93,13 @@ class IndexCheck:
 
 @dataclass(frozen=True)
 class ResponseCurves:
-    """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each MSI band that the HSI covers."""
+    """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each that the HSI covers; its name."""
 
     bands: tuple[str, ...]
     wavelengths_nm: Floats
     weights: Floats
     coverage: tuple[float, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,11 +141,46 @@ class Expected:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words."""
+    """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words.
+
+    `word` is what the verdict is called here, where another word than usual says more.
+    """
 
     topic: str
     verdict: Literal["good", "look", "poor"]
     text: str
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What values are: a quantity and, where it isn't known, whose numbers; "" where that can't be told."""
+
+    quantity: Quantity
+    numbers_of: str = ""
+
+    @property
+    def words(self) -> str:
+        """What errors are in."""
+        return "unit of the data" if self.quantity == "unknown" else self.quantity
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A file of an assessment: where it is and lies, and what it says of its bands, sensor and day ("" if nothing)."""
+
+    path: str
+    grid: Grid
+    bands: int
+    sensor: str = ""
+    acquired: str = ""
+
+    @classmethod
+    def of(cls, reader: CubeReader) -> ImageFacts:
+        """From the open file's tags."""
+        sensor = next((str(reader.tags[tag]) for tag in ("SENSOR", "PRODUCT") if reader.tags.get(tag)), "")
+        day = reader.tags.get("ACQUIRED", "")[: len("2022-07-24")]
+        return cls(str(reader.path), reader.grid, reader.count, sensor, day)
 
 
 @dataclass(frozen=True)
@@ -175,12 +214,19 @@ class Assessment:
     expected: Expected | None = None
     response: ResponseCurves | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    unit: Unit = Unit("unknown")
+    images: dict[str, ImageFacts] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    pair_warnings: tuple[Note, ...] = ()
     checks: tuple[Check, ...] = ()
     valid_pixels: int = 0
     seconds: float = 0.0
     reduced: Assessment | None = None
+
+    @property
+    def warnings(self) -> tuple[Note, ...]:
+        """What of the notes speaks against the cube."""
+        return tuple(one for one in self.notes if one.severity == "warning")
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, curves and text as plain JSON values; NaN and infinity become null and "inf". Maps stay out."""
@@ -191,6 +237,7 @@ class Assessment:
             "columns": self.shape[2],
             "valid_pixels": self.valid_pixels,
             "inputs": self.inputs,
+            "quantity": self.unit.quantity,
             "settings": self.settings,
             "metrics": {name: None if value is None else _plain(value) for name, value in self.metrics.items()},
             "curves": {curve.name: _curve(curve) for curve in self.curves},
@@ -202,8 +249,9 @@ class Assessment:
             "msi_gains": _plain_all(self.msi_gains),
             "expected_error": None if self.expected is None else _plain_all(asdict(self.expected)),
             "checks": [asdict(check) for check in self.checks],
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
+            "notes": texts(self.notes, "note"),
+            "warnings": [*(f"The pair: {told}" for told in texts(self.pair_warnings)), *texts(self.warnings)],
+            "records": _plain_all(records((*self.pair_warnings, *self.notes))),
             "provenance": _plain_all(self.provenance),
             "seconds": round(self.seconds, 3),
             **({} if self.reduced is None else {"reduced": self.reduced.to_dict()}),

@@ -12,17 +12,17 @@ from hsfuse.assessment.checks import checks
 from hsfuse.assessment.composites import composites
 from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
 from hsfuse.assessment.findings import msi_gains, other_response, shift_words, warn
-from hsfuse.assessment.inputs import Inputs, open_inputs
+from hsfuse.assessment.inputs import Inputs, Source, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid
-from hsfuse.assessment.result import Assessment, BandGain, Registration
+from hsfuse.assessment.result import Assessment, BandGain, ImageFacts, Registration
 from hsfuse.assessment.settings import AssessSettings, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.notes import Note, as_notes, note, read_records
 from hsfuse.io import Paths, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
-
-#: A reference with values above this isn't reflectance: its own maximum is the peak then.
-REFLECTANCE_LIMIT = 1.5
+from hsfuse.pair.quantity import MOST_REFLECTANCE
+from hsfuse.pair.warp import own_reader
 
 
 def assess(
@@ -56,8 +56,8 @@ def assess(
         reader = stack.enter_context(open_cube(fused, role="raster"))
         provenance = read_provenance(reader.tags)
         chosen = AssessSettings.of(settings)
-        options, notes = chosen.options(provenance)
-        notes += reader.notes
+        options, taken = chosen.options(provenance)
+        notes: list[Note | str] = [*taken, *reader.notes]
         inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
@@ -71,7 +71,9 @@ def _words(files: Paths) -> str:
 class _Work:
     """One assessment under way."""
 
-    def __init__(self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[str]) -> None:
+    def __init__(
+        self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[Note | str]
+    ) -> None:
         self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
         self.shape = (len(inputs.fused.bands), *inputs.shape)
         self.told: dict[str, str] = {}
@@ -109,6 +111,10 @@ class _Work:
             self.notes += result.notes
         registration = self._registration()
         shift = self._shift(registration)
+        warnings = (
+            *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
+            *other_response(self.provenance, self.inputs.observed),
+        )
         return Assessment(
             fused=files["fused"],
             shape=self.shape,
@@ -130,25 +136,20 @@ class _Work:
             expected=expected_of(self.into),
             response=response_of(self.inputs),
             provenance=self.provenance,
-            notes=tuple(dict.fromkeys(self.notes)),
-            warnings=(
-                *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
-                *other_response(self.provenance, self.inputs.observed),
-            ),
+            unit=self.inputs.unit,
+            images=self._images(),
+            notes=tuple(dict.fromkeys((*as_notes(self.notes), *warnings))),
+            pair_warnings=self._pair_warnings(),
             valid_pixels=valid,
         )
 
     def _reference_metrics(self) -> ReferenceMetrics | None:
         if self.inputs.reference is None:
             return None
-        peak, why = self.settings.peak, "as given"
-        if peak is None:
-            highest = largest_value(self.inputs.reference, self.inputs.shape, self.settings.tile)
-            above = highest > REFLECTANCE_LIMIT
-            peak, why = (highest, "the reference's maximum") if above else (1.0, "reflectance")
+        peak, why = self._peak(self.inputs.reference)
         self.told["peak"] = f"{peak:g} ({why}), for PSNR and SSIM"
         if self.ratio is None:
-            self.notes.append("ergas is undefined: the ratio of the GSDs isn't known; give --ratio, or --hsi and --msi")
+            self.notes.append(note("ergas-no-ratio"))
         metrics = ReferenceMetrics(self.shape, self.ratio or 1, peak, self.settings.window)
         self.told["windows"] = f"{metrics.window} x {metrics.window} pixels for UIQI and Q2n"
         return metrics
@@ -160,6 +161,38 @@ class _Work:
         self.told["observation"] = observed.model.describe()
         low = (self.shape[0], self.shape[1] // observed.ratio, self.shape[2] // observed.ratio)
         return NoReferenceMetrics(self.shape, low, len(observed.msi_names), self.settings.window)
+
+    def _peak(self, reference: Source) -> tuple[float, str]:
+        """The highest possible value, of the quantity and not of its encoding, and where it is from."""
+        given, quantity, factor = self.settings.peak, self.inputs.unit.quantity, self.inputs.factor
+        if given is None and quantity == "reflectance":
+            return 1.0, "reflectance"
+        if given is None:
+            return largest_value(reference, self.inputs.shape, self.settings.tile), "the reference's maximum"
+        if factor == 1 or quantity != "reflectance" or given <= MOST_REFLECTANCE:
+            return given, "as given"
+        self.notes.append(note("peak-rescaled", given=given, peak=given * factor, quantity=quantity))
+        return given * factor, "as given, in reflectance"
+
+    def _images(self) -> dict[str, ImageFacts]:
+        """What is known of each file."""
+        found = {"fused": ImageFacts.of(self.inputs.fused.reader)}
+        if self.inputs.reference is not None:
+            found["reference"] = ImageFacts.of(self.inputs.reference.reader)
+        if self.inputs.observed is not None:
+            pair = self.inputs.observed.pair
+            found |= {"LRHSI": ImageFacts.of(own_reader(pair.hsi)), "MSI": ImageFacts.of(pair.msi)}
+        return found
+
+    def _pair_warnings(self) -> tuple[Note, ...]:
+        """What speaks against the pair itself: as found now, and as the fused file records it."""
+        now = [] if self.inputs.observed is None else as_notes(self.inputs.observed.pair.warnings, "warning")
+        noted = [one for one in read_records(self.provenance.get("records")) if one.severity == "warning"]
+        texts = self.provenance.get("pair_warnings")
+        if "records" not in self.provenance and isinstance(texts, list):  # a file of an earlier version
+            noted = as_notes(map(str, texts), "warning")
+        known = {one.text for one in now}
+        return tuple(dict.fromkeys([*now, *(one for one in noted if one.text not in known)]))
 
     def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
         results = [metrics.result() for metrics in (truth, without) if metrics is not None]

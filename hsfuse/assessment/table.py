@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsfuse.assessment.result import Assessment
+from hsfuse.assessment.result import Assessment, Unit
 from hsfuse.core.errors import SettingError
 from hsfuse.metrics import CATALOGUE, MetricInfo
 
@@ -81,16 +81,35 @@ def column_names(assessments: Sequence[Assessment]) -> list[str]:
 
 
 def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[Row]:
-    """The metrics that at least one of the `columns` has; the best is sought among those of one resolution."""
-    out, shown = [], columns(assessments)
+    """The metrics that at least one of the `columns` has.
+
+    The best is sought among those of one resolution, and not at all where the columns' units can't be compared.
+    """
+    out, shown, ranked = [], columns(assessments), not unranked(assessments)
     for key in keys:
         if any(key in a.metrics for a in shown):
             values, full = tuple(a.metrics.get(key) for a in shown), len(assessments)
             tops = [_top(CATALOGUE[key], values[:full])] * full + [_top(CATALOGUE[key], values[full:])] * (
                 len(shown) - full
             )
-            out.append(Row(CATALOGUE[key], values, tuple(tops)))
+            out.append(Row(CATALOGUE[key], values, tuple(tops if ranked else [None] * len(shown))))
     return out
+
+
+def unranked(assessments: Sequence[Assessment]) -> str:
+    """Why the columns aren't ranked, in a sentence; empty where all of them are in one unit."""
+    units = {a.unit for a in assessments}
+    if len(assessments) < 2 or (len(units) == 1 and units != {Unit("unknown")}):
+        return ""
+    names = short_names([a.fused for a in assessments])
+    told = ", ".join(f"{n} {_held(a.unit)}" for n, a in zip(names, assessments, strict=True))
+    return f"The columns aren't ranked: it can't be told that all are in one unit ({told})."
+
+
+def _held(unit: Unit) -> str:
+    if unit.quantity != "unknown":
+        return f"in {unit.quantity}"
+    return f"in the numbers of {Path(unit.numbers_of).name}" if unit.numbers_of else "of unknown unit"
 
 
 def _top(info: MetricInfo, values: Sequence[float | None]) -> float | None:
@@ -117,7 +136,8 @@ def text_table(assessments: Sequence[Assessment]) -> str:
         if found:
             lines += [] if not lines else [""]
             lines += _aligned([[section, "", *names], *[_cells(row) for row in found]])
-    return "\n".join(lines + _index_lines(assessments, names))
+    why = unranked(assessments)
+    return "\n".join([*lines, *_index_lines(assessments, names), *(["", why] if why else [])])
 
 
 def _index_lines(assessments: Sequence[Assessment], names: Sequence[str]) -> list[str]:

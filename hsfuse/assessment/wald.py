@@ -21,6 +21,7 @@ from hsfuse.assessment import Assessment, AssessSettings, assess, checks
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import as_notes
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
@@ -94,8 +95,9 @@ def assess_reduced(
             files.fused, reference=files.truth, hsi=files.hsi, msi=files.msi, **same.of_pair(),
             peak=chosen.peak, window=chosen.window, ratio=pair.ratio, tile=chosen.tile,
         )  # fmt: skip
+    own = (one for one in found.notes if one.severity == "note")
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.ratio}"}
-    return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *found.notes), warnings=(*notes,))
+    return replace(found, fused=str(fused), inputs=inputs, notes=(*as_notes(notes, "warning"), *own), pair_warnings=())
 
 
 def _same(options: FuseOptions, pair: ScenePair) -> FuseOptions:

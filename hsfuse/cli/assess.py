@@ -110,7 +110,9 @@ def _say(results: list[Any]) -> None:
     told: set[str] = set()
     for a in [*results, *(a.reduced for a in results if a.reduced is not None)]:
         settings = [f"{key}: {value}" for key, value in {**a.inputs, **a.settings}.items()]
-        for level, lines in ((logging.DEBUG, settings), (logging.INFO, a.notes), (logging.WARNING, a.warnings)):
+        notes = [one.text for one in a.notes if one.severity == "note"]
+        warnings = [one.text for one in (*a.pair_warnings, *a.warnings)]
+        for level, lines in ((logging.DEBUG, settings), (logging.INFO, notes), (logging.WARNING, warnings)):
             for line in lines:
                 if line not in told:
                     _log.log(level, "%s", line)

@@ -141,9 +141,7 @@ def fuse_and_report(
         from hsfuse.assessment.report import write_report
 
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
-        told = {text.rstrip(".").lower() for text in result.warnings}
-        for warning in made.warnings:
-            if warning.rstrip(".").lower() not in told:
-                _log.warning("%s", warning)
+        for one in made.warnings:
+            _log.warning("%s", one)
         write_report([made], report, overwrite=chosen.overwrite)
     return result

@@ -16,6 +16,121 @@ Severity = Literal["note", "warning"]
 TEMPLATES: dict[str, str] = {
     # A text that came without a record: from a file of an earlier version, or a line made elsewhere.
     "told": "{text}",
+    # Metrics that are undefined or leave something out.
+    "metric-undefined": "{metric} is undefined: {reason}",
+    "metric-bands-left-out": "{metric}: {left_out} of {bands} bands left out: {reason}",
+    "metric-window": "{metrics}: window {window} in place of {wanted}, the {image} is smaller",
+    "psnr-exact-bands": "psnr: {bands} of {count} bands have no error and are left out of the mean",
+    "ergas-zero-mean": "ergas: {bands} bands with zero mean left out",
+    "ergas-no-ratio": "ergas is undefined: the ratio of the GSDs isn't known; give --ratio, or --hsi and --msi",
+    "q2n-flat": "q2n: {blocks} blocks with a constant reference left out",
+    "sam-zero-spectra": "{metric}: {pixels} pixels with a spectrum of zeros left out",
+    "nonfinite-unmasked": "{metric} and all others: {pixels} pixels hold NaN or Inf unmasked and are left out",
+    # The pair of images.
+    "nonfinite-masked": "{pixels} pixels of the {image} hold NaN or Inf and are masked",
+    "radiometry-not-compared": "radiometry not compared: {reason}",
+    "radiometry-matched": "the MSI is brought to the HSI's radiometry by taking out {taken_out}",
+    "image-constant": "{what} is constant over the common area: there is no detail to fuse",
+    "msi-band-constant": "the MSI's band {band} is constant: it has no detail",
+    "msi-bands-doubtful": "MSI bands that hardly follow the HSI: {bands}; their detail is doubtful",
+    "msi-doubtful": (
+        "MSI bands that hardly follow the HSI: {bands}; their detail is doubtful; do both images show the same place?"
+    ),
+    "msi-wavelengths-differ": (
+        "the MSI's own wavelengths aren't those of {response}: {bands}; is --srf the MSI's sensor?"
+    ),
+    "msi-bands-empty": "MSI bands left out, they are empty: {bands}",
+    "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
+    "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",
+    "psf-size-unused": "--psf-size {size} isn't used: the HSI is resampled, which widens its PSF",
+    "shift-found": "shift of the HSI against the MSI: {shift}",
+    "shift-judged": "{verdict}",
+    "shift-stays": "the shift stays, as --phase says where the HSI's pixels lie",
+    "estimated": "estimated {what}",
+    "response": "{about}",
+    "bands-matched": "{how}",
+    "bands-not-covered": "{left_out}",
+    "days-apart": (
+        "the HSI was acquired on {hsi}, the MSI on {msi}, {apart} apart: what changed on the ground in between "
+        "shows as false detail"
+    ),
+    "quantities-matched": (
+        "the HSI holds {hsi}, the MSI {msi}: their bands are matched by gain and offset, the fused image is {hsi}"
+    ),
+    "quantity-multiplied": (
+        "the HSI doesn't say what its numbers are; {guess}; both images are multiplied by {factor:g}"
+    ),
+    "levels-far-apart": (
+        "the MSI's numbers are about {ratio:.3g} times the HSI's: more than any two units differ by; check both "
+        "images' scale factors"
+    ),
+    "levels-apart": (
+        "the MSI's numbers are about {ratio:.3g} times the HSI's: too little for a difference of units, much for one "
+        "of the ground; check both images"
+    ),
+    "levels-contradict": (
+        "the MSI's numbers are about {ratio:.3g} times the HSI's, though both say their units; check their scale "
+        "factors"
+    ),
+    "units-settled": (
+        "the MSI's numbers are about {ratio:.3g} times the HSI's: taken as a difference of units; the {image}, which "
+        "doesn't say its own, is multiplied by {factor:g}"
+    ),
+    # Files.
+    "fill-masked": "{fill}: masked as fill{advice}",
+    "fill-kept": "{fill}: they are kept as values; if they are none, {advice}",
+    # Writing.
+    "cog-by-pixel": (
+        "this GDAL writes COGs with all bands in each block, so that reading one band reads all; from GDAL 3.11 on "
+        "they are written band by band"
+    ),
+    "scale-coarse": "{about}",
+    "stored-as": "stored as {dtype} in steps of {step:g}",
+    "clipped": (
+        "{clipped} of {values} values ({share:.2g} of all) in {name} don't fit {dtype} in steps of {step:g} and are "
+        "clipped; choose another --scale or --dtype float32"
+    ),
+    "starts-anew": "what an interrupted run left of {name} was made otherwise; it starts anew",
+    # What an assessment finds.
+    "recorded-settings": "as the fused file records: {settings}",
+    "pixels-masked": "{share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.",
+    "bands-not-assessed": "{bands} bands of the fused cube are marked bad or empty and are not assessed.",
+    "bands-of-hsi": "the fused cube has {bands} of the HSI's {usable} usable bands",
+    "no-msi-band-within": (
+        "no MSI band lies within the fused cube's wavelengths: agreement with the MSI isn't assessed"
+    ),
+    "no-wavelengths": "no file has wavelengths: bands are numbered in the curves",
+    "aligned-by-corners": "only one of {one} and {other} is georeferenced: aligned by corners",
+    "inconsistent": (
+        "The fused cube doesn't give the {image} back: it differs by {error:.0%} (relative RMSE). Check that these are "
+        "its inputs, in the same units, and that PSF and response fit the sensors."
+    ),
+    "misplaced": (
+        "The MSI seems shifted against the LRHSI by about {shift}: edges in some bands are misplaced. Register the two "
+        "images, or set the phase, and fuse again."
+    ),
+    "gains-differ": (
+        "The MSI's radiometry differs from the cube's ({bands}): the two sensors or their corrections see other "
+        "brightness, and consistency with the MSI includes this."
+    ),
+    "unseen": "No MSI band sees {ranges}: fine detail there is inferred from other wavelengths, not measured.",
+    "other-response": (
+        "The cube was fused with another spectral response than {source} holds now: what is said of its agreement with "
+        "the MSI is about this one."
+    ),
+    # Which quantity the figures are in.
+    "quantity-guessed": "the {what} doesn't say what its numbers are; {guess}",
+    "quantity-rescaled": "the {what} doesn't say what its numbers are; {guess}; it is multiplied by {factor:g}",
+    "unit-followed": (
+        "the numbers of the {what} are about 10^{power} times those of the {other}, and it doesn't say its unit: it is "
+        "multiplied by {factor:g}"
+    ),
+    "unit-unknown": "the unit of the numbers isn't known: errors are in the numbers of {anchor}",
+    "units-differ": (
+        "it can't be told from their numbers that the {what} and the {other} are in one unit: figures that depend on "
+        "it can't be compared with those of other files"
+    ),
+    "peak-rescaled": "the peak {given:g} is taken as a number of the file, which is {peak:g} in {quantity}",
 }
 
 
@@ -52,6 +167,11 @@ def note(code: str, **values: Any) -> Note:
 def warning(code: str, **values: Any) -> Note:
     """What speaks against the result."""
     return Note(code, "warning", values)
+
+
+def as_notes(told: Iterable[Note | str], severity: Severity = "note") -> list[Note]:
+    """Notes as they are, and texts that have no record as notes of this severity."""
+    return [one if isinstance(one, Note) else Note("told", severity, {"text": one}) for one in told]
 
 
 def texts(notes: Iterable[Note], severity: Severity | None = None) -> list[str]:

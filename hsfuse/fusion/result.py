@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hsfuse.core.notes import Note, as_notes, records, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
@@ -24,6 +25,7 @@ from hsfuse.pair import ScenePair
 class FusionResult:
     """Where the fused cube is and how it was made; `provenance` is what the file carries too.
 
+    `notes` and `warnings` are texts, `records` both of them with their codes and values.
     `valid_share` isn't known where an earlier run has `done` it already.
     """
 
@@ -36,6 +38,7 @@ class FusionResult:
     seconds: dict[str, float]
     dry_run: bool = False
     done: bool = False
+    records: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,9 +78,14 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "fusing": _fusing(options),
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
-        "notes": pair.notes,
-        "pair_warnings": pair.warnings,
+        **noted(pair),
     }
+
+
+def noted(pair: ScenePair) -> dict[str, Any]:
+    """What was said of the pair: as texts for people, and as records for whoever decides something by it."""
+    notes, warnings = as_notes(pair.notes), as_notes(pair.warnings, "warning")
+    return {"notes": texts(notes), "pair_warnings": texts(warnings), "records": records([*notes, *warnings])}
 
 
 def method_of(fuser: Method) -> dict[str, Any]:

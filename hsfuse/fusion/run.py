@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import Note, as_notes, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.quality import QualityLayers
-from hsfuse.fusion.result import FusionResult, method_of, provenance_of
+from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of
 from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
@@ -50,6 +51,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         if resume and (record := finished(output, options, plan)) is not None:
             return _result(pair, output, options, record, None, {}, done=True)
         check_outputs(pair, output, options, _model_file(options))
+        provenance |= noted(pair)
         _tell(pair)
         if options.dry_run:
             told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
@@ -148,7 +150,7 @@ def _stream(
     provenance: dict[str, Any],
     device: str,
     fingerprint: str | None,
-) -> tuple[float, list[str]]:
+) -> tuple[float, list[Note]]:
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
     wanted = options.qa is not None
     quality = QualityLayers(fuser, scene, pair.model, options.seed) if wanted else None
@@ -174,12 +176,13 @@ def _result(
     provenance: dict[str, Any],
     valid: float | None,
     seconds: dict[str, float],
-    warnings: Sequence[str] = (),
+    warnings: Sequence[Note] = (),
     done: bool = False,
 ) -> FusionResult:
     shape = (len(plan_bands(pair, options).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
-    notes, warnings = [*pair.notes, *masked], [*pair.warnings, *warnings]
-    return FusionResult(output, shape, valid, provenance, notes, warnings, seconds, options.dry_run, done)
+    notes, doubts = as_notes([*pair.notes, *masked]), [*as_notes(pair.warnings, "warning"), *warnings]
+    told = texts(notes), texts(doubts)
+    return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, done, (*notes, *doubts))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import DTYPES, CubeReader, check_output, driver_of, try_writing
 from hsfuse.io.sinks import COG_BY_BAND
@@ -154,12 +155,10 @@ def _round_up(value: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
 
-def clipping_note(path: Path, clipped: int, values: int, dtype: str, scale: float) -> str:
+def clipping_note(path: Path, clipped: int, values: int, dtype: str, scale: float) -> Note:
     """What to say when values didn't fit the type on disk."""
-    return (
-        f"{clipped} of {values} values ({clipped / values:.2g} of all) in {path.name} don't fit {dtype} in steps of "
-        f"{scale:g} and are clipped; choose another --scale or --dtype float32"
-    )
+    counts = {"clipped": clipped, "values": values, "share": clipped / values}
+    return warning("clipped", name=path.name, dtype=dtype, step=scale, **counts)
 
 
 def _common_scale(hsi: CubeReader) -> tuple[float, float]:
@@ -196,14 +195,11 @@ def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: lis
     if options.qa is not None:
         try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
     if driver_of(output, options.format) == "COG" and not COG_BY_BAND and len(plan_bands(pair, options).source) > MANY:
-        pair.notes.append(
-            "this GDAL writes COGs with all bands in each block, so that reading one band reads all; from GDAL 3.11 on "
-            "they are written band by band"
-        )
+        pair.notes.append(note("cog-by-pixel"))
     if (coarse := coarse_note(pair, options)) is not None:
-        pair.warnings.append(coarse)
+        pair.warnings.append(warning("scale-coarse", about=coarse))
     if options.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
-        pair.notes.append(f"stored as {dtype} in steps of {how['scale']:g}")
+        pair.notes.append(note("stored-as", dtype=dtype, step=how["scale"]))
 
 
 def storage(pair: ScenePair, options: FuseOptions) -> dict[str, Any]:

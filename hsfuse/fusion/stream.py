@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.quality import LAYERS
 from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands, storage
@@ -101,7 +102,7 @@ class Streamer:
     options: FuseOptions
     provenance: dict[str, Any]
     fingerprint: str | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
     _saved: int = 0
 
@@ -146,12 +147,12 @@ class Streamer:
         )
         made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
         if writer.discarded:
-            self._warn(f"what an interrupted run left of {path.name} was made otherwise; it starts anew")
+            self._warn(warning("starts-anew", name=path.name))
         return made
 
-    def _warn(self, text: str) -> None:
-        log.warning("%s", text)
-        self.warnings.append(text)
+    def _warn(self, told: Note) -> None:
+        log.warning("%s", told)
+        self.warnings.append(told)
 
     def _tags(self, plan: BandPlan | None) -> dict[str, str]:
         """How the file was made and, of the fused cube, what its values are where that is known."""

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.io.reader import CubeReader
 
 #: Numbers that producers write where they have measured nothing.
@@ -93,7 +94,7 @@ def find_fill(reader: CubeReader) -> list[Fill]:
 
 def settle_fill(
     reader: CubeReader, nodata: str | float | None = None, option: str | None = None
-) -> tuple[CubeReader, list[str], list[str]]:
+) -> tuple[CubeReader, list[Note], list[Note]]:
     """The reader with fill masked, what was left alone, and what to warn of; an `option` is named in the advice.
 
     `nodata` says it outright, as a raw number or "none"; None: what is beyond doubt is masked. SettingError when it is
@@ -103,13 +104,13 @@ def settle_fill(
         return reader.with_nodata(parse_nodata(nodata, option or "nodata")), [], []
     notes, warnings, certain = [], [], []
     for fill in find_fill(reader):
-        what = f"{reader.path.name}: {fill.describe()}"
+        told = {"file": reader.path.name, "fill": fill.describe(), "value": fill.value, "pixels": fill.pixels}
         if fill.certain:
             certain.append(fill)
-            warnings.append(f"{what}: masked as fill" + (f" ({option} none keeps them)" if option else ""))
+            warnings.append(warning("fill-masked", advice=f" ({option} none keeps them)" if option else "", **told))
         else:
             advice = f"say {option} {fill.value:.10g}" if option else "declare it in the file"
-            notes.append(f"{what}: they are kept as values; if they are none, {advice}")
+            notes.append(note("fill-kept", advice=advice, **told))
     if not certain:
         return reader, notes, warnings
     values = [fill.value for fill in certain if fill.value != 0]

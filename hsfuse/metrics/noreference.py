@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import note
 from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.reference import put_pixel_metrics
 from hsfuse.metrics.windowed import BandPairSums, Q2nSums, RegressionSums, UiqiSums
@@ -102,9 +103,8 @@ class NoReferenceMetrics:
 
     def _note_window(self, result: MetricResult) -> None:
         if self.window < self.wanted_window:
-            result.notes.append(
-                f"d_lambda, d_s, khan: window {self.window} in place of {self.wanted_window}, the LRHSI is smaller"
-            )
+            sides = {"window": self.window, "wanted": self.wanted_window}
+            result.notes.append(note("metric-window", metrics="d_lambda, d_s, khan", image="LRHSI", **sides))
 
 
 def spectral_distortion(high: Array, low: Array) -> float:

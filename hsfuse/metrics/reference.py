@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.notes import note
 from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.windowed import SSIM_WINDOW, Q2nSums, SccSums, SsimSums, UiqiSums
 from hsfuse.metrics.windows import Array, MetricResult, Tile, band_mean, fit_window, make_pair
@@ -66,18 +67,17 @@ class ReferenceMetrics:
         result.put("psnr_band_peak", own_peak, "no reference band has a maximum above 0")
         exact = int(np.isinf(curve).sum())
         if 0 < exact < curve.size:
-            result.notes.append(f"psnr: {exact} of {curve.size} bands have no error and are left out of the mean")
+            result.notes.append(note("psnr-exact-bands", bands=exact, count=curve.size))
 
     def _note_left_out(self, result: MetricResult) -> None:
         zero_mean = int(np.isnan(self.pixel.ergas_terms()).sum())
         if 0 < zero_mean < result.per_band["ergas"].size:
-            result.notes.append(f"ergas: {zero_mean} bands with zero mean left out")
+            result.notes.append(note("ergas-zero-mean", bands=zero_mean))
         if self.window < self.wanted_window:
-            result.notes.append(
-                f"uiqi, q2n: window {self.window} in place of {self.wanted_window}, the image is smaller"
-            )
+            sides = {"window": self.window, "wanted": self.wanted_window}
+            result.notes.append(note("metric-window", metrics="uiqi, q2n", image="image", **sides))
         if self.q2n.flat:
-            result.notes.append(f"q2n: {self.q2n.flat} blocks with a constant reference left out")
+            result.notes.append(note("q2n-flat", blocks=self.q2n.flat))
 
 
 def put_pixel_metrics(result: MetricResult, sums: PixelSums, prefix: str = "") -> None:
@@ -99,11 +99,9 @@ def put_pixel_metrics(result: MetricResult, sums: PixelSums, prefix: str = "") -
     result.put(prefix + "sam_median", sums.angles.quantile(0.5), no_angle)
     result.put(prefix + "sam_p95", sums.angles.quantile(0.95), no_angle)
     if sums.angles.skipped:
-        result.notes.append(f"{prefix}sam: {sums.angles.skipped} pixels with a spectrum of zeros left out")
+        result.notes.append(note("sam-zero-spectra", metric=f"{prefix}sam", pixels=sums.angles.skipped))
     if sums.dropped:
-        result.notes.append(
-            f"{prefix}rmse and all others: {sums.dropped} pixels hold NaN or Inf unmasked and are left out"
-        )
+        result.notes.append(note("nonfinite-unmasked", metric=f"{prefix}rmse", pixels=sums.dropped))
 
 
 def psnr_band_mean(curve: Array) -> float:

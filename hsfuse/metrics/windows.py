@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import Note, note
 
 Array = npt.NDArray[Any]
 
@@ -190,13 +191,13 @@ class MetricResult:
     pixels: int
     values: dict[str, float | None] = field(default_factory=dict)
     per_band: dict[str, Array] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def put(self, key: str, value: float, reason: str) -> None:
         """Store a value; NaN becomes None, and the `reason` a note."""
         self.values[key] = None if np.isnan(value) else float(value)
         if np.isnan(value):
-            self.notes.append(f"{key} is undefined: {reason}")
+            self.notes.append(note("metric-undefined", metric=key, reason=reason))
 
     def put_curve(self, key: str, curve: Array, why_left_out: str) -> None:
         """Store a per-band curve and its mean over the bands where it is defined; say how many are left out."""
@@ -204,7 +205,8 @@ class MetricResult:
         self.put(key, band_mean(curve), why_left_out)
         left_out = int(np.isnan(curve).sum())
         if 0 < left_out < curve.size:
-            self.notes.append(f"{key}: {left_out} of {curve.size} bands left out: {why_left_out}")
+            told = {"metric": key, "left_out": left_out, "bands": curve.size, "reason": why_left_out}
+            self.notes.append(note("metric-bands-left-out", **told))
 
 
 def band_mean(curve: Array) -> float:

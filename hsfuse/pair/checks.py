@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import sample_scene
@@ -32,7 +33,7 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     try:
         scene = sample_scene(pair, SAMPLED)
     except InputError as error:
-        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
+        return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     constant = _constant(scene.msi)
     if constant.all():
         return _without_detail(pair, f"every MSI band of {pair.msi.path}", strict)
@@ -41,20 +42,20 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     try:
         found = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError as error:
-        return replace(pair, notes=[*pair.notes, f"radiometry not compared: {error}"])
+        return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
     used = found.where(applied)
-    notes = [*pair.notes, f"the MSI is brought to the HSI's radiometry by taking out {used.describe(pair.msi_names)}"]
-    return replace(pair, notes=notes, radiometry=used)
+    told = note("radiometry-matched", taken_out=used.describe(pair.msi_names))
+    return replace(pair, notes=[*pair.notes, told], radiometry=used)
 
 
 def _without_detail(pair: ScenePair, what: str, strict: bool) -> ScenePair:
-    told = f"{what} is constant over the common area: there is no detail to fuse"
+    told = warning("image-constant", what=what)
     if strict:
-        raise InputError(told)
+        raise InputError(told.text)
     return replace(pair, warnings=[*pair.warnings, told])
 
 
@@ -63,22 +64,22 @@ def _constant(image: Tensor) -> np.ndarray:
     return (spread < 1e-9).cpu().numpy()
 
 
-def _doubts(pair: ScenePair, found: RadiometricMatch, constant: np.ndarray, refuse: bool) -> list[str]:
+def _doubts(pair: ScenePair, found: RadiometricMatch, constant: np.ndarray, refuse: bool) -> list[Note]:
     told = [f"{name} (r {r:.2f})" for name, r in zip(pair.msi_names, found.correlation, strict=True)]
     if refuse and (found.correlation < STRANGERS).all():
         raise InputError(
             f"no MSI band follows the HSI: {', '.join(told)}, wanted at least {STRANGERS}; check that both show the "
             "same place and that the bands are those named, or go on all the same with --match-radiometry off"
         )
-    doubts = [f"the MSI's band {pair.msi_names[i]} is constant: it has no detail" for i in np.flatnonzero(constant)]
+    doubts = [warning("msi-band-constant", band=pair.msi_names[i]) for i in np.flatnonzero(constant)]
     weak = [told[i] for i in np.flatnonzero(found.doubtful & ~constant)]
-    asked = "; do both images show the same place?" if found.doubtful.all() else ""
     if weak:
-        doubts.append(f"MSI bands that hardly follow the HSI: {', '.join(weak)}; their detail is doubtful{asked}")
+        code = "msi-doubtful" if found.doubtful.all() else "msi-bands-doubtful"
+        doubts.append(warning(code, bands=", ".join(weak)))
     return doubts
 
 
-def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse, bands: Sequence[str]) -> list[str]:
+def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse, bands: Sequence[str]) -> list[Note]:
     """What to say of MSI bands whose own wavelengths contradict the response taken for them."""
     if msi.spectrum.wavelengths_nm is None:
         return []
@@ -88,4 +89,4 @@ def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse
     told = [f"{bands[i]} at {chosen.centres_nm[i]:.0f} nm for {own[i]:.0f} nm" for i in map(int, np.flatnonzero(off))]
     if not told:
         return []
-    return [f"the MSI's own wavelengths aren't those of {response.name}: {', '.join(told)}; is --srf the MSI's sensor?"]
+    return [warning("msi-wavelengths-differ", response=response.name, bands=", ".join(told))]

@@ -14,6 +14,7 @@ import numpy as np
 from hsfuse.calibration import compare_responses, judge, register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.notes import Note, as_notes, note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
@@ -29,6 +30,8 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 
 #: The name that has the response estimated.
 ESTIMATE = "estimate"
+#: Notes that name MSI bands, which have names of their own while their response is unknown.
+NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -63,7 +66,8 @@ def open_pair(
 
 def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> ScenePair:
     """The pair as the files' own georeference has it."""
-    notes, warnings = [*low.notes, *high.notes], []
+    notes: list[Note | str] = [*low.notes, *high.notes]
+    warnings: list[Note | str] = []
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
@@ -71,7 +75,7 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> SceneP
     match, response = _bands(low, high, settings)
     match, empty = _carrying(match, high)
     warnings += empty
-    notes += [response.note] if response.note else []
+    notes += [note("response", about=response.note)] if response.note else []
     nesting = nest(low.grid, high.grid)
     if isinstance(high, LayeredReader):
         high = high.focused(nesting.alignment.msi_window)
@@ -82,7 +86,9 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> SceneP
     msi_bands = [match.indices[i] for i in covered.kept]
     psf = _psf(settings, nesting)
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
-    notes += [note for note in (match.note, covered.note, different_dates(low, high)) if note]
+    notes += [note("bands-matched", how=match.note)] if match.note else []
+    notes += [note("bands-not-covered", left_out=covered.note)] if covered.note else []
+    notes += filter(None, [different_dates(low, high)])
     units = settle_quantity(
         nesting.present(low),
         high,
@@ -120,7 +126,7 @@ def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[Ba
     return match_bands(response, names, high.count, settings.msi_bands), response
 
 
-def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[str]]:
+def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[Note]]:
     """The MSI bands that hold anything, and a warning that names the others; InputError when none does."""
     holds = usable_bands(high)[list(match.indices)]
     if holds.all():
@@ -130,7 +136,7 @@ def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[str]]
         raise InputError(f"{high.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
     kept = np.flatnonzero(holds)
     indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
-    return replace(match, indices=indices, bands=bands), [f"MSI bands left out, they are empty: {', '.join(empty)}"]
+    return replace(match, indices=indices, bands=bands), [warning("msi-bands-empty", bands=", ".join(empty))]
 
 
 def _estimated(pair: ScenePair, settings: FuseOptions, srf: bool) -> ScenePair:
@@ -139,7 +145,7 @@ def _estimated(pair: ScenePair, settings: FuseOptions, srf: bool) -> ScenePair:
     if not srf and not psf:
         return pair
     found = estimate_scene(pair, srf, psf, "free" if settings.psf == "free" else "gaussian")
-    told = [f"estimated {line}" for line in found.describe()]
+    told = [note("estimated", what=line) for line in found.describe()]
     return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
 
 
@@ -152,7 +158,7 @@ def _sensor(settings: FuseOptions, msi: CubeReader) -> str:
     return msi.tags["SENSOR"]
 
 
-def _usable(reader: CubeReader, settings: FuseOptions, notes: list[str]) -> list[int]:
+def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note | str]) -> list[int]:
     """Bands that carry data; said aloud when some don't."""
     if reader.spectrum.good is not None and not any(reader.spectrum.good):
         raise InputError(
@@ -162,11 +168,11 @@ def _usable(reader: CubeReader, settings: FuseOptions, notes: list[str]) -> list
     if not good.any():
         raise InputError(f"{reader.path}: no valid pixel in any band")
     if not good.all():
-        notes.append(f"{int((~good).sum())} of {good.size} HSI bands are marked bad or empty and take no part")
+        notes.append(note("hsi-bands-bad", bad=int((~good).sum()), bands=good.size))
     if settings.drop_absorption:
         absorbed = _absorbed(reader.spectrum) & good
         good = good & ~absorbed
-        notes.append(f"{int(absorbed.sum())} HSI bands lie in water vapour absorption and take no part")
+        notes.append(note("hsi-bands-absorbed", bands=int(absorbed.sum())))
         if not good.any():
             raise InputError(f"{reader.path}: all bands lie in water vapour absorption")
     return [int(i) for i in np.flatnonzero(good)]
@@ -194,10 +200,10 @@ def _psf(settings: FuseOptions, nesting: Nesting) -> Psf:
     return gaussian_psf(nesting.psf_sigma(sigma), ratio)
 
 
-def _size_note(settings: FuseOptions, nesting: Nesting) -> list[str]:
+def _size_note(settings: FuseOptions, nesting: Nesting) -> list[Note]:
     """Said where --psf-size has no use: what resampling adds to the PSF reaches further than the given taps."""
     ignored = nesting.warped and settings.psf_size is not None
-    return [f"--psf-size {settings.psf_size} isn't used: the HSI is resampled, which widens its PSF"] if ignored else []
+    return [note("psf-size-unused", size=settings.psf_size)] if ignored else []
 
 
 def _registered(pair: ScenePair, settings: FuseOptions) -> ScenePair:
@@ -206,13 +212,13 @@ def _registered(pair: ScenePair, settings: FuseOptions) -> ScenePair:
         return pair
     shift = register(pair, pair.warped)
     if settings.register == "report":
-        return replace(pair, shift=shift, notes=[*pair.notes, f"shift of the HSI against the MSI: {shift.describe()}"])
+        return replace(pair, shift=shift, notes=[*pair.notes, note("shift-found", shift=shift.describe())])
     verdict = judge(shift, pair.ratio, settings.register_limit)
-    pair = replace(pair, shift=shift, notes=[*pair.notes, verdict.note])
+    pair = replace(pair, shift=shift, notes=[*pair.notes, note("shift-judged", verdict=verdict.note)])
     if not verdict.correct:
         return pair
     if settings.phase not in (None, centred_phase(pair.ratio)):
-        return replace(pair, notes=[*pair.notes, "the shift stays, as --phase says where the HSI's pixels lie"])
+        return replace(pair, notes=[*pair.notes, note("shift-stays")])
     low = own_reader(pair.hsi)
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
@@ -233,7 +239,7 @@ def estimate_pair(
     psf_sigma: float | None = None,
     phase: float | None = None,
     kind: str = "gaussian",
-) -> tuple[PairEstimate, list[str]]:
+) -> tuple[PairEstimate, list[Note]]:
     """Response and PSF of a pair of files, and the notes on opening it.
 
     `like` names the sensor to compare with, and says which of its bands the file holds. A PSF given by `mtf` or
@@ -255,11 +261,11 @@ def estimate_pair(
 @contextmanager
 def _opened(
     hsi: str | Path, msi: Paths, settings: FuseOptions
-) -> Iterator[tuple[ScenePair, tuple[str, ...], list[str]]]:
+) -> Iterator[tuple[ScenePair, tuple[str, ...], list[Note]]]:
     """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
     if settings.srf:
         with open_pair(hsi, msi, settings) as pair:
-            yield pair, pair.msi_names, list(pair.notes)
+            yield pair, pair.msi_names, as_notes(pair.notes)
         return
     with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
         match, flat = unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
@@ -270,5 +276,5 @@ def _opened(
     with TemporaryDirectory() as folder:
         table = write_srf(replace(flat, bands=tuple(neutral)), Path(folder) / "unknown.csv")
         with open_pair(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
-            notes = [note for note in pair.notes if "unknown" not in note]
-            yield pair, tuple(neutral[name] for name in pair.msi_names), notes
+            told = [one for one in as_notes(pair.notes) if one.code not in NAMING]
+            yield pair, tuple(neutral[name] for name in pair.msi_names), told

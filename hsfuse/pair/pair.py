@@ -13,6 +13,7 @@ from rasterio.windows import Window
 from hsfuse.calibration import RadiometricMatch, Shift
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
+from hsfuse.core.notes import Note, note
 from hsfuse.io import CubeReader
 from hsfuse.pair.warp import WarpedReader, own_reader
 from hsfuse.physics import SpectralResponse
@@ -40,8 +41,8 @@ class ScenePair:
     response: SpectralResponse
     coverage: tuple[float, ...]
     model: ObservationModel
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    notes: list[Note | str] = field(default_factory=list)
+    warnings: list[Note | str] = field(default_factory=list)
     warped: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
@@ -74,14 +75,14 @@ class ScenePair:
             return cube
         return cube.with_data(np.where(cube.mask, self.radiometry.apply(cube.data), np.float32(0)))
 
-    def nonfinite_notes(self) -> list[str]:
+    def nonfinite_notes(self) -> list[Note]:
         """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
         images = (
             ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands),
             ("MSI", self.msi, self.alignment.msi_window, self.msi_bands),
         )
         return [
-            f"{_nonfinite(reader, window, bands)} pixels of the {role} hold NaN or Inf and are masked"
+            note("nonfinite-masked", pixels=_nonfinite(reader, window, bands), image=role)
             for role, reader, window, bands in images
             if reader.nonfinite
         ]

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Alignment
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.io.reader import CubeReader, Quantity, usable_bands
 from hsfuse.io.sharpen import blocks
 
@@ -70,8 +71,8 @@ class Settled:
 
     hsi: CubeReader
     msi: CubeReader
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    warnings: tuple[Note, ...] = ()
 
 
 def settle_quantity(
@@ -100,9 +101,7 @@ def settle_quantity(
             raise InputError(
                 f"{text}: they can't be fused without matching their radiometry; convert one of them first"
             )
-        return replace(
-            same, notes=(f"{text}: their bands are matched by gain and offset, the fused image is {hsi.quantity}",)
-        )
+        return replace(same, notes=(note("quantities-matched", hsi=hsi.quantity, msi=msi.quantity),))
     size = _BLOCK if alignment is None else min(_BLOCK * alignment.ratio, _LARGEST_BLOCK)
     low = _level(hsi, None if alignment is None else alignment.hsi_window, hsi_bands, weights)
     high = _level(msi, None if alignment is None else alignment.msi_window, msi_bands, size=size)
@@ -117,67 +116,59 @@ def name_quantity(hsi: CubeReader, msi: CubeReader) -> Settled:
     if hsi.quantity != "unknown":
         return Settled(hsi, msi)
     guess = guess_scale(hsi)
-    told = f"the HSI doesn't say what its numbers are; {guess.note}"
+    told = note("quantity-guessed", what="HSI", guess=guess.note)
     if guess.scale != 1 and _says_unit(msi):
         return Settled(hsi, msi, (told,))
     hsi = hsi.holding(guess.quantity)
     if guess.scale == 1:
         return Settled(hsi, msi, (told,))
-    note = f"{told}; both images are multiplied by {guess.scale:g}"
-    return Settled(hsi.rescaled(guess.scale), msi.rescaled(guess.scale), (note,))
+    told = note("quantity-multiplied", guess=guess.note, factor=guess.scale)
+    return Settled(hsi.rescaled(guess.scale), msi.rescaled(guess.scale), (told,))
 
 
-def follow_quantity(reader: CubeReader, other: CubeReader) -> tuple[CubeReader, list[str]]:
-    """One image in the unit of another of the same ground, as `settle_quantity` brings it; what to say aloud.
+def follow_quantity(reader: CubeReader, other: CubeReader) -> tuple[CubeReader, int | None]:
+    """One image in the unit of another of the same ground, as `settle_quantity` brings it.
 
-    Only when it doesn't say its own unit and figures differ by about 100, 1000 or 10,000.
+    Only when it doesn't say its own unit and figures differ by about 100, 1000 or 10,000. With it the power of ten by
+    which its level lies above the other's as both were; None where the figures don't tell it.
     """
     own, wanted = _level(reader, None), _level(other, None)
-    if _says_unit(reader) or own is None or wanted is None or min(own, wanted) <= 0:
-        return reader, []
+    if own is None or wanted is None or min(own, wanted) <= 0:
+        return reader, None
     power = round(log10(own / wanted))
-    if abs(power) not in _POWERS:
-        return reader, []
-    return reader.rescaled(10.0**-power), [
-        f"{reader.path.name} has numbers about {own / wanted:.3g} times those of {other.path.name} and doesn't say its "
-        f"unit: it is multiplied by {10.0**-power:g}"
-    ]
+    if _says_unit(reader) or abs(power) not in _POWERS:
+        return reader, power
+    return reader.rescaled(10.0**-power), power
 
 
-def different_dates(hsi: CubeReader, msi: CubeReader) -> str | None:
+def different_dates(hsi: CubeReader, msi: CubeReader) -> Note | None:
     """What to say when both images tell their day of acquisition (tag ACQUIRED) and it isn't the same."""
     days = [_day(reader.tags.get("ACQUIRED", "")) for reader in (hsi, msi)]
     if days[0] is None or days[1] is None or days[0] == days[1]:
         return None
-    apart = abs((days[0] - days[1]).days)
-    return (
-        f"the HSI was acquired on {days[0]}, the MSI on {days[1]}, {apart} day{'s' if apart > 1 else ''} apart: what "
-        "changed on the ground in between shows as false detail"
-    )
+    days_apart = abs((days[0] - days[1]).days)
+    apart = f"{days_apart} day{'s' if days_apart > 1 else ''}"
+    return note("days-apart", hsi=str(days[0]), msi=str(days[1]), days=days_apart, apart=apart)
 
 
 def _settled(pair: Settled, low: float, high: float) -> Settled:
     ratio = high / low
     if 1 / SAME_LEVEL <= ratio <= SAME_LEVEL:
         return pair
-    told = f"the MSI's numbers are about {ratio:.3g} times the HSI's"
     power = round(log10(ratio))
     if abs(power) > max(_POWERS):
-        return replace(pair, warnings=(f"{told}: more than any two units differ by; check both images' scale factors",))
+        return replace(pair, warnings=(warning("levels-far-apart", ratio=ratio),))
     if abs(power) not in _POWERS:
-        why = "too little for a difference of units, much for one of the ground; check both images"
-        return replace(pair, notes=(f"{told}: {why}",))
+        return replace(pair, notes=(note("levels-apart", ratio=ratio),))
     free = [name for name, reader in (("HSI", pair.hsi), ("MSI", pair.msi)) if not _says_unit(reader)]
     if not free:
-        return replace(pair, warnings=(f"{told}, though both say their units; check their scale factors",))
+        return replace(pair, warnings=(warning("levels-contradict", ratio=ratio),))
     follows = free[0] if len(free) == 1 else _follower(low, high)
     factor = 10.0 ** (power if follows == "HSI" else -power)
-    note = (
-        f"{told}: taken as a difference of units; the {follows}, which doesn't say its own, is multiplied by {factor:g}"
-    )
+    told = note("units-settled", ratio=ratio, image=follows, factor=factor)
     if follows == "HSI":
-        return replace(pair, hsi=pair.hsi.rescaled(factor), notes=(note,))
-    return replace(pair, msi=pair.msi.rescaled(factor), notes=(note,))
+        return replace(pair, hsi=pair.hsi.rescaled(factor), notes=(told,))
+    return replace(pair, msi=pair.msi.rescaled(factor), notes=(told,))
 
 
 def _follower(low: float, high: float) -> str:

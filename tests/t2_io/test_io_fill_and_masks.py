@@ -44,8 +44,8 @@ def test_fill_beyond_doubt_is_masked_and_told_with_count_and_value(tmp_path, dty
     with open_cube(write_tif(tmp_path / "a.tif", with_hole(dtype, value))) as opened:
         reader, notes, (warning,) = settle_fill(opened, None, "--hsi-nodata")
         np.testing.assert_array_equal(reader.read().mask, outside_hole())
-        assert f"6 of 480 pixels hold {np.float64(np.dtype(dtype).type(value)):.10g} in all bands" in warning
-        assert "masked as fill (--hsi-nodata none keeps them)" in warning
+        assert f"6 of 480 pixels hold {np.float64(np.dtype(dtype).type(value)):.10g} in all bands" in warning.text
+        assert "masked as fill (--hsi-nodata none keeps them)" in warning.text
         assert notes == []
         assert opened.read().mask.all()  # what was opened stays as it is
 
@@ -78,7 +78,7 @@ def test_an_extreme_in_one_band_masks_the_pixel(tmp_path):
         assert not reader.read().mask[2, 3]
         assert reader.read().mask.sum() == 479
         assert reader.read(bands=[0]).mask.all()
-        assert "1 of 480 pixels hold -9999 in some band" in warning
+        assert "1 of 480 pixels hold -9999 in some band" in warning.text
 
 
 def test_dark_ground_is_no_fill(tmp_path):
@@ -88,7 +88,7 @@ def test_dark_ground_is_no_fill(tmp_path):
     with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
         reader, (note,), warnings = settle_fill(opened, None, "--msi-nodata")
         assert reader is opened
-        assert "kept as values; if they are none, say --msi-nodata 0" in note
+        assert "kept as values; if they are none, say --msi-nodata 0" in note.text
         assert warnings == []
 
 
@@ -99,7 +99,7 @@ def test_saturation_that_sets_in_gradually_is_told_only(tmp_path):
     with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
         reader, notes, warnings = settle_fill(opened)
         assert reader is opened
-        assert "hold 255 in all bands" in notes[0]
+        assert "hold 255 in all bands" in notes[0].text
         assert warnings == []
 
 
@@ -131,7 +131,7 @@ def test_large_images_are_looked_at_in_strips(tmp_path, monkeypatch):
     cube[:, 5:11, 8:15] = 0
     with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
         reader, _, (warning,) = settle_fill(opened)
-        assert "hold 0 in all bands" in warning
+        assert "hold 0 in all bands" in warning.text
         assert reader.read().mask.sum() == 480 - 42
 
 
@@ -155,7 +155,7 @@ def test_fill_of_several_files_masks_before_bands_are_sharpened(tmp_path):
     with open_cube([a, b]) as opened:
         reader, _, (warning,) = settle_fill(opened)
         cube = reader.read()
-        assert "16 of 480 pixels hold 65535" in warning
+        assert "16 of 480 pixels hold 65535" in warning.text
         assert not cube.mask[4:8, 4:8].any()
         assert cube.data.max() < 6000  # nothing of the fill bleeds into the coarse band's pixels
 

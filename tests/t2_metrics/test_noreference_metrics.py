@@ -145,7 +145,7 @@ def test_masked_pixels_have_no_influence():
 def test_a_small_lrhsi_sets_the_window_of_both():
     fused, lrhsi, msi = scene()
     result = accumulate(fused, lrhsi, msi, window=32)
-    assert any("window 20 in place of 32" in note for note in result.notes)
+    assert any("window 20 in place of 32" in note.text for note in result.notes)
     assert result.values["d_lambda"] == pytest.approx(metrics.d_lambda(fused, lrhsi, 20))
 
 
@@ -156,7 +156,7 @@ def test_undefined_values_are_none_with_a_reason():
     result = accumulate(*inputs, lr_mask=lr_mask)
     undefined = {key for key, value in result.values.items() if value is None}
     assert undefined == {"d_lambda", "d_s", "qnr", "d_lambda_khan", "hqnr"}
-    assert all(any(note.startswith(f"{key} is undefined: ") for note in result.notes) for key in undefined)
+    assert all(any(note.text.startswith(f"{key} is undefined: ") for note in result.notes) for key in undefined)
     assert result.values["hsi_rmse"] > 0
 
 

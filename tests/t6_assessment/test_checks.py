@@ -10,6 +10,7 @@ from hsfuse.assessment.checks import weakest
 from hsfuse.assessment.findings import blind_ranges, range_words
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.words import is_calm, other_warnings, verdict_word
+from hsfuse.core.notes import note, warning
 from hsfuse.io import open_cube
 
 
@@ -90,23 +91,23 @@ def response(seen):
 def test_what_no_msi_band_sees_is_judged_by_a_truth(inside, verdict):
     seen = np.arange(60) < 20
     values = np.where(seen, 0.99, inside)
-    warning = "No MSI band sees 600 to 990 nm: fine detail there is inferred."
-    a = Assessment("f.tif", (60, 9, 9), {}, curves=(curve(values),), response=response(seen), warnings=(warning,))
+    unseen = warning("unseen", ranges="600 to 990 nm")
+    a = Assessment("f.tif", (60, 9, 9), {}, curves=(curve(values),), response=response(seen), notes=(unseen,))
     check = by_topic(a)["Inferred bands"]
     assert check.verdict == verdict
     assert f"{inside:.2f} on average" in check.text
     (told,) = other_warnings(a)
-    assert told.startswith(warning)
+    assert told.startswith(unseen.text)
     assert f"{inside:.2f}" in told
 
 
 def test_a_warning_is_calm_only_where_a_truth_bears_the_inference_out():
-    seen, warning = np.arange(60) < 20, "No MSI band sees 600 to 990 nm."
+    seen, blind = np.arange(60) < 20, warning("unseen", ranges="600 to 990 nm")
     for inside, calm in ((0.97, True), (0.5, False)):
         bare = Assessment("f.tif", (60, 9, 9), {}, curves=(curve(np.where(seen, 1, inside)),), response=response(seen))
-        a = Assessment(**{**vars(bare), "checks": checks(bare), "warnings": (warning,)})
+        a = Assessment(**{**vars(bare), "checks": checks(bare), "notes": (blind,)})
         assert is_calm(a) == calm
-        assert not is_calm(Assessment(**{**vars(a), "warnings": (warning, "Another.")}))
+        assert not is_calm(Assessment(**{**vars(a), "notes": (blind, warning("told", text="Another."))}))
 
 
 def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():
@@ -120,13 +121,15 @@ def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():
 def test_what_speaks_against_the_pair_is_the_first_check_and_told_once():
     a = Assessment(
         "f.tif", (3, 9, 9), {},
-        notes=("warning: the bands are swapped", "sound"), warnings=("The pair: B2 is constant.", "W"),
-        provenance={"pair_warnings": ["B2 is constant", "no overlap"]}, valid_pixels=81,
+        notes=(note("told", text="sound"), warning("told", text="W")),
+        pair_warnings=(warning("inconsistent", image="MSI", error=0.5), warning("told", text="the bands are swapped")),
+        valid_pixels=81,
     )  # fmt: skip
     found = checks(a)
-    assert [c.text for c in found[:3]] == ["B2 is constant.", "The bands are swapped", "No overlap"]
-    assert {c.verdict for c in found[:3]} == {"poor"}
-    assert found[3].topic != found[0].topic
+    assert found[0].text.startswith("The fused cube doesn't give the MSI back")
+    assert found[1].text == "The bands are swapped"
+    assert [c.verdict for c in found[:2]] == ["poor", "look"]  # of a text alone nobody knows what it means
+    assert found[2].topic != found[0].topic
     assert overall(found).endswith("the pair of images.")
     assert other_warnings(a) == ["W"]
 

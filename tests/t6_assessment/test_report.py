@@ -15,12 +15,13 @@ from rasterio.crs import CRS
 
 from hsfuse.assessment import Assessment, MapLayer, Registration, assess
 from hsfuse.assessment.report import render_report, write_report
-from hsfuse.assessment.report.facts import data_unit, gsd, header
+from hsfuse.assessment.report.facts import gsd, header
 from hsfuse.assessment.report.figures import map_figure, map_limits, spectra_data, training
 from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, to_rgb
 from hsfuse.assessment.report.words import cards, effort, flat, method_words, shift_figures, stages, training_words
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.core.errors import OutputError
+from hsfuse.core.notes import note
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -256,15 +257,14 @@ def test_misfits_to_the_lrhsi_are_stretched_and_their_bars_say_so():
     assert map_figure(flat, (1.0, 1.0)).ticks == ("1", "1.5", "2")
 
 
-def test_the_head_tells_grid_inputs_and_days(assessed, tmp_path):
+def test_the_head_tells_grid_inputs_and_days(assessed):
     told = dict(header(assessed[0]))
     assert re.match(r"48 × 48 pixels, GSD [\d.]+ m, EPSG:\d+, \d+ bands, 4\d\d to \d+ nm", told["Fused cube"])
     assert told["LRHSI"].startswith("hsi.tif, 12 × 12 pixels, GSD")
     assert told["MSI"].startswith("msi.tif, response s, bands B2, B3, B4, B8, 48 × 48 pixels, GSD")
     assert told["Reference"] == "truth.tif"
     assert told["Acquired"] == "the files don't say when"
-    gone = replace(assessed[0], fused=str(tmp_path / "gone.tif"))
-    assert "GSD" not in dict(header(gone))["Fused cube"]
+    assert "GSD" not in dict(header(replace(assessed[0], images={})))["Fused cube"]
     assert "Acquired" not in dict(header(Assessment("gone.tif", (3, 4, 5), {})))
 
 
@@ -275,14 +275,15 @@ def test_a_gsd_has_a_unit():
 
 
 def test_an_assumed_unit_is_told_once_near_the_top(assessed):
-    note = "the HSI doesn't say what its numbers are; 99 % of the numbers are below 0.6: taken as reflectance 0 to 1"
-    a = replace(assessed[0], notes=(note, "something else"))
+    guess = "99 % of the numbers are below 0.6: taken as reflectance 0 to 1"
+    told = note("quantity-guessed", what="fused cube", guess=guess)
+    a = replace(assessed[0], notes=(told, note("told", text="something else")))
     page = render_report([a])
     assert page.count("say what its numbers are") == 1
     assert page.index("say what its numbers are") < page.index("Can it be trusted?")
     assert "something else" in page
-    assert data_unit(a) == "reflectance"
-    assert data_unit(Assessment("f.tif", (3, 4, 5), {})) == "unit of the data"
+    assert a.unit.words == "reflectance"
+    assert Assessment("f.tif", (3, 4, 5), {}).unit.words == "unit of the data"
 
 
 def test_the_headline_psnr_is_defined_beside_it(assessed):

@@ -155,7 +155,7 @@ def test_a_cube_of_another_tool_says_whose_figures_these_are(scene, monkeypatch)
     write(scene.path("other.tif"), scene.truth, Grid((SIDE, SIDE), GRID.transform, GRID.crs),
           Spectrum(tuple(WAVELENGTHS_NM)))  # fmt: skip
     a = assess_reduced(scene.path("other.tif"), **files(scene), settings=AssessSettings({"srf": scene.path("s.csv")}))
-    assert any("doesn't record" in w for w in a.warnings)
+    assert any("doesn't record" in w.text for w in a.warnings)
 
 
 def test_what_is_missing_or_too_small_is_refused(scene, tmp_path):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
-from hsfuse.assessment.report.facts import data_unit
 from hsfuse.assessment.report.pictures import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
 from hsfuse.physics.optics import ABSORPTION_NM
 
@@ -128,9 +127,9 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
     curves = {c.name: c for c in assessment.curves}
     return {
         "axis": "wavelength, nm" if assessment.has_wavelengths else "band",
-        "unit": data_unit(assessment),
+        "unit": assessment.unit.words,
         "absorption": ABSORPTION_NM if assessment.has_wavelengths else (),
-        "curves": [_curve(curves[name], data_unit(assessment)) for name in CHARTED if name in curves],
+        "curves": [_curve(curves[name], assessment.unit.words) for name in CHARTED if name in curves],
         "reduced": [] if assessment.reduced is None else _reduced_curves(assessment.reduced),
         "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
         "histograms": [
@@ -144,7 +143,7 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
 
 def _reduced_curves(assessment: Assessment) -> list[dict[str, Any]]:
     curves = {c.name: c for c in assessment.curves}
-    return [_curve(curves[name], data_unit(assessment)) for name in CHARTED_REDUCED if name in curves]
+    return [_curve(curves[name], assessment.unit.words) for name in CHARTED_REDUCED if name in curves]
 
 
 def _curve(curve: Curve, data_unit: str) -> dict[str, Any]:

@@ -12,10 +12,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hsfuse.assessment import SECTIONS, Assessment, Row, column_names, columns, number, overall, rows, short_names
-from hsfuse.assessment.checks import WARNING
+from hsfuse.assessment import (
+    SECTIONS,
+    Assessment,
+    Row,
+    column_names,
+    columns,
+    number,
+    overall,
+    rows,
+    short_names,
+    unranked,
+)
 from hsfuse.assessment.indices import unseen
-from hsfuse.assessment.report.facts import data_unit, header, unit_notes
+from hsfuse.assessment.report.facts import UNIT_CODES, header, unit_notes
 from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
 from hsfuse.assessment.report.words import (
     REFERENCE_CARDS,
@@ -52,6 +62,7 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         names=column_names(assessments),
+        unranked=unranked(assessments),
         comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
         parts=[_part(a, name, ends) for a, name in zip(assessments, names, strict=True)],
         catalogue=_defined(assessments),
@@ -69,7 +80,7 @@ def _defined(assessments: Sequence[Assessment]) -> list[Row]:
 
 
 def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    response, shown, unit = assessment.response, pictures(assessment), data_unit(assessment)
+    response, shown, unit = assessment.response, pictures(assessment), assessment.unit.words
     assumed = unit_notes(assessment)
     return {
         "a": assessment,
@@ -84,7 +95,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "checks": [(check, verdict_word(check)) for check in assessment.checks],
         "warnings": other_warnings(assessment),
         "calm": is_calm(assessment),
-        "notes": [n for n in assessment.notes if n not in assumed and not n.startswith(WARNING)],
+        "notes": [n.text for n in assessment.notes if n.severity == "note" and n.code not in UNIT_CODES],
         "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
@@ -109,7 +120,7 @@ def _reduced(assessment: Assessment) -> dict[str, Any] | None:
     maps = [
         replace(m, title=m.title.replace("the reference", "the LRHSI")) for m in a.maps if m.name in ("rmse", "sam")
     ]
-    shown = [map_figure(m, ends[m.name], data_unit(a)) for m in maps]
+    shown = [map_figure(m, ends[m.name], a.unit.words) for m in maps]
     return {
         "a": a,
         "short": in_short(a)[0],

@@ -8,8 +8,7 @@ from math import hypot, isfinite
 from typing import Any
 
 from hsfuse.assessment import Assessment, Check, number
-from hsfuse.assessment.checks import PAIR, unseen_words
-from hsfuse.assessment.findings import BLIND
+from hsfuse.assessment.checks import unseen_words
 from hsfuse.assessment.report.figures import training
 from hsfuse.metrics import CATALOGUE
 
@@ -72,26 +71,22 @@ def _definition(a: Assessment) -> tuple[str, str]:
 
 #: What a verdict is called; "keep in mind" where no other word says more.
 VERDICTS = {"good": "good", "look": "keep in mind", "poor": "poor"}
-_LOOK = {"Expected error": "weak", "Weakest bands": "weak"}
 
 
 def verdict_word(check: Check) -> str:
     """The word beside a check."""
-    if check.verdict == "look" and "untested" in check.text:
-        return "untested"
-    return _LOOK.get(check.topic, VERDICTS["look"]) if check.verdict == "look" else VERDICTS[check.verdict]
+    return check.word or VERDICTS[check.verdict]
 
 
 def other_warnings(a: Assessment) -> list[str]:
-    """The warnings that aren't among the checks."""
-    kept = [line for line in a.warnings if not line.startswith(PAIR)]
-    return [f"{line} {unseen_words(a)}".rstrip() if line.startswith(BLIND) else line for line in kept]
+    """The warnings that aren't among the checks, with what a truth says of the inferred bands."""
+    return [f"{one} {unseen_words(a)}".rstrip() if one.code == "unseen" else one.text for one in a.warnings]
 
 
 def is_calm(a: Assessment) -> bool:
     """Whether all that is warned of is what no MSI band sees, and a truth says that it was inferred well."""
     good = any(check.topic == "Inferred bands" and check.verdict == "good" for check in a.checks)
-    return good and all(line.startswith(BLIND) for line in other_warnings(a))
+    return good and all(one.code == "unseen" for one in a.warnings)
 
 
 def in_short(assessment: Assessment) -> list[str]:
