@@ -106,7 +106,9 @@ def test_any_number_of_threads_gives_the_same_bits():
         results.append(value_and_gradients(scan2d_cpu, arguments, weight, torch.float32))
     torch.set_num_threads(before)
     for result in results[1:]:
-        assert torch.equal(result[0], results[0][0])
+        assert torch.equal(
+            result[0], results[0][0]
+        )  # each pixel's sum is one thread's, in one order: a law of the kernel
         for a, b in zip(result[1:], results[0][1:], strict=True):
             torch.testing.assert_close(a, b)
 

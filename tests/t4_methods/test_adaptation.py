@@ -200,7 +200,10 @@ def test_what_judges_does_not_see_the_training_cells(tiny):
 
 
 @pytest.mark.parametrize("weights", [None, "auto"])
-@pytest.mark.parametrize("lr_shape", [(2, 8), (4, 4), (7, 5), (2, 40)])
+@pytest.mark.parametrize(
+    "lr_shape",
+    [(2, 8), pytest.param((4, 4), marks=pytest.mark.slow), (7, 5), pytest.param((2, 40), marks=pytest.mark.slow)],
+)
 def test_too_small_a_scene_keeps_the_base(lr_shape, weights):
     """With weights, too: for none of these are there any, or they can't be used."""
     scene = memory_scene(lr_shape, s=3)

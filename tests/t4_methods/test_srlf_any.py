@@ -98,7 +98,7 @@ def test_without_adaptation_it_is_what_the_weights_give(pair, collection):
     fuser = fitted(pair)
     assert "what the weights give is the result" in fuser.describe()["adaptation"]
     wanted = AnySensor(collection / "w.safetensors").fit(scene, model).predict(scene.lrhsi, scene.msi)
-    assert torch.equal(fuser.predict(scene.lrhsi, scene.msi), wanted)
+    torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("base", ["gsa", "glp-ens"])
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_weights(larger, collection):
         torch.manual_seed(len(states))  # what was drawn before doesn't matter
         fuser = fitted(larger, adapt=AdaptSettings(steps=4, check_every=1, learning_rate=1e-2, seed=seed))
         states.append(fuser.net.state_dict())
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])  # the same steps on one machine
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 

@@ -63,7 +63,7 @@ def fused(pair, fuser, device):
     return work.fuse([work.read(tiles.spans(0)[0], tiles.spans(1)[0])])[0].finish()[0]
 
 
-#: The blend's members are here themselves, and the blend as the base of weights.
+#: The blend's members are here themselves.
 BY_NAME = [
     pytest.param(name, marks=[pytest.mark.slow] if name == "blend" else []) for name in METHODS if name[:4] != "srlf"
 ]
@@ -84,7 +84,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", ["from scratch", pytest.param("weights", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("gpu", GPUS)
 def test_networks_stay_on_their_device(pair, kind, gpu):
     """With the whole correction trusted: what held-out cells say about one step is nearly nothing."""

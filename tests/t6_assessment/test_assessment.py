@@ -69,7 +69,7 @@ def test_tiles_do_not_change_the_figures(scene, flawed, tile):
     for a, b in zip(whole.maps, parts.maps, strict=True):
         np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-6)
     for image, values in whole.spectra.values.items():
-        np.testing.assert_array_equal(values, parts.spectra.values[image])
+        np.testing.assert_array_equal(values, parts.spectra.values[image])  # pixels as they are in the files
 
 
 def test_masked_values_have_no_influence(scene, flawed):

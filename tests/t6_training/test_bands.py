@@ -1,5 +1,6 @@
 """Weights for one pair of sensors: what is corrected is what neither sensor sees, and nothing else."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_the_smallest_image_is_found_on_either_device_with_matrices_copied_once(
         matrix = fit._lift(0, lrhsi.shape[2], there)
         assert matrix.device == device
         assert matrix is fit._lift(0, lrhsi.shape[2], there)
-    assert torch.equal(fit.lift(lrhsi), wanted)
+    assert torch.equal(fit.lift(lrhsi), wanted)  # the same call twice
 
 
 def test_what_is_brought_between_0_and_1_still_gives_both_inputs_and_is_nearer_to_the_truth():
@@ -268,10 +269,17 @@ def test_estimates_are_kept_and_found_again(folder):
     assert torch.equal(trainers[0].source.batch(0, 1)[0].estimate, trainers[1].source.batch(0, 1)[0].estimate)
 
 
-@pytest.fixture
-def weights(folder):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = write_scenes(tmp_path_factory.mktemp("trained"), cube, NM, train=(1, 2), validation=(3,))
     train(settings(), folder / "w.safetensors", data=folder, device="cpu")
     return folder / "w.safetensors"
+
+
+@pytest.fixture
+def weights(folder, trained):
+    """A copy, beside its scenes, that a test may change."""
+    return shutil.copy(trained, folder / "w.safetensors")
 
 
 def fitted(weights, model, seed=3, **options):
