@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from hsfuse.benchmark.simulate import simulate
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
-from hsfuse.io import CubeWriter
+from hsfuse.io import CubeWriter, Storage
 
 ARRAY = "tensorly/datasets/data/Indian_pines_corrected.npy"
 FOLDER = Path(__file__).parent / "data"
@@ -98,7 +98,7 @@ def write_reference(numbers: np.ndarray, path: Path) -> None:
     FOLDER.mkdir(exist_ok=True)
     whole = Window(0, 0, SIDE, SIDE)
     with CubeWriter(
-        path, GRID, Spectrum(tuple(centres)), dtype="uint16", scale=COUNT, tags=tags, overwrite=True
+        path, GRID, Spectrum(tuple(centres)), Storage(dtype="uint16", scale=COUNT), tags=tags, overwrite=True
     ) as writer:
         writer.write(whole, data, np.ones((SIDE, SIDE), bool))
 

@@ -25,7 +25,7 @@ from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
-from hsfuse.io import TILE, CubeReader, CubeWriter, check_output, check_valid, open_cube, publish, usable_bands
+from hsfuse.io import TILE, CubeReader, CubeWriter, Storage, check_output, check_valid, open_cube, publish, usable_bands
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf
 from hsfuse.physics.degrade import VALUES_AT_ONCE, degrade, halo_of, spans
 from hsfuse.physics.model import ObservationModel, centred_phase, gaussian_psf
@@ -342,7 +342,9 @@ def _write(
     tags = {"provenance": json.dumps(record)}
     with ExitStack() as stack:
         lrhsi, msi_file, truth = (
-            stack.enter_context(CubeWriter(file, grid, bands, tags=tags, overwrite=overwrite, block=observer.tile))
+            stack.enter_context(
+                CubeWriter(file, grid, bands, Storage(block=observer.tile), tags=tags, overwrite=overwrite)
+            )
             for file, (grid, bands) in zip(files, parts, strict=True)
         )
         for piece in observer.pieces():

@@ -21,7 +21,7 @@ from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
-from hsfuse.io import Paths
+from hsfuse.io import Paths, Storage
 from hsfuse.methods import Method, make_method
 from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
@@ -50,7 +50,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         resume, provenance["plan"] = options.resume, plan
         if resume and (record := finished(output, options, plan)) is not None:
             return _result(pair, output, options, record, None, {}, done=True)
-        check_outputs(pair, output, options, _model_file(options))
+        stored = check_outputs(pair, output, options, _model_file(options))
         provenance |= noted(pair)
         _tell(pair)
         if options.dry_run:
@@ -64,7 +64,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         fitted = time.monotonic()
         provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, fuser) if resume else None
-        valid, warnings = _stream(pair, fuser, scene, tiles, output, options, provenance, device, fingerprint)
+        valid, warnings = _stream(pair, fuser, scene, tiles, output, options, stored, provenance, device, fingerprint)
         if options.save_model is not None and isinstance(fuser, SRLF):
             fuser.save(options.save_model, options.save_model.stem)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
@@ -147,6 +147,7 @@ def _stream(
     tiles: TileGrid,
     output: Path,
     options: FuseOptions,
+    stored: Storage,
     provenance: dict[str, Any],
     device: str,
     fingerprint: str | None,
@@ -156,7 +157,7 @@ def _stream(
     quality = QualityLayers(fuser, scene, pair.model, options.seed) if wanted else None
     clip = options.clip == "zero" or unsigned(pair, options)
     work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
-    with Streamer(work, tiles, output, options, provenance, fingerprint) as streamer:
+    with Streamer(work, tiles, output, options, stored, provenance, fingerprint) as streamer:
         return streamer.run(), streamer.warnings
 
 

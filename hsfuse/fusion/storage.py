@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from math import floor, log10
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import DTYPES, CubeReader, check_output, driver_of, try_writing
+from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, try_writing
 from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import ScenePair
 
@@ -172,10 +171,11 @@ def _common_scale(hsi: CubeReader) -> tuple[float, float]:
     return scale, float(low - info.min * scale)
 
 
-def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: list[Path]) -> None:
-    """Raise OutputError or SettingError before any work for what can't be written; `also` are single further files.
+def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: list[Path]) -> Storage:
+    """How the cube is stored; OutputError or SettingError before any work for what can't be written.
 
-    A few pixels are written the same way to a temporary folder. A note is added where the type changes to integers.
+    `also` are single further files. A few pixels are written the same way to a temporary folder. A note is added where
+    the type changes to integers.
     """
     inputs: list[Path] = [*pair.hsi.files, *pair.msi.files]
     overwrite = options.overwrite or options.dry_run
@@ -189,23 +189,28 @@ def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: lis
         from hsfuse.io.stac import check_item
 
         check_item(output, pair.alignment.hr_grid, overwrite)
-    how = storage(pair, options)
+    stored = storage(pair, options)
     grid, goes_on = pair.alignment.hr_grid, "trial" if options.resume else None
-    try_writing(output, grid, plan_bands(pair, options).spectrum, fingerprint=goes_on, **{**how, "overviews": False})
+    try_writing(output, grid, plan_bands(pair, options).spectrum, replace(stored, overviews=False), goes_on)
     if options.qa is not None:
         try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
     if driver_of(output, options.format) == "COG" and not COG_BY_BAND and len(plan_bands(pair, options).source) > MANY:
         pair.notes.append(note("cog-by-pixel"))
     if (coarse := coarse_note(pair, options)) is not None:
         pair.warnings.append(warning("scale-coarse", about=coarse))
-    if options.scale is None and dtype != pair.hsi.dtype and how["scale"] != 1:
-        pair.notes.append(note("stored-as", dtype=dtype, step=how["scale"]))
+    if options.scale is None and dtype != pair.hsi.dtype and stored.scale != 1:
+        pair.notes.append(note("stored-as", dtype=dtype, step=stored.scale))
+    return stored
 
 
-def storage(pair: ScenePair, options: FuseOptions) -> dict[str, Any]:
-    """How `CubeWriter` is to store the fused cube."""
+def storage(pair: ScenePair, options: FuseOptions) -> Storage:
+    """How the fused cube is stored."""
     scale, offset = storage_scale(pair, options)
-    return {
-        "dtype": storage_type(pair, options), "driver": options.format, "scale": scale, "offset": offset,
-        "options": options.creation_options, "overviews": options.overviews,
-    }  # fmt: skip
+    return Storage(
+        options.format,
+        storage_type(pair, options),
+        scale,
+        offset,
+        options=options.creation_options,
+        overviews=options.overviews,
+    )

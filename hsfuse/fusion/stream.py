@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from math import lcm
 from pathlib import Path
@@ -21,7 +21,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.quality import LAYERS
-from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands, storage
+from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands
 from hsfuse.fusion.tiles import (
     AHEAD,
     BEHIND,
@@ -35,7 +35,7 @@ from hsfuse.fusion.tiles import (
     batches,
     window_of,
 )
-from hsfuse.io import CubeWriter, publish
+from hsfuse.io import CubeWriter, Storage, publish
 from hsfuse.pair import ScenePair
 
 
@@ -100,6 +100,7 @@ class Streamer:
     tiles: TileGrid
     output: Path
     options: FuseOptions
+    storage: Storage
     provenance: dict[str, Any]
     fingerprint: str | None = None
     warnings: list[Note] = field(default_factory=list)
@@ -125,25 +126,23 @@ class Streamer:
 
     def _open(self) -> None:
         plan = plan_bands(self.work.pair, self.options)
-        self._how = storage(self.work.pair, self.options)
-        self.main = self._destination(self.output, plan.spectrum, plan, **self._how)
+        self.main = self._destination(self.output, plan.spectrum, plan, self.storage)
         self.quality = None
         if self.options.qa is not None and self.work.quality is not None:
-            self.quality = self._destination(self.options.qa, self.work.quality.spectrum, None)
+            self.quality = self._destination(self.options.qa, self.work.quality.spectrum, None, Storage())
             self._stack.enter_context(self.work.quality)
 
-    def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, **how: Any) -> Destination:
+    def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, storage: Storage) -> Destination:
         count = len(LAYERS) if plan is None else len(plan.source)
         writer = CubeWriter(
             path,
             self.work.pair.alignment.hr_grid,
             spectrum,
+            replace(storage, block=_block(self.tiles)),
             bands=count,
             tags=self._tags(plan),
-            block=_block(self.tiles),
             fingerprint=self.fingerprint,
             overwrite=self.options.overwrite,
-            **how,
         )
         made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
         if writer.discarded:
@@ -184,7 +183,7 @@ class Streamer:
         clipped = self.main.writer.clipped
         if clipped:
             values = self._valid * self.main.writer.bands
-            self._warn(clipping_note(self.output, clipped, values, self._how["dtype"], self._how["scale"]))
+            self._warn(clipping_note(self.output, clipped, values, self.storage.dtype, self.storage.scale))
         return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
 
     def _state(self) -> dict[str, Any]:

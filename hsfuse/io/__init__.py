@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hsfuse.io.layers import LayeredReader
     from hsfuse.io.open import Paths, open_cube
     from hsfuse.io.reader import CubeReader, check_valid, usable_bands
-    from hsfuse.io.sinks import DTYPES, TILE
+    from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
     from hsfuse.io.writer import CubeWriter, kept_network, publish, try_writing
 
@@ -21,7 +21,7 @@ _FROM = {
     "layers": ("LayeredReader",),
     "open": ("Paths", "open_cube"),
     "reader": ("CubeReader", "check_valid", "usable_bands"),
-    "sinks": ("DTYPES", "TILE"),
+    "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
     "writer": ("CubeWriter", "kept_network", "publish", "try_writing"),
 }
@@ -32,6 +32,7 @@ __all__ = [
     "CubeWriter",
     "LayeredReader",
     "Paths",
+    "Storage",
     "check_output",
     "check_valid",
     "driver_of",

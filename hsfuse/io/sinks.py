@@ -48,22 +48,47 @@ def default_nodata(dtype: str) -> float:
     return float(info.min if kind.kind == "i" else info.max)
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """Numbers on disk: reflectance = raw * scale + offset, `nodata` where invalid. SettingError when it can't be."""
+#: GTiff tiles. Each band has its own (INTERLEAVE=BAND): a window of all bands completes whole tiles and none waits in
+#: memory, where pixel interleave would make one block of 256 x 256 x bands, 58 MB at 224 bands of float32. Deflate
+#: level 1 writes twice as fast as level 6 for 2% more bytes on noisy float32.
+TILE = 256
 
+
+@dataclass(frozen=True)
+class Storage:
+    """How a cube is stored: decided once, and handed down to the sink as it is. SettingError when it can't be.
+
+    `driver` is the format (auto: by suffix). Numbers on disk: reflectance = raw * scale + offset, as `dtype`; `nodata`
+    where invalid (None: `default_nodata`). GeoTIFF tiles have `block` pixels a side, a multiple of 16. `options` are
+    GDAL's creation options for GeoTIFF and COG; `overviews` are for GeoTIFF, a COG always has some.
+    """
+
+    driver: str = "auto"
     dtype: str = "float32"
     scale: float = 1.0
     offset: float = 0.0
-    nodata: float = float("nan")
+    nodata: float | None = None
+    block: int = TILE
+    options: Mapping[str, str] = field(default_factory=dict)
+    overviews: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise SettingError(f"unknown type {self.dtype!r} for the output; known: {', '.join(DTYPES)}")
         if not self.scale > 0 or not np.isfinite([self.scale, self.offset]).all():
             raise SettingError(f"scale {self.scale} and offset {self.offset} make no sense; wanted a positive scale")
-        if np.dtype(self.dtype).kind != "f" and not self._holds(self.nodata):
+        if np.dtype(self.dtype).kind != "f" and not self._holds(self.blank):
             raise SettingError(f"nodata {self.nodata} doesn't fit the type {self.dtype}")
+
+    @property
+    def blank(self) -> float:
+        """The number that says that there is none."""
+        return default_nodata(self.dtype) if self.nodata is None else self.nodata
+
+    @property
+    def creation_options(self) -> dict[str, str]:
+        """`options` with their names in lower case, as rasterio takes them."""
+        return {key.lower(): value for key, value in self.options.items()}
 
     def _holds(self, value: float) -> bool:
         info = np.iinfo(self.dtype)
@@ -89,8 +114,8 @@ class Encoding:
             info = np.iinfo(kind)
             np.clip(np.rint(raw, out=raw), info.min, info.max, out=raw)
         out = raw.astype(kind, copy=False)
-        _avoid(out, self.nodata)
-        out[blank] = self.nodata
+        _avoid(out, self.blank)
+        out[blank] = self.blank
         return out
 
 
@@ -106,33 +131,21 @@ def _avoid(raw: NDArray, nodata: float) -> None:
     raw[raw == value] = beside
 
 
-#: GTiff tiles. Each band has its own (INTERLEAVE=BAND): a window of all bands completes whole tiles and none waits in
-#: memory, where pixel interleave would make one block of 256 x 256 x bands, 58 MB at 224 bands of float32. Deflate
-#: level 1 writes twice as fast as level 6 for 2% more bytes on noisy float32.
-TILE = 256
-
-
 @dataclass(frozen=True)
 class Product:
-    """What is written where: `files` (data, and for ENVI the header), `bands` on `grid`, encoding, dataset tags.
-
-    `options` are GDAL's creation options for GeoTIFF and COG; `overviews` are for GeoTIFF, a COG always has some.
-    """
+    """What is written where: `files` (data, and for ENVI the header), `bands` on `grid`, how, and dataset tags."""
 
     files: tuple[Path, ...]
     grid: Grid
     spectrum: Spectrum
     bands: int
-    encoding: Encoding
+    storage: Storage
     tags: Mapping[str, str]
-    block: int = TILE
-    options: Mapping[str, str] = field(default_factory=dict)
-    overviews: bool = False
 
     def profile(self) -> dict[str, object]:
         """What rasterio needs to create either format."""
-        (height, width), encoding = self.grid.shape, self.encoding
-        pixels = {"dtype": encoding.dtype, "nodata": encoding.nodata, "count": self.bands}
+        (height, width), storage = self.grid.shape, self.storage
+        pixels = {"dtype": storage.dtype, "nodata": storage.blank, "count": self.bands}
         return pixels | {"height": height, "width": width, "crs": self.grid.crs, "transform": self.grid.transform}
 
 
@@ -172,8 +185,8 @@ class GeoTiffSink:
     def _create(self, product: Product) -> None:
         tiles = {
             "tiled": True,
-            "blockxsize": product.block,
-            "blockysize": product.block,
+            "blockxsize": product.storage.block,
+            "blockysize": product.storage.block,
             "interleave": "band",
             "bigtiff": "if_safer",
         }
@@ -192,13 +205,13 @@ class GeoTiffSink:
             self._describe(product)
 
     def _options(self) -> Mapping[str, str]:
-        return self._product.options
+        return self._product.storage.creation_options
 
     def _describe(self, product: Product) -> None:
-        ds, spectrum, encoding = self._ds, product.spectrum, product.encoding
+        ds, spectrum, storage = self._ds, product.spectrum, product.storage
         ds.update_tags(**product.tags, **dataset_tags(spectrum))
-        if encoding.scale != 1 or encoding.offset != 0:
-            ds.scales, ds.offsets = [encoding.scale] * product.bands, [encoding.offset] * product.bands
+        if storage.scale != 1 or storage.offset != 0:
+            ds.scales, ds.offsets = [storage.scale] * product.bands, [storage.offset] * product.bands
         if (shown := natural_colour(spectrum)) is not None:
             colours = dict(zip(shown, (ColorInterp.red, ColorInterp.green, ColorInterp.blue), strict=True))
             ds.colorinterp = [colours.get(band, ColorInterp.undefined) for band in range(product.bands)]
@@ -237,7 +250,7 @@ class GeoTiffSink:
                     )
                     if at == 0 or length == 0 or at + length > size:
                         raise OutputError(f"band {band} is incomplete at tile row {row}, column {col}")
-        if self._product.overviews:
+        if self._product.storage.overviews:
             self._add_overviews()
 
     def _add_overviews(self) -> None:
@@ -248,9 +261,9 @@ class GeoTiffSink:
 
 def packing_of(product: Product) -> dict[str, object]:
     """Lossless compression, with the predictor that fits the type; none where other compression is asked for."""
-    if "compress" in product.options:
+    if "compress" in product.storage.creation_options:
         return {}
-    return {"compress": "deflate", "predictor": 3 if np.dtype(product.encoding.dtype).kind == "f" else 2}
+    return {"compress": "deflate", "predictor": 3 if np.dtype(product.storage.dtype).kind == "f" else 2}
 
 
 #: Whether GDAL can write a COG band by band; before 3.11 each block holds all bands.
@@ -281,7 +294,7 @@ class CogSink(GeoTiffSink):
                     self._path,
                     copy,
                     driver="COG",
-                    **{**defaults, **self._product.options},
+                    **{**defaults, **self._product.storage.creation_options},
                 )
             os.replace(copy, self._path)
         finally:
@@ -303,7 +316,7 @@ class EnviSink:
 
     def __init__(self, product: Product) -> None:
         self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
-        self._type = np.dtype(product.encoding.dtype).newbyteorder("<")
+        self._type = np.dtype(product.storage.dtype).newbyteorder("<")
         _make_header(product)
         self._file = os.open(product.files[0], os.O_WRONLY | os.O_TRUNC)
         try:
@@ -352,21 +365,21 @@ def _reserve(file: int, size: int) -> None:
 
 def _make_header(product: Product) -> None:
     """Have GDAL write map info, coordinate system and fields, beside a data file that is still empty of pixels."""
-    (data, header), encoding, bands = product.files, product.encoding, product.bands
+    (data, header), storage, bands = product.files, product.storage, product.bands
     fields = dataset_tags(product.spectrum) | {
         key.lower(): quote(value, safe=HEADER_SAFE) for key, value in product.tags.items()
     }
     if (shown := natural_colour(product.spectrum)) is not None:
         fields["default_bands"] = "{" + ", ".join(str(band + 1) for band in shown) + "}"
-    if encoding.scale != 1 and encoding.offset == 0:
-        fields["reflectance_scale_factor"] = f"{1 / encoding.scale:.12g}"
+    if storage.scale != 1 and storage.offset == 0:
+        fields["reflectance_scale_factor"] = f"{1 / storage.scale:.12g}"
     with gdal_env(GDAL_PAM_ENABLED="NO"):
         with rasterio.open(data, "w", driver="ENVI", interleave="bsq", **product.profile()) as ds:
             ds.update_tags(ns="ENVI", **fields)
             told = bare_description if product.spectrum.wavelengths_nm is not None else description
             ds.descriptions = [_plain(told(product.spectrum, b)).replace(",", ";") for b in range(bands)]
-            if encoding.offset != 0:
-                ds.scales, ds.offsets = [encoding.scale] * bands, [encoding.offset] * bands
+            if storage.offset != 0:
+                ds.scales, ds.offsets = [storage.scale] * bands, [storage.offset] * bands
         with rasterio.open(data, driver="ENVI") as ds:
             kept = ds.transform
     # GDAL describes the file by its path, which is the temporary one.

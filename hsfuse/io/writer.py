@@ -24,7 +24,7 @@ from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io.files import check_output, driver_of, move_into_place, remove, temporary_files
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
-from hsfuse.io.sinks import TILE, CogSink, Encoding, EnviSink, GeoTiffSink, Product, Sink, default_nodata
+from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Storage
 from hsfuse.io.zarr_store import ZarrSink
 
 
@@ -92,16 +92,13 @@ OWN_KEYS = {"driver", "dtype", "nodata", "count", "height", "width", "crs", "tra
 
 
 class CubeWriter:
-    """Context manager that writes reflectance to GeoTIFF, COG, ENVI or Zarr (by suffix, or `driver`): bands on `grid`.
+    """Context manager that writes reflectance to GeoTIFF, COG, ENVI or Zarr as `storage` says: bands on `grid`.
 
-    Numbers on disk are (reflectance - offset) / scale as `dtype`, rounded and clipped for integers; `nodata` defaults
-    to NaN for floats, the smallest value of signed and the largest of unsigned types, and valid values never equal it;
-    `clipped` counts the values that didn't fit.
-    `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. GeoTIFF tiles have
-    `block` pixels a side (a multiple of 16); windows with borders at multiples of it are written once, a tile written
-    in parts is compressed once for each. `options` are GDAL's creation options and `overviews` smaller versions inside
-    the file, both for GeoTIFF. Leaving the block normally moves the finished files into place, if `publish` hasn't yet;
-    leaving it by an exception, KeyboardInterrupt included, removes them.
+    Numbers on disk are rounded and clipped for integers; valid values never equal nodata; `clipped` counts the values
+    that didn't fit. `tags` become HSFUSE_* tags. `bands` is needed only when the spectrum says nothing at all. Windows
+    with borders at multiples of the storage's block are written once, a tile written in parts is compressed once for
+    each. Leaving the block normally moves the finished files into place, if `publish` hasn't yet; leaving it by an
+    exception, KeyboardInterrupt included, removes them.
 
     With a `fingerprint` (GeoTIFF only) what a `checkpoint` has saved stays after a failure, and the next writer to the
     same path with the same fingerprint goes on with it; `resumed` is then the state that was saved. With another one it
@@ -114,35 +111,27 @@ class CubeWriter:
         path: str | Path,
         grid: Grid,
         spectrum: Spectrum,
+        storage: Storage | None = None,
         *,
         bands: int | None = None,
-        dtype: str = "float32",
-        scale: float = 1.0,
-        offset: float = 0.0,
-        nodata: float | None = None,
-        driver: str = "auto",
         tags: Mapping[str, str] | None = None,
-        block: int = TILE,
-        options: Mapping[str, str] | None = None,
-        overviews: bool = False,
         fingerprint: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.files = check_output(path, overwrite=overwrite, driver=driver)
-        self.driver = driver_of(path, driver)
-        encoding = Encoding(dtype, scale, offset, default_nodata(dtype) if nodata is None else nodata)
+        storage = storage or Storage()
+        self.files = check_output(path, overwrite=overwrite, driver=storage.driver)
+        self.driver = driver_of(path, storage.driver)
         named = {_tag_name(key): str(value) for key, value in (tags or {}).items()}
         count = _band_count(spectrum, bands)
-        extra = {key.lower(): value for key, value in (options or {}).items()}
-        if extra and self.driver not in ("GTiff", "COG"):
+        if storage.options and self.driver not in ("GTiff", "COG"):
             raise SettingError(f"creation options are for GeoTIFF and COG, but the format is {self.driver}")
-        _check_options(extra)
+        _check_options(storage.creation_options)
         if fingerprint is not None and self.driver != "GTiff":
             raise SettingError(f"only GeoTIFF can go on after an interruption, but the format is {self.driver}")
         self._journal = None if fingerprint is None else Journal(self.files[0], fingerprint)
         self.resumed: dict[str, Any] | None = None
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
-        self._product = Product(files, grid, spectrum, count, encoding, named, block, extra, overviews)
+        self._product = Product(files, grid, spectrum, count, storage, named)
         self._pixels_written, self._published = 0, False
         self.clipped, self.discarded = 0, False
 
@@ -192,8 +181,8 @@ class CubeWriter:
         if data.shape != wanted or mask.shape != wanted[1:]:
             raise ValueError(f"data {data.shape} and mask {mask.shape} don't fit the window and bands {wanted}")
         try:
-            self._sink.write(self._product.encoding.encode(data, mask), window)
-            self.clipped += self._product.encoding.clipped(data, mask)
+            self._sink.write(self._product.storage.encode(data, mask), window)
+            self.clipped += self._product.storage.clipped(data, mask)
         except RASTER_ERRORS as error:
             raise self._failed(error) from error
         self._pixels_written += wanted[1] * wanted[2]
@@ -257,7 +246,9 @@ def publish(writers: Sequence[CubeWriter]) -> None:
         (writer._journal or Journal(writer.files[0], "")).finish()  # an earlier unfinished one is obsolete, too
 
 
-def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) -> None:
+def try_writing(
+    path: str | Path, grid: Grid, spectrum: Spectrum, storage: Storage | None = None, fingerprint: str | None = None
+) -> None:
     """Write a few pixels to a temporary folder as `path` is going to be written; SettingError when that can't be.
 
     Nor may GDAL say that it has no use for a creation option.
@@ -267,7 +258,9 @@ def try_writing(path: str | Path, grid: Grid, spectrum: Spectrum, **how: Any) ->
         try:
             with (
                 _refusing(path),
-                CubeWriter(Path(folder) / f"trial{Path(path).suffix}", part, spectrum, **how) as writer,
+                CubeWriter(
+                    Path(folder) / f"trial{Path(path).suffix}", part, spectrum, storage, fingerprint=fingerprint
+                ) as writer,
             ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
                 writer.write(Window(0, 0, TRIAL, TRIAL), blank, np.ones(part.shape, bool))

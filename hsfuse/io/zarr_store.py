@@ -47,13 +47,13 @@ class ZarrSink:
     def __init__(self, product: Product) -> None:
         self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
         group = _zarr().open_group(str(self._path), mode="w", zarr_format=2)
-        block = [min(product.block, n) for n in product.grid.shape]
-        fill = product.encoding.nodata
+        block = [min(product.storage.block, n) for n in product.grid.shape]
+        fill = product.storage.blank
         self._array = group.create_array(
             ARRAY,
             shape=self._shape,
             chunks=(min(CHUNK_BANDS, product.bands), *block),
-            dtype=product.encoding.dtype,
+            dtype=product.storage.dtype,
             fill_value=fill,
             compressors=_compressor(),
         )
@@ -84,13 +84,13 @@ def _compressor() -> Any:
 
 
 def _array_attributes(product: Product) -> dict[str, Any]:
-    encoding = product.encoding
+    storage = product.storage
     attributes: dict[str, Any] = {
         "_ARRAY_DIMENSIONS": ["band", "y", "x"],
         "grid_mapping": "spatial_ref",
-        "scale_factor": encoding.scale,
-        "add_offset": encoding.offset,
-        "_FillValue": "NaN" if isnan(encoding.nodata) else encoding.nodata,
+        "scale_factor": storage.scale,
+        "add_offset": storage.offset,
+        "_FillValue": "NaN" if isnan(storage.blank) else storage.blank,
     }
     if product.spectrum.names is not None:
         attributes["band_names"] = list(product.spectrum.names)

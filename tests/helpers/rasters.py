@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
-from hsfuse.io import CubeWriter
+from hsfuse.io import CubeWriter, Storage
 
 RNG = np.random.default_rng(7)
 NORTH_UP = Affine(10, 0, 600000, 0, -10, 5000000)
@@ -62,7 +63,8 @@ def scene(grid: Grid = GRID, bands: int = 3) -> tuple[np.ndarray, np.ndarray]:
 def write_cube(path, data, mask, grid=GRID, spectrum=SPECTRUM, step=256, **options) -> CubeWriter:
     """The cube in windows of `step`."""
     rows, cols = grid.shape
-    with CubeWriter(path, grid, spectrum, **options) as writer:
+    how = {f.name: options.pop(f.name) for f in fields(Storage) if f.name in options}
+    with CubeWriter(path, grid, spectrum, Storage(**how), **options) as writer:
         for r in range(0, rows, step):
             for c in range(0, cols, step):
                 part = np.s_[r : r + step, c : c + step]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
-from hsfuse.io import CubeWriter
+from hsfuse.io import CubeWriter, Storage
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -82,7 +82,8 @@ class Pair:
 def save(path: Path, data: np.ndarray, grid: Grid, spectrum: Spectrum, mask: np.ndarray | None = None, **how) -> Path:
     """A whole cube at once by hsfuse's writer."""
     valid = np.ones(grid.shape, bool) if mask is None else mask
-    with CubeWriter(path, grid, spectrum, overwrite=True, **how) as writer:
+    stored = Storage(**{f.name: how.pop(f.name) for f in fields(Storage) if f.name in how})
+    with CubeWriter(path, grid, spectrum, stored, overwrite=True, **how) as writer:
         writer.write(Window(0, 0, grid.shape[1], grid.shape[0]), np.asarray(data, np.float32), valid)
     return path
 

@@ -101,12 +101,12 @@ def test_only_a_zarr_group_is_replaced_and_only_when_asked(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    from hsfuse.io import CubeWriter
+    from hsfuse.io import CubeWriter, Storage
 
     for name, driver in (("a.zarr", "auto"), ("a.tif", "COG")):
         with (
             pytest.raises(OutputError, match="pixels were written"),
-            CubeWriter(tmp_path / name, GRID, SPECTRUM, driver=driver),
+            CubeWriter(tmp_path / name, GRID, SPECTRUM, Storage(driver)),
         ):
             pass
     assert list(tmp_path.iterdir()) == []

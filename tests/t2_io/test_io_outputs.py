@@ -15,7 +15,7 @@ from rasters import GRID, SPECTRUM, scene, write_cube
 
 from hsfuse.core.errors import HsfuseError, OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.io import CubeWriter, check_output, driver_of, open_cube, output_files, publish
+from hsfuse.io import CubeWriter, Storage, check_output, driver_of, open_cube, output_files, publish
 
 # Names of outputs
 
@@ -192,7 +192,7 @@ def test_a_full_disk_while_the_cog_is_copied_is_told(tmp_path):
 ])  # fmt: skip
 def test_creation_options_do_not_overrule_what_the_output_is(tmp_path, options):
     with pytest.raises(SettingError, match=f"{sorted(options)[0].upper()}.* can't be given as a creation option"):
-        CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, options=options)
+        CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, Storage(options=options))
 
 
 def test_a_cog_takes_its_overviews_as_asked(tmp_path):

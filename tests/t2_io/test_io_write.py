@@ -18,7 +18,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube
-from hsfuse.io.sinks import DTYPES, Encoding, default_nodata
+from hsfuse.io.sinks import DTYPES, Storage, default_nodata
 
 ROTATED = Affine.translation(6e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10)
 
@@ -177,7 +177,7 @@ def test_names_with_commas_keep_their_place_in_an_envi_header(tmp_path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_valid_values_are_clipped_and_never_equal_nodata(dtype):
-    encoding = Encoding(dtype, nodata=default_nodata(dtype))
+    encoding = Storage(dtype=dtype, nodata=default_nodata(dtype))
     data = np.array([[[-1e12, 1e12, 0.4, 0.6, np.nan, np.inf, 3]]], np.float32)
     mask = np.array([[True] * 6 + [False]])
     raw = encoding.encode(data, mask)[0, 0]
@@ -197,4 +197,4 @@ def test_valid_values_are_clipped_and_never_equal_nodata(dtype):
 ])  # fmt: skip
 def test_settings_that_make_no_sense(tmp_path, options, message):
     with pytest.raises(SettingError, match=message):
-        CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, **options)
+        CubeWriter(tmp_path / "a.tif", GRID, SPECTRUM, Storage(**options))
