@@ -21,7 +21,7 @@ from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.quantity import follow_quantity, guess_scale
 from hsfuse.physics import covered_bands
-from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.model import ObservationModel, Psf
 
 #: Band centres closer than this are the same band, in nm.
 SAME_BAND_NM = 0.5
@@ -105,14 +105,15 @@ def open_inputs(
     qa: str | Path | None,
     options: FuseOptions,
     notes: list[Note | str],
+    psf: Psf | None = None,
 ) -> Inputs:
-    """Open what is given; InputError and GridError say what doesn't fit the fused cube."""
+    """Open what is given, the pair with a known PSF; InputError and GridError say what doesn't fit the fused cube."""
     fused = _without_fill(fused, notes)
     chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
     if not chosen:
         raise InputError(f"{fused.path}: no valid pixel in any band")
     source = Source(fused, chosen)
-    observed = _observed(stack, source, hsi, msi, options, notes)
+    observed = _observed(stack, source, hsi, msi, options, notes, psf)
     truth = None if reference is None else _reference(stack, source, reference, notes)
     expected = None if qa is None else _expected(stack, fused, qa, notes)
     known = [_centres(s) for s in (source, observed.low if observed else None, truth) if s is not None]
@@ -276,13 +277,14 @@ def _observed(
     msi: Paths | None,
     options: FuseOptions,
     notes: list[Note | str],
+    psf: Psf | None,
 ) -> Observed | None:
     if hsi is None and msi is None:
         return None
     if hsi is None or msi is None:
         missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
-    pair = stack.enter_context(open_pair(hsi, msi, options, strict=False))
+    pair = stack.enter_context(open_pair(hsi, msi, options, strict=False, known_psf=psf))
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")

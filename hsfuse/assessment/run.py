@@ -58,7 +58,8 @@ def assess(
         chosen = AssessSettings.of(settings)
         options, taken = chosen.options(provenance)
         notes: list[Note | str] = [*taken, *reader.notes]
-        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes)
+        psf = chosen.recorded_psf(provenance)
+        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, psf)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)

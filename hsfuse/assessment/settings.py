@@ -9,6 +9,7 @@ from typing import Any
 
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
+from hsfuse.physics.model import Psf
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _UNTOUCHED = FuseOptions(register="report", match_radiometry="off")
@@ -67,6 +68,12 @@ class AssessSettings:
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())
         told = [f"as the fused file records: {words}"] if taken else []
         return FuseOptions.of({**taken, **asked}, _UNTOUCHED), told
+
+    def recorded_psf(self, provenance: Mapping[str, Any]) -> Psf | None:
+        """The PSF that the fused file was made with; None where it doesn't say, or another one is asked for."""
+        record = provenance.get("psf_kernel")
+        asked = any(name in self._asked for name in _PSF)
+        return Psf.of_record(record) if isinstance(record, Mapping) and not asked else None
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.assessment import Assessment, AssessSettings, assess, checks
@@ -22,10 +23,10 @@ from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import as_notes
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
-from hsfuse.pair import ScenePair, open_pair
+from hsfuse.pair import ScenePair, open_pair, psf_kind
 from hsfuse.physics.degrade import seen, strips
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -48,10 +49,12 @@ class _Files:
     msi: Path
     truth: Path
     fused: Path
+    psf: Path
 
     @classmethod
     def within(cls, folder: Path) -> _Files:
-        return cls(*(folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused")))
+        hsi, msi, truth, fused = (folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused"))
+        return cls(hsi, msi, truth, fused, folder / "psf.csv")
 
 
 def assess_wald(
@@ -85,10 +88,12 @@ def assess_reduced(
     chosen = settings or AssessSettings()
     understood, _ = chosen.options(provenance)
     again, notes = as_fused(provenance, understood)
-    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, understood) as pair:
-        files = _Files.within(Path(name))
-        _degrade(pair, files, understood)
-        same = _same(again, pair)
+    psf = chosen.recorded_psf(provenance)
+    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, understood, known_psf=psf) as pair:
+        files, model = _Files.within(Path(name)), _model(pair, understood)
+        _degrade(pair, files, model)
+        np.savetxt(files.psf, model.psf.kernel, delimiter=",")
+        same = _same(again, pair, files.psf)
         with _quiet():
             run_fusion(files.hsi, files.msi, files.fused, FuseOptions.of({"device": device}, same))
         found = assess(
@@ -100,10 +105,11 @@ def assess_reduced(
     return replace(found, fused=str(fused), inputs=inputs, notes=(*as_notes(notes, "warning"), *own), pair_warnings=())
 
 
-def _same(options: FuseOptions, pair: ScenePair) -> FuseOptions:
+def _same(options: FuseOptions, pair: ScenePair, psf: Path) -> FuseOptions:
     """Options for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
     srf = pair.response.name if options.srf == "auto" else options.srf
-    return replace(options, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+    own = replace(options, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+    return replace(own, mtf=None, psf_sigma=None, psf_size=None, psf=str(psf))
 
 
 @contextmanager
@@ -130,7 +136,7 @@ def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseO
     return FuseOptions.of({**known, **adapted}, options), []
 
 
-def _degrade(pair: ScenePair, files: _Files, options: FuseOptions) -> None:
+def _degrade(pair: ScenePair, files: _Files, model: ObservationModel) -> None:
     """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
     s = pair.ratio
     low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
@@ -141,7 +147,7 @@ def _degrade(pair: ScenePair, files: _Files, options: FuseOptions) -> None:
         )
     truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
     msi = Spectrum(None, None, pair.msi_names)
-    bands, model = len(pair.hsi_bands), _model(pair, options)
+    bands = len(pair.hsi_bands)
 
     def own(window: Window) -> tuple[FloatArray, BoolArray]:
         cube = pair.read_lr(window)
@@ -154,9 +160,10 @@ def _degrade(pair: ScenePair, files: _Files, options: FuseOptions) -> None:
 
 def _model(pair: ScenePair, options: FuseOptions) -> ObservationModel:
     """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
-    if not pair.warped:
+    if not pair.warped or psf_kind(options) != "assumed":
         return pair.model
-    sigma = sigma_from_mtf(options.mtf, pair.ratio) if options.psf_sigma is None else options.psf_sigma
+    mtf = DEFAULT_MTF if options.mtf is None else options.mtf
+    sigma = sigma_from_mtf(mtf, pair.ratio) if options.psf_sigma is None else options.psf_sigma
     return ObservationModel(pair.model.srf.cpu().numpy(), gaussian_psf(sigma, pair.ratio), pair.ratio)
 
 

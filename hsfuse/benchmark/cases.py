@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import ModelError
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.core.package import __version__
 from hsfuse.io.gdal import siblings
 
@@ -147,7 +147,7 @@ class Noise:
 class Psf:
     """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels where that is given."""
 
-    mtf: float = FuseOptions.mtf
+    mtf: float = DEFAULT_MTF
     sigma: float | None = None
 
     def settings(self, ratio: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from hsfuse.benchmark.cases import METHOD_OPTIONS, TOLD_TRUTH, Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import SettingError
-from hsfuse.core.options import FuseOptions, kind_of
+from hsfuse.core.options import DEFAULT_MTF, kind_of
 from hsfuse.io.toml import read_toml
 from hsfuse.physics import load_srf
 
@@ -224,7 +224,7 @@ def _axes(at: _At, given: Mapping[str, Any]) -> tuple[list[int], list[Sensor], l
     if "sensors" not in given:
         raise at.wrong("there are no sensors; give `sensors` in a configuration or --srf")
     read: dict[str, Callable[[_At, Any], Any]] = {"sensors": _sensor, "noise": _noise, "psf": _psf}
-    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{"mtf": FuseOptions.mtf}]}
+    default: dict[str, list[Any]] = {"noise": ["none"], "psf": [{"mtf": DEFAULT_MTF}]}
     ratios = [at.number("ratio", v, 2, whole=True) for v in at.each("ratios", given.get("ratios", [4]))]
     sensors, noise, psf = (
         [one(at, item) for item in at.each(key, given.get(key, default.get(key)))] for key, one in read.items()

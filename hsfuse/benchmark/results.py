@@ -12,7 +12,7 @@ from typing import Any
 from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import InputError
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.metrics import CATALOGUE
 
 #: The method alone; the process; and its processor time on all cores, which a busy machine doesn't lengthen.
@@ -155,7 +155,7 @@ def _row(line: dict[str, str]) -> Row:
         int(line["scale"]),
         Sensor(line["srf"], tuple(line["msi_bands"].split()) or None),
         Noise(number("snr_hsi"), number("snr_msi")),
-        Psf(number("mtf") or FuseOptions.mtf, sigma),
+        Psf(number("mtf") or DEFAULT_MTF, sigma),
         int(line["seed"]),
         Method(line["fuser"], line["method"], told=line.get("told") or "user"),
         mismatch=Mismatch(line["mismatch"]) if line.get("mismatch") else None,

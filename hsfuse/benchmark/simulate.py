@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.core.package import __version__
 from hsfuse.io import TILE, CubeReader, CubeWriter, Storage, check_output, check_valid, open_cube, publish, usable_bands
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf
@@ -203,7 +203,7 @@ def simulate(
     srf: str,
     ratio: int,
     msi_bands: Sequence[str] | None = None,
-    mtf: float = FuseOptions.mtf,
+    mtf: float = DEFAULT_MTF,
     psf_sigma: float | None = None,
     psf_size: int | None = None,
     phase: float | None = None,

@@ -14,6 +14,7 @@ from hsfuse.calibration.shift import (
     estimate_shift,
     judge,
     register,
+    rough_shift,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "judge",
     "match_radiometry",
     "register",
+    "rough_shift",
 ]

@@ -43,34 +43,40 @@ def estimate_observation(
     phase: float | None = None,
     matrix: ArrayLike | None = None,
     psf: Psf | None = None,
-    kind: str = "gaussian",
+    kind: str = "auto",
+    given: Psf | None = None,
+    near: tuple[float, float] = (0.0, 0.0),
 ) -> Observation:
     """SRF and PSF from blocks: LRHSI (n, C, h, w), MSI (n, c, H, W), mask (n, h, w) True where both are valid.
 
-    A known R `matrix` (c, C) or `psf` is kept and the other estimated; `kind` of the PSF is "gaussian" or "free".
+    A known R `matrix` (c, C) or `psf` is kept and the other estimated; `kind`, `given` and `near` as for
+    `estimate_psf`.
     Errors as for `estimate_srf` and `estimate_psf`.
     """
     images = lrhsi, msi, mask
     if matrix is not None:
-        return Observation(None, None if psf else estimate_psf(*images, matrix, ratio, phase, kind))
+        return Observation(None, None if psf else estimate_psf(*images, matrix, ratio, phase, kind, given, near))
     if psf is not None:
         return Observation(estimate_srf(*images, _model(psf, ratio, phase), wavelengths_nm), None)
-    found, rounds = _settled(images, wavelengths_nm, ratio, phase)
+    found, rounds = _settled(images, wavelengths_nm, ratio, phase, near)
     response = estimate_srf(*images, _model(found.shifted, ratio, phase), wavelengths_nm)
-    if kind != "gaussian":
-        found = estimate_psf(*images, response.matrix, ratio, phase, kind)
+    found = estimate_psf(*images, response.matrix, ratio, phase, kind, given, found.shift)
     return Observation(response, found, rounds)
 
 
 def _settled(
-    images: tuple[Tensor, Tensor, Tensor], wavelengths_nm: ArrayLike, ratio: int, phase: float | None
+    images: tuple[Tensor, Tensor, Tensor],
+    wavelengths_nm: ArrayLike,
+    ratio: int,
+    phase: float | None,
+    near: tuple[float, float],
 ) -> tuple[EstimatedPsf, int]:
     """A Gaussian PSF that its own response gives back, and the rounds it took."""
     seen, previous, rounds = gaussian_psf(sigma_from_mtf(START_MTF, ratio), ratio, phase), np.zeros(4), 0
     while True:
         rounds += 1
         response = estimate_srf(*images, _model(seen, ratio, phase), wavelengths_nm, quick=True)
-        found = estimate_psf(*images, response.matrix, ratio, phase)
+        found = estimate_psf(*images, response.matrix, ratio, phase, "gaussian", near=near)
         current = np.array([*found.sigma, *found.shift]) / ratio
         if rounds == ROUNDS or np.abs(current - previous).max() < SETTLED:
             return found, rounds

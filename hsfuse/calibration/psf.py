@@ -1,219 +1,259 @@
 """The LRHSI's PSF from the pair itself: R x LRHSI against the MSI, blurred and decimated by a kernel to be found.
 
-A Gaussian of two widths and angle, its centre free, so that a shift between the images isn't taken for width; gain and
-offset of each band are fitted along (variable projection, Golub and Pereyra 1973). A free kernel departs from that
-Gaussian, smoothly and not below 0, as far as held-out pixels confirm it (the PSF estimation of Simoes et al. 2015, IEEE
-TGRS 53(6), section IV, drawn to the Gaussian in place of to zero gradients).
+Each window of the scene has its own gain, offset and small shift for each band (variable projection, Golub and Pereyra
+1973), so that radiometry, misplacement and drift aren't taken for blur, and its own noise, so that a window where the
+ground has changed counts little. Of the families of `kernels` the simplest is taken that explains windows which its
+numbers weren't fitted to about as well as the best does. Uncertainty is the windows' disagreement: a jackknife that
+leaves out one after the other (Efron, Stein 1981).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import laplace, shift
-from scipy.optimize import OptimizeResult, least_squares, minimize
 from torch import Tensor
-from torch.nn.functional import conv2d, unfold
 
-from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray
-from hsfuse.core.errors import InputError, SettingError
-from hsfuse.physics.model import ObservationModel, Psf, elliptic_psf
-from hsfuse.physics.optics import centred_taps, elliptic_gaussian, widths_and_turn
+from hsfuse.calibration.free import free_kernel
+from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
+from hsfuse.calibration.spectra import FloatArray
+from hsfuse.calibration.views import Views, correlations
+from hsfuse.core.errors import SettingError
+from hsfuse.physics.model import Psf, centred_phase
 
-#: LR pixels on each side that a searched kernel reaches over, and the least where a scene is small.
-REACH, LEAST_REACH = 3, 1
+#: A window of fewer pixels can't have a shift of its own.
+LEAST_OWN = 60
+#: Largest shift between the images beyond what is known of it, in LR pixels.
+LARGEST_SHIFT = 1.5
+#: Steps of a fit, and the change (of log widths, and LR pixels) that ends it.
+STEPS, SETTLED = 10, 2e-4
+#: Steps of numerical derivatives by the shape, and by the centre in HR pixels.
+STEP, CENTRE_STEP = 1e-4, 0.05
+#: Noise deviations beyond which a pixel counts less (Huber), and the least noise of a window relative to the median's.
+HUBER, QUIET = 2.0, 0.5
+#: A simpler family is kept when its windows are worse by less than so many standard errors, so much of -2 log
+#: likelihood, or this share of it: what is less isn't seen in a fused image. What is nearly round counts as round, and
+#: nearly upright as upright, which costs a fraction of the arithmetic: more than one number has to bear out more.
+BORNE_OUT, LEAST_GAIN, LEAST_SHARE, SHAPED_SHARE = 2.0, 4.0, 0.002, 0.01
+#: A free kernel has (4 s)^2 unknowns.
+LARGEST_FREE_RATIO = 12
+#: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
+#: widest PSF in LR pixels (MTF at Nyquist of 0.003) that is believed.
+LEAST_DETAIL, MOST_SPREAD, WIDEST = 0.5, 0.15, 1.1
 
 
 @dataclass(frozen=True)
-class Views:
-    """What a kernel of `size` taps is judged by: MSI images, the LR pixels `target` (c, m) it should give, weights."""
+class Fit:
+    """A family at its `shape` (k,) and `centre` (y, x) in HR pixels: weighted misfit (c, m) and its slopes (k, c, m).
 
-    images: Tensor  # (n, c, rows, cols), cut so that a valid convolution with stride s gives the inner LR pixels
-    inside: Tensor  # (n, h', w') of them that count
-    target: FloatArray
-    ratio: int
-    phase: float
-    size: int
+    Both are what gain, offset and shift of each window leave over. `info` (windows, 2, 2) and `pull` (windows, 2) are
+    the normal equations of each window's shift from the centre, HR pixels.
+    """
 
-    @classmethod
-    def of(cls, target: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Views:
-        """Cut blocks to LR pixels whose kernel stays inside them and on valid pixels."""
-        s, (h, w) = model.ratio, mask.shape[1:]
-        reach = max(LEAST_REACH, min(REACH, (min(h, w) - 8) // 2))
-        size = 2 * reach * s + round(2 * model.phase + 1) % 2
-        first = round(reach * s + model.phase - (size - 1) / 2)
-        rows, cols = ((n - 2 * reach - 1) * s + size for n in (h, w))
-        if min(h, w) <= 2 * reach:
-            raise InputError(f"blocks of {h} x {w} LR pixels are too small to estimate a PSF from")
-        known = conv2d(mask[:, None].double(), torch.ones(1, 1, 2 * reach + 1, 2 * reach + 1).double())
-        inside = known[:, 0] > (2 * reach + 1) ** 2 - 0.5
-        if int(inside.sum()) < LEAST_PIXELS:
-            raise InputError(
-                f"{int(inside.sum())} LR pixels lie {reach} or more from borders and invalid pixels, "
-                f"wanted at least {LEAST_PIXELS} to estimate a PSF from"
-            )
-        images = msi[..., first : first + rows, first : first + cols]
-        inner = target[..., reach : h - reach, reach : w - reach].permute(1, 0, 2, 3)[:, inside]
-        return cls(images, inside, inner.numpy(), s, model.phase, size)
+    family: Family
+    shape: FloatArray
+    centre: FloatArray
+    misfit: FloatArray
+    slopes: FloatArray
+    info: FloatArray
+    pull: FloatArray
 
     @property
-    def taps(self) -> FloatArray:
-        """Distance (size,) of the taps from the kernel's middle, in HR pixels."""
-        return centred_taps(self.size)
+    def cost(self) -> float:
+        """-2 log likelihood but for a constant."""
+        return float((self.misfit**2).sum())
 
-    def select(self, bands: NDArray[np.intp]) -> Views:
-        """Some of the MSI bands."""
-        return replace(self, images=self.images[:, bands], target=self.target[bands])
-
-    def seen(self, kernels: FloatArray) -> FloatArray:
-        """The MSI through kernels (..., size, size): (..., c, m)."""
-        n, c = self.images.shape[:2]
-        flat = self.images.reshape(n * c, 1, *self.images.shape[2:])
-        stack = torch.as_tensor(kernels.reshape(-1, 1, self.size, self.size))
-        low = conv2d(flat, stack, stride=self.ratio)
-        low = low.reshape(n, c, *low.shape[1:]).permute(2, 1, 0, 3, 4)[:, :, self.inside]
-        return low.numpy().reshape(*kernels.shape[:-2], *low.shape[1:])
-
-    def radiometry(self, seen: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Gain and offset (..., c, 1) of target = (seen - offset) / gain, by least squares."""
-        a, t = seen - seen.mean(-1, keepdims=True), self.target - self.target.mean(-1, keepdims=True)
-        slope = (a * t).sum(-1, keepdims=True) / np.maximum((a * a).sum(-1, keepdims=True), 1e-30)
-        slope = np.where(np.abs(slope) < 1e-6, 1e-6, slope)
-        return 1 / slope, seen.mean(-1, keepdims=True) - self.target.mean(-1, keepdims=True) / slope
-
-    def misfit(self, kernel: FloatArray) -> FloatArray:
-        """Target less what kernels (..., size, size) give, in the target's radiometry: (..., c, m)."""
-        seen = self.seen(kernel)
-        gain, offset = self.radiometry(seen)
-        return self.target - (seen - offset) / gain
+    @property
+    def hessian(self) -> FloatArray:
+        """(k, k): half the second derivative of the cost."""
+        return np.einsum("icm,jcm->ij", self.slopes, self.slopes)
 
 
-def ellipse_kernel(p: FloatArray, taps: FloatArray) -> FloatArray:
-    """Kernel of a Gaussian: p = log of the covariance's Cholesky diagonal (y, x), its off-diagonal, centre (y, x)."""
-    kernel = elliptic_gaussian(_root(p), taps - p[3], taps - p[4])
-    return kernel / kernel.sum()
+class Search:
+    """Least squares over the shape of a family, gain, offset and shift of every window free."""
+
+    def __init__(self, views: Views, weight: FloatArray) -> None:
+        self.views, self.weight = views, weight
+        small = np.median(np.bincount(views.window)) < LEAST_OWN
+        self.groups = np.zeros_like(views.window) if small else views.window
+        self._starts = np.flatnonzero(np.diff(self.groups, prepend=-1))  # pixels are sorted by window
+
+    def at(self, family: Family, shape: FloatArray, centre: FloatArray) -> Fit:
+        """What a shape leaves."""
+        views, size, s = self.views, self.views.size, self.views.ratio
+
+        def kernel(p: FloatArray, c: FloatArray) -> FloatArray:
+            return family.kernel(p, size, c, s)
+
+        steps = CENTRE_STEP * np.eye(2), STEP * np.eye(len(shape))
+        by_centre = [(kernel(shape, centre + d) - kernel(shape, centre - d)) / (2 * CENTRE_STEP) for d in steps[0]]
+        by_shape = [(kernel(shape + d, centre) - kernel(shape - d, centre)) / (2 * STEP) for d in steps[1]]
+        seen = views.seen(np.stack([kernel(shape, centre), *by_centre, *by_shape])) * self.weight
+        axes, r = self._orthogonal([self.weight, *seen[:3]])
+        misfit, along = self._without(views.target * self.weight, axes)
+        right = _over(along[3], r[3, 3])
+        down = _over(along[2] - r[2, 3] * right, r[2, 2])
+        gain = np.maximum(_over(along[1] - r[1, 2] * down - r[1, 3] * right, r[1, 1]), 0)
+        slopes = np.stack([-self._without(change * self._spread(gain), axes)[0] for change in seen[3:]] or [misfit])
+        root = np.array([[r[2, 2], r[2, 3]], [np.zeros_like(gain), r[3, 3]]]) * gain  # (2, 2, c, groups)
+        info = np.einsum("kicg,kjcg->gij", root, root)
+        pull = np.einsum("kicg,kcg->gi", root, np.stack([along[2], along[3]]))
+        return Fit(family, shape, centre, misfit, slopes[: len(shape)], info, pull)
+
+    def _orthogonal(self, columns: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
+        """Unit vectors (c, m), in every window, that span images (c, m), and R (k, k, c, windows): QR, Gram-Schmidt."""
+        k, (c, _) = len(columns), columns[0].shape
+        axes: list[FloatArray] = []
+        r = np.zeros((k, k, c, len(self._starts)))
+        for j, column in enumerate(columns):
+            rest = column
+            for _ in range(2):  # twice is enough for rounding
+                for i, axis in enumerate(axes):
+                    part = self._sum(axis * rest)
+                    r[i, j] += part
+                    rest = rest - axis * self._spread(part)
+            length = np.sqrt(self._sum(rest**2))
+            r[j, j] = np.where(length > 1e-7 * np.sqrt(self._sum(column**2)), length, 0)
+            axes.append(rest * self._spread(_over(np.ones_like(length), r[j, j])))
+        return axes, r
+
+    def _without(self, image: FloatArray, axes: list[FloatArray]) -> tuple[FloatArray, list[FloatArray]]:
+        """An image (c, m) less its parts along the axes, and those (c, windows)."""
+        along = []
+        for axis in axes:
+            along.append(self._sum(axis * image))
+            image = image - axis * self._spread(along[-1])
+        return image, along
+
+    def _sum(self, image: FloatArray) -> FloatArray:
+        """(c, m) over every window: (c, windows)."""
+        total: FloatArray = np.add.reduceat(image, self._starts, axis=1)
+        return total
+
+    def _spread(self, values: FloatArray) -> FloatArray:
+        """(c, windows) to the pixels: (c, m)."""
+        return values[:, self.groups]
+
+    def best(self, family: Family, starts: Sequence[ArrayLike], centre: FloatArray, steps: int = STEPS) -> Fit:
+        """The least misfit from any of the starts (Levenberg 1944, Marquardt 1963)."""
+        fits = [self._descend(family, np.asarray(start, np.float64), centre, steps) for start in starts]
+        return min(fits, key=lambda fit: fit.cost)
+
+    def _descend(self, family: Family, shape: FloatArray, centre: FloatArray, steps: int) -> Fit:
+        fit, damping = self.at(family, shape, centre), 1e-3
+        for _ in range(steps):
+            hessian = fit.hessian
+            damped = hessian + np.diag(damping * np.diag(hessian) + 1e-12)
+            step = np.clip(-np.linalg.solve(damped, np.einsum("icm,cm->i", fit.slopes, fit.misfit)), -0.4, 0.4)
+            new = self._bounded(fit, fit.shape + step, fit.centre + _common(fit)[0])
+            if new.cost > fit.cost * (1 + 1e-9):
+                damping = max(20 * damping, 0.1)
+                if damping > 1e4:
+                    break
+                continue
+            moved = [*np.abs(new.shape - fit.shape), *np.abs(new.centre - fit.centre) / self.views.ratio]
+            gained, fit, damping = fit.cost - new.cost, new, damping / 5
+            if max(moved) < SETTLED or gained < 1e-6 * new.cost:
+                break
+        return fit
+
+    def _bounded(self, fit: Fit, shape: FloatArray, centre: FloatArray) -> Fit:
+        far = LARGEST_SHIFT * self.views.ratio
+        shape[:2] = np.clip(shape[:2], *fit.family.bounds(self.views.ratio))
+        return self.at(fit.family, shape, np.clip(centre, -far, far))
+
+    def reweighted(self, fit: Fit) -> Search:
+        """With each window's own noise in each band, and little from outliers, by what a fit leaves."""
+        rest, window = fit.misfit / self.weight, self.views.window
+        noise = np.stack(
+            [np.median(np.abs(rest[:, window == w]), axis=1) / 0.6745 for w in range(window.max() + 1)], axis=1
+        )
+        noise = np.maximum(noise, QUIET * np.median(noise, axis=1, keepdims=True))
+        noise = np.maximum(noise, 1e-6 * self.views.target.std(1, keepdims=True) + 1e-12)[:, window]
+        return Search(self.views, 1 / noise / np.sqrt(np.maximum(1, np.abs(rest) / noise / HUBER)))
 
 
-def ellipse(p: FloatArray) -> tuple[float, float, float]:
-    """Widths (y, x) and angle in degrees, -45 to 45, of a kernel's first three numbers."""
-    return widths_and_turn(_root(p) @ _root(p).T)
+def _over(a: FloatArray, b: FloatArray) -> FloatArray:
+    """a / b, 0 where b is."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
 
 
-def _root(p: FloatArray) -> FloatArray:
-    """Cholesky root (2, 2) of a kernel's covariance, axes as (y, x)."""
-    return np.array([[np.exp(p[0]), 0], [p[2], np.exp(p[1])]])
+def _common(fit: Fit) -> tuple[FloatArray, float, float]:
+    """The windows' common shift (y, x) from the centre, its standard error, and how far windows' shifts scatter.
+
+    All in HR pixels. Where windows differ by more than their own errors allow (chi-square), the error is as much
+    larger. The scatter is a standard deviation by the median, less the windows' own errors.
+    """
+    info = fit.info.sum(0) + 1e-9 * np.trace(fit.info.sum(0)) * np.eye(2) + 1e-30 * np.eye(2)
+    move, covariance = np.linalg.solve(info, fit.pull.sum(0)), np.linalg.inv(info)
+    error = float(np.linalg.eigvalsh(covariance).max())
+    if len(fit.info) == 1:
+        return move, float(np.sqrt(error)), 0.0
+    tiny = 1e-9 * np.trace(fit.info, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-30 * np.eye(2)
+    own = np.linalg.solve(fit.info + tiny, fit.pull[..., None])[..., 0] - move
+    chi2 = max(1.0, float(np.einsum("wi,wij,wj", own, fit.info, own)) / (2 * len(own) - 2))
+    errors = np.trace(np.linalg.inv(fit.info + tiny), axis1=1, axis2=2) / 2
+    clear = errors <= np.median(errors)  # not those where the ground has changed
+    scatter = float(np.median((own[clear] ** 2).sum(1)) / (2 * np.log(2)) - np.median(errors[clear]))
+    return move, float(np.sqrt(error * chi2)), float(np.sqrt(max(0.0, scatter)))
 
 
-def correlations(a: FloatArray, b: FloatArray) -> FloatArray:
-    """(c,) of images (c, m); 0 for a constant one."""
-    a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
-    return (a * b).sum(1) / np.maximum(np.sqrt((a * a).sum(1) * (b * b).sum(1)), 1e-30)
+@dataclass(frozen=True)
+class Judged:
+    """A fit, what it leaves of each window when fitted to the others (w,), and each time's change of the shape."""
 
-
-#: LR pixels on each side that a free kernel reaches over.
-FREE_REACH = 2
-#: Weights of the penalty on the departure's Laplacian, relative to the data; the largest keeps the Gaussian as it is.
-PENALTIES = (1e4, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-
-
-def depart_freely(views: Views, gaussian: FloatArray, centre: tuple[float, float]) -> tuple[FloatArray, Psf]:
-    """Kernel with its shift (size, size), and the same centred as a `Psf`."""
-    cut = max(0, (views.size - (2 * FREE_REACH * views.ratio + views.size % 2)) // 2)
-    inner = slice(cut, views.size - cut)
-    start = gaussian[inner, inner] / gaussian[inner, inner].sum()
-    halves = [_Normal.of(views, gaussian, cut, part) for part in (0, 1)]
-    penalty = _best_penalty(halves, start)
-    small = _solve(halves[0] + halves[1], start, penalty)
-    kernel = np.pad(small, cut)
-    middle = shift(small, (-centre[0], -centre[1]), order=3, mode="constant")
-    size = len(small)
-    return kernel, Psf(np.maximum(middle, 0), f"free kernel, {size} x {size} taps")
-
-
-class _Normal:
-    """Normal equations: mean square misfit = k' gram k - 2 k' cross + power, for kernels k (taps,)."""
-
-    def __init__(self, gram: FloatArray, cross: FloatArray, power: float) -> None:
-        self.gram, self.cross, self.power = gram, cross, power
+    fit: Fit
+    held_out: FloatArray
+    moved: FloatArray  # (w, k)
 
     @classmethod
-    def of(cls, views: Views, gaussian: FloatArray, cut: int, part: int) -> _Normal:
-        """Over every second LR row of strips of four, so that halves share little."""
-        seen = views.seen(gaussian)
-        gain, offset = views.radiometry(seen)
-        noise = (views.target - (seen - offset) / gain).std(1, keepdims=True) * gain
-        wanted = (views.target * gain + offset) / noise
-        size = views.size - 2 * cut
-        strip = (torch.arange(views.inside.shape[1]) // 4 % 2 == part)[:, None] & views.inside
-        chosen = strip[views.inside].numpy()
-        gram, cross, power = np.zeros((size**2, size**2)), np.zeros(size**2), 0.0
-        images = views.images[..., cut : views.images.shape[2] - cut, cut : views.images.shape[3] - cut]
-        for band in range(images.shape[1]):
-            patches = unfold(images[:, band : band + 1], size, stride=views.ratio).permute(0, 2, 1)
-            data = patches.reshape(*views.inside.shape, -1)[strip].numpy() / noise[band]
-            target = wanted[band, chosen]
-            gram += data.T @ data
-            cross += data.T @ target
-            power += float(target @ target)
-        return cls(gram, cross, power)
+    def of(cls, fit: Fit, window: NDArray[np.intp]) -> Judged:
+        """One Gauss-Newton step from the fit to all windows stands for a fit to all but one."""
+        count, hessian = int(window.max()) + 1, fit.hessian
+        held_out, moved = np.empty(count), np.zeros((count, len(fit.shape)))
+        tiny = (1e-9 * np.trace(hessian) + 1e-12) * np.eye(len(fit.shape))
+        for w in range(count):
+            inside = window == w
+            slopes, misfit = fit.slopes[:, :, inside], fit.misfit[:, inside]
+            own, pull = np.einsum("icm,jcm->ij", slopes, slopes), np.einsum("icm,cm->i", slopes, misfit)
+            moved[w] = np.linalg.solve(hessian - own + tiny, pull)
+            held_out[w] = ((misfit + np.einsum("icm,i->cm", slopes, moved[w])) ** 2).sum()
+        return cls(fit, held_out, moved)
 
-    def __add__(self, other: _Normal) -> _Normal:
-        return _Normal(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
+    @property
+    def covariance(self) -> FloatArray:
+        """(k, k) of the shape, by the jackknife."""
+        centred, n = self.moved - self.moved.mean(0), len(self.moved)
+        return (n - 1) / n * centred.T @ centred
 
-    def misfit(self, k: FloatArray) -> float:
-        return float(k @ self.gram @ k - 2 * k @ self.cross + self.power)
+    def borne_out_by(self, best: Judged) -> bool:
+        """Whether the best, richer family is no clear gain over this one.
 
-
-def _best_penalty(halves: list[_Normal], start: FloatArray) -> float:
-    """That whose kernel from one half explains the other best."""
-    misfits = [
-        sum(test.misfit(_solve(train, start, penalty).ravel()) for train, test in (halves, halves[::-1]))
-        for penalty in PENALTIES
-    ]
-    return PENALTIES[int(np.argmin(misfits))]
-
-
-def _solve(normal: _Normal, start: FloatArray, penalty: float) -> FloatArray:
-    """Kernel (size, size) of least misfit plus penalty times the squared Laplacian of its departure from `start`."""
-    strength = penalty * np.trace(normal.gram) / len(normal.gram)
-
-    def value(k: FloatArray) -> tuple[float, FloatArray]:
-        bend = laplace((k - start.ravel()).reshape(start.shape), mode="constant")
-        pull = normal.gram @ k - normal.cross
-        both = normal.misfit(k) + strength * float((bend**2).sum())
-        return both, 2 * pull + 2 * strength * laplace(bend, mode="constant").ravel()
-
-    found = minimize(value, start.ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * start.size)
-    return found.x.reshape(start.shape)
-
-
-#: Widths tried as a start, as shares of the ratio: MTF at Nyquist about 0.5 and 0.1.
-START_WIDTHS = (0.37, 0.68)
-#: Widths are between these, in HR pixels and in LR pixels.
-LEAST_WIDTH_HR, LARGEST_WIDTH_LR = 0.3, 1.5
-LARGEST_SHIFT_LR = 1.5
-#: MSI bands that the Gaussian is fitted on at most.
-MOST_BANDS = 4
-#: Step of numerical derivatives, in units of the parameters.
-STEP = 1e-5
-#: A free kernel has (4 s)^2 unknowns.
-LARGEST_FREE_RATIO = 12
+        Were both as good, windows would be better in either as often; those that are worse in the richer one tell how
+        much that is.
+        """
+        gain = self.held_out - best.held_out
+        error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
+        share = SHAPED_SHARE if best.fit.family in (ELLIPTIC, TURNED) else LEAST_SHARE
+        return bool(gain.sum() <= max(BORNE_OUT * error, LEAST_GAIN, share * best.held_out.sum()))
 
 
 @dataclass(frozen=True, eq=False)
 class EstimatedPsf:
-    """A centred `psf`, its widths in HR pixels and angle as for `elliptic_psf`, each with a standard deviation.
+    """A centred `psf` of a `family`, its widths (standard deviations) in HR pixels and turn as for `elliptic_psf`.
 
-    `shift` (y, x): the LRHSI's pixel centres lie that many HR pixels further down and right than the grids say, and
-    `shifted` is the PSF about them;
-    `mtf` (y, x) at the LR Nyquist frequency; `gain` and `offset` (c,) of the MSI against R x LRHSI; `correlation` (c,).
+    All with standard deviations from the disagreement of windows. `shift` (y, x): the LRHSI's pixel centres lie that
+    many HR pixels further down and right than the grids say, and `shifted` is the PSF about them; `mtf` (y, x) at the
+    LR Nyquist frequency and `mtf_sd`; `gain` and `offset` (c,) of the MSI against R x LRHSI and `correlation` (c,), of
+    the bands used. `doubt` says why the pair can't tell and `psf` is the assumed one; "" where it can.
     """
 
     psf: Psf
     shifted: Psf
+    family: str
     sigma: tuple[float, float]
     sigma_sd: tuple[float, float]
     theta_deg: float
@@ -221,17 +261,37 @@ class EstimatedPsf:
     shift: tuple[float, float]
     shift_sd: tuple[float, float]
     mtf: tuple[float, float]
+    mtf_sd: tuple[float, float]
     gain: FloatArray
     offset: FloatArray
     correlation: FloatArray
+    doubt: str = ""
 
     def describe(self) -> str:
         """One line for people."""
         (y, x), (sy, sx) = self.sigma, self.sigma_sd
-        return (
-            f"sigma {y:.2f} +- {sy:.2f} (y) and {x:.2f} +- {sx:.2f} (x) MSI pixels, angle {self.theta_deg:.0f} +- "
-            f"{min(self.theta_sd_deg, 90):.0f} degrees, MTF at Nyquist {self.mtf[0]:.2f} (y) and {self.mtf[1]:.2f} (x)"
-        )
+        if self.family == "assumed":
+            return f"as assumed ({self.psf.label}): the pair bears it out" if not self.doubt else self.psf.label
+        widths = f"{y:.2f} +- {sy:.2f}"
+        if y != x:
+            widths = f"{y:.2f} +- {sy:.2f} (y) and {x:.2f} +- {sx:.2f} (x)"
+        if self.family == "turned":
+            widths += f", turned by {self.theta_deg:.0f} +- {min(self.theta_sd_deg, 90):.0f} degrees"
+        mtf = f"MTF at Nyquist {self.mtf[0]:.2f} +- {self.mtf_sd[0]:.2f}"
+        if y != x:
+            mtf = f"MTF at Nyquist {self.mtf[0]:.2f} +- {self.mtf_sd[0]:.2f} (y) and {self.mtf[1]:.2f} (x)"
+        return f"{KINDS[self.family]}, standard deviation {widths} MSI pixels, {mtf}"
+
+
+#: What families are called.
+KINDS = {
+    "box": "box of one HSI pixel",
+    "round": "Gaussian",
+    "blurred box": "Gaussian times box",
+    "elliptic": "elliptic Gaussian",
+    "turned": "turned elliptic Gaussian",
+    "free": "free kernel",
+}
 
 
 def estimate_psf(
@@ -241,90 +301,137 @@ def estimate_psf(
     matrix: ArrayLike,
     ratio: int,
     phase: float | None = None,
-    kind: str = "gaussian",
+    kind: str = "auto",
+    given: Psf | None = None,
+    near: tuple[float, float] = (0.0, 0.0),
 ) -> EstimatedPsf:
     """PSF from blocks: LRHSI (n, C, h, w), MSI (n, c, H, W), mask (n, h, w) and R `matrix` (c, C).
 
-    `kind` is "gaussian" or "free". SettingError for another kind, or a free kernel at a ratio above 12; InputError when
-    fewer than 64 LR pixels lie far enough from borders and invalid pixels.
+    `kind` is "auto" (any family), "gaussian" or "free". A PSF `given` is kept where nothing is clearly better, and
+    where the pair can't tell. `near` (y, x): what is known of the shift, HR pixels. SettingError for another kind, or a
+    free kernel at a ratio above 12; InputError when fewer than 64 LR pixels lie far enough from borders and invalid
+    pixels.
     """
-    if kind not in ("gaussian", "free"):
-        raise SettingError(f"the PSF's kind is {kind!r}, wanted gaussian or free")
+    if kind not in ("auto", "gaussian", "free"):
+        raise SettingError(f"the PSF's kind is {kind!r}, wanted auto, gaussian or free")
     if kind == "free" and ratio > LARGEST_FREE_RATIO:
         raise SettingError(f"a free PSF kernel is estimated up to ratio {LARGEST_FREE_RATIO}, this is {ratio}")
+    phase = centred_phase(ratio) if phase is None else phase
     target = torch.einsum("kc,bchw->bkhw", torch.as_tensor(np.asarray(matrix)).double(), lrhsi.double())
-    views = Views.of(target, msi.double(), mask, ObservationModel(np.eye(1), _any_psf(ratio, phase), ratio, phase))
-    fit = _fit_gaussian(views.select(_best_bands(views)))
-    return _summed_up(views, fit, kind)
+    views, detail = Views.of(target, msi, mask, ratio, phase, near)
+    families = [ROUND, ELLIPTIC, TURNED] if kind == "gaussian" else [BOX, ROUND, BLURRED_BOX, ELLIPTIC, TURNED]
+    if given is not None:
+        families.insert(0, assumed(given, ratio))
+    judged = _judged(views, families)
+    best = min(judged, key=lambda one: one.held_out.sum())
+    chosen = next(one for one in judged if one.borne_out_by(best))
+    if given is not None and _as_wide(judged[0], chosen, ratio):
+        chosen = judged[0]
+    doubt = _doubt(chosen, views, detail) if given is not None else ""
+    found = judged[0] if doubt else chosen
+    free_one = next(one for one in judged if one.fit.family is ROUND) if found.fit.family.name == "assumed" else found
+    return _summed_up(views, found, free_one, given, kind == "free" and not doubt, doubt)
 
 
-def _any_psf(ratio: int, phase: float | None) -> Psf:
-    return elliptic_psf(0.5 * ratio, 0.5 * ratio, 0, ratio, phase)
-
-
-def _fit_gaussian(views: Views) -> OptimizeResult:
-    """Least squares from two starts, then once more with weights by each band's misfit and little from outliers."""
-    s = views.ratio
-    span = np.log(LEAST_WIDTH_HR), np.log(LARGEST_WIDTH_LR * s)
-    high = np.array([span[1], span[1], LARGEST_WIDTH_LR * s, LARGEST_SHIFT_LR * s, LARGEST_SHIFT_LR * s])
-    bounds = (np.array([span[0], span[0], *-high[2:]]), high)
+def _judged(views: Views, families: list[Family]) -> list[Judged]:
+    """Every family fitted, with weights that the best of them gives."""
     contrast = views.target.std(1, keepdims=True) + 1e-12
-
-    def residual(p: FloatArray, scale: FloatArray) -> FloatArray:
-        return (views.misfit(ellipse_kernel(p, views.taps)) / scale).ravel()
-
-    def slopes(p: FloatArray, scale: FloatArray) -> FloatArray:
-        moved = np.stack([ellipse_kernel(q, views.taps) for q in (p, *(p + STEP * np.eye(p.size)))])
-        misfits = (views.misfit(moved) / scale).reshape(p.size + 1, -1)
-        return (misfits[1:] - misfits[0]).T / STEP
-
-    def fit(p: FloatArray, scale: FloatArray, **how: str) -> OptimizeResult:
-        return least_squares(residual, p, slopes, bounds, args=(scale,), **how)
-
-    starts = [np.array([np.log(width * s)] * 2 + [0.0] * 3) for width in START_WIDTHS]
-    first = min((fit(p, contrast) for p in starts), key=lambda found: found.cost)
-    misfit = views.misfit(ellipse_kernel(first.x, views.taps))
-    noise = np.median(np.abs(misfit), axis=1, keepdims=True) / 0.6745 + 1e-6 * contrast
-    return fit(first.x, noise, loss="soft_l1", x_scale="jac")
+    search = Search(views, np.broadcast_to(1 / contrast, views.target.shape))
+    rough = search.best(ROUND, ROUND.starts, np.zeros(2))
+    search = search.reweighted(rough)
+    fits: dict[str, Fit] = {}
+    for family in families:
+        starts: Sequence[ArrayLike] = family.starts
+        if family in (ROUND, ELLIPTIC):
+            starts = [np.repeat(rough.shape, len(family.starts[0]))]
+        elif family is TURNED:
+            starts = [[*fits[ELLIPTIC.name].shape, 0.0]]
+        fits[family.name] = search.best(family, starts, rough.centre)
+    search = search.reweighted(min(fits.values(), key=lambda fit: fit.cost))
+    again = [search.best(family, [fits[family.name].shape], fits[family.name].centre, 4) for family in families]
+    return [Judged.of(fit, views.window) for fit in again]
 
 
-def _best_bands(views: Views) -> NDArray[np.intp]:
-    """The few bands that correlate best through a usual PSF: as good as all, and free of wrong responses."""
-    p = np.array([np.log(0.5 * views.ratio)] * 2 + [0.0] * 3)
-    return np.argsort(-correlations(views.seen(ellipse_kernel(p, views.taps)), views.target))[:MOST_BANDS]
+def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
+    """Why the pair can't tell its PSF; empty where it can."""
+    if detail.max() < LEAST_DETAIL:
+        return f"the images have too little detail in common (correlation {max(0.0, float(detail.max())):.2f})"
+    if chosen.fit.family.name == "assumed":
+        return ""
+    widths, spread = _widths(chosen, views.ratio)
+    share = float((spread[:2] / widths[:2]).max())
+    if share > MOST_SPREAD:
+        return f"windows of the scene disagree in width and place, which leaves its width open by {share:.0%}"
+    widest = float(widths[:2].max()) / views.ratio
+    if widest > WIDEST:
+        return f"it would be {widest:.1f} HSI pixels wide, as misplaced or changed ground makes it"
+    return ""
 
 
-def _summed_up(views: Views, fit: OptimizeResult, kind: str) -> EstimatedPsf:
-    shape = ellipse(fit.x)
-    spread = _spread(views, fit)
-    kernel = ellipse_kernel(fit.x, views.taps)
-    psf = elliptic_psf(*shape, views.ratio, views.phase)
-    if kind == "free":
-        kernel, psf = depart_freely(views, kernel, (fit.x[3], fit.x[4]))
-    seen = views.seen(kernel)
+def _summed_up(
+    views: Views, found: Judged, free_one: Judged, given: Psf | None, free: bool, doubt: str
+) -> EstimatedPsf:
+    """Of a fit and, for what the pair leaves open of its widths, of one that was free to have others."""
+    fit, s = found.fit, views.ratio
+    family = fit.family
+    psf = given if family.name == "assumed" and given is not None else family.psf(fit.shape, s, views.phase)
+    kernel, name = family.kernel(fit.shape, views.size, fit.centre, s), family.name
+    if free:
+        kernel, psf = free_kernel(views, kernel, fit.centre)
+        name = "free"
+    seen = views.seen(kernel[None])[0]
     gain, offset = views.radiometry(seen)
+    widths, (_, widths_sd) = _widths(found, s)[0], _widths(free_one, s)
+    mtf_sd = _spread(free_one, lambda p: np.array(free_one.fit.family.psf(p, s, views.phase).mtf(s)))
+    move, error, _ = _common(fit)
+    place = fit.centre + move + views.offset
     return EstimatedPsf(
         psf,
-        Psf(kernel, f"{psf.label}, shifted"),
-        shape[:2],
-        (spread[0], spread[1]),
-        shape[2],
-        spread[2],
-        (float(fit.x[3]), float(fit.x[4])),
-        (spread[3], spread[4]),
-        psf.mtf(views.ratio),
+        Psf(_moved(kernel, views.offset), f"{psf.label}, shifted"),
+        name,
+        (float(widths[0]), float(widths[1])),
+        (float(widths_sd[0]), float(widths_sd[1])),
+        float(widths[2]),
+        float(widths_sd[2]),
+        (float(place[0]), float(place[1])),
+        (error, error),
+        psf.mtf(s),
+        (float(mtf_sd[0]), float(mtf_sd[1])),
         gain[:, 0],
         offset[:, 0],
         correlations(seen, views.target),
+        doubt,
     )
 
 
-def _spread(views: Views, fit: OptimizeResult) -> tuple[float, ...]:
-    """Standard deviations of widths (y, x), angle and centre (y, x), by propagation from the fit's covariance."""
-    freedom = max(1, fit.fun.size - fit.x.size)
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * 2 * fit.cost / freedom
-    step = 1e-4
-    moved = [np.subtract(ellipse(fit.x + d), ellipse(fit.x - d)) for d in step * np.eye(5)[:3]]
-    slope = np.stack([[*m[:2], (m[2] + 45) % 90 - 45] for m in moved], 1) / (2 * step)
-    shape = np.sqrt(np.diag(slope @ covariance[:3, :3] @ slope.T))
-    return (*(float(v) for v in shape), *(float(v) for v in np.sqrt(np.diag(covariance)[3:])))
+def _widths(found: Judged, ratio: int) -> tuple[FloatArray, FloatArray]:
+    """Widths (y, x) and turn of a PSF, and their standard deviations: (3,) each.
+
+    Where windows lie at different places, the ground is likely to be misplaced within them, too, by about as much, and
+    that looks like blur: as much of the width is uncertain.
+    """
+    fit = found.fit
+    widths, spread = fit.family.widths(fit.shape, ratio), _spread(found, lambda p: fit.family.widths(p, ratio))
+    less = np.sqrt(np.maximum(widths[:2] ** 2 - _common(fit)[2] ** 2, 0))
+    spread[:2] = np.hypot(spread[:2], widths[:2] - less)
+    return widths, spread
+
+
+def _as_wide(one: Judged, other: Judged, ratio: int) -> bool:
+    """Whether one's widths lie within the other's standard deviations."""
+    (own, _), (widths, spread) = _widths(one, ratio), _widths(other, ratio)
+    return bool((np.abs(own - widths)[:2] <= spread[:2]).all())
+
+
+def _spread(found: Judged, of: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Standard deviations (q,) of what follows from a shape, by the jackknife; a third one is a turn in degrees."""
+    n, value = len(found.moved), of(found.fit.shape)
+    left = np.stack([of(found.fit.shape + moved) for moved in found.moved]) - value
+    left[:, 2:] = (left[:, 2:] + 45) % 90 - 45
+    spread: FloatArray = np.sqrt((n - 1) * left.var(0))
+    return spread
+
+
+def _moved(kernel: FloatArray, offset: tuple[int, int]) -> FloatArray:
+    """A kernel's taps moved down and right, in an array as much larger on each side."""
+    return np.roll(np.pad(kernel, max(abs(move) for move in offset)), offset, (0, 1))

@@ -17,8 +17,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from hsfuse.calibration.psf import correlations
 from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, LowPixels, inner_mask, low_pixels
+from hsfuse.calibration.views import correlations
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
 

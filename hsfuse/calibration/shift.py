@@ -434,6 +434,12 @@ def register(pair: Pair, warped: bool = False) -> Shift:
     return shift_of_blocks(blocks, pair.model, SMOOTH if warped else 0.0) if blocks else UNKNOWN
 
 
+def rough_shift(pair: Pair) -> tuple[float, float]:
+    """Shift (dy, dx) in LR pixels that phase correlation sees, (0, 0) where no other place is clearly better."""
+    blocks = list(_blocks(pair))
+    return _place(blocks, pair.model) if blocks else (0.0, 0.0)
+
+
 def _blocks(pair: Pair) -> Iterator[Block]:
     """Blocks with something valid in them, the LRHSI seen through the response."""
     model, s = pair.model, pair.model.ratio

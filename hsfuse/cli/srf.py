@@ -98,10 +98,10 @@ def check(hsi: Path, name: str, as_json: bool) -> None:
 @click.option(
     "--psf",
     "kind",
-    type=click.Choice(["gaussian", "free"]),
-    default="gaussian",
+    type=click.Choice(["auto", "gaussian", "free"]),
+    default="auto",
     show_default=True,
-    help="What PSF to estimate: a Gaussian of two widths and angle, or a free kernel.",
+    help="What PSF to estimate: what the pair bears out, a Gaussian, or a free kernel.",
 )
 @options.option_of("phase")
 @click.option("-o", "--output", type=options.PATH, help="CSV to write, for --srf; default: only print.")

@@ -46,6 +46,8 @@ TEMPLATES: dict[str, str] = {
     "shift-found": "shift of the HSI against the MSI: {shift}",
     "shift-judged": "{verdict}",
     "shift-stays": "the shift stays, as --phase says where the HSI's pixels lie",
+    "psf-assumed": "the PSF is assumed to have an MTF of {mtf:g} at Nyquist, as the pair doesn't tell it: {why}",
+    "psf-estimated": "estimated PSF: {what}",
     "estimated": "estimated {what}",
     "response": "{about}",
     "bands-matched": "{how}",

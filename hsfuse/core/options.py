@@ -20,6 +20,8 @@ from hsfuse.core.values import Range, check_values
 #: Groups of options, in the order in which the help shows them.
 GROUPS = ("inputs", "sensors", "method", "output", "running")
 OnOff = Literal["on", "off"]
+#: MTF at Nyquist that is assumed where neither the user nor the pair tells it.
+DEFAULT_MTF = 0.3
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class FuseOptions:
         tuple[str, ...] | None,
         Option("sensors", "Bands of the MSI, such as B2,B3,B4,B8.", common=True, metavar="NAMES"),
     ] = None
-    mtf: Annotated[float, Option("sensors", "MTF of the LRHSI at its Nyquist frequency.", common=True)] = 0.3
+    mtf: Annotated[
+        float | None, Option("sensors", "MTF of the LRHSI at its Nyquist frequency, where it is known.", common=True)
+    ] = None
     psf_sigma: Annotated[float | None, Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf.")] = None
     psf_size: Annotated[
         int | None,
@@ -80,12 +84,15 @@ class FuseOptions:
         Option("sensors", "Taps of the Gaussian PSF along each axis.", default="four sigma each way"),
     ] = None
     psf: Annotated[
-        Literal["mtf", "estimate", "free"],
+        str,
         Option(
             "sensors",
-            "PSF from --mtf or --psf-sigma; or estimated from the pair, as a Gaussian of two widths or a free kernel.",
+            "PSF as the pair tells it unless it is given (auto); given, or an MTF of 0.3 (assumed); fitted to the pair "
+            "as a Gaussian (gaussian) or any kernel (free); or a file of its taps.",
+            common=True,
+            metavar="KIND",
         ),
-    ] = "mtf"
+    ] = "auto"
     phase: Annotated[float | None, Option("sensors", "Centre of LR pixel 0 in MSI pixels.", default="centred")] = None
     register: Annotated[
         Literal["auto", "off", "report"],

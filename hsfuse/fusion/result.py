@@ -69,6 +69,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "inputs": pair.summary(),
         "settings": {**options.of_pair(), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
+        "psf_kernel": pair.model.psf.record(),
         "scale": pair.ratio,
         "weights_sha256": file_sha256(find_model(options.model).path) if named else None,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},

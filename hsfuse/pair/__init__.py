@@ -2,7 +2,7 @@
 
 from hsfuse.pair.mapping import PixelMap
 from hsfuse.pair.nesting import Nesting, nest, resampling_variance
-from hsfuse.pair.open import open_pair
+from hsfuse.pair.open import open_pair, psf_kind
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.warp import WarpedReader
 
@@ -13,5 +13,6 @@ __all__ = [
     "WarpedReader",
     "nest",
     "open_pair",
+    "psf_kind",
     "resampling_variance",
 ]

@@ -49,14 +49,11 @@ class PairEstimate:
         return lines + self._shift_warning()
 
     def describe(self) -> list[str]:
-        """What was estimated, in a line each."""
-        lines = []
-        if self.response is not None:
-            facts = zip(self.bands, self.response.centre_nm, self.response.width_nm, strict=True)
-            lines.append("response: " + ", ".join(f"{band} {nm:.0f} nm, {width:.0f} wide" for band, nm, width in facts))
-        if self.psf is not None:
-            lines.append(f"PSF: {self.psf.describe()}")
-        return lines
+        """What was estimated of the response, in a line."""
+        if self.response is None:
+            return []
+        facts = zip(self.bands, self.response.centre_nm, self.response.width_nm, strict=True)
+        return ["response: " + ", ".join(f"{band} {nm:.0f} nm, {width:.0f} wide" for band, nm, width in facts)]
 
     def _shift_warning(self) -> list[str]:
         if self.psf is None:
@@ -95,21 +92,36 @@ class PairEstimate:
 
 
 def _psf_dict(psf: EstimatedPsf) -> dict[str, Any]:
-    names = ("sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf")
+    names = ("family", "sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf", "mtf_sd", "doubt")
     return {name: getattr(psf, name) for name in names} | {"label": psf.psf.label}
 
 
-def estimate_scene(pair: ScenePair, srf: bool = True, psf: bool = True, kind: str = "gaussian") -> PairEstimate:
+def estimate_scene(
+    pair: ScenePair,
+    srf: bool = True,
+    psf: bool = True,
+    kind: str = "auto",
+    near: tuple[float, float] = (0.0, 0.0),
+) -> PairEstimate:
     """Estimate the response, the PSF or both of an open pair from a bounded sample; the other is taken from its model.
 
-    `kind` of the PSF is "gaussian" or "free". InputError where the sample can't tell.
+    `kind` of the PSF and `near` as for `estimate_psf`; with "auto" the model's PSF is kept where nothing is better.
+    InputError where the sample can't tell.
     """
     scene, model = sample_scene(pair), pair.model
     wavelengths, matrix = pair.spectrum.wavelengths_nm, model.srf.double().cpu().numpy()
     assert wavelengths is not None  # a reader in the role of an HSI has them
     images = scene.lrhsi, scene.msi, scene.mask
     found = estimate_observation(
-        *images, wavelengths, model.ratio, model.phase, None if srf else matrix, None if psf else model.psf, kind
+        *images,
+        wavelengths,
+        model.ratio,
+        model.phase,
+        None if srf else matrix,
+        None if psf else model.psf,
+        kind,
+        model.psf if kind == "auto" else None,
+        near,
     )
     seen = ObservationModel(np.eye(1), found.psf.shifted if found.psf else model.psf, model.ratio, model.phase)
     estimated = matrix if found.response is None else found.response.matrix
@@ -127,7 +139,7 @@ def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
         matrix, coverage = covered.matrix, covered.coverage
     psf = found.psf.psf if found.psf else pair.model.psf
     model = ObservationModel(matrix, psf, pair.model.ratio, pair.model.phase, np.array(coverage))
-    return replace(pair, response=response, coverage=coverage, model=model, notes=[*pair.notes, *found.warnings])
+    return replace(pair, response=response, coverage=coverage, model=model, psf=found.psf)
 
 
 def unknown_bands(

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.calibration import compare_responses, judge, register
+from hsfuse.calibration import compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.notes import Note, as_notes, note, warning
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
@@ -30,6 +30,8 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 
 #: The name that has the response estimated.
 ESTIMATE = "estimate"
+#: Ways of estimating the PSF.
+ESTIMATED = ("auto", "gaussian", "free")
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
@@ -37,11 +39,18 @@ ROUND = 0.05
 
 
 def open_pair(
-    hsi: str | Path, msi: Paths, options: FuseOptions | None = None, *, strict: bool = True, **given: Any
+    hsi: str | Path,
+    msi: Paths,
+    options: FuseOptions | None = None,
+    *,
+    strict: bool = True,
+    known_psf: Psf | None = None,
+    **given: Any,
 ) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
-    `given` are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. InputError and GridError tell
+    `given` are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf`, which a fused
+    file has recorded for instance, is taken as it is, whatever the options say of it. InputError and GridError tell
     what doesn't fit; unless `strict`, two images that plainly don't belong together are only warned about.
 
     >>> from hsfuse import open_pair, simulate
@@ -55,8 +64,11 @@ def open_pair(
     try:
         low = stack.enter_context(open_cube(hsi, role="HSI"))
         high = stack.enter_context(open_cube(msi, role="MSI"))
-        pair = _estimated(_matched(low, high, settings), settings, srf=settings.srf == ESTIMATE)
-        pair = _registered(pair, settings)
+        kind = "given" if known_psf else psf_kind(settings)
+        known = read_psf(settings.psf) if kind == "file" else known_psf
+        pair = _matched(low, high, settings, known)
+        pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
+        pair = _told(_registered(pair, settings, kind, known), kind)
         pair = compared(pair, settings.match_radiometry == "auto", strict)
         return replace(pair, _stack=stack)
     except BaseException:
@@ -64,7 +76,38 @@ def open_pair(
         raise
 
 
-def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> ScenePair:
+def psf_kind(settings: FuseOptions) -> str:
+    """How the PSF is come by: "assumed", "auto", "gaussian", "free" or "file"."""
+    told = any(value is not None for value in (settings.mtf, settings.psf_sigma, settings.psf_size))
+    if settings.psf in ("assumed", "mtf") or (settings.psf == "auto" and told):
+        return "assumed"
+    return {"estimate": "gaussian"}.get(settings.psf, settings.psf if settings.psf in ESTIMATED else "file")
+
+
+def read_psf(path: str) -> Psf:
+    """A PSF from a file of its taps on MSI pixels: a square table with commas, or a `.npy`."""
+    if not Path(path).is_file():
+        known = "auto, assumed, gaussian, free"
+        raise SettingError(f"--psf is {path!r}, wanted {known} or a file of the kernel's taps, and there is none")
+    try:
+        table = np.load(path, allow_pickle=False) if path.endswith(".npy") else np.loadtxt(path, delimiter=",", ndmin=2)
+        taps = np.asarray(table, np.float64)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} isn't a table of numbers: {str(error).splitlines()[0]}") from error
+    if not np.isfinite(taps).all():
+        raise InputError(f"{path} holds NaN or Inf, wanted the taps of a PSF")
+    return Psf(taps, f"kernel of {Path(path).name}, {taps.shape[0]} x {taps.shape[-1]} taps")
+
+
+def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, float]:
+    """MSI pixels from where the grids have the LR pixels to where they are, as far as a first look tells."""
+    if kind not in ESTIMATED or settings.register == "off":
+        return 0.0, 0.0
+    dy, dx = rough_shift(pair)
+    return -dy * pair.ratio, -dx * pair.ratio
+
+
+def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> ScenePair:
     """The pair as the files' own georeference has it."""
     notes: list[Note | str] = [*low.notes, *high.notes]
     warnings: list[Note | str] = []
@@ -84,7 +127,7 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions) -> SceneP
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     msi_bands = [match.indices[i] for i in covered.kept]
-    psf = _psf(settings, nesting)
+    psf = _psf(settings, nesting) if known is None else known
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
     notes += [note("bands-matched", how=match.note)] if match.note else []
     notes += [note("bands-not-covered", left_out=covered.note)] if covered.note else []
@@ -139,14 +182,32 @@ def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[Note]
     return replace(match, indices=indices, bands=bands), [warning("msi-bands-empty", bands=", ".join(empty))]
 
 
-def _estimated(pair: ScenePair, settings: FuseOptions, srf: bool) -> ScenePair:
+def _estimated(pair: ScenePair, kind: str, srf: bool, near: tuple[float, float] = (0.0, 0.0)) -> ScenePair:
     """The pair with the response and the PSF that it tells itself, where asked for."""
-    psf = settings.psf != "mtf"
+    psf = kind in ESTIMATED
     if not srf and not psf:
         return pair
-    found = estimate_scene(pair, srf, psf, "free" if settings.psf == "free" else "gaussian")
+    try:
+        found = estimate_scene(pair, srf, psf, kind, near)
+    except InputError as error:
+        if srf or kind != "auto":
+            raise
+        return replace(pair, warnings=[*pair.warnings, _assumed(pair, str(error))])
     told = [note("estimated", what=line) for line in found.describe()]
     return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
+
+
+def _assumed(pair: ScenePair, why: str) -> Note:
+    return warning("psf-assumed", mtf=round(pair.model.psf.mtf(pair.ratio)[0], 2), why=why)
+
+
+def _told(pair: ScenePair, kind: str) -> ScenePair:
+    """With a word on the PSF, and a warning where the pair couldn't tell it."""
+    if pair.psf is None:
+        return pair
+    if kind == "auto" and pair.psf.doubt:
+        return replace(pair, warnings=[*pair.warnings, _assumed(pair, pair.psf.doubt)])
+    return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
 
 
 def _sensor(settings: FuseOptions, msi: CubeReader) -> str:
@@ -186,7 +247,8 @@ def _absorbed(spectrum: Spectrum) -> np.ndarray:
 def _psf(settings: FuseOptions, nesting: Nesting) -> Psf:
     """The sensor's PSF, with what resampling adds to it."""
     ratio, real = nesting.ratio, nesting.real_ratio
-    sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(settings.mtf, real)
+    mtf = DEFAULT_MTF if settings.mtf is None else settings.mtf
+    sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(mtf, real)
     phase = centred_phase(ratio) if settings.phase is None else settings.phase
     if not 0 <= phase <= ratio - 1:
         raise SettingError(f"the phase is {phase:g}, wanted 0 to {ratio - 1} MSI pixels (centred: {(ratio - 1) / 2:g})")
@@ -206,7 +268,7 @@ def _size_note(settings: FuseOptions, nesting: Nesting) -> list[Note]:
     return [note("psf-size-unused", size=settings.psf_size)] if ignored else []
 
 
-def _registered(pair: ScenePair, settings: FuseOptions) -> ScenePair:
+def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
         return pair
@@ -222,10 +284,11 @@ def _registered(pair: ScenePair, settings: FuseOptions) -> ScenePair:
     low = own_reader(pair.hsi)
     last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
-    model = ObservationModel(matrix, _psf(settings, last), last.ratio, settings.phase, weights)
+    psf = _psf(settings, last) if known is None else known
+    model = ObservationModel(matrix, psf, last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
     moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
-    moved = _estimated(moved, settings, srf=False)  # the warp's blur is a part of it
+    moved = _estimated(moved, kind, srf=False)  # the warp's blur is a part of it
     return replace(moved, residual=register(moved, moved.warped))
 
 
@@ -238,7 +301,7 @@ def estimate_pair(
     mtf: float | None = None,
     psf_sigma: float | None = None,
     phase: float | None = None,
-    kind: str = "gaussian",
+    kind: str = "auto",
 ) -> tuple[PairEstimate, list[Note]]:
     """Response and PSF of a pair of files, and the notes on opening it.
 
@@ -248,8 +311,7 @@ def estimate_pair(
     known_psf = mtf is not None or psf_sigma is not None
     bands = None if msi_bands is None else tuple(msi_bands)
     given = {"srf": like or "", "msi_bands": bands, "psf_sigma": psf_sigma, "phase": phase}
-    asis = FuseOptions.of({**given, "register": "off", "match_radiometry": "off"})
-    settings = asis if mtf is None else replace(asis, mtf=mtf)
+    settings = FuseOptions.of({**given, "mtf": mtf, "psf": "assumed", "register": "off", "match_radiometry": "off"})
     with _opened(hsi, msi, settings) as (pair, names, notes):
         found = replace(estimate_scene(pair, psf=not known_psf, kind=kind), bands=names)
         if like and found.response is not None:

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from rasterio.windows import Window
 
-from hsfuse.calibration import RadiometricMatch, Shift
+from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note
@@ -29,7 +29,7 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `radiometry` is taken out of the MSI on reading.
+    what it left; `radiometry` is taken out of the MSI on reading; `psf` is what was estimated of the model's PSF.
     """
 
     hsi: CubeReader
@@ -47,6 +47,7 @@ class ScenePair:
     shift: Shift | None = None
     residual: Shift | None = None
     radiometry: RadiometricMatch | None = None
+    psf: EstimatedPsf | None = None
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property

@@ -15,9 +15,11 @@ Letters used throughout hsfuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, inf, pi, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsfuse.core.errors import SettingError
-from hsfuse.physics.optics import centred_taps, elliptic_gaussian, gaussian, keys_weights
+from hsfuse.physics.optics import centred_taps, elliptic_gaussian, footprint, gaussian, keys_weights
 
 #: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
 MIN_PSF_WEIGHT = 0.99
@@ -53,6 +55,20 @@ class Psf:
         """Taps along one axis."""
         return self.kernel.shape[0]
 
+    def record(self) -> dict[str, Any]:
+        """For JSON: the label and the separable terms, [row taps, column taps] each."""
+        terms = [[taps.round(9).tolist() for taps in pair] for pair in self.separable_terms()]
+        return {"label": self.label, "terms": terms}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Psf:
+        """What `record` has written; SettingError for anything else."""
+        try:
+            kernel = sum(np.outer(*(np.asarray(taps, np.float64) for taps in pair)) for pair in record["terms"])
+            return cls(np.asarray(kernel), str(record["label"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingError(f"the record of a PSF can't be read: {error}") from error
+
     def separable_terms(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Pairs (column taps, row taps) whose outer products sum to the kernel, by SVD; one pair for a Gaussian."""
         return self._terms
@@ -62,6 +78,16 @@ class Psf:
         u, d, vt = np.linalg.svd(self.kernel)
         rank = int((d > 1e-12 * d[0]).sum())
         return [(u[:, i] * sqrt(d[i]), vt[i] * sqrt(d[i])) for i in range(rank)]
+
+    def with_few_terms(self, error: float = 1e-3) -> Psf:
+        """The PSF of the fewest separable terms whose kernel is off by at most a share `error` (root of squares).
+
+        A turned Gaussian has about twenty, of which five are enough for any estimate's accuracy.
+        """
+        u, d, vt = np.linalg.svd(self.kernel)
+        left = np.sqrt(np.cumsum(d[::-1] ** 2)[::-1] / (d**2).sum())  # by the terms from each one on
+        rank = max(1, int((left > error).sum()))
+        return Psf((u[:, :rank] * d[:rank]) @ vt[:rank], self.label)
 
     def mtf(self, s: int) -> tuple[float, float]:
         """MTF at the LR Nyquist frequency 1 / (2 s), along columns (y) and along rows (x)."""
@@ -107,6 +133,17 @@ def elliptic_psf(sigma_y: float, sigma_x: float, theta_deg: float, s: int, phase
     kernel = elliptic_gaussian(np.array([[cos, sin], [-sin, cos]]) * [sigma_y, sigma_x], t, t)
     label = f"Gaussian, sigma {sigma_y:.4g} (y) and {sigma_x:.4g} (x) HR pixels turned by {theta_deg:.4g} degrees"
     return Psf(kernel, f"{label}, {size} x {size} taps")
+
+
+def box_psf(s: int, phase: float | None = None, sigma: float = 0.0) -> Psf:
+    """A square detector of one LR pixel, blurred by a Gaussian of `sigma` HR pixels (0: a plain mean of the pixels)."""
+    if not 0 <= sigma < inf:
+        raise SettingError(f"the blur of a box PSF has a sigma of {sigma:g} pixels, wanted 0 or more")
+    odd = round(2 * (centred_phase(s) if phase is None else phase) + 1) % 2
+    size = 2 * ceil((s - odd) / 2 + 4 * sigma) + odd
+    rows = footprint(centred_taps(size), s, sigma)
+    blur = f", blurred by a Gaussian of sigma {sigma:.4g} HR pixels" if sigma else ""
+    return Psf(np.outer(rows, rows), f"box of one LR pixel{blur}, {size} x {size} taps")
 
 
 def _symmetric(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from math import log, pi, sqrt
 import numpy as np
 from numpy.polynomial import polynomial
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from hsfuse.core.errors import SettingError
 
@@ -52,6 +53,17 @@ def elliptic_gaussian(root: Floats, down: Floats, right: Floats) -> Floats:
     y, x = np.meshgrid(down, right, indexing="ij")
     white = np.linalg.solve(root, np.stack([y.ravel(), x.ravel()]))
     return np.exp(-(white**2).sum(0) / 2).reshape(y.shape)
+
+
+def footprint(distance: Floats, width: float, sigma: float = 0.0) -> Floats:
+    """A detector's box of `width` pixels blurred by a Gaussian, at distances (n,) from its middle, where it is about 1.
+
+    Without blur it is the share of each pixel that lies in the box.
+    """
+    if sigma <= 0:
+        return np.clip(width / 2 + 0.5 - np.abs(distance), 0, 1)
+    low, high = ((distance + side * width / 2) / (sqrt(2) * sigma) for side in (-1, 1))
+    return np.asarray(erf(high) - erf(low), np.float64) / 2
 
 
 def widths_and_turn(covariance: Floats) -> tuple[float, float, float]:

@@ -6,22 +6,23 @@ widths 5 %, angle 5 degrees, shift 0.1 MSI pixel, fused accuracy 0.5 dB.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from hsfuse.calibration import compare_responses, estimate_observation, estimate_psf, estimate_srf, match_radiometry
-from hsfuse.calibration.psf import ellipse
+from hsfuse.calibration.kernels import TURNED
 from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import FlatTops, centres_widths, second_difference
 from hsfuse.calibration.spectra import clean_spectra, low_pixels
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.methods import make_method
 from hsfuse.physics import load_srf, write_srf
-from hsfuse.physics.model import ObservationModel, Psf, elliptic_psf, gaussian_psf
+from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
 from hsfuse.physics.sample import PairSample
 
@@ -256,7 +257,7 @@ def test_ellipse_reads_back_widths_and_angle() -> None:
     x, y = np.array([np.cos(theta), np.sin(theta)]), np.array([-np.sin(theta), np.cos(theta)])
     covariance = (sx**2 * np.outer(x, x) + sy**2 * np.outer(y, y))[::-1, ::-1]  # from (x, y) to (y, x)
     root = np.linalg.cholesky(covariance)
-    found = ellipse(np.array([np.log(root[0, 0]), np.log(root[1, 1]), root[1, 0]]))
+    found = TURNED.widths(np.array([np.log(root[0, 0]), np.log(root[1, 1]), root[1, 0]]), 1)
     np.testing.assert_allclose(found, [1.3, 2.4, -35])
 
 
@@ -286,13 +287,77 @@ def test_psf_does_not_depend_on_gain_and_offset(usual: Seen) -> None:
     np.testing.assert_allclose(found.gain, 0.6 * plain.gain, rtol=1e-3)
 
 
-def box_psf() -> Psf:
-    """A detector's square of one LR pixel, nothing else: no Gaussian."""
-    return Psf(np.pad(np.ones((SCALE, SCALE)), SCALE))
+ASSUMED = gaussian_psf(sigma_from_mtf(0.3, SCALE), SCALE)
+
+
+@pytest.mark.parametrize(
+    ("psf", "family"),
+    [
+        (ASSUMED, "assumed"),
+        (gaussian_psf(1.6, SCALE), "round"),
+        (box_psf(SCALE), "box"),
+        (box_psf(SCALE, sigma=1.2), "blurred box"),
+        (elliptic_psf(1.4, 2.0, 0, SCALE), "elliptic"),
+        (elliptic_psf(1.5, 2.2, 35, SCALE), "turned"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_simplest_family_that_fits_is_taken(psf: Psf, family: str) -> None:
+    seen = observed(psf, 2)
+    found = estimate_psf(*seen.images, MATRIX, SCALE, given=ASSUMED)
+    assert found.family == family
+    assert not found.doubt
+    np.testing.assert_allclose(found.mtf, psf.mtf(SCALE), atol=0.02)
+    assert len(found.psf.separable_terms()) <= (8 if family == "turned" else 1)
+
+
+def misplaced(msi: torch.Tensor, by: float, roughness: float) -> torch.Tensor:
+    """The MSI with its content moved about by a smooth random field of `by` pixels RMS."""
+    rng, (h, w) = np.random.default_rng(3), msi.shape[-2:]
+    fields = [gaussian_filter(rng.standard_normal((h, w)), roughness) for _ in range(2)]
+    at = [axis + by * field / field.std() for axis, field in zip(np.mgrid[:h, :w], fields, strict=True)]
+    return torch.from_numpy(np.stack([map_coordinates(band, at, order=3, mode="nearest") for band in msi[0].numpy()]))[
+        None
+    ]
+
+
+@pytest.mark.parametrize(("by", "roughness"), [(1, 30), (2, 30), (2, 16), (4, 16)])
+def test_misplacement_is_not_taken_for_blur(by: float, roughness: float) -> None:
+    seen = observed(gaussian_psf(1.7, SCALE), 1)
+    found = estimate_psf(seen.lrhsi, misplaced(seen.msi, by, roughness), seen.mask, MATRIX, SCALE, given=ASSUMED)
+    assert found.sigma[0] <= 1.2 * 1.7
+    if found.family != "assumed":  # what is claimed holds within its uncertainty
+        assert np.abs(np.array(found.sigma) - 1.7).max() < 2 * max(found.sigma_sd)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4])
+def test_ground_that_has_changed_is_not_taken_for_blur(share: float) -> None:
+    seen, other = observed(gaussian_psf(1.7, SCALE), 1), observed(gaussian_psf(1.7, SCALE), 5)
+    cut = round(share * seen.msi.shape[-1])
+    changed = torch.cat([other.msi[..., :cut], seen.msi[..., cut:]], -1)
+    found = estimate_psf(seen.lrhsi, changed, seen.mask, MATRIX, SCALE, given=ASSUMED)
+    np.testing.assert_allclose(found.sigma, 1.7, rtol=0.05)
+
+
+def test_images_without_common_detail_cannot_tell_a_psf() -> None:
+    seen, other = observed(gaussian_psf(1.7, SCALE), 1), observed(gaussian_psf(1.7, SCALE), 5)
+    found = estimate_psf(seen.lrhsi, other.msi, seen.mask, MATRIX, SCALE, given=ASSUMED)
+    assert found.psf is ASSUMED
+    assert "too little detail in common" in found.doubt
+
+
+def test_a_psf_is_read_back_from_its_record() -> None:
+    psf = elliptic_psf(1.5, 2.2, 35, SCALE).with_few_terms()
+    again = Psf.of_record(json.loads(json.dumps(psf.record())))
+    np.testing.assert_allclose(again.kernel, psf.kernel, atol=1e-8)
+    np.testing.assert_allclose(psf.kernel, elliptic_psf(1.5, 2.2, 35, SCALE).kernel, atol=1e-3 * psf.kernel.max())
+    assert again.label == psf.label
+    with pytest.raises(SettingError, match="can't be read"):
+        Psf.of_record({"terms": [[1]]})
 
 
 def test_a_free_kernel_comes_nearer_to_a_psf_that_is_no_gaussian() -> None:
-    seen = observed(box_psf())
+    seen = observed(Psf(np.pad(box_psf(SCALE).kernel, SCALE)))
     errors = []
     for kind in ("gaussian", "free"):
         kernel = estimate_psf(*seen.images, MATRIX, SCALE, kind=kind).psf.kernel
@@ -303,7 +368,7 @@ def test_a_free_kernel_comes_nearer_to_a_psf_that_is_no_gaussian() -> None:
 
 
 def test_psf_kinds_that_cannot_be(usual: Seen) -> None:
-    with pytest.raises(SettingError, match="wanted gaussian or free"):
+    with pytest.raises(SettingError, match="wanted auto, gaussian or free"):
         estimate_psf(*usual.images, MATRIX, SCALE, kind="square")
     with pytest.raises(SettingError, match="up to ratio 12"):
         estimate_psf(*usual.images, MATRIX, 13, kind="free")

@@ -97,7 +97,7 @@ def test_any_grid_is_brought_onto_the_msi_s(tmp_path, side, turn, crs):
 @pytest.mark.parametrize("moved", [(13.0, -57.0), (0.0, 8.0), (-95.0, 40.0)])
 def test_a_shift_is_corrected_and_told(tmp_path, moved):
     files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, moved)
-    with open_pair(*files, srf="sentinel2a", register="off") as pair:
+    with open_pair(*files, srf="sentinel2a", register="off", psf="assumed") as pair:
         before = misfit(pair)
     with open_pair(*files, PLAIN) as pair:
         after = misfit(pair)
@@ -106,7 +106,7 @@ def test_a_shift_is_corrected_and_told(tmp_path, moved):
         assert any("shift of the HSI" in str(note) for note in pair.notes)
         assert "after correction" in pair.summary()["registration"]
     assert after < 0.5 * before
-    with open_pair(*files, srf="sentinel2a", register="report") as pair:
+    with open_pair(*files, srf="sentinel2a", register="report", psf="assumed") as pair:
         assert misfit(pair) == pytest.approx(before)
         assert (pair.shift.dx * 40, -pair.shift.dy * 40) == pytest.approx(moved, abs=1.0)
 
@@ -211,11 +211,51 @@ def test_images_that_do_not_belong_together_are_refused(tmp_path, case):
     with pytest.raises(InputError, match=told):
         open_pair(*strange, srf="sentinel2a", register="off")
     for settings, strict in (("off", True), ("auto", False)):
-        how = FuseOptions(srf="sentinel2a", register="off", match_radiometry=settings)
+        how = FuseOptions(srf="sentinel2a", register="off", match_radiometry=settings, psf="assumed")
         if case == "nothing" and strict:
             continue
         with open_pair(*strange, how, strict=strict) as pair:
             assert len(pair.warnings) == 1
+
+
+def test_a_pair_that_cannot_tell_its_psf_keeps_the_assumed_one_and_says_so(tmp_path):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+    strange = rewritten((files.hsi, files.msi), STRANGE["another place"][0])
+    with open_pair(*strange, srf="sentinel2a", register="off", strict=False) as pair:
+        assert any("too little detail in common" in str(warning) for warning in pair.warnings)
+        np.testing.assert_allclose(pair.model.psf.mtf(pair.ratio), 0.3, atol=0.01)
+    (tmp_path / "tiny").mkdir()
+    tiny = save_pair(tmp_path / "tiny", memory_scene((9, 9)))
+    with open_pair(tiny.hsi, tiny.msi, srf="sentinel2a", register="off") as pair:
+        assert any("wanted at least 64 to estimate a PSF from" in str(warning) for warning in pair.warnings)
+        np.testing.assert_allclose(pair.model.psf.mtf(pair.ratio), 0.3, atol=0.01)
+
+
+def test_what_is_said_of_the_psf_is_taken_outright(tmp_path):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+    for told, mtf in (({"mtf": 0.2}, 0.2), ({"psf": "mtf"}, 0.3), ({"psf": "assumed", "mtf": 0.4}, 0.4)):
+        with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off", **told) as pair:
+            assert pair.psf is None
+            np.testing.assert_allclose(pair.model.psf.mtf(pair.ratio), mtf, atol=0.01)
+
+
+def test_a_psf_can_be_a_file_of_taps(tmp_path):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+    taps = np.outer([1, 3, 1], [1, 2, 1]) / 20
+    np.savetxt(tmp_path / "k.csv", taps, delimiter=",")
+    np.save(tmp_path / "k.npy", taps)
+    for name in ("k.csv", "k.npy"):
+        with open_pair(files.hsi, files.msi, srf="sentinel2a", psf=str(tmp_path / name)) as pair:
+            np.testing.assert_allclose(pair.model.psf.kernel, taps)
+    (tmp_path / "words.csv").write_text("what, is\nthis, then\n")
+    np.savetxt(tmp_path / "oblong.csv", taps[:2], delimiter=",")
+    for name, error, said in (
+        ("none.csv", SettingError, "wanted auto, assumed"),
+        ("words.csv", InputError, "isn't a table of numbers"),
+        ("oblong.csv", SettingError, "wanted square"),
+    ):
+        with pytest.raises(error, match=said):
+            open_pair(files.hsi, files.msi, srf="sentinel2a", psf=str(tmp_path / name))
 
 
 def test_one_empty_band_is_left_out_and_told(tmp_path):

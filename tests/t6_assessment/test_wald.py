@@ -142,8 +142,9 @@ def test_recorded_settings_are_used_again():
 
 def test_the_degraded_pair_needs_neither_product_nor_correction(scene):
     with open_pair(scene.path("hsi.tif"), scene.path("msi.tif"), srf=scene.path("s.csv")) as pair:
-        same = hsfuse.assessment.wald._same(FuseOptions(srf="auto", mtf=0.2), pair)
-    assert (same.srf, same.msi_bands, same.mtf) == (pair.response.name, pair.msi_names, 0.2)
+        same = hsfuse.assessment.wald._same(FuseOptions(srf="auto", mtf=0.2), pair, scene.path("psf.csv"))
+    assert (same.srf, same.msi_bands) == (pair.response.name, pair.msi_names)
+    assert (same.mtf, same.psf) == (None, str(scene.path("psf.csv")))
     assert (same.register, same.match_radiometry) == ("off", "off")
 
 

@@ -36,7 +36,7 @@ def test_it_writes_a_csv_that_fuse_can_use(pair, tmp_path):
     own = tmp_path / "own.csv"
     result = run("--hsi", pair.hsi, "--msi", pair.msi, "--like", "sentinel2", "-o", own)
     assert result.stdout.splitlines()[0].split()[:2] == ["band", "centre"]
-    assert "PSF: sigma 1.4" in result.stdout  # 0.494 LR pixels: MTF 0.3
+    assert "PSF: Gaussian, standard deviation 1.4" in result.stdout  # 0.494 LR pixels: MTF 0.3
     assert "sentinel2 means Sentinel-2A" in result.stderr
     response = load_srf(own)
     assert response.bands == ("B2", "B3", "B4", "B8")
