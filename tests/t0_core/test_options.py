@@ -21,7 +21,8 @@ def test_every_option_has_a_group_a_help_and_a_kind():
 @pytest.mark.parametrize(("given", "said"), [
     ({"scale": 4}, "scale is the storage step .*, got 4; the ratio of the GSDs is found from the grids"),
     ({"scale": -1.0}, "scale is -1.0, wanted a number above 0"), ({"ensemble": 9}, "from 0 to 8"),
-    ({"psf": "round"}, 'psf is "round", wanted one of "mtf"'), ({"seed": 0.5}, "seed is 0.5, wanted a whole number"),
+    ({"register": "no"}, 'register is "no", wanted one of "auto"'),
+    ({"seed": 0.5}, "seed is 0.5, wanted a whole number"),
     ({"adapt_minutes": float("nan")}, "of at least 0"), ({"stac": "yes"}, "true or false"),
     ({"tle": 3}, "fuse has no option 'tle'; did you mean 'tile'"), ({"xyz": 3}, "known are "),
 ])  # fmt: skip
