@@ -22,8 +22,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: Figures that differ by less than this share are one.
+TIE = 1e-6
+
+
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One metric, a value a column: `tops` is the best of the columns it may be compared with (None: no others)."""
 
     info: MetricInfo
@@ -34,7 +38,7 @@ class Row:
     def best(self) -> frozenset[int]:
         """Columns that are best among theirs."""
         pairs = zip(self.values, self.tops, strict=True)
-        return frozenset(i for i, (value, top) in enumerate(pairs) if value is not None and value == top)
+        return frozenset(i for i, (value, top) in enumerate(pairs) if _same(value, top))
 
     @property
     def unit(self) -> str:
@@ -44,7 +48,7 @@ class Row:
     def delta(self, index: int) -> str | None:
         """Difference of one value from the best, signed; None for the best itself and undefined ones."""
         value, top = self.values[index], self.tops[index]
-        if value is None or top is None or value == top:
+        if value is None or top is None or _same(value, top):
             return None
         return f"{value - top:+.3g}" if math.isfinite(value - top) else None
 
@@ -55,7 +59,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Failure:
+class MissedLimit:
     """A metric of a file on the wrong side of a limit."""
 
     fused: str
@@ -69,6 +73,11 @@ class Failure:
         return f"{self.fused}: {self.info.key} is {found}, wanted {wanted} {self.limit:g}"
 
 
+def _same(value: float | None, top: float | None) -> bool:
+    """Whether two values differ by no more than rounding: of another encoding of the same pixels, for instance."""
+    return value is not None and top is not None and (value == top or math.isclose(value, top, rel_tol=TIE))
+
+
 def columns(assessments: Sequence[Assessment]) -> list[Assessment]:
     """What is put side by side: every file at full resolution, then those that there are at reduced resolution."""
     return [*assessments, *(a.reduced for a in assessments if a.reduced is not None)]
@@ -80,7 +89,7 @@ def column_names(assessments: Sequence[Assessment]) -> list[str]:
     return names + [f"{n}, reduced" for n, a in zip(names, assessments, strict=True) if a.reduced is not None]
 
 
-def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[Row]:
+def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[MetricRow]:
     """The metrics that at least one of the `columns` has.
 
     The best is sought among those of one resolution, and not at all where the columns' units can't be compared.
@@ -92,7 +101,7 @@ def rows(assessments: Sequence[Assessment], keys: Iterable[str]) -> list[Row]:
             tops = [_top(CATALOGUE[key], values[:full])] * full + [_top(CATALOGUE[key], values[full:])] * (
                 len(shown) - full
             )
-            out.append(Row(CATALOGUE[key], values, tuple(tops if ranked else [None] * len(shown))))
+            out.append(MetricRow(CATALOGUE[key], values, tuple(tops if ranked else [None] * len(shown))))
     return out
 
 
@@ -151,7 +160,7 @@ def _index_lines(assessments: Sequence[Assessment], names: Sequence[str]) -> lis
     return ["", *_aligned([["RMSE of spectral indices", "", *names], *body])]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: MetricRow) -> list[str]:
     figures = [number(v) + ("*" if i in row.best else " ") for i, v in enumerate(row.values)]
     return ["  " + row.info.key, f"{row.arrow} {row.unit}", *figures]
 
@@ -219,7 +228,7 @@ def parse_limits(text: str) -> dict[str, float]:
     return limits
 
 
-def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[Failure]:
+def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[MissedLimit]:
     """Which files miss which limits: at full resolution or, what there is only at reduced resolution, there.
 
     A metric that is undefined misses its limit.
@@ -231,5 +240,5 @@ def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> lis
             if value is None and a.reduced is not None:
                 value = a.reduced.metrics.get(key)
             if value is None or (value < limit if info.direction == "higher" else value > limit):
-                failures.append(Failure(a.fused, info, value, limit))
+                failures.append(MissedLimit(a.fused, info, value, limit))
     return failures

@@ -166,6 +166,30 @@ def test_what_the_fitting_brought_is_told():
     assert method_words({"method": "gsa"}) == "gsa"
 
 
+def test_parts_are_headings_of_one_kind_and_the_contents_lead_to_them(assessed):
+    for several in (assessed[:1], assessed):
+        page = Outline(render_report(several))
+        kinds = [tag for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+        assert kinds.count("h1") == 1
+        assert set(kinds) <= {"h1", "h2", "h3"}
+        ids = {attrs.get("id") for _, attrs in page.tags}
+        links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("href", "").startswith("#")]
+        assert len(links) > 8
+        assert not [link for link in links if link[1:] not in ids]
+
+
+def test_provenance_shows_nothing_of_python():
+    record = {
+        "seed": None,
+        "ok": True,
+        "field": [{"row": 1, "dx": None}, {"row": 2}],
+        "none": [],
+        "bands": ["B2", None],
+    }
+    told = dict(flat({**record, "records": [{"code": "told"}]}))
+    assert told == {"ok": "yes", "field 1 › row": "1", "field 2 › row": "2", "bands": "B2, -"}
+
+
 def test_provenance_lines_are_flat():
     lines = flat({"a": {"b": 0.123456789}, "steps": list(range(100))})
     assert lines == [("a › b", "0.123457"), ("steps", "0, 1, …, 99, (100 values)")]

@@ -85,3 +85,9 @@ def test_files_stay_as_they_are(scene):
     measured(made, "a_int", "ref_int")
     with open_cube(made.path("a_int.tif")) as reader:
         assert reader.scale == 1
+
+
+def test_figures_that_differ_by_rounding_alone_are_both_best(scene):
+    made, *_ = scene
+    both = [measured(made, name, "ref_int") for name in ("a_int", "a_float")]
+    assert all(row.best == {0, 1} for row in rows(both, ["psnr", "rmse", "sam"]))

@@ -61,7 +61,7 @@ const hsfuseChart = (() => {
   function chart(host, spec) {
     host.replaceChildren();
     const W = Math.max(260, host.clientWidth || 640), H = spec.height || 300, L = 62, R = 12, T = 10, B = 42;
-    if (spec.title) html("h4", "", host, spec.title);
+    if (spec.title) html("h3", "", host, spec.title);
     if (spec.series.length > 1) legend(host, spec.series);
     const xs = spec.series.flatMap((s) => s.x), limits = span(spec);
     if (!limits) { html("p", "readout", host, "no value is defined"); return; }

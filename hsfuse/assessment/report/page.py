@@ -15,7 +15,7 @@ from markupsafe import Markup
 from hsfuse.assessment import (
     SECTIONS,
     Assessment,
-    Row,
+    MetricRow,
     column_names,
     columns,
     number,
@@ -69,12 +69,12 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
     )
 
 
-def _sections(assessments: Sequence[Assessment]) -> list[tuple[str, list[Row]]]:
+def _sections(assessments: Sequence[Assessment]) -> list[tuple[str, list[MetricRow]]]:
     found = [(section, rows(assessments, keys)) for section, keys in SECTIONS.items()]
     return [(section, lines) for section, lines in found if lines]
 
 
-def _defined(assessments: Sequence[Assessment]) -> list[Row]:
+def _defined(assessments: Sequence[Assessment]) -> list[MetricRow]:
     """Every metric that some file has, for the full table."""
     return rows(assessments, CATALOGUE)
 
@@ -85,6 +85,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
     return {
         "a": assessment,
         "name": name,
+        "contents": _contents(assessment),
         "overall": overall(assessment.checks),
         "short": in_short(assessment),
         "cards": cards(assessment),
@@ -109,6 +110,24 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "provenance": flat(assessment.provenance),
         "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),
     }
+
+
+def _contents(a: Assessment) -> list[tuple[str, str]]:
+    """Anchors and short titles of the parts that there are, in their order."""
+    parts = (
+        ("trust", "Can it be trusted?", a.checks),
+        ("key", "Key figures", True),
+        ("look", "Before and after", a.pictures),
+        ("maps", "Where it is good", a.maps),
+        ("wald", "Reduced resolution", a.reduced),
+        ("spectra", "Spectra", a.spectra),
+        ("bands", "Band by band", True),
+        ("index", "Spectral indices", a.indices),
+        ("srf", "What the MSI sees", a.response),
+        ("in", "What was compared", True),
+        ("prov", "Provenance", a.provenance),
+    )
+    return [(anchor, title) for anchor, title, there in parts if there]
 
 
 def _reduced(assessment: Assessment) -> dict[str, Any] | None:

@@ -144,11 +144,21 @@ def method_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested record as (path, text) lines; long lists are cut."""
+    """A nested record as (path, text) lines; long lists are cut, what is unset is left out, as are notes' records.
+
+    The notes stand there as texts, too.
+    """
     out: list[tuple[str, str]] = []
     for key, value in record.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if value is None or value == [] or (key == "records" and not prefix):
+            continue
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            for i, one in enumerate(value[:3], start=1):
+                out += flat(one, f"{name} {i} › ")
+            if len(value) > 3:
+                out.append((name, f"({len(value)} entries)"))
+        elif isinstance(value, Mapping):
             out += flat(value, f"{name} › ")
         elif isinstance(value, list):
             ends = value if len(value) <= 6 else [*value[:2], "…", value[-1], f"({len(value)} values)"]
@@ -159,7 +169,11 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"({', '.join(map(_text, value))})"
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 #: Width of a drawing of shifts, and length of its longest arrow, in its own units.
