@@ -147,7 +147,7 @@ class SRLF:
     @property
     def _start(self) -> str:
         """What the network corrects, in words."""
-        return f"the base {self.base_name}" if self.known is None else "what the weights give"
+        return "what the weights give" if self.known is not None and self.known.share else f"the base {self.base_name}"
 
     def _make_net(self, scene: PairSample, model: ObservationModel) -> SRLFNet:
         """The frame and the network that works in it."""
@@ -213,10 +213,11 @@ class SRLF:
         return rehearsal.judge.errors(self.share * correction).times(run.before)
 
     def _judge(self, run: Adaptation, errors: Errors) -> None:
-        """A network that gains nothing for sure is left out."""
+        """A network is left out that gains nothing for sure on what it corrects, or is behind the base in anything."""
         before, log_ = run.before, run.log
         worst = max(errors.error / before.error, errors.angle / before.angle)
-        if errors.both >= WORTHWHILE * before.both or worst > 1 / WORTHWHILE:
+        behind = max(errors.error, errors.angle) > 1
+        if errors.both >= WORTHWHILE * before.both or worst > 1 / WORTHWHILE or behind:
             self.share = torch.zeros_like(self.share)
             log_.gain = 1 - before.error
             log_.verdict = f"held-out blocks got no better than {self._start}, which is the result"
@@ -268,6 +269,8 @@ class SRLF:
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""
         weights = "from scratch" if self.card is None else f"{self.card.name} ({self.card.steps} steps)"
+        if self.known is not None and self.known.verdict:
+            weights += f", {self.known.verdict}"
         return {
             **self.frame.base.describe(),
             "method": self.name,

@@ -9,15 +9,23 @@ import hsfuse.methods.srlf as fusers_weights
 import hsfuse.nets.weights as model_zoo
 from hsfuse.core.errors import ModelError
 from hsfuse.methods import make_method
-from hsfuse.methods.adapt import AdaptSettings
+from hsfuse.methods.adapt import AdaptSettings, Errors
 from hsfuse.methods.blend import Blend
 from hsfuse.methods.conditioning import guides
 from hsfuse.methods.srlf import SRLF
-from hsfuse.methods.srlf_any import AnySensor
+from hsfuse.methods.srlf_any import SHARE, AnySensor
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.sample import PairSample
+
+JUDGE = AnySensor._judge
+
+
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch):
+    """The random weights of these tests would be left out by their own test."""
+    monkeypatch.setattr(AnySensor, "_judge", lambda self, errors: None)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +61,34 @@ def test_a_trained_correction_shows(pair, tmp_path):
     before = method.predict(scene.lrhsi, scene.msi)
     torch.nn.init.normal_(method.net.refine.weight, std=0.1)
     assert (method.predict(scene.lrhsi, scene.msi) - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("errors", "used"), [((0.9, 0.95), True), ((0.9, 1.01), False), ((1.01, 0.9), False), ((0.999, 0.999), False)]
+)
+def test_weights_are_used_as_far_as_error_and_angle_bear_them_out(pair, tmp_path, errors, used):
+    scene, model = pair
+    method = AnySensor(save(tmp_path / "w.safetensors")).fit(scene, model)
+    JUDGE(method, Errors(*errors))
+    assert method.share == (SHARE if used else 0)
+    told = method.describe()["weights"]
+    assert f"{'used' if used else 'not used'}: at reduced resolution error {abs(1 - errors[0]):.1%}" in told
+    assert "not used" not in told or not used
+
+
+def test_weights_that_do_harm_are_left_out(pair, collection, monkeypatch):
+    """Random ones: error and angle are measured on the scene, and the blend is the result."""
+    scene, model = pair
+    monkeypatch.setattr(AnySensor, "_judge", JUDGE)
+    method = AnySensor(collection / "w.safetensors").fit(scene, model)
+    method.share = SHARE
+    assert method.errors(scene).both > 1
+    method.share = 0.0
+    blend = Blend().fit(scene, model).predict(scene.lrhsi, scene.msi)
+    torch.testing.assert_close(method.predict(scene.lrhsi, scene.msi), blend, rtol=0, atol=2e-5)
+    fuser = fitted(pair)
+    assert "not used: at reduced resolution" in fuser.describe()["weights"]
+    assert fuser.describe()["adaptation"].endswith("the base blend is the result")
 
 
 def test_weights_that_do_not_fit_are_refused(pair, tmp_path):
