@@ -16,7 +16,6 @@ from torch.nn import functional
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import data_folder
 from hsfuse.methods import Requirements, make_method
-from hsfuse.methods.frame import level_of
 from hsfuse.methods.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
 from hsfuse.nets.weights import ModelCard, load_net
@@ -287,8 +286,6 @@ class Banded:
         self.net = net.to(device)
         self.exact = ExactFit(model)
         self.most = most_possible(scene.lrhsi, scene.msi)
-        self.level = level_of(scene, model)
-        scene = replace(scene, lrhsi=scene.lrhsi / self.level, msi=scene.msi / self.level)
         self.base = make_method(self.card.base).fit(scene, model)
         self.opinions = [make_method(name).fit(scene, model) for name in opinion_names(self.card)]
         return self
@@ -296,12 +293,11 @@ class Banded:
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        lrhsi, msi = lrhsi / self.level, msi / self.level
         estimate, *others = (self.exact(m.predict(lrhsi, msi), lrhsi, msi) for m in (self.base, *self.opinions))
         view = look(self.frame, estimate, others, lrhsi, msi, self.model)
         output = mean_over_turns(self.net, view, self.turns)
         fused = estimate + correction(self.frame, output, view.usual, self.exact)
-        return self.level * self.exact.between(fused, lrhsi, msi, self.most / self.level, self.rounds)
+        return self.exact.between(fused, lrhsi, msi, self.most, self.rounds)
 
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""
