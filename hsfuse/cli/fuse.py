@@ -33,6 +33,7 @@ class FuseCommand(click.Command):
             told = [
                 record
                 for one in self.get_params(ctx)
+                if isinstance(one, click.Option)
                 if getattr(one, "group", "running") == group and (whole or getattr(one, "common", True))
                 if (record := one.get_help_record(ctx)) is not None
             ]

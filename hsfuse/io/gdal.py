@@ -110,9 +110,9 @@ def siblings(path: Path) -> list[Path]:
     """The files that make up the raster at `path`: itself, and for ENVI its header or data file too."""
     try:
         pair = find_pair(path) if path.is_file() else None
-    except (InputError, OSError):
-        header = _header_of(path)
-        return [path] if header is None else [path, header]
+    except (InputError, OSError):  # one that can't be read is still not to be written over, nor forgotten
+        header = path if path.suffix.lower() == ".hdr" else _header_of(path)
+        return [path] if header is None else list(dict.fromkeys([path, header, *_beside(header)]))
     return [path] if pair is None else list(dict.fromkeys([path, pair.header, pair.data]))
 
 
