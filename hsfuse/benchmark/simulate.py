@@ -203,7 +203,7 @@ def simulate(
     srf: str,
     ratio: int,
     msi_bands: Sequence[str] | None = None,
-    mtf: float = DEFAULT_MTF,
+    mtf: float | None = None,
     psf_sigma: float | None = None,
     psf_size: int | None = None,
     phase: float | None = None,
@@ -217,8 +217,8 @@ def simulate(
 ) -> SimulatedPair:
     """Write LRHSI (C, h, w), MSI (c, H, W) and the cropped truth (C, H, W) to `outdir` from a reference cube.
 
-    The PSF is a Gaussian with `mtf` at the LR Nyquist frequency, or of width `psf_sigma` HR pixels, cut to `psf_size`
-    taps; `phase` is the HR coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows:
+    The PSF is a Gaussian with `mtf` (default 0.3) at the LR Nyquist frequency, or `psf_sigma` HR pixels wide, cut to
+    `psf_size` taps; `phase` is the HR coordinate of LR pixel 0's centre (default centred), which the LRHSI's georeference follows:
     what opens a georeferenced pair finds the pixels where they are and must not be told the phase again. Noise is
     Gaussian, independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are
     bands of the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips
@@ -235,6 +235,7 @@ def simulate(
     for name, snr in (("LRHSI", snr_hsi), ("MSI", snr_msi)):
         if snr is not None and not isfinite(snr):
             raise SettingError(f"the {name}'s SNR is {snr:g}, wanted decibels; leave it out for no noise")
+    mtf = DEFAULT_MTF if mtf is None else mtf
     sigma = sigma_from_mtf(mtf, ratio) if psf_sigma is None else psf_sigma
     psf = gaussian_psf(sigma, ratio, _checked(phase, ratio), psf_size)
     notes: list[str] = []

@@ -377,7 +377,7 @@ def test_antimeridian(hsi_crs, msi_crs, side):
         (square(5, (60, 60)), MSI, "0.5 x 0.5 MSI pixels.*coarser than the HSI, are the two swapped"),
         (square(895, (60, 60)), MSI, "89.5 x 89.5 MSI pixels, wanted at most 64"),
         (square(20, (60, 60), aspect=3.1), MSI, "62 x 20|6.2 x 2 MSI pixels"),
-        (square(29, (60, 60), crs=None), MSI, "no CRS but the MSI"),
+        (square(29, (60, 60), crs=None), MSI, "names no CRS, the other image is in"),
         (Grid((60, 60)), MSI, "HSI has no georeference"),
         (Grid((60, 60)), Grid((61, 99)), "no whole ratio"),
         (square(29, (60, 60), (EAST + 1200 + 868, NORTH)), MSI, "less than one"),

@@ -93,7 +93,7 @@ def test_contestants_run_in_turn_the_cold_one_without_a_warm_up(monkeypatch, sec
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"tile": 7}, {"patch": 2}, {"scene": 20}, {"turns": 0}, {"bands": 0}, {"scale": 1}, {"memory_tiles": (9,)}],
+    [{"tile": 7}, {"patch": 2}, {"scene": 20}, {"turns": 0}, {"bands": 0}, {"ratio": 1}, {"memory_tiles": (9,)}],
     ids=str,
 )
 def test_settings_that_cannot_be(wrong):

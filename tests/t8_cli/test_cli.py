@@ -213,7 +213,7 @@ def test_shared_options_are_named_as_promised():
     )
     values = json.loads(result.stdout)
     assert values["msi_bands"] == ["B2", "B3"]
-    assert (values["mtf"], values["psf_sigma"], values["phase"]) == (0.3, None, None)
+    assert (values["mtf"], values["psf_sigma"], values["phase"]) == (None, None, None)
     assert (values["seed"], values["device"], values["overwrite"], values["as_json"]) == (0, "auto", False, True)
 
 
