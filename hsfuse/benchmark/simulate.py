@@ -217,13 +217,13 @@ def simulate(
 ) -> SimulatedPair:
     """Write LRHSI (C, h, w), MSI (c, H, W) and the cropped truth (C, H, W) to `outdir` from a reference cube.
 
-    The PSF is a Gaussian with `mtf` (default 0.3) at the LR Nyquist frequency, or `psf_sigma` HR pixels wide, cut to
-    `psf_size` taps; `phase` is the HR coordinate of LR pixel 0's centre (default centred), which the georeference of the
-    LRHSI follows: what opens a georeferenced pair finds the pixels where they are and must not be told the phase again.
-    Noise is Gaussian, independent, and `snr_*` dB below each band's mean square; without an SNR there is none. `msi_bands` are
-    bands of the response; those that the reference doesn't cover are left out. `strip_rows` is the height of the strips
-    in HR pixels. The three files are float32. Raises InputError, SrfError, SettingError and OutputError, leaving
-    no output.
+    The PSF is a Gaussian with `mtf` (default 0.3) at the LR Nyquist frequency, or `psf_sigma` HR pixels wide, cut
+    to `psf_size` taps; `phase` is the HR coordinate of LR pixel 0's centre (default centred), which the
+    georeference of the LRHSI follows: what opens a georeferenced pair finds the pixels where they are and must not
+    be told the phase again. Noise is Gaussian, independent, and `snr_*` dB below each band's mean square; without
+    an SNR there is none. `msi_bands` are bands of the response; those that the reference doesn't cover are left
+    out. `strip_rows` is the height of the strips in HR pixels. The three files are float32. Raises InputError,
+    SrfError, SettingError and OutputError, leaving no output.
 
     >>> from hsfuse import simulate
     >>> pair = simulate(reference, folder, srf="sentinel2", ratio=4, msi_bands=["B2", "B3", "B4", "B8"], snr_hsi=35)
