@@ -27,7 +27,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube, usable_bands
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf, write_srf
-from hsfuse.physics.model import ObservationModel, Psf, elliptic_psf, gaussian_psf
+from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import centred_taps, gaussian, sigma_from_mtf
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ def kernel(text: str, s: int) -> Psf:
             (mtf,) = numbers
             return gaussian_psf(sigma_from_mtf(mtf, s), s)
         if kind == "box" and not numbers:
-            return Psf(np.ones((s, s)), "box")
+            return box_psf(s)
         if kind == "gaussbox":
             (mtf,) = numbers
             sigma = sigma_from_mtf(mtf, s)
