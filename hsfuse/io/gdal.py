@@ -23,9 +23,12 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, check_claim
+from hsfuse.io.links import PLAIN_DRIVERS, check_beside, check_links, holder
 
 #: Endings of GeoTIFF files that an ENVI header of file type TIFF may lie beside.
 TIFF_SUFFIXES = (".tif", ".tiff")
+#: Endings of files that say all themselves.
+_NO_HEADER = (*TIFF_SUFFIXES, ".jp2")
 #: Bytes that a header may have: lists of a thousand bands fill a hundredth of it.
 MOST_HEADER_BYTES = 4 * 2**20
 
@@ -234,15 +237,27 @@ def _hush() -> None:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
 
 
-def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]:
-    """The open dataset and, when it is ENVI, its header; InputError, naming `what`, when it can't be opened."""
+def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[DatasetReader, EnviPair | None]:
+    """The open dataset and, when it is ENVI, its header; InputError, naming `what`, when it can't be opened.
+
+    A path `given` by a person may be a VRT of local files; a product's part holds its pixels itself.
+    """
     pair = _find(path, what)
+    place = path if pair is None else pair.data
+    file = holder(place)
+    drivers = None if given else list(PLAIN_DRIVERS)
+    if pair is not None:
+        drivers = ["GTiff"] if pair.tiff else ["ENVI"]
+    options: dict[str, object] = {}
+    if file is not None and file == place:
+        found = check_links(place) if given else check_beside(place)
+    else:
+        found = 0 if file is None else file.stat().st_size
+        if not given and place.suffix.lower() in _NO_HEADER:  # a mask or overviews beside it might lead elsewhere
+            options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
     try:
-        with gdal_env():
-            if pair is None or pair.tiff:
-                ds = rasterio.open(gdal_name(path) if pair is None else pair.data)
-            else:
-                ds = rasterio.open(pair.data, driver="ENVI")
+        with gdal_env(**options):
+            ds = DatasetReader(gdal_name(place), driver=drivers)
     except RasterioError as error:
         raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
     if ds.count == 0:
@@ -250,18 +265,17 @@ def open_dataset(path: Path, what: str) -> tuple[DatasetReader, EnviPair | None]
         ds.close()
         raise InputError(f"{what} {path} holds no bands of its own; name one of its parts instead: {inside}")
     try:
-        _check_claims(ds, path)
+        if file is not None:
+            _check_claims(ds, path, found)
     except BaseException:
         ds.close()
         raise
     return ds, pair
 
 
-def _check_claims(ds: DatasetReader, path: Path) -> None:
-    """InputError for a GeoTIFF of more pixels, or larger blocks, than a file of its bytes can hold."""
-    if ds.driver != "GTiff" or not path.is_file():
-        return
-    found, bands = path.stat().st_size, ds.count
+def _check_claims(ds: DatasetReader, path: Path, found: int) -> None:
+    """InputError for a raster of more pixels, or larger blocks, than the `found` bytes of its files can hold."""
+    bands = ds.count
     size = np.dtype(ds.dtypes[0]).itemsize if not ds.dtypes[0].startswith("complex_int") else 4
     check_claim(path, ds.height * ds.width * bands * size, found, f"{ds.width} x {ds.height} pixels of {bands} bands")
     rows, cols = ds.block_shapes[0]

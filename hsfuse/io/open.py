@@ -44,7 +44,7 @@ def open_stack(paths: Sequence[Path], role: Role = "raster") -> LayeredReader:
         names = _names(paths)
         for path, name in zip(paths, names, strict=True):
             word = quality_word(path)
-            source = stack.enter_context(RasterReader(path, "MSI") if word else _open_part(path))
+            source = stack.enter_context(RasterReader(path, "MSI", given=True) if word else _open_part(path))
             if word is not None:
                 masks.append(MaskLayer(source, (0,), *_QUALITY[word]))
             else:
@@ -117,7 +117,7 @@ def name_bands(reader: CubeReader) -> None:
 
 
 def _open_part(path: Path) -> CubeReader:
-    return sentinel2.open_band(path, "MSI") or landsat.open_band(path, "MSI") or RasterReader(path, "MSI")
+    return sentinel2.open_band(path, "MSI") or landsat.open_band(path, "MSI") or RasterReader(path, "MSI", given=True)
 
 
 def _layers(source: CubeReader, name: str) -> list[Layer]:
@@ -213,7 +213,7 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
     product = open_product(paths[0], role)
     if product is not None:
         return product
-    reader = RasterReader(paths[0], role)
+    reader = RasterReader(paths[0], role, given=True)
     name_bands(reader)
     reader.notes += [told for product in (enmap, desis) if (told := product.note_alone(paths[0])) is not None]
     return reader

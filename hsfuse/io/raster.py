@@ -25,6 +25,8 @@ from hsfuse.io.gdal import (
     one_line,
     open_dataset,
 )
+from hsfuse.io.links import holder
+from hsfuse.io.products.hdf5 import check_datasets
 from hsfuse.io.reader import CubeReader, Quantity, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 
@@ -36,10 +38,14 @@ LARGEST_FACTOR = 1e30
 class RasterReader(CubeReader):
     """An ENVI pair (header or data file named), a GeoTIFF or another raster of GDAL's."""
 
-    def __init__(self, path: Path, role: Role = "raster") -> None:
+    def __init__(self, path: Path, role: Role = "raster", *, given: bool = False) -> None:
+        """Open what a person has `given` by name, or a part of a product, which holds its pixels itself."""
         super().__init__(path, role)
         what = "the raster" if role == "raster" else f"the {role}"
-        self._ds, pair = open_dataset(path, what)
+        file = holder(path)
+        if file is not None:
+            check_datasets(file)
+        self._ds, pair = open_dataset(path, what, given=given)
         try:
             if pair is not None and pair.tiff and not _same_size(pair, self._ds):
                 self._note(f"{pair.header.name} describes an image of another size; it isn't used")

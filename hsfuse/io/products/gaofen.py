@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader
+from hsfuse.io.limits import MOST_TEXT, read_bounded
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import LARGEST, merged
 from hsfuse.io.raster import RasterReader
@@ -101,10 +102,11 @@ def _table(folder: Path, kind: str, detector: str, count: int, columns: str) -> 
     file = next((file for file in sorted(folder.glob("*")) if wanted.match(file.name)), None)
     if file is None:
         raise InputError(f"{folder} lacks GF5*_{kind}*_{detector}.raw; wanted {columns} there, a line a band")
+    told = read_bounded(file, MOST_TEXT).decode("utf-8-sig", "replace")
     try:
-        rows = [re.split(r"[,;\s]+", line.strip()) for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        rows = [re.split(r"[,;\s]+", line.strip()) for line in told.splitlines() if line.strip()]
         numbers = [(float(row[0]), float(row[1])) for row in rows]
-    except (OSError, ValueError, IndexError) as error:
+    except (ValueError, IndexError) as error:
         raise InputError(f"{file} can't be read as {columns}, a line a band: {error}") from error
     usable = all(abs(v) < LARGEST for pair in numbers for v in pair) and all(first for first, _ in numbers)
     if len(numbers) != count or not usable:

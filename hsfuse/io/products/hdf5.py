@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.errors import InputError
-from hsfuse.io.limits import MOST_BLOCK, MOST_XML, check_claim
+from hsfuse.io.limits import MOST_BLOCK, MOST_MEMBERS, MOST_XML, check_claim
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import to_nm, widths_to_nm
@@ -71,13 +72,39 @@ def open_hdf5(path: Path) -> h5py.File:
     except ImportError as error:
         raise InputError(f"{path} is HDF5, which needs h5py: pip install 'hsfuse[products]'") from error
     try:
-        with path.open("rb") as file:
-            if file.read(8) != _MAGIC:
-                raise InputError(f"{path} isn't HDF5; is the download complete?")
+        if not is_hdf5(path):
+            raise InputError(f"{path} isn't HDF5; is the download complete?")
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
     with readable(path):
         return h5py.File(path, "r", locking=False)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does; OSError when it can't be read."""
+    with path.open("rb") as file:
+        return file.read(8) == _MAGIC
+
+
+def check_datasets(path: Path) -> None:
+    """InputError for HDF5 with too many datasets, or too large ones or chunks of one, for GDAL to be given the file."""
+    try:
+        if not is_hdf5(path) or find_spec("h5py") is None:
+            return
+    except OSError:  # GDAL tells why
+        return
+    with open_hdf5(path) as file, readable(path):
+        met = 0
+
+        def check(name: str, item: object) -> None:
+            nonlocal met
+            met += 1
+            if met > MOST_MEMBERS:
+                raise InputError(f"{path} holds more than {MOST_MEMBERS} datasets, which no product does")
+            if getattr(item, "shape", None):
+                _check_size(path, name, item)
+
+        file.visititems(check)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader
+from hsfuse.io.limits import MOST_TEXT, read_bounded
 from hsfuse.io.products.metadata import iso_time, number
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Role
@@ -80,10 +81,7 @@ def _imd_of(image: Path) -> Path | None:
 
 def _read_imd(path: Path) -> dict[str, dict[str, str]]:
     """Group -> key -> value; what stands outside all groups is the group ""."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from error
+    lines = read_bounded(path, MOST_TEXT).decode(errors="replace").splitlines()
     groups: dict[str, dict[str, str]] = {"": {}}
     current = ""
     for found in filter(None, map(_LINE.match, lines)):
