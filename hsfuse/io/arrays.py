@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
+from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from tokenize import TokenError
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -19,7 +21,7 @@ from scipy.io.matlab import MatReadError
 
 from hsfuse.core.cube import FloatArray
 from hsfuse.core.errors import InputError
-from hsfuse.io.limits import check_claim, check_zip
+from hsfuse.io.limits import check_whole, check_zip
 from hsfuse.io.open import open_cube
 from hsfuse.io.reader import usable_bands
 
@@ -29,6 +31,12 @@ ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
 #: What else a damaged array file is met with: numpy parses an array's header as Python.
 BROKEN_ARRAYS = (zlib.error, SyntaxError, TokenError, TypeError, EOFError, struct.error)
+#: The type of a packed variable in a .mat file, the bytes of it unpacked at once, and what whosmat calls no numbers.
+_MAT_PACKED, _PART, _NOT_NUMBERS = (
+    15,
+    2**20,
+    ("cell", "struct", "object", "char", "function", "opaque", "sparse", "unknown"),
+)
 #: No sensor has more bands; an axis as long is one of the image.
 MOST_BANDS = 512
 #: An axis this many times shorter than both others is the spectrum's.
@@ -49,6 +57,7 @@ def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _read_array(path)
     with open_cube(path) as reader:
+        check_whole(path, 4 * reader.count * prod(reader.grid.shape), _size(reader.files))
         bands = [int(i) for i in np.flatnonzero(usable_bands(reader))]
         spectrum = reader.spectrum.select(bands)
         cube = reader.read(bands=bands)
@@ -63,11 +72,19 @@ def read_bands(folder: Path) -> FloatArray:
     files = sorted(f for f in folder.rglob("*.png") if f.stem[-2:].isdigit())
     if len(files) < 2:
         raise InputError(f"{folder}: no band images NAME_01.png, NAME_02.png, ... in it")
-    return np.stack([_read_band(file) for file in files])
+    first = _read_band(files[0])
+    check_whole(folder, first.nbytes * len(files), _size(files))
+    return np.stack([first, *map(_read_band, files[1:])])
+
+
+def _size(files: Iterable[Path]) -> int:
+    """Bytes of the files that are there by themselves."""
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _read_band(path: Path) -> FloatArray:
     with open_cube(path) as reader:
+        check_whole(path, 4 * prod(reader.grid.shape), path.stat().st_size)
         data = reader.read(bands=[0]).data[0]
         full = np.iinfo(reader.dtype).max if np.issubdtype(np.dtype(reader.dtype), np.integer) else 1
     return (data / full).astype(np.float32)
@@ -103,21 +120,51 @@ def band_axis(shape: tuple[int, ...], bands: int | None) -> int:
     return 0 if square or too_long or short else 2
 
 
-def _check_array(path: Path) -> None:
+def _check_zip(path: Path) -> None:
     """InputError for a .npz that unpacks to far more than its own size."""
     if is_zipfile(path):
         check_zip(path)
         with ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-        check_claim(path, claimed, path.stat().st_size, "arrays")
+            check_whole(path, sum(member.file_size for member in archive.infolist()), path.stat().st_size)
+
+
+def _check_mat(path: Path) -> None:
+    """InputError for a MATLAB 5 file of which a packed variable unpacks to far more than the file's size.
+
+    What a variable says of its own size isn't believed: it is unpacked as far as the limit, piece by piece.
+    """
+    size, unpacked = path.stat().st_size, 0
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:])
+        while order is not None and len(tag := file.read(8)) == 8:
+            kind, length = struct.unpack(f"{order}II", tag)
+            if kind != _MAT_PACKED:
+                file.seek(length, 1)
+                continue
+            unpack, end = zlib.decompressobj(), min(file.tell() + length, size)
+            while not unpack.eof and file.tell() < end and (part := file.read(min(_PART, end - file.tell()))):
+                while part and not unpack.eof:
+                    unpacked += len(unpack.decompress(part, _PART))
+                    part = unpack.unconsumed_tail
+                    check_whole(path, unpacked, size)
+            file.seek(end)
+
+
+def _mat_arrays(path: Path) -> dict[str, NDArray]:
+    """Cubes and wavelengths of a .mat file; of all else, which may be cells or structures, only the name."""
+    listed = scipy.io.whosmat(path)
+    wanted = [name for name, shape, kind in listed if kind not in _NOT_NUMBERS and len(shape) <= 3]
+    found = scipy.io.loadmat(path, variable_names=wanted) if wanted else {}
+    named = {name: np.zeros(0) for name, *_ in listed}
+    return named | {k: np.asarray(v) for k, v in found.items() if not k.startswith("__")}
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:
     try:
         if path.suffix.lower() == ".mat":
-            found = scipy.io.loadmat(path)
-            return {k: np.asarray(v) for k, v in found.items() if not k.startswith("__")}
-        _check_array(path)
+            _check_mat(path)
+            return _mat_arrays(path)
+        _check_zip(path)
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
         return {"array": loaded} if isinstance(loaded, np.ndarray) else {k: np.asarray(v) for k, v in loaded.items()}
     except NotImplementedError as error:

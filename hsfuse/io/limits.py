@@ -22,6 +22,8 @@ MOST_DIRECTORY, MOST_MEMBERS = 2 * 2**20, 20_000
 MOST_RATIO = 50
 #: Bytes that a raster may claim to hold whatever its file has, those to each byte of the file beyond, and in one block.
 FREE_BYTES, CLAIMED_RATIO, MOST_BLOCK = 4 * 2**30, 5000, 2**28
+#: The same for what is read whole, as arrays are: a quarter of a GiB, or a hundred bytes to each of the file.
+WHOLE_BYTES, WHOLE_RATIO = 2**28, 100
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
 
@@ -97,6 +99,15 @@ class CarefulFile:
     def close(self) -> None:
         """As of a file."""
         self._file.close()
+
+
+def check_whole(path: Path, claimed: int, found: int) -> None:
+    """InputError when something that is to be read whole has `claimed` bytes, far more than its file of `found`."""
+    if claimed > max(WHOLE_BYTES, WHOLE_RATIO * found):
+        raise InputError(
+            f"{path} unpacks to {claimed / 2**30:.3g} GiB or more, over {WHOLE_RATIO} times its {found} bytes; it "
+            "isn't read whole"
+        )
 
 
 def check_claim(path: Path, claimed: int, found: int, what: str) -> None:

@@ -8,7 +8,7 @@ Zarr driver both read. Wavelengths and FWHM are coordinates along `band`, in nan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from hsfuse.core.cube import BoolArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io.files import is_store
+from hsfuse.io.limits import FREE_BYTES, MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
@@ -139,19 +140,39 @@ def open_product(path: Path, role: Role) -> CubeReader:
     return ZarrReader(path, role)
 
 
+def _check_metadata(path: Path) -> None:
+    """InputError for JSON of the group or the array that is larger than any."""
+    for name in (".zmetadata", ".zgroup", ".zattrs", "zarr.json", f"{ARRAY}/.zarray", f"{ARRAY}/.zattrs"):
+        file = path / name
+        if file.is_file() and file.stat().st_size > MOST_XML:
+            raise InputError(f"{file} has {file.stat().st_size} bytes, which no group's metadata have; it isn't read")
+
+
+def _check_array(path: Path, array: Any) -> None:
+    """InputError for an array of larger chunks, or larger as a whole, than the files of the group can hold."""
+    chunk, claimed = (prod(shape) * array.dtype.itemsize for shape in (array.chunks, array.shape))
+    if chunk > MOST_BLOCK:
+        raise InputError(f"{path}: {array.name} lies in chunks of {chunk} bytes; at most {MOST_BLOCK} are read")
+    if claimed > FREE_BYTES:
+        found = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        check_claim(path, claimed, found, f"{array.name} of {array.shape}")
+
+
 class ZarrReader(CubeReader):
     """A Zarr group as `ZarrSink` writes it, or another of the same layout."""
 
     def __init__(self, path: Path, role: Role) -> None:
         super().__init__(path, role)
         self.files, self.driver = (path,), "Zarr"
+        _check_metadata(path)
         try:
             self._group = _zarr().open_group(str(path), mode="r")
             self._array = self._group[ARRAY]
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
             raise InputError(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)") from error
-        if self._array.ndim != 3:
-            raise InputError(f"{path}: the array {ARRAY!r} has {self._array.ndim} dimensions, wanted (band, y, x)")
+        if getattr(self._array, "ndim", 0) != 3 or self._array.dtype.kind not in "iuf":
+            raise InputError(f"{path}: {ARRAY!r} is no array of numbers of three dimensions, wanted (band, y, x)")
+        _check_array(path, self._array)
         self._describe()
 
     def _describe(self) -> None:
@@ -187,9 +208,11 @@ class ZarrReader(CubeReader):
             return Grid(shape)
 
     def _along_band(self, name: str, bands: int) -> tuple[float, ...] | None:
-        if name not in self._group or self._group[name].shape != (bands,):
+        if name not in self._group or getattr(self._group[name], "shape", None) != (bands,):
             return None
-        return tuple(float(v) for v in self._group[name][:])
+        array = self._group[name]
+        _check_array(self.path, array)
+        return tuple(float(v) for v in array[:])
 
     def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import struct
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tarfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -19,6 +21,7 @@ import msi_products as made
 import numpy as np
 import pytest
 import rasterio
+import scipy.io
 from click.testing import CliRunner
 from rasters import integers, write_envi, write_tif
 
@@ -36,17 +39,31 @@ SCENE = "LC08_L2SP_193024_20220724_20220802_02_T1"
 ENMAP = "ENMAP01-____L2A-DT0000000001_20220724T104526Z_001_V010110_20221118T145147Z"
 MEASURE = """
 import resource, sys, time
+from pathlib import Path
 from hsfuse.core.errors import HsfuseError
 from hsfuse.io import open_cube
+from hsfuse.io.arrays import read_reference
 import hsfuse.io.products.landsat, hsfuse.io.products.enmap, h5py, zarr
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-try:
-    with open_cube(sys.argv[1]) as reader:
-        reader.read()
-    print("read")
-except HsfuseError as error:
-    print(str(error).replace(chr(10), "<newline>"))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_time() - start)
+def peak(fresh=False):
+    # Bytes of this program alone: what getrusage tells begins with those of the process that started it.
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if fresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    told = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(told.split()[1]) * 1024
+for path in sys.argv[1:]:
+    before, start = peak(fresh=True), time.process_time()
+    try:
+        if path.endswith((".mat", ".npz", ".png")):
+            read_reference(Path(path))
+        else:
+            with open_cube(path) as reader:
+                reader.read()
+        said = "read"
+    except HsfuseError as error:
+        said = str(error).replace(chr(10), "<newline>")
+    print(peak() - before, time.process_time() - start, said)
 """
 
 
@@ -57,14 +74,20 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def swollen_zip(path: Path, name: str, size: int) -> Path:
-    """A zip with one member of so many blanks, written piece by piece."""
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
-        archive.open(name, "w") as member,
-    ):
-        for _ in range(size // 2**20):
-            member.write(b" " * 2**20)
+def packed(byte: bytes, mebibytes: int) -> bytes:
+    """Raw deflate of so many MiB of one byte, packed once and repeated."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (packer.compress(byte * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)) * mebibytes + b"\x03\0"
+
+
+def swollen_zip(path: Path, name: str, mebibytes: int) -> Path:
+    """A zip with one member of so many MiB of blanks."""
+    content, named = packed(b" ", mebibytes), name.encode()
+    facts = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 0, 0, len(content), mebibytes * 2**20, len(named), 0)
+    member = b"PK\3\4" + facts + named + content
+    listed = b"PK\1\2\x14\0" + facts + struct.pack("<HHHII", 0, 0, 0, 0, 0) + named
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, len(listed), len(member), 0)
+    path.write_bytes(member + listed + end)
     return path
 
 
@@ -82,7 +105,7 @@ def tar(path: Path, members: dict[str, bytes], mode: str = "w", links: dict[str,
 
 
 def bomb_xml_in_zip(folder: Path) -> Path:
-    return swollen_zip(folder / f"{ENMAP}.zip", f"{ENMAP}/{ENMAP}-METADATA.XML", 2**30)
+    return swollen_zip(folder / f"{ENMAP}.zip", f"{ENMAP}/{ENMAP}-METADATA.XML", 1024)
 
 
 def bomb_of_elements(folder: Path) -> Path:
@@ -107,25 +130,22 @@ def bomb_xml_in_folder(folder: Path) -> Path:
 
 
 def bomb_tar_gz(folder: Path) -> Path:
-    path = folder / f"{SCENE}.tar.gz"
-    with gzip.open(path, "wb", compresslevel=9) as file:
-        info = tarfile.TarInfo("x_MTL.txt")
-        info.size = 2**30
-        file.write(info.tobuf())
-        for _ in range(2**10):
-            file.write(b"\0" * 2**20)
+    path, info = folder / f"{SCENE}.tar.gz", tarfile.TarInfo("x_MTL.txt")
+    info.size = 2**30
+    zeros = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + packed(b"\0", 1024) + struct.pack("<II", 0, 2**30)
+    path.write_bytes(gzip.compress(info.tobuf()) + zeros)
     return path
 
 
 def many_members(folder: Path) -> Path:
     with zipfile.ZipFile(folder / f"{ENMAP}.zip", "w") as archive:
-        for i in range(100_000):
+        for i in range(25_000):
             archive.writestr(f"{i:06}", b"")
     return folder / f"{ENMAP}.zip"
 
 
 def many_members_tar(folder: Path) -> Path:
-    return tar(folder / f"{SCENE}.tar", {f"{i}": b"" for i in range(30_000)})
+    return tar(folder / f"{SCENE}.tar", {f"{i}": b"" for i in range(21_000)})
 
 
 def outside_zip(folder: Path) -> Path:
@@ -201,28 +221,86 @@ def huge_chunks(folder: Path) -> Path:
         name = "HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/VNIR_Cube"
         bands = file[name].shape[1]
         del file[name]
-        file.create_dataset(name, (4000, bands, 4000), "u2", chunks=(4000, bands, 4000), compression="gzip")
+        file.create_dataset(name, (8000, bands, 8000), "u2", chunks=(8000, bands, 8000), compression="gzip")
     return product.entry
+
+
+def swollen_mat(folder: Path) -> Path:
+    scipy.io.savemat(folder / "a.mat", {"cube": np.zeros((3, 4, 5))})
+    raw = b"\x78\xda" + packed(b"\0", 1024)
+    path = folder / "b.mat"
+    path.write_bytes((folder / "a.mat").read_bytes() + struct.pack("<II", 15, len(raw)) + raw)
+    return path
+
+
+def swollen_npz(folder: Path) -> Path:
+    return swollen_zip(folder / "a.npz", "a.npy", 1024)
+
+
+def swollen_png(folder: Path) -> Path:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    side = struct.pack(">IIBBBBB", 2**15 - 1, 2**15, 8, 0, 0, 0, 0)
+    content = chunk(b"IHDR", side) + chunk(b"IDAT", b"\x78\xda" + packed(b"\0", 1024)) + chunk(b"IEND", b"")
+    path = folder / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+def zarr_group(folder: Path, **facts: object) -> Path:
+    array = folder / "a.zarr" / "reflectance"
+    array.mkdir(parents=True)
+    (array.parent / ".zgroup").write_text('{"zarr_format": 2}')
+    told = {"zarr_format": 2, "shape": [3, 8, 8], "chunks": [3, 8, 8], "dtype": "<u2", "compressor": None,
+            "fill_value": 0, "order": "C", "filters": None}  # fmt: skip
+    (array / ".zarray").write_text(json.dumps(told | facts))
+    return array.parent
+
+
+def huge_zarr(folder: Path) -> Path:
+    return zarr_group(folder, shape=[300, 10**6, 10**6])
+
+
+def huge_zarr_chunks(folder: Path) -> Path:
+    return zarr_group(folder, shape=[3, 80_000, 80_000], chunks=[3, 80_000, 80_000])
+
+
+def zarr_of_code(folder: Path) -> Path:
+    return zarr_group(folder, filters=[{"id": "pickle"}])
+
+
+def zarr_that_nests(folder: Path) -> Path:
+    path = zarr_group(folder)
+    (path / ".zattrs").write_text("[" * 200_000)
+    return path
 
 
 BOMBS = [
     bomb_xml_in_zip, bomb_of_elements, bomb_of_depth, bomb_xml_in_folder, bomb_tar_gz, many_members, many_members_tar,
     outside_zip, absolute_tar, link_in_tar, long_name_in_tar, huge_header, huge_tiff, huge_block, huge_hdf5,
-    huge_chunks,
+    huge_chunks, swollen_mat, swollen_npz, swollen_png, huge_zarr, huge_zarr_chunks, zarr_of_code, zarr_that_nests,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", BOMBS, ids=lambda make: make.__name__)
-def test_bombs_and_liars_are_refused_at_once_in_little_memory(tmp_path, make):
-    path = make(tmp_path)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
-    said, figures = done.stdout.strip().rsplit("\n", 1)
-    more, seconds = map(float, figures.split())
-    factor = 2**10 if sys.platform == "linux" else 1
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory) -> dict[str, tuple[int, float, str]]:
+    """Of each bomb the bytes and seconds that opening it took, and what was said: all in one process."""
+    paths = [make(tmp_path_factory.mktemp(make.__name__)) for make in BOMBS]
+    asked = [sys.executable, "-c", MEASURE, *map(str, paths)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    told = [(int(more), float(seconds), said) for more, seconds, said in lines]
+    return {make.__name__: one for make, one in zip(BOMBS, told, strict=True)}
+
+
+@pytest.mark.parametrize("bomb", [make.__name__ for make in BOMBS])
+def test_bombs_and_liars_are_refused_at_once_in_little_memory(refusals, bomb):
+    more, seconds, said = refusals[bomb]
     assert said != "read"
     assert "<newline>" not in said
-    assert done.stderr == ""
-    assert more * factor < BYTES
+    assert more < BYTES
     assert seconds < SECONDS
 
 
@@ -271,7 +349,7 @@ def test_arrays_that_claim_more_than_they_are(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"99)", b"(( "))
     with pytest.raises(InputError):
         read_reference(path)
-    swollen_zip(tmp_path / "b.npz", "a.npy", 2**20)
+    swollen_zip(tmp_path / "b.npz", "a.npy", 1)
     with pytest.raises(InputError):
         read_reference(tmp_path / "b.npz")
 
