@@ -15,7 +15,8 @@ from house import ROOT
 from hsfuse import load_srf, make_method, open_cube
 from hsfuse.io.products import PRODUCTS
 from hsfuse.io.raster import RasterReader
-from hsfuse.methods import METHODS, Requirements
+from hsfuse.methods import METHODS, Method, Requirements
+from hsfuse.methods.state import restore_method
 from hsfuse.metrics.catalogue import MetricInfo
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.sample import PairSample
@@ -48,12 +49,13 @@ def test_the_picture_is_that_of_the_imports():
 
 
 def test_a_method(monkeypatch):
-    module(monkeypatch, "mine", recipe("Adding a method"), Requirements=Requirements)
+    module(monkeypatch, "mine", recipe("Adding a method"), Requirements=Requirements, Method=Method)
     monkeypatch.setitem(METHODS, "mean", "mine:Mean")
     model = ObservationModel(np.full((1, 3), 1 / 3), gaussian_psf(1.2, 2), 2)
     lrhsi, msi = torch.rand(1, 3, 8, 8), torch.rand(1, 1, 16, 16)
     method = make_method("mean").fit(PairSample(lrhsi, msi, torch.ones(1, 8, 8, dtype=torch.bool)), model)
     assert method.predict(lrhsi, msi).shape == (1, 3, 16, 16)
+    assert torch.equal(restore_method(method.state()).predict(lrhsi, msi), method.predict(lrhsi, msi))
 
 
 def test_a_sensor(tmp_path):

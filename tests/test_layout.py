@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from house import ROOT, House, calls, imports, within
 
+from hsfuse.methods import METHODS
+
 HOUSE = House()
 TESTS = ROOT / "tests"
 #: Room -> floor: a room imports from lower floors, and from its own.
@@ -27,7 +29,7 @@ ONLY_IN = {
     "h5py": ("io",),
     "zarr": ("io",),
     "pystac": ("io",),
-    "safetensors": ("nets.weights", "training.kept"),
+    "safetensors": ("nets.tensors", "training.kept"),
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.
 RASTERIO_TYPES = ("crs", "windows")
@@ -83,6 +85,15 @@ def test_only_io_opens_rasters():
         kinds = (*RASTERIO_TYPES, *RASTERIO_WARPS.get(name, ()))
         used = {used for used in imports(path) if within(used, "rasterio")} - {"rasterio"}
         assert all(any(within(name, f"rasterio.{kind}") for kind in kinds) for name in used), (path, used)
+
+
+def test_methods_are_known_by_what_all_methods_are():
+    """What runs, measures and compares them takes a `Method` from the registry, whichever it is."""
+    own = {module.partition(":")[0].removeprefix("hsfuse.") for module in METHODS.values()}
+    above = [path for path in HOUSE.modules if FLOORS[HOUSE.name(path).split(".")[0]] > FLOORS["methods"]]
+    for path in above:
+        if not within(HOUSE.name(path), "training"):
+            assert not HOUSE.own(imports(path)) & own, path
 
 
 def test_names_that_say_nothing_are_not_used():

@@ -33,13 +33,14 @@ def _stamp(file: Path) -> list[Any]:
 
 def weights(method: str, model: str, ratio: int) -> list[Any]:
     """The stamps of the trained weights that a method may use: of those named, else of all that fit kind and ratio."""
-    from hsfuse.nets.weights import WEIGHTED, find_model, list_models
+    from hsfuse.methods import method_class
+    from hsfuse.nets.weights import find_model, list_models
 
-    if method not in WEIGHTED or model == "none":
+    cls = method_class(method)
+    if not cls.kinds or model == "none":
         return []
     if model == "auto":
-        kind = "bands" if method == "srlf-bands" else "any-sensor"
-        return [stamp(r.path) for r in list_models() if (r.card.kind, r.card.scale) == (kind, ratio)]
+        return [stamp(r.path) for r in list_models() if cls.detect(r.card) and r.card.scale == ratio]
     try:
         return [stamp(find_model(model).path)]
     except ModelError:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 import torch
 from scipy.optimize import nnls
@@ -17,7 +16,7 @@ from hsfuse.methods import BANDS_AT_ONCE, Method
 from hsfuse.methods.denoise import gaussian_blur
 from hsfuse.methods.frame import noise_adder, reduced_images
 from hsfuse.nets.relearn import angle_map, ssim_map
-from hsfuse.nets.srlf import SRLF, Observation, SRLFNet
+from hsfuse.nets.watch import RELEARNED, enlarged
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -94,131 +93,48 @@ def _fit(known: Tensor, errors: Tensor) -> Tensor:
     return weights.float()
 
 
-@dataclass(frozen=True)
-class StageMaps:
-    """Maps at high resolution (B, H, W): 1 - SSIM with the MSI, angle to the LRHSI in degrees, re-learned points."""
-
-    spatial: Tensor
-    spectral: Tensor
-    spatial_points: Tensor
-    spectral_points: Tensor
-
-    def stacked(self) -> Tensor:
-        """All four: (B, 4, H, W)."""
-        return torch.stack([self.spatial, self.spectral, self.spatial_points, self.spectral_points], 1)
-
-
-class StageWatch:
-    """While it is entered, keeps what the last stage of a network saw in its first call since `clear`."""
-
-    def __init__(self, net: SRLFNet) -> None:
-        self._last = cast(SRLF, net.stages[-1])
-        self._seen: dict[str, tuple[Any, ...]] = {}
-
-    def __enter__(self) -> Self:
-        self._hooks = [
-            self._last.spatial.register_forward_hook(self._keep("spatial")),
-            self._last.spectral.register_forward_hook(self._keep("spectral")),
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _keep(self, name: str) -> Any:
-        def hook(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self._seen.setdefault(name, inputs)
-
-        return hook
-
-    def clear(self) -> None:
-        """Forget; the next call of the network is kept."""
-        self._seen.clear()
-
-    def points(self) -> tuple[Tensor, Tensor] | None:
-        """Points learned again in space and in the spectrum (B, H, W), 1 or 0, in the call that was kept.
-
-        None when the network wasn't called (its base was the result).
-        """
-        if len(self._seen) < 2:
-            return None
-        z, obs = self._seen["spatial"]
-        z_spa, ratio, _ = self._seen["spectral"]
-        spatial, spectral = distortions(z, z_spa, obs)
-        return _worst(spatial, ratio), _enlarged(_worst(spectral, ratio), obs.model.ratio)
-
-
 @torch.no_grad()
-def distortions(z: Tensor, z_spa: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
-    """What eqs. 3 and 8 rank points by: 1 - SSIM of the pseudo-MSI (B, H, W), the pseudo-LRHSI's angle (B, h, w)."""
-    unit = obs.unit[:, None, None]
-    spatial = 1 - ssim_map(*obs.pseudo_msi(z))
-    return spatial, torch.rad2deg(angle_map(obs.model.spatial(z_spa) * unit, obs.x * unit))
-
-
-@torch.no_grad()
-def fused_maps(
-    fused: Tensor,
-    lrhsi: Tensor,
-    msi: Tensor,
-    model: ObservationModel,
-    points: tuple[Tensor, Tensor] | None = None,
-    peak: float = 1.0,
-) -> StageMaps:
-    """Maps of a fused cube: (B, C, H, W), (B, C, h, w), (B, c, H, W); `peak` is SSIM's dynamic range."""
+def distortion_maps(fused: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, peak: float = 1.0) -> Tensor:
+    """1 - SSIM with the MSI and the angle to the LRHSI in degrees: (B, C, H, W), (B, C, h, w), (B, c, H, W) ->
+    (B, 2, H, W); `peak` is SSIM's dynamic range."""
     spatial = 1 - ssim_map(model.spectral(fused) / peak, msi / peak)
-    angle = _enlarged(torch.rad2deg(angle_map(model.spatial(fused), lrhsi)), model.ratio)
-    return StageMaps(spatial, angle, *(points or (torch.zeros_like(spatial), torch.zeros_like(spatial))))
-
-
-def _worst(distortion: Tensor, ratio: Tensor) -> Tensor:
-    """1 where a sample's share `ratio` (B,) of highest distortion is, else 0: the points that were re-learned."""
-    flat = distortion.flatten(1)
-    out = torch.zeros_like(flat)
-    for sample, count in enumerate((ratio * flat.shape[1]).int().tolist()):
-        if count:
-            out[sample, flat[sample].topk(count).indices] = 1
-    return out.view_as(distortion)
-
-
-def _enlarged(low: Tensor, s: int) -> Tensor:
-    """LR pixels as blocks of HR pixels: (B, h, w) -> (B, H, W)."""
-    return low.repeat_interleave(s, 1).repeat_interleave(s, 2)
+    angle = enlarged(torch.rad2deg(angle_map(model.spatial(fused), lrhsi)), model.ratio)
+    return torch.stack([spatial, angle], 1)
 
 
 #: An MSI brighter than this isn't reflectance 0 to 1: its own maximum is SSIM's dynamic range then.
 MOST_REFLECTANCE = 2.0
-#: Bands of the quality raster, with units.
-LAYERS = (
-    "spatial distortion (1 - SSIM with the MSI)",
-    "spectral distortion (angle to the LRHSI in degrees)",
-    "share of re-learning in space",
-    "share of re-learning in the spectrum",
-    "expected error (RMS over the bands in reflectance)",
-)
+#: Bands of the quality raster that any method has, with units: before its own, and after them.
+DISTORTION = ("spatial distortion (1 - SSIM with the MSI)", "spectral distortion (angle to the LRHSI in degrees)")
+EXPECTED = "expected error (RMS over the bands in reflectance)"
 
 
 class QualityLayers:
-    """While it is entered, makes the layers of what a fitted fuser has just predicted."""
+    """While it is entered, makes the layers of what a fitted method has just predicted."""
 
     def __init__(self, fuser: Method, scene: PairSample, model: ObservationModel, seed: int = 0) -> None:
         self.model, self.reliability = model, fit_reliability(fuser, scene, model, seed)
-        net = getattr(fuser, "net", None)
-        self._watch = None if net is None else StageWatch(net)
+        self._own = fuser.layers()
+        #: The method's own layers; where a network could have learned again is always told: nowhere, without one.
+        self._between = RELEARNED if self._own is None else self._own.names
         brightest = float(scene.msi.permute(1, 0, 2, 3).flatten(1).amax(1).median())
         self._peak = 1.0 if brightest <= MOST_REFLECTANCE else brightest
         self._stack = ExitStack()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What the layers are."""
+        return (*DISTORTION, *self._between, EXPECTED)
+
+    @property
     def spectrum(self) -> Spectrum:
         """The layers by name; the expected error is a bad band where the scene is too small to learn it from."""
-        good = None if self.reliability is not None else (True,) * (len(LAYERS) - 1) + (False,)
-        return Spectrum(None, names=LAYERS, good=good)
+        good = None if self.reliability is not None else (True,) * (len(self.names) - 1) + (False,)
+        return Spectrum(None, names=self.names, good=good)
 
     def __enter__(self) -> Self:
-        if self._watch is not None:
-            self._stack.enter_context(self._watch)
+        if self._own is not None:
+            self._stack.enter_context(self._own)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -226,16 +142,18 @@ class QualityLayers:
 
     def expect(self) -> None:
         """A prediction comes next."""
-        if self._watch is not None:
-            self._watch.clear()
+        if self._own is not None:
+            self._own.clear()
 
     def layers(self, fused: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        """All layers of the last prediction: (B, C, H, W), (B, C, h, w), (B, c, H, W) -> (B, 5, H, W)."""
-        points = self._watch.points() if self._watch is not None else None
-        maps = fused_maps(fused, lrhsi, msi, self.model, points, self._peak)
+        """All layers of the last prediction: (B, C, H, W), (B, C, h, w), (B, c, H, W) -> (B, layers, H, W)."""
+        seen = distortion_maps(fused, lrhsi, msi, self.model, self._peak)
+        own = None if self._own is None else self._own.maps()
+        if own is None:
+            own = seen.new_zeros(len(seen), len(self._between), *seen.shape[2:])
         expected = (
-            torch.full_like(maps.spatial, float("nan"))
+            torch.full_like(seen[:, 0], float("nan"))
             if self.reliability is None
             else self.reliability.expected_error(fused, lrhsi, msi)
         )
-        return torch.cat([maps.stacked(), expected[:, None]], 1)
+        return torch.cat([seen, own, expected[:, None]], 1)

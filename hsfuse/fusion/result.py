@@ -15,9 +15,7 @@ from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.tiles import TileGrid
 from hsfuse.methods import Method
 from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.scan import backend_name
-from hsfuse.nets.weights import find_model
 from hsfuse.pair import ScenePair
 
 
@@ -62,7 +60,11 @@ class FusionResult:
 
 def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device: str) -> dict[str, Any]:
     """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
-    named = options.model not in ("auto", "none")
+    weights = None
+    if options.model not in ("auto", "none"):
+        from hsfuse.nets.weights import find_model
+
+        weights = file_sha256(find_model(options.model).path)
     return {
         "hsfuse": __version__,
         "command": options.command,
@@ -71,7 +73,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "psf_kernel": pair.model.psf.record(),
         "scale": pair.ratio,
-        "weights_sha256": file_sha256(find_model(options.model).path) if named else None,
+        "weights_sha256": weights,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": options.seed,
         "device": device,
@@ -93,7 +95,7 @@ def method_of(fuser: Method) -> dict[str, Any]:
     """What the provenance says of a fitted method."""
     return {
         "method": fuser.describe(),
-        "adaptation": asdict(fuser.adaptation) if isinstance(fuser, SRLF) else None,
+        "adaptation": fuser.history(),
     }
 
 

@@ -1,25 +1,19 @@
-"""Going on after an interruption: what an output must agree in, finished or not, and the fitted network beside it."""
+"""Going on after an interruption: what an output must agree in, finished or not, and the fitted method beside it."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hsfuse.core.errors import InputError, ModelError
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import kept_network, open_cube, output_files, read_provenance
+from hsfuse.io import kept_method, open_cube, output_files, read_provenance
 from hsfuse.io.stac import item_path
 from hsfuse.methods import Method
-from hsfuse.methods.adapt import AdaptationLog, Stage
-from hsfuse.methods.srlf import SRLF
-from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
 from hsfuse.pair import ScenePair
 
 log = logging.getLogger(__name__)
@@ -49,63 +43,38 @@ def finished(output: Path, options: FuseOptions, plan: str) -> dict[str, Any] | 
     return provenance if provenance.get("plan") == plan else None
 
 
-def full_print(plan: str, fuser: Method) -> str:
-    """Fingerprint of an output: of its plan and of the network as fitted, which the clock may have ended early."""
-    net = getattr(fuser, "net", None)
-    weights = [] if net is None else [t.detach().cpu().contiguous() for t in net.state_dict().values()]
-    return _digest(plan.encode(), *(t.reshape(-1).view(torch.uint8).numpy().tobytes() for t in weights))
+def full_print(plan: str, method: Method) -> str:
+    """Fingerprint of an output: of its plan and of the method as fitted, which the clock may have ended early."""
+    return _digest(plan.encode(), method.state().digest().encode())
 
 
-def fit_once(fit: Callable[[FuseOptions], Method], options: FuseOptions, output: Path, plan: str) -> Method:
-    """What `fit` makes of the options; SRLF-Net, once trained, is kept beside the output until that is whole.
+def fitted_once(fit: Callable[[], Method], output: Path, plan: str | None, device: str) -> Method:
+    """What `fit` makes; with a `plan` it is kept beside the output until that is whole.
 
-    Where a run with the same plan has kept its network, that one is taken and not trained again: a training that ends
+    Where a run with the same plan has kept its method, that one is taken and not fitted again: a training that ends
     by the clock would end elsewhere, and tiles of two networks don't belong in one cube.
     """
-    path = kept_network(output)
-    kept = _kept(path, plan)
-    if kept is not None:
+    if plan is None:
+        return fit()
+    from hsfuse.methods.state import read_state, restore_method, write_state
+
+    path = kept_method(output)
+    if path.exists():
         try:
-            fuser = fit(replace(options, model=str(path), adapt_steps=0))
-        except ModelError:
-            log.warning("%s can't be read: the network is fitted again", path)
-        else:
-            return _as_it_was(fuser, kept)
-    fuser = fit(options)
-    if isinstance(fuser, SRLF) and fuser.adaptation.steps:
-        _keep(fuser, path, plan)
-    return fuser
+            state, about = read_state(path)
+            if about.get("plan") == plan:
+                log.info("the method: as the interrupted run has fitted it")
+                return restore_method(state, device)
+        except ModelError as error:
+            log.warning("%s: the method is fitted again", error)
+    fitted = fit()
+    write_state(path, fitted.state(), {"plan": plan})
+    return fitted
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     return _digest(path.read_bytes())
-
-
-def _keep(fuser: SRLF, path: Path, plan: str) -> None:
-    card = None if fuser.card is None else fuser.card.to_json()
-    fuser.save(path, fuser.card.name if fuser.card else "from scratch")
-    own = read_card(path)
-    save_checkpoint(path, replace(own, extra={**own.extra, "plan": plan, "card": card}), dict(fuser.net.state_dict()))
-
-
-def _kept(path: Path, plan: str) -> ModelCard | None:
-    """The card of the network that a run with the same plan has kept."""
-    try:
-        card = read_card(path)
-    except ModelError:
-        return None
-    return card if card.extra.get("plan") == plan else None
-
-
-def _as_it_was(fuser: Method, kept: ModelCard) -> Method:
-    """With the record of the run that trained the network in place of the reading's own."""
-    assert isinstance(fuser, SRLF)
-    log.info("SRLF-Net: as the interrupted run has trained it")
-    record = kept.extra["adaptation"]
-    fuser.adaptation = AdaptationLog(**{**record, "stages": [Stage(**stage) for stage in record["stages"]]})
-    fuser.card = None if kept.extra["card"] is None else ModelCard.from_json(kept.extra["card"])
-    return fuser
 
 
 def _file_print(path: Path) -> tuple[str, int, int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,23 +16,20 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, as_notes, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
-from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of
-from hsfuse.fusion.resume import finished, fit_once, full_print, plan_print
+from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
 from hsfuse.io import Paths, Storage
-from hsfuse.methods import Method, make_method
-from hsfuse.methods.adapt import AdaptSettings
-from hsfuse.methods.srlf import SRLF
-from hsfuse.methods.srlf_any import AnySensor
-from hsfuse.methods.srlf_bands import Banded
+from hsfuse.methods import Method, method_for
 from hsfuse.nets.scan import backend_name
-from hsfuse.nets.weights import WEIGHTED, ModelRecord, find_model
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
 from hsfuse.physics.sample import PairSample
+
+if TYPE_CHECKING:  # loaded where layers are wanted
+    from hsfuse.fusion.quality import QualityLayers
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,8 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
     output, device = Path(output), pick_device(options.device)
     with open_pair(hsi, msi, options) as pair:
-        fuser = build_method(options, pair)
-        tiles = plan_tiles(pair, fuser.requirements.halo, options.tile, options.overlap)
+        method = build_method(options, pair)
+        tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
         provenance = provenance_of(pair, options, tiles, device)
         plan = plan_print(pair, options, provenance)
         resume, provenance["plan"] = options.resume, plan
@@ -58,15 +56,14 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             return _result(pair, output, options, told, 0.0, {})
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        fit = partial(fit_method, pair, scene, device=device)
-        fuser = fit_once(fit, options, output, plan) if resume else _fit(fuser, pair, scene, device)
+        method = fitted_once(partial(_fit, method, pair, scene, device), output, plan if resume else None, device)
         give_back_freed_memory()
         fitted = time.monotonic()
-        provenance |= {**method_of(fuser), "seconds": {"fit": round(fitted - start, 2)}}
-        fingerprint = full_print(plan, fuser) if resume else None
-        valid, warnings = _stream(pair, fuser, scene, tiles, output, options, stored, provenance, device, fingerprint)
-        if options.save_model is not None and isinstance(fuser, SRLF):
-            fuser.save(options.save_model, options.save_model.stem)
+        provenance |= {**method_of(method), "seconds": {"fit": round(fitted - start, 2)}}
+        fingerprint = full_print(plan, method) if resume else None
+        valid, warnings = _stream(pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint)
+        if options.save_model is not None:
+            _save_weights(options.save_model, method)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if options.stac:
             _write_item(pair, output, options, provenance)
@@ -86,40 +83,23 @@ def _tell(pair: ScenePair) -> None:
 def _model_file(options: FuseOptions) -> list[Path]:
     if options.save_model is None:
         return []
-    if options.method != "srlf":
+    if options.method != FuseOptions.method:
         raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {options.method}")
     return [options.save_model]
 
 
+def _save_weights(path: Path, method: Method) -> None:
+    """Keep the weights that a method has fitted to the scene; one with weights for all scenes has none of its own."""
+    from hsfuse.nets.weights import save_checkpoint
+
+    own = method.weights_of_scene(path.stem)
+    if own is not None:
+        save_checkpoint(path, *own)
+
+
 def build_method(options: FuseOptions, pair: ScenePair) -> Method:
-    """The method by name, with its weights; `srlf` with weights for one pair of sensors is `srlf-bands`."""
-    turns, record = ensemble_turns(options.ensemble, pair), chosen_weights(options)
-    path = None if record is None else record.path
-    if options.method == "srlf-any":
-        return AnySensor(path)
-    if options.method == "srlf-bands" or (options.method == "srlf" and record and record.card.kind == "bands"):
-        return Banded(path, turns)
-    if options.method == "srlf":
-        return SRLF(options.base, "auto" if options.model == "auto" else path, AdaptSettings.of(options), turns=turns)
-    return make_method(options.method)
-
-
-def chosen_weights(options: FuseOptions) -> ModelRecord | None:
-    """The weights that --model names; SettingError where the method has no use for them, or can't do without."""
-    if options.model == "auto":
-        return None
-    if options.model == "none":
-        if options.method in WEIGHTED and options.method != "srlf":
-            raise SettingError(f"--method {options.method} is nothing without weights; leave out --model none")
-        return None
-    if options.method not in WEIGHTED:
-        raise SettingError(
-            f"--model {options.model} names weights, but --method {options.method} uses none; leave out one of the "
-            f"two, or take one of the methods {', '.join(WEIGHTED)}"
-        )
-    record = find_model(options.model)
-    log.info("weights: %s", record.path)
-    return record
+    """The method that the options name, with its weights, for scenes of the pair's size."""
+    return method_for(replace(options, ensemble=ensemble_turns(options.ensemble, pair)))
 
 
 def ensemble_turns(asked: int, pair: ScenePair) -> int:
@@ -153,12 +133,17 @@ def _stream(
     fingerprint: str | None,
 ) -> tuple[float, list[Note]]:
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
-    wanted = options.qa is not None
-    quality = QualityLayers(fuser, scene, pair.model, options.seed) if wanted else None
+    quality = _quality(fuser, scene, pair, options.seed) if options.qa is not None else None
     clip = options.clip == "zero" or unsigned(pair, options)
     work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
     with Streamer(work, tiles, output, options, stored, provenance, fingerprint) as streamer:
         return streamer.run(), streamer.warnings
+
+
+def _quality(fuser: Method, scene: PairSample, pair: ScenePair, seed: int) -> QualityLayers:
+    from hsfuse.fusion.quality import QualityLayers
+
+    return QualityLayers(fuser, scene, pair.model, seed)
 
 
 def _write_item(pair: ScenePair, output: Path, options: FuseOptions, provenance: dict[str, Any]) -> None:

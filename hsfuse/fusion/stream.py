@@ -16,11 +16,10 @@ from typing import Any, Self
 import numpy as np
 from tqdm import tqdm
 
-from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.quality import LAYERS
 from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands
 from hsfuse.fusion.tiles import (
     AHEAD,
@@ -126,14 +125,16 @@ class Streamer:
 
     def _open(self) -> None:
         plan = plan_bands(self.work.pair, self.options)
-        self.main = self._destination(self.output, plan.spectrum, plan, self.storage)
+        self.main = self._destination(self.output, plan.spectrum, len(plan.source), plan, self.storage)
         self.quality = None
         if self.options.qa is not None and self.work.quality is not None:
-            self.quality = self._destination(self.options.qa, self.work.quality.spectrum, None, Storage())
-            self._stack.enter_context(self.work.quality)
+            layers = self.work.quality
+            self.quality = self._destination(self.options.qa, layers.spectrum, len(layers.names), None, Storage())
+            self._stack.enter_context(layers)
 
-    def _destination(self, path: Path, spectrum: Any, plan: BandPlan | None, storage: Storage) -> Destination:
-        count = len(LAYERS) if plan is None else len(plan.source)
+    def _destination(
+        self, path: Path, spectrum: Spectrum, count: int, plan: BandPlan | None, storage: Storage
+    ) -> Destination:
         writer = CubeWriter(
             path,
             self.work.pair.alignment.hr_grid,

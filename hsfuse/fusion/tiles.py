@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
-from hsfuse.fusion.quality import LAYERS, QualityLayers
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling
+
+if TYPE_CHECKING:  # loaded where layers are wanted
+    from hsfuse.fusion.quality import QualityLayers
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,6 @@ class Blender:
         if rows.after:
             self._below[:, :, c0:c1] = done[:, height:]
         return done[:, :height]
-
-
-def tile_pairs(tiles: TileGrid) -> Iterator[tuple[Span, Span]]:
-    """All tiles, row by row."""
-    for rows in tiles.spans(0):
-        for cols in tiles.spans(1):
-            yield rows, cols
 
 
 def lr_mask_to_hr(mask: BoolArray, s: int) -> BoolArray:
@@ -253,7 +248,7 @@ class TileWorker:
 
     def _empty(self, tile: TileInput) -> FusedTile:
         """A tile without a valid pixel."""
-        layers = None if self.quality is None else torch.zeros(len(LAYERS), *tile.mask.shape)
+        layers = None if self.quality is None else torch.zeros(len(self.quality.names), *tile.mask.shape)
         return FusedTile(tile, torch.zeros(len(tile.lrhsi), *tile.mask.shape), layers, self.clip)
 
 

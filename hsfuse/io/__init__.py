@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hsfuse.io.reader import CubeReader, check_valid, usable_bands
     from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
-    from hsfuse.io.writer import CubeWriter, kept_network, publish, try_writing
+    from hsfuse.io.writer import CubeWriter, kept_method, publish, try_writing
 
 #: Module -> the names that it gives.
 _FROM = {
@@ -23,7 +23,7 @@ _FROM = {
     "reader": ("CubeReader", "check_valid", "usable_bands"),
     "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
-    "writer": ("CubeWriter", "kept_network", "publish", "try_writing"),
+    "writer": ("CubeWriter", "kept_method", "publish", "try_writing"),
 }
 __all__ = [
     "DTYPES",
@@ -36,7 +36,7 @@ __all__ = [
     "check_output",
     "check_valid",
     "driver_of",
-    "kept_network",
+    "kept_method",
     "open_cube",
     "output_files",
     "publish",

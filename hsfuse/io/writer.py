@@ -28,8 +28,8 @@ from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Stora
 from hsfuse.io.zarr_store import ZarrSink
 
 
-def kept_network(output: Path) -> Path:
-    """Where who fits a network for an output may keep it; it goes when the output is whole."""
+def kept_method(output: Path) -> Path:
+    """Where who fits a method for an output may keep it; it goes when the output is whole."""
     return output.with_name(f".{output.stem}.unfinished.safetensors")
 
 
@@ -68,7 +68,7 @@ class Journal:
     def finish(self) -> None:
         """Forget everything: the output is whole."""
         self.clear()
-        kept_network(self.output).unlink(missing_ok=True)
+        kept_method(self.output).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget what was written."""

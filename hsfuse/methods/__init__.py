@@ -1,23 +1,30 @@
-"""What every fusion method looks like to its caller, and the list of them.
+"""What every fusion method is to its caller, and the list of them.
 
 A method is fitted once on a bounded sample of the scene and then applied tile by tile, so memory doesn't depend on the
-scene. Adding one is a file and a line in `METHODS`.
+scene. Adding one, with weights or without, is a file with a subclass of `Method` and a line in `METHODS`.
 """
 
 from __future__ import annotations
 
+import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, Self, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
 
 if TYPE_CHECKING:  # names and their table are of use without torch
-    from torch import Tensor
+    from torch import Tensor, device
 
+    from hsfuse.methods.state import State
     from hsfuse.methods.subspace import SpectralSubspace
+    from hsfuse.nets.weights import ModelCard, ModelRecord
     from hsfuse.physics.model import ObservationModel
     from hsfuse.physics.sample import PairSample
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,27 +34,94 @@ class Requirements:
     halo: int = 4
 
 
-class Method(Protocol):
-    """LRHSI (B, C, h, w) and MSI (B, c, H, W) to HRHSI (B, C, H, W), after `fit`."""
+class Layers(Protocol):
+    """Quality layers that a method gives of its own, of what it predicts while this is entered."""
 
-    name: str
-    requirements: Requirements
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the layers are, in their order."""
+        ...
 
+    def clear(self) -> None:
+        """A prediction comes next: forget the last one."""
+        ...
+
+    def maps(self) -> Tensor | None:
+        """The layers of the last prediction (B, layers, H, W); None where it had nothing to show."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Method(ABC):
+    """LRHSI (B, C, h, w) and MSI (B, c, H, W) to HRHSI (B, C, H, W), after `fit`.
+
+    What `fit` learns are attributes that `state` can keep (see `hsfuse.methods.state`); caches begin with _ and are
+    made when they are wanted, since a method that is restored has none.
+    """
+
+    #: Its name in `METHODS`.
+    id: ClassVar[str]
+    requirements: ClassVar[Requirements] = Requirements()
+    #: Kinds of weights (`ModelCard.kind`) that it works with; whether it is nothing without.
+    kinds: ClassVar[tuple[str, ...]] = ()
+    needs_weights: ClassVar[bool] = False
+
+    @classmethod
+    def detect(cls, card: ModelCard) -> bool:
+        """Whether weights with this card are for this method."""
+        return card.kind in cls.kinds
+
+    @classmethod
+    def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
+        """A new one as the options say, not fitted yet; `weights` are those that they name."""
+        return cls()
+
+    @abstractmethod
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Learn what the method takes from the scene as a whole; `model` is kept for `predict`."""
-        ...
 
+    @abstractmethod
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        ...
 
+    @abstractmethod
     def describe(self) -> dict[str, str]:
         """Settings and what was estimated, for provenance and reports."""
-        ...
+
+    def history(self) -> dict[str, Any] | None:
+        """How fitting went, for provenance and reports, as JSON; None where there is nothing to tell."""
+        return None
+
+    def layers(self) -> Layers | None:
+        """The quality layers that it gives of its own predictions, when it is fitted."""
+        return None
+
+    def weights_of_scene(self, name: str) -> tuple[ModelCard, dict[str, Tensor]] | None:
+        """Card and tensors of the weights fitted to this scene, for `load`; None where there are none."""
+        return None
+
+    def state(self) -> State:
+        """All that fitting has learned, as arrays and JSON: to resume, to send to a worker, to save."""
+        from hsfuse.methods.state import state_of
+
+        return state_of(self)
+
+    @classmethod
+    def restore(cls, state: State, device: device | str = "cpu") -> Self:
+        """What `state` was made from, on a device: `predict` gives the same bits on the same machine.
+
+        ModelError for a state that isn't one of this method.
+        """
+        from hsfuse.methods.state import restored
+
+        return cast(Self, restored(cls, state, device))
 
 
 @runtime_checkable
-class SubspaceMethod(Method, Protocol):
+class SubspaceMethod(Protocol):
     """A method that works in a spectral subspace: its result is E a plus something interpolated from LR pixels.
 
     What needs the coefficients (SRLF-Net, the mean of two methods) so never holds all bands at high resolution.
@@ -110,7 +184,42 @@ def make_method(name: str) -> Method:
     >>> tuple(method.predict(lrhsi, msi).shape)
     (1, 5, 24, 24)
     """
+    return method_class(name)()
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method; SettingError when there is none of that name."""
     if name not in METHODS:
         raise SettingError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
     module, _, cls = METHODS[name].partition(":")
-    return cast(Method, getattr(import_module(module), cls)())
+    return cast(type[Method], getattr(import_module(module), cls))
+
+
+def weighted_methods() -> dict[str, type[Method]]:
+    """The methods that work with trained weights."""
+    return {name: cls for name in METHODS if (cls := method_class(name)).kinds}
+
+
+def method_for(options: FuseOptions) -> Method:
+    """The method that `fuse` is asked for, with its weights, not fitted yet.
+
+    The default method stands for the one that the weights named by --model are for. SettingError where the method has
+    no use for weights, or can't do without, ModelError for weights that aren't there.
+    """
+    cls = method_class(options.method)
+    if options.model in ("auto", "none"):
+        if options.model == "none" and cls.needs_weights:
+            raise SettingError(f"--method {options.method} is nothing without weights; leave out --model none")
+        return cls.load(options)
+    if not cls.kinds:
+        raise SettingError(
+            f"--model {options.model} names weights, but --method {options.method} uses none; leave out one of the "
+            f"two, or take one of the methods {', '.join(weighted_methods())}"
+        )
+    from hsfuse.nets.weights import find_model
+
+    weights = find_model(options.model)
+    log.info("weights: %s", weights.path)
+    if options.method == FuseOptions.method:
+        cls = next((other for other in weighted_methods().values() if other.detect(weights.card)), cls)
+    return cls.load(options, weights)

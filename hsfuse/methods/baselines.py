@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hsfuse.methods import Requirements
+from hsfuse.methods import Method, Requirements
 from hsfuse.methods.problem import AffineMap, fit_affine, synthetic_bands
 from hsfuse.methods.subspace import DARK, fit_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
 
-class Bicubic:
+class Bicubic(Method):
     """HRHSI (B, C, H, W) by cubic convolution of the LRHSI at the model's phase; the MSI is not used."""
 
-    name = "bicubic"
+    id = "bicubic"
     requirements = Requirements(halo=2)
     model: ObservationModel
 
@@ -33,17 +33,17 @@ class Bicubic:
 
     def describe(self) -> dict[str, str]:
         """Nothing is estimated."""
-        return {"method": self.name}
+        return {"method": self.id}
 
 
 #: Gains above this are noise: a synthetic band almost without detail.
 MAX_GAIN = 2.0
 
 
-class GLP:
+class GLP(Method):
     """HRHSI (B, C, H, W) = cubic interpolation + gain x detail of the synthetic sharp band."""
 
-    name = "glp"
+    id = "glp"
     requirements = Requirements(halo=4)
     model: ObservationModel
 
@@ -78,13 +78,13 @@ class GLP:
 
     def describe(self) -> dict[str, str]:
         """The range of the gains."""
-        return {"method": self.name, "gains": f"{float(self.gain.min()):.3f} to {float(self.gain.max()):.3f}"}
+        return {"method": self.id, "gains": f"{float(self.gain.min()):.3f} to {float(self.gain.max()):.3f}"}
 
 
-class GSA:
+class GSA(Method):
     """HRHSI (B, C, H, W) = cubic interpolation + gain x (synthetic sharp band - intensity)."""
 
-    name = "gsa"
+    id = "gsa"
     requirements = Requirements(halo=2)
     model: ObservationModel
 
@@ -112,7 +112,7 @@ class GSA:
     def describe(self) -> dict[str, str]:
         """Settings and the range of the gains."""
         gains = f"{float(self.gain.min()):.3f} to {float(self.gain.max()):.3f}"
-        return {"method": self.name, "intensity components": str(self.components), "gains": gains}
+        return {"method": self.id, "intensity components": str(self.components), "gains": gains}
 
 
 def _gains(intensity: Tensor, bands: Tensor) -> Tensor:
@@ -128,10 +128,10 @@ def _gains(intensity: Tensor, bands: Tensor) -> Tensor:
 LEAST_DAMPING = 1e-3
 
 
-class SFIM:
+class SFIM(Method):
     """HRHSI (B, C, H, W): interpolated LRHSI modulated by a sharp band over its own smoothed version."""
 
-    name = "sfim"
+    id = "sfim"
     requirements = Requirements(halo=4)
     model: ObservationModel
 
@@ -158,4 +158,4 @@ class SFIM:
     def describe(self) -> dict[str, str]:
         """The damping as a reflectance, over bands."""
         d = self.damping.sqrt()
-        return {"method": self.name, "damping": f"{float(d.min()):.4f} to {float(d.max()):.4f}"}
+        return {"method": self.id, "damping": f"{float(d.min()):.4f} to {float(d.max()):.4f}"}

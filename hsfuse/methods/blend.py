@@ -23,7 +23,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements, compose
+from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.agreement import Agreement
 from hsfuse.methods.cnmf import CNMF
 from hsfuse.methods.conic import Conic
@@ -144,10 +144,10 @@ class Blended:
     amount: Tensor
 
 
-class Blend:
+class Blend(Method):
     """Mean of four methods, brought to agree with both images: (B, C, h, w), (B, c, H, W) -> (B, C, H, W)."""
 
-    name = "blend"
+    id = "blend"
     requirements = Requirements(halo=5)
     model: ObservationModel
     agreement: Agreement
@@ -211,7 +211,7 @@ class Blend:
     def describe(self) -> dict[str, str]:
         """What the members estimated."""
         estimates = {**self.unmixed.describe(), **self.conic.describe(), **self.glp.describe()}
-        return {**estimates, "method": self.name, "members": "glp-ens, conic, cnmf, guided"}
+        return {**estimates, "method": self.id, "members": "glp-ens, conic, cnmf, guided"}
 
 
 def _sizes(members: Tensor) -> tuple[Tensor, Tensor]:

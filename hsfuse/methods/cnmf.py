@@ -30,7 +30,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements
+from hsfuse.methods import Method, Requirements
 from hsfuse.methods.problem import mix
 from hsfuse.methods.subspace import DARK, fit_subspace
 from hsfuse.physics.model import ObservationModel
@@ -51,10 +51,10 @@ MOST_AHEAD = 5.0
 START_UPDATES = 400
 
 
-class CNMF:
+class CNMF(Method):
     """HRHSI (B, C, H, W) = M A with non-negative endmembers M and abundances A."""
 
-    name = "cnmf"
+    id = "cnmf"
     requirements = Requirements(halo=8)
     model: ObservationModel
 
@@ -132,7 +132,7 @@ class CNMF:
 
     def describe(self) -> dict[str, str]:
         """Number of endmembers and updates."""
-        return {"method": self.name, "endmembers": str(self.m.shape[1]), "updates per tile": str(self.iterations)}
+        return {"method": self.id, "endmembers": str(self.m.shape[1]), "updates per tile": str(self.iterations)}
 
 
 def _updated(a: Tensor, goal: Tensor, image: Callable[[Tensor], Tensor], steps: int) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements, compose
+from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.cnmf import factorise
 from hsfuse.methods.denoise import denoise, gaussian_blur
 from hsfuse.methods.problem import (
@@ -117,10 +117,10 @@ FIRST_STEPS = 4
 CODED_AT_ONCE = 4096
 
 
-class Conic:
+class Conic(Method):
     """HRHSI (B, C, H, W) from a convex problem in the subspace; per tile, after the scene's statistics are fitted."""
 
-    name = "conic"
+    id = "conic"
     requirements = Requirements(halo=12)
     model: ObservationModel
 
@@ -227,7 +227,7 @@ class Conic:
     def describe(self) -> dict[str, str]:
         """Settings and estimates."""
         atoms = str(self.dictionary.shape[1])
-        return {"method": self.name, **self.problem.describe(), "dictionary": atoms, "strength": f"{self.strength:g}"}
+        return {"method": self.id, **self.problem.describe(), "dictionary": atoms, "strength": f"{self.strength:g}"}
 
 
 def _coded(target: Tensor, state: Tensor, coder: Tensor, steps: int) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements
+from hsfuse.methods import Method, Requirements
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import CONSTANT, AffineMap, fit_affine, lr_pairs, msi_noise, products
 from hsfuse.methods.subspace import DARK
@@ -40,10 +40,10 @@ REACH, LEAST_WEIGHT = 2, 1e-6
 DARKNESS = 0.15
 
 
-class Guided:
+class Guided(Method):
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
-    name = "guided"
+    id = "guided"
     requirements = Requirements(halo=8)
     model: ObservationModel
 
@@ -120,4 +120,4 @@ class Guided:
 
     def describe(self) -> dict[str, str]:
         """The method's name; it has no settings."""
-        return {"method": self.name}
+        return {"method": self.id}

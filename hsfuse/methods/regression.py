@@ -19,7 +19,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements, compose
+from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.problem import with_products
 from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
@@ -102,10 +102,10 @@ def ridge_regression(features: Tensor, targets: Tensor, noise: Tensor | None = N
     return weight, target_mean - weight @ mean
 
 
-class RegressionGLP:
+class RegressionGLP(Method):
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W), regressed on the MSI's bands."""
 
-    name = "glp-reg"
+    id = "glp-reg"
     requirements = Requirements(halo=6)
     feature_sets: tuple[Features, ...] = (bands,)
     model: ObservationModel
@@ -167,7 +167,7 @@ class RegressionGLP:
         """Settings and estimates."""
         share = self.residual_share.mean().item()
         return {
-            "method": self.name,
+            "method": self.id,
             "subspace": f"{self.subspace.dimension} dimensions; outside it {share:.0%} of the residual kept on average",
         }
 
@@ -175,14 +175,14 @@ class RegressionGLP:
 class EnsembleGLP(RegressionGLP):
     """Mean of four regressions, on bands, square roots, products and ratios."""
 
-    name = "glp-ens"
+    id = "glp-ens"
     feature_sets = (bands, roots, products, ratios)
 
 
 class BicubicSubspace(RegressionGLP):
     """The paper's base: interpolated coefficients; the regression only brings the MSI into the subspace."""
 
-    name = "bicubic"
+    id = "bicubic"
 
     def inject(self, coefficients: Tensor, detail: Tensor) -> Tensor:
         """Interpolate; the MSI's detail is left to the network."""

@@ -15,14 +15,15 @@ import logging
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import data_folder
-from hsfuse.methods import METHODS, Requirements
+from hsfuse.methods import METHODS, Method, Requirements
 from hsfuse.methods.adapt import UNCHANGED, Adaptation, AdaptationLog, AdaptSettings, Errors, Rehearsal, Stage
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
 from hsfuse.methods.consistency import Consistency, fit_consistency
@@ -31,14 +32,15 @@ from hsfuse.methods.regression import DIMENSION
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.subspace import scene_subspace
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.watch import StageWatch
 from hsfuse.nets.weights import (
     ModelCard,
+    ModelRecord,
     check_card,
     find_model,
     find_weights,
     load_checkpoint,
     network_of,
-    save_checkpoint,
 )
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -85,19 +87,22 @@ TRANSFER = 0.75
 #: Held-out error below which, relative to what the network corrects, it is worth having.
 WORTHWHILE = 0.998
 DEFAULT_BASE = "blend"
+#: Symmetries of the square that are averaged over unless told otherwise.
+TURNS = 8
 #: Methods that the network can correct.
 BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
 
 
-class SRLF:
+class SRLF(Method):
     """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
 
     `base`: a training-free method, or "auto" for the one that does best at reduced resolution. `weights`: a checkpoint,
     "auto" for those of the collection that fit the scene, None to start from scratch.
     """
 
-    name = "srlf"
+    id = "srlf"
     requirements = Requirements(halo=8)
+    kinds = ("any-sensor", "scene")
     frame: SceneFrame
     net: SRLFNet
     share: Tensor
@@ -105,10 +110,10 @@ class SRLF:
     def __init__(
         self,
         base: str = DEFAULT_BASE,
-        weights: Path | Literal["auto"] | None = "auto",
+        weights: Path | str | None = "auto",
         adapt: AdaptSettings | None = None,
         config: SRLFConfig | None = None,
-        turns: int = 8,
+        turns: int = TURNS,
     ) -> None:
         if base not in BASES:
             raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {', '.join(BASES)}")
@@ -118,6 +123,13 @@ class SRLF:
         self.card: ModelCard | None = None
         self.known: AnySensor | None = None
         self.consistency: Consistency | None = None
+
+    @classmethod
+    def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
+        """On the base that the options name, with the weights named, those that fit the scene, or none."""
+        given = None if weights is None else weights.path
+        path = "auto" if options.model == "auto" else given
+        return cls(options.base, path, AdaptSettings.of(options), turns=options.ensemble or TURNS)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the base, then the network; what the held-out cells don't bear out is not used.
@@ -273,7 +285,7 @@ class SRLF:
             weights += f", {self.known.verdict}"
         return {
             **self.frame.base.describe(),
-            "method": self.name,
+            "method": self.id,
             "base": self.base_name,
             "weights": weights,
             "adaptation": self.adaptation.verdict,
@@ -281,9 +293,17 @@ class SRLF:
             "MSI gain": ", ".join(f"{g:.3f}" for g in self.frame.gain.tolist()),
         }
 
-    def save(self, path: Path, name: str) -> None:
-        """Keep the network fitted to this scene with its card, which names the weights below it."""
+    def history(self) -> dict[str, Any]:
+        """What each stage brought, and how adaptation went."""
+        return asdict(self.adaptation)
+
+    def layers(self) -> StageWatch:
+        """Where the network learns again."""
+        return StageWatch(self.net)
+
+    def weights_of_scene(self, name: str) -> tuple[ModelCard, dict[str, Tensor]]:
+        """The network fitted to this scene with its card, which names the weights below it."""
         extra = {"adaptation": asdict(self.adaptation), "weights": self.known and weights_name(self.known)}
         card = card_of_scene(name, self.net.cfg, self.frame.base.model, self.base_name, extra)
         card = replace(card, seed=self.settings.seed, steps=self.adaptation.kept_step)
-        save_checkpoint(path, card, dict(self.net.state_dict()))
+        return card, dict(self.net.state_dict())

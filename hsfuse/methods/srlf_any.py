@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from hsfuse.core.errors import ModelError
-from hsfuse.methods import Requirements, compose
+from hsfuse.core.options import FuseOptions
+from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.adapt import Errors, Judge, change
 from hsfuse.methods.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame, guides
 from hsfuse.methods.frame import TOO_NARROW, noise_adder, reduced_images, reducible
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.nets.srlf import SRLFNet
-from hsfuse.nets.weights import ModelCard, find_weights, load_net
+from hsfuse.nets.watch import StageWatch
+from hsfuse.nets.weights import ModelCard, ModelRecord, find_weights, load_net
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -39,11 +41,12 @@ def weights_for(ratio: int) -> Path:
     return path
 
 
-class AnySensor:
+class AnySensor(Method):
     """`blend` corrected by SRLF-Net as trained: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
 
-    name = "srlf-any"
+    id = "srlf-any"
     requirements = Requirements(halo=12)
+    kinds, needs_weights = ("any-sensor",), True
     frame: ConditionedFrame
     net: SRLFNet
     card: ModelCard
@@ -53,6 +56,11 @@ class AnySensor:
 
     def __init__(self, weights: Path | None = None, turns: int = 1) -> None:
         self.weights, self.turns = weights, turns
+
+    @classmethod
+    def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
+        """With the weights named, else those that come with hsfuse."""
+        return cls(None if weights is None else weights.path)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
@@ -119,4 +127,8 @@ class AnySensor:
     def describe(self) -> dict[str, str]:
         """The weights, and what the frame estimated."""
         weights = f"{self.card.name} ({self.card.steps} steps){self.verdict and ', ' + self.verdict}"
-        return {**self.frame.base.describe(), "method": self.name, "base": KNOWN_BASE, "weights": weights}
+        return {**self.frame.base.describe(), "method": self.id, "base": KNOWN_BASE, "weights": weights}
+
+    def layers(self) -> StageWatch:
+        """Where the network learns again."""
+        return StageWatch(self.net)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsfuse.core.errors import ModelError
+from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import data_folder
-from hsfuse.methods import Requirements, make_method
+from hsfuse.methods import Method, Requirements, make_method
 from hsfuse.methods.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
-from hsfuse.nets.weights import ModelCard, load_net
+from hsfuse.nets.watch import StageWatch
+from hsfuse.nets.weights import ModelCard, ModelRecord, load_net
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import principal_axes
@@ -30,7 +33,7 @@ ROUNDS, RELAXATION = 8, 1.9
 class ExactFit:
     """Moves images to the nearest that the observation model turns into given inputs; its PSF must be separable.
 
-    `hidden` (C, C) keeps of a spectrum what the MSI doesn't see.
+    `inverse` (C, c) is the response's, `hidden` (C, C) keeps of a spectrum what the MSI doesn't see.
     """
 
     def __init__(self, model: ObservationModel) -> None:
@@ -38,9 +41,12 @@ class ExactFit:
         if len(model.psf.separable_terms()) != 1:
             raise ModelError("the PSF isn't separable, and these weights need one that is, such as a Gaussian")
         inverse = torch.linalg.pinv(model.srf.double())
-        self._inverse = inverse.float()
+        self.inverse = inverse.float()
         self.hidden = (torch.eye(len(inverse)).to(inverse) - inverse @ model.srf.double()).float()
-        self._lifts: dict[tuple, Tensor] = {}
+
+    @cached_property
+    def _lifts(self) -> dict[tuple, Tensor]:
+        return {}
 
     def __call__(self, image: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """(B, C, H, W) that gives LRHSI and MSI; the two corrections act on space and on spectra and so commute."""
@@ -49,7 +55,7 @@ class ExactFit:
 
     def match(self, image: Tensor, msi: Tensor) -> Tensor:
         """The nearest image that gives the MSI."""
-        return image + mix(self._inverse, msi - self.model.spectral(image))
+        return image + mix(self.inverse, msi - self.model.spectral(image))
 
     def between(self, image: Tensor, lrhsi: Tensor, msi: Tensor, most: float, rounds: int = ROUNDS) -> Tensor:
         """The image moved towards those that give both inputs and lie between 0 and `most`, by over-relaxed alternating
@@ -249,6 +255,8 @@ def mean_over_turns(net: SRLFNet, view: BandView, turns: int) -> Tensor:
     return output
 
 
+#: Symmetries of the square that are averaged over unless told otherwise.
+TURNS = 8
 #: What the names of tensors begin with that aren't the network's.
 FRAME = "bands."
 DEFAULT_WEIGHTS = "srlf-cave-x8.safetensors"
@@ -256,7 +264,7 @@ DEFAULT_WEIGHTS = "srlf-cave-x8.safetensors"
 SRF_TOLERANCE, PSF_TOLERANCE = 0.02, 0.02
 
 
-class Banded:
+class Banded(Method):
     """`base` corrected by weights of one pair of sensors: LRHSI (B, C, h, w), MSI (B, c, H, W) -> (B, C, H, W).
 
     Both inputs are taken as exact, and as reflectance where they are at most 1. `weights` are by default those that
@@ -264,16 +272,22 @@ class Banded:
     symmetries; the result is brought between 0 and 1 in `rounds` steps.
     """
 
-    name = "srlf-bands"
+    id = "srlf-bands"
     requirements = Requirements(halo=12)
+    kinds, needs_weights = ("bands",), True
     model: ObservationModel
     card: ModelCard
     frame: BandFrame
     net: SRLFNet
 
-    def __init__(self, weights: Path | None = None, turns: int = 8, rounds: int = ROUNDS) -> None:
+    def __init__(self, weights: Path | None = None, turns: int = TURNS, rounds: int = ROUNDS) -> None:
         self.weights = weights or data_folder("models") / DEFAULT_WEIGHTS
         self.turns, self.rounds = turns, rounds
+
+    @classmethod
+    def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
+        """With the weights named, else those for CAVE."""
+        return cls(None if weights is None else weights.path, options.ensemble or TURNS)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the classical methods; the network is as trained. ModelError for other sensors."""
@@ -302,7 +316,11 @@ class Banded:
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""
         weights = f"{self.card.name} ({self.card.steps} steps)"
-        return {**self.base.describe(), "method": self.name, "base": self.card.base, "weights": weights}
+        return {**self.base.describe(), "method": self.id, "base": self.card.base, "weights": weights}
+
+    def layers(self) -> StageWatch:
+        """Where the network learns again."""
+        return StageWatch(self.net)
 
 
 def opinion_names(card: ModelCard) -> tuple[str, ...]:

@@ -16,12 +16,13 @@ relative to its energy on it.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from hsfuse.methods import Requirements
+from hsfuse.methods import Method, Requirements
 from hsfuse.methods.problem import (
     CONSTANT,
     AffineMap,
@@ -41,10 +42,10 @@ from hsfuse.physics.solve import inverse_spd, principal_axes, whitener_spd
 LEAST_PRIOR = 1e-6
 
 
-class Sylvester:
+class Sylvester(Method):
     """HRHSI (B, C, H, W) = E a, a the exact minimiser of data misfit and distance to the regression image."""
 
-    name = "fuse"
+    id = "fuse"
     requirements = Requirements(halo=8)
     model: ObservationModel
 
@@ -73,7 +74,7 @@ class Sylvester:
 
     def describe(self) -> dict[str, str]:
         """Subspace and noise."""
-        return {"method": self.name, **self.problem.describe()}
+        return {"method": self.id, **self.problem.describe()}
 
 
 def regression_mean(problem: FusionProblem, regression: AffineMap, lrhsi: Tensor, msi: Tensor) -> Tensor:
@@ -105,7 +106,10 @@ class SylvesterSolver:
         whitener = whitener_spd(problem.spectral_weight + precision)
         self.values, vectors = principal_axes(whitener @ problem.spatial_weight @ whitener.T)
         self.vectors = whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
-        self._axes: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    @cached_property
+    def _axes(self) -> dict[tuple, tuple[Tensor, Tensor]]:
+        return {}
 
     def solve(self, rhs: Tensor) -> Tensor:
         """(B, K, H, W) -> (B, K, H, W)."""
@@ -138,10 +142,10 @@ class SylvesterSolver:
         return self._axes[key]
 
 
-class HySure:
+class HySure(Method):
     """HRHSI (B, C, H, W) = E a, a the minimiser of data misfit plus lambda times vector total variation."""
 
-    name = "hysure"
+    id = "hysure"
     requirements = Requirements(halo=8)
     model: ObservationModel
 
@@ -199,7 +203,7 @@ class HySure:
 
     def describe(self) -> dict[str, str]:
         """Subspace, noise and regularisation."""
-        return {"method": self.name, **self.problem.describe(), "lambda x mean variation": f"{self.strength:g}"}
+        return {"method": self.id, **self.problem.describe(), "lambda x mean variation": f"{self.strength:g}"}
 
 
 def differences(a: Tensor) -> Tensor:

@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import __version__, data_folder
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.nets.tensors import read_tensors, write_tensors
 
 FORMAT = "hsfuse-srlf-1"
-#: Bytes of a checkpoint's header: names, shapes and the card.
-MOST_HEADER_BYTES = 4 * 2**20
 KINDS = {
     "any-sensor": "weights for any sensor",
     "scene": "weights of one scene",
@@ -64,13 +61,7 @@ class ModelCard:
 
 def save_checkpoint(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:
     """Write weights and card, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"card": card.to_json()})
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, tensors, {"card": card.to_json()})
 
 
 def load_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
@@ -118,19 +109,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def _open(path: Path, with_tensors: bool) -> tuple[ModelCard, dict[str, Tensor]]:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint")
-    try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-        if header_bytes > MOST_HEADER_BYTES:
-            raise ModelError(f"{path}: its header claims {header_bytes} bytes; at most {MOST_HEADER_BYTES} make sense")
-        with safe_open(path, framework="pt") as archive:
-            header = archive.metadata() or {}
-            names = archive.keys() if with_tensors else ()
-            tensors = {key: archive.get_tensor(key) for key in names}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    header, tensors = read_tensors(path, with_tensors)
     if "card" not in header:
         raise ModelError(f"{path}: no hsfuse card in its header; make checkpoints with --save-model or hsfuse train")
     return ModelCard.from_json(header["card"]), tensors
@@ -159,10 +138,6 @@ def _facts(card: ModelCard) -> dict[str, int | str]:
         "phase": card.phase,
         "base": card.base,
     }
-
-
-#: Methods that hold trained weights.
-WEIGHTED = ("srlf", "srlf-any", "srlf-bands")
 
 
 @dataclass(frozen=True)

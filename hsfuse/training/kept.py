@@ -44,7 +44,7 @@ def kept(path: Path | None, make: Callable[[], Tensors]) -> Tensors:
 
 def digest(fuser: Method, lrhsi: Tensor, msi: Tensor, model: ObservationModel) -> str:
     """What the result of a method that isn't fitted yet depends on, as 16 letters: its settings and hsfuse's, too."""
-    settings = json.dumps([fuser.name, vars(fuser)], default=_settings, sort_keys=True)
+    settings = json.dumps([fuser.id, vars(fuser)], default=_settings, sort_keys=True)
     arrays = (lrhsi.numpy(), msi.numpy(), model.srf.numpy(), model.psf.kernel)
     return _letters(settings.encode(), model.describe().encode(), *(a.tobytes() for a in arrays))
 

@@ -37,7 +37,7 @@ def linear_scene(s=3, seed=0):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_there_and_says_what_it_is(name):
     fuser = make_method(name)
-    assert fuser.name == name
+    assert fuser.id == name
     assert isinstance(fuser.requirements, Requirements)
     assert fuser.requirements.halo >= 0
 

@@ -225,7 +225,7 @@ def test_the_same_seed_gives_the_same_weights(larger, collection):
 
 def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, collection, tmp_path):
     fuser = fitted(larger, adapt=ADAPT)
-    fuser.save(tmp_path / "own.safetensors", "own")
+    save_checkpoint(tmp_path / "own.safetensors", *fuser.weights_of_scene("own"))
     card = read_card(tmp_path / "own.safetensors")
     assert (card.name, card.kind, card.steps) == ("own", "scene", fuser.adaptation.kept_step)
     assert card.extra["weights"] == "w"

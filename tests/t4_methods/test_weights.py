@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from checkpoints import CARD, CONFIG, any_sensor, banded, network, saved
 from safetensors.torch import save_file
 from scenes import memory_scene
 
@@ -14,26 +15,11 @@ from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
-from hsfuse.methods.srlf_bands import FRAME, Banded, band_guides
-from hsfuse.nets.srlf import SRLFConfig, SRLFNet
+from hsfuse.methods.srlf_bands import Banded
+from hsfuse.nets.srlf import SRLFNet
 from hsfuse.nets.weights import FORMAT, ModelCard, check_card, load_checkpoint, network_of, read_card, save_checkpoint
 
-CONFIG = SRLFConfig(16, 16, 3, stages=1, dropout=0.1)
-CARD = ModelCard(
-    "test", CONFIG, 3, "1", "blend", "scene", (0.3, 0.6), "nothing", seed=4, steps=7, extra={"scores": [1, 2]}
-)
 FAST = AdaptSettings(steps=0, minutes=60, consistency_step=False)
-
-
-def network(seed=3):
-    torch.manual_seed(seed)
-    return SRLFNet(CONFIG, identity=False)
-
-
-def saved(folder, card=CARD, net=None):
-    path = folder / "net.safetensors"
-    save_checkpoint(path, card, dict((net or network()).state_dict()))
-    return path
 
 
 def test_a_card_survives_json():
@@ -142,7 +128,7 @@ def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
     fuser.fit(tiny.training, tiny.model)
     assert fuser.share.any()
     path = tmp_path / "own.safetensors"
-    fuser.save(path, "own")
+    save_checkpoint(path, *fuser.weights_of_scene("own"))
     again = SRLF("bicubic", path, FAST, turns=1).fit(tiny.training, tiny.model)
     torch.testing.assert_close(
         again.predict(tiny.lrhsi, tiny.msi), fuser.predict(tiny.lrhsi, tiny.msi), rtol=0, atol=1e-6
@@ -187,15 +173,6 @@ def scene():
     return memory_scene((12, 12))
 
 
-def any_sensor(folder, tensors=None, **changes):
-    """Weights for any sensor at ratio 3, changed."""
-    config = replace(CONFIG, guide=guides(16))
-    card = replace(CARD, kind="any-sensor", phase="any", **{"config": config, **changes})
-    path = folder / "any.safetensors"
-    save_checkpoint(path, card, dict(SRLFNet(config).state_dict()) if tensors is None else tensors)
-    return path
-
-
 def test_weights_of_one_scene_are_none_for_any_sensor(tmp_path, scene):
     with pytest.raises(ModelError, match="'test' are of kind 'scene', wanted weights for any sensor"):
         used(AnySensor, saved(tmp_path), scene)
@@ -225,19 +202,6 @@ def test_a_network_that_cannot_be_made_is_told(tmp_path, change):
     config = replace(CONFIG, **change)
     with pytest.raises(ModelError, match="don't fit the card's configuration"):
         network_of(tmp_path, replace(CARD, config=config), {})
-
-
-def banded(folder, scene, without=(), opinions=("guided",), guide=None):
-    """Weights for the scene's sensors, without some of their parts."""
-    model = scene.model
-    config = replace(CONFIG, guide=band_guides(16, 4, 1) if guide is None else guide)
-    frame = {"axes": torch.eye(31)[:, :16], "unit": torch.ones(16), "spread": torch.ones(16), "step": torch.ones(16)}
-    own = {**frame, "srf": model.srf, "psf": torch.from_numpy(model.psf.kernel)}
-    tensors = {f"{FRAME}{key}": value for key, value in own.items() if key not in without}
-    extra = {} if opinions is None else {"settings": {"patches": {"opinions": list(opinions)}}}
-    card = replace(CARD, kind="bands", config=config, phase=f"{model.phase:g}", base="glp-reg", extra=extra)
-    save_checkpoint(folder / "b.safetensors", card, {**SRLFNet(config).state_dict(), **tensors})
-    return folder / "b.safetensors"
 
 
 def test_weights_for_one_pair_of_sensors_need_their_frame_opinions_and_guide(tmp_path, scene):

@@ -9,12 +9,12 @@ from hsfuse.core.errors import ModelError, SettingError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse
 from hsfuse.fusion.run import build_method
-from hsfuse.methods import METHODS
+from hsfuse.methods import METHODS, weighted_methods
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
-from hsfuse.nets.weights import WEIGHTED, ModelCard, save_checkpoint
+from hsfuse.nets.weights import ModelCard, save_checkpoint
 
 PAIR = SimpleNamespace(alignment=SimpleNamespace(full=(64, 64)))
 SETTINGS = FuseOptions(srf="sentinel2a")
@@ -36,14 +36,14 @@ def built(method, model="auto", **options):
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_is_built_by_its_name(method):
-    assert built(method).name == method
+    assert built(method).id == method
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(WEIGHTED)))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(weighted_methods())))
 def test_methods_without_weights_refuse_them(method, weights):
     with pytest.raises(SettingError, match=f"--method {method} uses none; .* srlf, srlf-any, srlf-bands"):
         built(method, weights / "bands.safetensors")
-    assert built(method, "none").name == method
+    assert built(method, "none").id == method
 
 
 def test_methods_with_weights_use_those_that_are_named(weights):

@@ -14,10 +14,11 @@ from scenes import WAVELENGTHS_NM, save, save_pair
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.quality import LAYERS
+from hsfuse.fusion.quality import DISTORTION, EXPECTED
 from hsfuse.fusion.storage import parse_bands, storage_scale
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
+from hsfuse.nets.watch import RELEARNED
 
 BANDS = len(WAVELENGTHS_NM)
 NM = (400.0, 450.0, 500.0, 550.0)
@@ -103,7 +104,7 @@ def test_quality_layers_lie_on_the_same_grid(files, tmp_path):
     result = run(files, tmp_path / "a.tif", qa=tmp_path / "qa.tif", tile=32)
     with open_cube(tmp_path / "qa.tif") as reader:
         cube = reader.read()
-        assert reader.spectrum.names == LAYERS
+        assert reader.spectrum.names == (*DISTORTION, *RELEARNED, EXPECTED)
     assert cube.grid == read(result.output).grid
     assert cube.mask.all()
     assert (cube.data[4] > 0).all()

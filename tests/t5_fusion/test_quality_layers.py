@@ -13,11 +13,12 @@ from classical_scene import make_model, make_scene, rmse
 from scipy.stats import spearmanr
 
 from hsfuse.fusion import quality
-from hsfuse.fusion.quality import Reliability, StageWatch, distortions, features, fit_reliability, fused_maps
+from hsfuse.fusion.quality import Reliability, distortion_maps, features, fit_reliability
 from hsfuse.io import open_cube
 from hsfuse.methods import make_method
 from hsfuse.methods.problem import msi_noise
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
+from hsfuse.nets.watch import StageWatch, distortions
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 from hsfuse.physics.model import ObservationModel
@@ -38,19 +39,19 @@ def network_call() -> tuple[SRLFNet, torch.Tensor, Observation]:
 def test_the_points_are_of_the_first_call_and_those_that_looked_worst():
     net, base, obs = network_call()
     with StageWatch(net) as watch, torch.no_grad():
-        assert watch.points() is None
+        assert watch.maps() is None
         net(base, obs)
-        points = watch.points()
+        points = watch.maps()
         net(base * 0.5, obs)
-        again = watch.points()
+        again = watch.maps()
         z, z_spa = watch._seen["spatial"][0], watch._seen["spectral"][0]
         watch.clear()
-        assert watch.points() is None
+        assert watch.maps() is None
     assert points is not None
     assert again is not None
     spatial, spectral = distortions(z, z_spa, obs)
-    for chosen, before, by in zip(points, again, (spatial, spectral.repeat_interleave(4, 1).repeat_interleave(4, 2)),
-                                  strict=True):  # fmt: skip
+    worst = spatial, spectral.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    for chosen, before, by in zip(points.unbind(1), again.unbind(1), worst, strict=True):
         torch.testing.assert_close(chosen, before)
         assert chosen.shape == (2, 16, 16)
         for sample in range(2):
@@ -58,7 +59,7 @@ def test_the_points_are_of_the_first_call_and_those_that_looked_worst():
             assert 0 < mask.sum() < 0.31 * 256
             assert by[sample][mask].min() >= by[sample][~mask].max()
     net(base, obs)
-    assert watch.points() is None  # no longer watching
+    assert watch.maps() is None  # no longer watching
 
 
 def test_each_tile_shows_what_was_learned_again_in_it(monkeypatch):
@@ -68,10 +69,12 @@ def test_each_tile_shows_what_was_learned_again_in_it(monkeypatch):
     for call in calls:
         with StageWatch(net) as watch, torch.no_grad():
             net(*call)
-            wanted.append(torch.stack(watch.points() or (), 1))
+            wanted.append(watch.maps())
     assert not torch.equal(*wanted)
     monkeypatch.setattr(quality, "fit_reliability", lambda *arguments: None)
-    with quality.QualityLayers(SimpleNamespace(net=net), SimpleNamespace(msi=obs.y), obs.model) as layers:
+    with quality.QualityLayers(
+        SimpleNamespace(layers=lambda: StageWatch(net)), SimpleNamespace(msi=obs.y), obs.model
+    ) as layers:
         for (tile, around), points in zip(calls, wanted, strict=True):
             layers.expect()
             with torch.no_grad():
@@ -83,18 +86,21 @@ def test_each_tile_shows_what_was_learned_again_in_it(monkeypatch):
 def test_distortion_does_not_depend_on_the_unit():
     _, scene, model = make_scene()
     blurred = model.upsample(scene.lrhsi)
-    maps = fused_maps(blurred, scene.lrhsi, scene.msi, model)
-    scaled = fused_maps(300 * blurred, 300 * scene.lrhsi, 300 * scene.msi, model, peak=300.0)
-    torch.testing.assert_close(scaled.stacked(), maps.stacked(), atol=1e-4, rtol=1e-4)
-    assert float(maps.spatial.mean()) > 0.05  # what interpolation lacks is seen
+    maps = distortion_maps(blurred, scene.lrhsi, scene.msi, model)
+    scaled = distortion_maps(300 * blurred, 300 * scene.lrhsi, 300 * scene.msi, model, peak=300.0)
+    torch.testing.assert_close(scaled, maps, atol=1e-4, rtol=1e-4)
+    assert float(maps[:, 0].mean()) > 0.05  # what interpolation lacks is seen
 
 
-def test_a_perfect_result_has_no_distortion():
+def test_a_perfect_result_has_no_distortion_and_nothing_learned_again():
     truth, scene, model = make_scene()
-    maps = fused_maps(truth, scene.lrhsi, scene.msi, model)
-    assert float(maps.spatial.abs().max()) < 1e-3
-    assert float(maps.spectral.max()) < 0.01
-    assert not maps.spatial_points.any()
+    maps = distortion_maps(truth, scene.lrhsi, scene.msi, model)
+    assert float(maps[:, 0].abs().max()) < 1e-3
+    assert float(maps[:, 1].max()) < 0.01
+    method = make_method("bicubic").fit(scene, model)
+    with quality.QualityLayers(method, scene, model) as layers:
+        layers.expect()
+        assert not layers.layers(truth, scene.lrhsi, scene.msi)[:, 2:4].any()
 
 
 @pytest.fixture(scope="module")
