@@ -19,7 +19,7 @@ MOST_ELEMENTS, DEEPEST = 300_000, 200
 #: Bytes of a zip's directory and members of any archive; a Sentinel-2 product has about 150.
 MOST_DIRECTORY, MOST_MEMBERS = 2 * 2**20, 20_000
 #: Unpacked bytes to each packed one of a tar.gz.
-MOST_RATIO = 50
+MOST_RATIO = 20
 #: Bytes that a raster may claim to hold whatever its file has, those to each byte of the file beyond, and in one block.
 FREE_BYTES, CLAIMED_RATIO, MOST_BLOCK = 4 * 2**30, 5000, 2**28
 #: The same for what is read whole, as arrays are: a quarter of a GiB, or a hundred bytes to each of the file.

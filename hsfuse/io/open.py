@@ -17,6 +17,7 @@ from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products import desis, enmap, landsat, open_product, sentinel2
+from hsfuse.io.products.bundle import RASTERS, is_archive, listing
 from hsfuse.io.products.metadata import elements, read_xml, text
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import CubeReader, Quantity, Role
@@ -184,6 +185,14 @@ def _tell(reader: LayeredReader, sources: Sequence[CubeReader]) -> None:
     ]
 
 
+def _told_of_archive(path: Path) -> str:
+    """What to say of an archive of no known product; InputError when it can't be read."""
+    rasters = [file for file in listing(path) if file.suffix.lower() in (*RASTERS, ".jp2")]
+    inside = str(rasters[0]).replace("{", "").replace("}", "") if rasters else ""
+    advice = f"name a raster in it, such as {inside}" if inside else "it holds no raster, either"
+    return f"{path} is an archive of none of the products that are known by their files' names; {advice}"
+
+
 def _says_sentinel2(path: Path) -> bool:
     """Whether a file's name, or its folder's, is of Sentinel-2: catalogues call the bands B02.tif alone."""
     return any(_SENTINEL2.search(f"{name}_") for name in (path.name, path.absolute().parent.name))
@@ -213,6 +222,8 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
     product = open_product(paths[0], role)
     if product is not None:
         return product
+    if paths[0].is_file() and is_archive(paths[0]):
+        raise InputError(_told_of_archive(paths[0]))
     reader = RasterReader(paths[0], role, given=True)
     name_bands(reader)
     reader.notes += [told for product in (enmap, desis) if (told := product.note_alone(paths[0])) is not None]

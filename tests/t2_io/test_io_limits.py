@@ -92,7 +92,7 @@ def swollen_zip(path: Path, name: str, mebibytes: int) -> Path:
 
 
 def tar(path: Path, members: dict[str, bytes], mode: str = "w", links: dict[str, str] | None = None) -> Path:
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -429,26 +429,104 @@ def test_landsat_in_the_archive_it_comes_in(tmp_path, ending):
         assert packed.tags["SENSOR"] == plain.tags["SENSOR"]
 
 
+def bare_enmap(folder: Path) -> built.Product:
+    """A product whose files lack the scene's name; its level is in the metadata."""
+    product = built.enmap(folder)
+    for file in list(folder.iterdir()):
+        file.rename(folder / file.name.removeprefix(f"{built.ENMAP}-"))
+    metadata = folder / "METADATA.XML"
+    metadata.write_text(metadata.read_text().replace("<base>", "<base><level>L2A</level>"))
+    return product
+
+
 @pytest.mark.parametrize("entry", [".", "METADATA.XML", "SPECTRAL_IMAGE.TIF"])
 def test_enmap_without_the_scenes_name(tmp_path, entry):
-    product = built.enmap(tmp_path / "e")
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for file in product.folder.iterdir():
-        for part in ("METADATA", "SPECTRAL_IMAGE", "QL_"):
-            if f"-{part}" in file.name:
-                xml = file.read_bytes()
-                name = part + file.name.split(f"-{part}", 1)[1]
-                if part == "METADATA":
-                    xml = xml.replace(b"<base>", b"<base><level>L2A</level>", 1) if b"<base>" in xml else xml.replace(
-                        b"<specific>", b"<level>L2A</level><specific>", 1
-                    )  # fmt: skip
-                (bare / name).write_bytes(xml)
-    with open_cube(product.folder) as named, open_cube(bare / entry) as reader:
+    bare = bare_enmap(tmp_path / "bare")
+    with open_cube(bare.folder / entry) as reader:
         assert reader.quantity == "reflectance"
         assert reader.tags["PRODUCT"].startswith("EnMAP L2A")
-        assert reader.spectrum == named.spectrum
-        np.testing.assert_array_equal(reader.read().data, named.read().data)
+        assert reader.spectrum.wavelengths_nm == tuple(bare.centres)
+        np.testing.assert_array_equal(reader.read().mask, bare.mask)
+        np.testing.assert_allclose(reader.read(bands=[0]).data[0][bare.mask], bare.values[0][bare.mask], atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz", ".tgz"])
+@pytest.mark.parametrize("make", [bare_enmap, built.enmap, built.desis], ids=["bare", "enmap", "desis"])
+@pytest.mark.parametrize("top", ["", "./", "dims_op_oc_1/scene/"])
+def test_hyperspectral_products_in_archives(tmp_path, make, ending, top):
+    product = make(tmp_path / "p")
+    files = {f"{top}{file.name}": file.read_bytes() for file in product.folder.iterdir()}
+    files["__MACOSX/._METADATA.XML"] = b"\0"
+    path = tmp_path / f"delivery{ending}"
+    if ending == ".zip":
+        zipped(path, {name.removeprefix("./"): content for name, content in files.items()})
+    else:
+        tar(path, files, "w" if ending == ".tar" else "w:gz")
+    with open_cube(path, role="HSI") as packed, open_cube(product.folder) as plain:
+        cube = packed.read()
+        np.testing.assert_array_equal(cube.data, plain.read().data)
+        np.testing.assert_array_equal(cube.mask, product.mask)
+        assert packed.spectrum == plain.spectrum
+
+
+def test_a_tar_whose_long_names_gdal_does_not_read(tmp_path):
+    product = built.enmap(tmp_path / "p")
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(product.folder, "scene")
+    with pytest.raises(InputError, match="unpack it first"):
+        open_cube(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_an_archive_of_no_known_product_says_how_to_name_a_raster_in_it(tmp_path, ending):
+    image = write_tif(tmp_path / "a.tif", integers())
+    path, files = tmp_path / f"b{ending}", {"x/a.tif": image.read_bytes()}
+    zipped(path, files) if ending == ".zip" else tar(path, files, "w:gz")
+    with pytest.raises(InputError, match=r"name a raster in it, such as (/vsi\w+/.*/x/a.tif)") as told:
+        open_cube(path)
+    with open_cube(str(told.value).split("such as ")[1]) as reader:
+        assert reader.count == 3
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(InputError, match="is the download complete"):
+        open_cube(path)
+
+
+NOMINAL_NM = {1: 418.24, 91: 993.083, 92: 902.257, 126: 1283.29, 142: 1530.64, 160: 1728.4, 168: 1977.37, 224: 2445.53}
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(224, range(1, 225)), (202, [*range(1, 127), *range(142, 161),
+                                                                              *range(168, 225)])])  # fmt: skip
+def test_enmap_tiles_without_metadata_have_nominal_wavelengths(tmp_path, count, numbers):
+    """As those of HySpecNet-11k; 202 bands are those that its users keep."""
+    name = f"{ENMAP}-Y01460273_X03110438"
+    pixels = integers(shape=(count, 5, 4))
+    path = write_tif(tmp_path / f"{name}-SPECTRAL_IMAGE.TIF", pixels, nodata=-32768)
+    classes = np.ones((1, 5, 4), "uint8")
+    classes[0, 2, 1] = 3
+    write_tif(tmp_path / f"{name}-QL_QUALITY_CLASSES.TIF", classes)
+    for entry in (path, tmp_path):
+        with open_cube(entry, role="HSI") as reader:
+            found = dict(zip(numbers, reader.spectrum.wavelengths_nm, strict=True))
+            assert {number: found[number] for number in NOMINAL_NM} == NOMINAL_NM
+            assert len(reader.spectrum.fwhm_nm) == count
+            cube = reader.read()
+            np.testing.assert_allclose(cube.data, pixels * (cube.mask * 1e-4), rtol=1e-6)
+            np.testing.assert_array_equal(cube.mask, classes[0] != 3)
+            assert reader.tags["ACQUIRED"] == "2022-07-24T10:45:26"
+            assert any("nominal ones" in note and "lacks METADATA.XML" in note for note in reader.notes)
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype", "scene"),
+    [(223, "int16", ENMAP), (224, "float32", ENMAP), (224, "int16", ENMAP.replace("L2A", "L1C")),
+     (224, "int16", "tile"), (235, "int16", built.DESIS)],
+)  # fmt: skip
+def test_wavelengths_are_guessed_for_no_other_image(tmp_path, count, dtype, scene):
+    path = write_tif(tmp_path / f"{scene}-SPECTRAL_IMAGE.TIF", integers(dtype, (count, 3, 4)))
+    with open_cube(path) as reader:
+        assert reader.spectrum.wavelengths_nm is None
+    with pytest.raises(InputError, match="no wavelengths"):
+        open_cube(path, role="HSI")
 
 
 def test_an_enmap_image_alone_is_a_raster_with_a_note(tmp_path):

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from tarfile import TarError, TarFile
 from tarfile import open as open_tar
@@ -29,7 +30,18 @@ from hsfuse.io.limits import (
 #: Endings of tars packed by gzip.
 _PACKED_TARS = (".tar.gz", ".tgz")
 #: What reading a damaged or encrypted archive raises.
-BROKEN = (OSError, BadZipFile, TarError, zlib.error, KeyError, NotImplementedError, RuntimeError, ValueError, EOFError)
+BROKEN = (
+    OSError,
+    BadZipFile,
+    TarError,
+    zlib.error,
+    KeyError,
+    StopIteration,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+)
 
 
 @dataclass(frozen=True)
@@ -54,16 +66,21 @@ class Bundle:
         try:
             if not is_archive(self.root):
                 return read_bounded(self.files[name], MOST_XML)
-            if self.root.suffix.lower() == ".zip":
-                with ZipFile(self.root) as archive, archive.open(self.members[name]) as packed:
-                    return bounded(packed, self.root / name, MOST_XML)
-            with _careful_tar(self.root) as tar:
-                member = tar.extractfile(self.members[name])
-                return b"" if member is None else bounded(member, self.root / name, MOST_XML)
+            return _member(self.root, self.members[name].removeprefix("./"), self.root / name)
         except InputError:
             raise
         except BROKEN as error:
             raise InputError(f"{self.root}: {name} can't be read: {error}") from error
+
+
+def _member(archive: Path, name: str, told: Path) -> bytes:
+    """The bytes of a file in an archive; one of `BROKEN`, or InputError, when they can't be had or are too many."""
+    if archive.suffix.lower() == ".zip":
+        with ZipFile(archive) as opened, opened.open(name) as packed:
+            return bounded(packed, told, MOST_XML)
+    with _careful_tar(archive) as tar:
+        member = tar.extractfile(next(one for one in tar if one.name.removeprefix("./") == name))
+        return b"" if member is None else bounded(member, told, MOST_XML)
 
 
 def is_archive(path: Path) -> bool:
@@ -89,6 +106,8 @@ def _tar_names(archive: Path) -> list[str]:
         for count, member in enumerate(tar):
             if count > MOST_MEMBERS:
                 raise InputError(f"{archive} is an archive of more than {MOST_MEMBERS} files, which no product is")
+            if "path" in member.pax_headers:
+                raise InputError(f"{archive} keeps long names in a form (pax) that GDAL doesn't read; unpack it first")
             names += [member.name] if member.isfile() else []
     return names
 
@@ -104,14 +123,31 @@ def open_bundle(root: Path, marker: str, depth: int = 1) -> Bundle:
     names = _entries(root)
     main = next((name for name in names if re.search(marker, name, re.IGNORECASE)), "")
     top = main[: main.rfind("/") + 1]
-    driver = "vsizip" if root.suffix.lower() == ".zip" else "vsitar"
-    inside = Path(f"/{driver}/{{{root.absolute()}}}")
+    inside = _inside(root)
     members = {name[len(top) :]: name for name in names if name.startswith(top)}
     return Bundle(root, {name: inside / member for name, member in members.items()}, members)
 
 
-def _entries(archive: Path) -> list[str]:
-    """The files of an archive, shallow ones first."""
+def _inside(archive: Path) -> Path:
+    """GDAL's path of an archive's root."""
+    return Path(f"/{'vsizip' if archive.suffix.lower() == '.zip' else 'vsitar'}/{{{archive.absolute()}}}")
+
+
+def _entries(archive: Path) -> tuple[str, ...]:
+    """The files of an archive, shallow ones first; InputError when it can't be read."""
+    try:
+        found = archive.stat()
+    except OSError as error:
+        raise InputError(f"{archive} can't be read: {error.strerror}") from error
+    listed = _entries_of(archive, found.st_size, found.st_mtime_ns)
+    if isinstance(listed, str):
+        raise InputError(listed)
+    return listed
+
+
+@lru_cache(maxsize=8)  # each product asks, and to list a packed tar is to unpack it
+def _entries_of(archive: Path, size: int, changed: int) -> tuple[str, ...] | str:
+    """The files, or what is wrong."""
     try:
         if archive.suffix.lower() == ".zip":
             check_zip(archive)
@@ -120,11 +156,11 @@ def _entries(archive: Path) -> list[str]:
         else:
             names = _tar_names(archive)
         check_members(archive, names)
-    except InputError:
-        raise
+    except InputError as error:
+        return str(error)
     except BROKEN as error:
-        raise InputError(f"{archive} is an archive that can't be read ({error}); is the download complete?") from error
-    return sorted(names, key=lambda name: (name.count("/"), name))
+        return f"{archive} is an archive that can't be read ({error}); is the download complete?"
+    return tuple(sorted(names, key=lambda name: (name.count("/"), name)))
 
 
 RASTERS = (".tif", ".tiff", ".bsq", ".bil", ".bip", ".img", ".dat")
@@ -155,11 +191,11 @@ class ProductFiles:
 
 def holds(path: Path, pattern: re.Pattern[str], entries: str) -> bool:
     """Whether a folder or archive holds a product of that pattern, or a file is a part of it that matches `entries`."""
-    if path.is_file() and not _is_archive(path):
+    if path.is_file() and not is_archive(path):
         match = pattern.match(path.name)
         return match is not None and re.match(entries, match["part"], re.IGNORECASE) is not None
     try:
-        return any(pattern.match(file.name) for file in _listing(path))
+        return any(pattern.match(file.name) for file in listing(path))
     except InputError:
         return pattern.match(f"{path.stem}-METADATA.XML") is not None
 
@@ -167,10 +203,10 @@ def holds(path: Path, pattern: re.Pattern[str], entries: str) -> bool:
 def find_product(path: Path, pattern: re.Pattern[str], kind: str) -> ProductFiles:
     """The one product there, by a pattern with the groups `name` and `part`; InputError when there are several."""
     found: dict[tuple[Path, str], dict[str, Path]] = {}
-    for file in _listing(path):
+    for file in listing(path):
         if match := pattern.match(file.name):
             found.setdefault((file.parent, match["name"]), {})[match["part"]] = file
-    if path.is_file() and not _is_archive(path):
+    if path.is_file() and not is_archive(path):
         own = pattern.match(path.name)
         found = {key: parts for key, parts in found.items() if own and key[1] == own["name"]}
     if len(found) != 1:
@@ -197,29 +233,24 @@ def one_of(path: Path, files: Sequence[Path], kind: str) -> Path:
 
 def read_part(path: Path) -> bytes:
     """The bytes of a file, inside an archive too; InputError when it can't be read."""
-    match = re.match(r"/vsizip/\{(.*)\}/(.*)", str(path))
+    match = re.match(r"/vsi(zip|tar)/\{(.*)\}/(.*)", str(path))
     if match is None:
         return read_bounded(path, MOST_XML)
     try:
-        with ZipFile(match[1]) as archive, archive.open(match[2]) as packed:
-            return bounded(packed, path, MOST_XML)
+        return _member(Path(match[2]), match[3], path)
     except InputError:
         raise
     except BROKEN as error:
         raise InputError(f"{path} can't be read: {error}") from error
 
 
-def _is_archive(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
-
-
-def _listing(path: Path) -> list[Path]:
+def listing(path: Path) -> list[Path]:
     """The files of a folder and of those in it, of an archive, or those beside a file, in the order of their names."""
     try:
         if path.is_dir():
             return sorted(file for file in [*path.glob("*"), *path.glob("*/*")] if file.is_file())
-        if path.is_file() and _is_archive(path):
-            return [Path(f"/vsizip/{{{path.absolute()}}}") / name for name in sorted(_entries(path))]
+        if path.is_file() and is_archive(path):
+            return [_inside(path) / name for name in sorted(_entries(path))]
         return sorted(path.parent.glob("*")) if path.is_file() else []
-    except (OSError, BadZipFile, ValueError, NotImplementedError) as error:
+    except OSError as error:
         raise InputError(f"{path} can't be read: {error}; is the download complete?") from error

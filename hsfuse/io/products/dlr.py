@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -80,7 +80,8 @@ class Mission:
     """What tells a mission's products from others.
 
     `files` is a pattern of file names with the groups name, level and part, `entries` one of the parts that stand for
-    the product; `unfit` says what is wrong with levels not in `QUANTITIES`.
+    the product; `unfit` says what is wrong with levels not in `QUANTITIES`; `nominal` tells, by how many bands there
+    are, what those of an L2A image nominally are that has lost its metadata.
     """
 
     name: str
@@ -88,13 +89,16 @@ class Mission:
     entries: str
     bands: BandNames
     unfit: str
+    nominal: Mapping[int, Sequence[BandFacts]] = field(default_factory=dict)
 
     def recognises(self, path: Path) -> bool:
         """Whether a folder or archive has the mission's files, or a file is one that stands for its product.
 
-        An image without its metadata beside it is no product.
+        An image without its metadata beside it is no product, unless its bands can be told by the mission's own.
         """
-        return holds(path, self.files, self.entries) and not self._is_image_alone(path)
+        if not holds(path, self.files, self.entries):
+            return False
+        return not self._is_image_alone(path) or self._nominal(find_product(path, self.files, self.name)) is not None
 
     def _is_image_alone(self, path: Path) -> bool:
         match = self.files.match(path.name) if path.is_file() else None
@@ -102,6 +106,18 @@ class Mission:
             return False
         metadata = f"{match['name']}-METADATA".upper()
         return not any(file.name.upper().startswith(metadata) for file in path.parent.iterdir())
+
+    def _nominal(self, files: ProductFiles) -> Sequence[BandFacts] | None:
+        """The bands of an L2A image without metadata, if it says nothing on them and has as many as there may be."""
+        named = self.files.match(f"{files.name}-SPECTRAL_IMAGE.TIF")
+        image = files.find("SPECTRAL_IMAGE", RASTERS)
+        if files.find("METADATA", (".XML",)) is not None or image is None or named is None or not files.name:
+            return None
+        if named["level"].upper() != "L2A" or not self.nominal:
+            return None
+        with RasterReader(image) as source:
+            told = source.spectrum.wavelengths_nm is not None or (source.scales != 1).any()
+            return None if told or source.dtype != "int16" else self.nominal.get(source.count)
 
     def note_alone(self, path: Path) -> str | None:
         """What to say of an image whose product's metadata aren't there; None for other files."""
@@ -118,21 +134,38 @@ class Mission:
         """
         files = find_product(path, self.files, self.name)
         named = self.files.match(f"{files.name}-METADATA.XML")
-        metadata = read_metadata(files)
-        said = named["level"] if named is not None and files.name else text(metadata[1], "level", "processingLevel")
-        level = (said or "").upper()
+        nominal = self._nominal(files)
+        metadata = read_metadata(files) if nominal is None else None
+        said = named["level"] if named is not None and files.name else _level(metadata)
+        level = said.upper()
         if level not in QUANTITIES:
             level = level or "of a level that its metadata don't say"
             raise InputError(f"{files.name or path} is {self.name} {level}, {self.unfit}; wanted L2A or L1C")
         image = files.get("SPECTRAL_IMAGE", RASTERS)
         layers, missing = quality(files)
-        reader = assemble(path, role, image, metadata, band_facts(*metadata, self.bands), layers)
+        facts = nominal or () if metadata is None else band_facts(*metadata, self.bands)
+        reader = assemble(path, role, image, metadata, facts, layers)
         reader.quantity = QUANTITIES[level]
         called = files.name or path.absolute().stem
         reader.tags["PRODUCT"] = f"{self.name} {level}, {called}"
+        if metadata is None:
+            reader.notes.append(
+                f"{called}: lacks METADATA.XML: the wavelengths are {self.name}'s nominal ones, right to about half a "
+                f"nanometre, and the numbers are taken as reflectance x 10,000, as in all of {level}"
+            )
+            if (date := _DATE.search(called)) is not None and (acquired := iso_time(date[1])) is not None:
+                reader.tags["ACQUIRED"] = acquired
         if missing is not None:
             reader.notes.append(f"{called}: lacks {missing}")
         return reader
+
+
+#: When an image was taken, in its name.
+_DATE = re.compile(r"_(\d{8}T\d{6})Z?_")
+
+
+def _level(metadata: tuple[Path, Element] | None) -> str:
+    return "" if metadata is None else text(metadata[1], "level", "processingLevel") or ""
 
 
 def read_metadata(files: ProductFiles) -> tuple[Path, Element]:
@@ -173,7 +206,7 @@ def assemble(
     path: Path,
     role: Role,
     image: Path,
-    metadata: tuple[Path, Element],
+    metadata: tuple[Path, Element] | None,
     bands: Sequence[BandFacts],
     layers: Layers,
 ) -> LayeredReader:
@@ -183,7 +216,8 @@ def assemble(
     """
     with ExitStack() as stack:
         source = stack.enter_context(RasterReader(image))
-        _check_size(source, metadata, len(bands))
+        if metadata is not None:
+            _check_size(source, metadata, len(bands))
         masks = []
         for file, flags in layers.items():
             quality = stack.enter_context(RasterReader(file))
@@ -221,22 +255,25 @@ def _mask_layer(quality: RasterReader, band: int, flag: Flag, what: str) -> Mask
     return MaskLayer(quality, (band,), lambda raw: ~flag.masks(raw[0]), what)
 
 
-def _nodata(source: RasterReader, metadata: tuple[Path, Element]) -> tuple[float, str | None]:
+def _nodata(source: RasterReader, metadata: tuple[Path, Element] | None) -> tuple[float, str | None]:
     """The background value: the image's own, else the metadata's, else the specification's."""
     if source.nodata is not None:
         return source.nodata, None
     try:
+        if metadata is None:
+            raise InputError("no metadata")
         return number(text(metadata[1], "backgroundValue"), "backgroundValue", metadata[0]), None
     except InputError:
         return BACKGROUND, f"no background value is named; the product specification's {BACKGROUND} is used"
 
 
-def _describe(reader: LayeredReader, metadata: tuple[Path, Element], note: str | None) -> None:
+def _describe(reader: LayeredReader, metadata: tuple[Path, Element] | None, note: str | None) -> None:
     reader.spectrum = replace(reader.spectrum, names=None, good=_holding(reader))
-    reader.files = (*reader.files, metadata[0])
-    start = next((text(e, "startTime") for e in elements(metadata[1], "temporalCoverage")), None)
-    if (acquired := iso_time(start)) is not None:
-        reader.tags["ACQUIRED"] = acquired
+    if metadata is not None:
+        reader.files = (*reader.files, metadata[0])
+        start = next((text(e, "startTime") for e in elements(metadata[1], "temporalCoverage")), None)
+        if (acquired := iso_time(start)) is not None:
+            reader.tags["ACQUIRED"] = acquired
     if note is not None:
         reader.notes.append(f"{reader.path.name}: {note}")
     if reader.spectrum.good is not None:

@@ -11,9 +11,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from hsfuse.core.errors import InputError
 from hsfuse.io.layers import LayeredReader
-from hsfuse.io.products.bundle import RASTERS, ProductFiles
+from hsfuse.io.products.bundle import RASTERS, ProductFiles, is_archive, listing
 from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
+from hsfuse.io.products.enmap_bands import NOMINAL
 from hsfuse.io.reader import Role
 
 #: Quality layer -> what of it masks a pixel: background, cloud, cloud shadow, haze, medium and thick cirrus, pixels
@@ -35,22 +37,26 @@ _FILE = re.compile(
 _BARE = re.compile(r"(?P<name>)(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE)
 _NAMES = BandNames("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
 _ENTRIES = r"METADATA\.XML$|SPECTRAL_IMAGE(_\w+)?\.(tiff?|bsq|bil|bip|hdr)$"
-_ENMAP = Mission("EnMAP", _FILE, _ENTRIES, _NAMES, "whose detectors aren't on one grid")
+_ENMAP = Mission("EnMAP", _FILE, _ENTRIES, _NAMES, "whose detectors aren't on one grid", NOMINAL)
 
 
 def recognises(path: Path) -> bool:
     """A folder or archive with ENMAP01-____L2A-* files, or that product's METADATA.XML or SPECTRAL_IMAGE.
 
-    Both names may lack the scene's before them. An image alone, without its metadata, is none: it is read as a raster.
+    Both names may lack the scene's before them. An image alone, without its metadata, is one when it is L2A, tells
+    nothing of its bands and has as many as EnMAP, as those of HySpecNet-11k; else it is read as a raster.
     """
     return _ENMAP.recognises(path) or _is_bare(path)
 
 
 def _is_bare(path: Path) -> bool:
-    folder = path if path.is_dir() else path.parent
-    named = path.is_dir() or (path.is_file() and re.match(_ENTRIES, path.name, re.IGNORECASE) is not None)
-    files = {file.name.upper() for file in folder.iterdir()} if named else set()
-    return "METADATA.XML" in files and any(name.startswith("SPECTRAL_IMAGE.") for name in files)
+    if path.is_file() and not is_archive(path) and re.match(_ENTRIES, path.name, re.IGNORECASE) is None:
+        return False
+    try:
+        names = {file.name.upper() for file in listing(path)}
+    except InputError:  # the archive can't be read: whoever opens it tells
+        return False
+    return "METADATA.XML" in names and any(name.startswith("SPECTRAL_IMAGE.") for name in names)
 
 
 def open_product(path: Path, role: Role) -> LayeredReader:
