@@ -250,7 +250,7 @@ def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[Dataset
         drivers = ["GTiff"] if pair.tiff else ["ENVI"]
     options: dict[str, object] = {}
     if file is not None and file == place:
-        found = check_links(place) if given else check_beside(place)
+        found = check_links(place) if given and pair is None else check_beside(place)
     else:
         found = 0 if file is None else file.stat().st_size
         if not given and place.suffix.lower() in _NO_HEADER:  # a mask or overviews beside it might lead elsewhere

@@ -24,6 +24,9 @@ MOST_SOURCES, DEEPEST_VRT = 50_000, 4
 _PLACES = re.compile(r".*(Filename|Dataset|Path)$")
 _CODE = ("PixelFunctionCode", "PixelFunctionLanguage")
 _ELSEWHERE = re.compile(r"/vsi|\w\w+://|^\s*[<{]")
+#: What GDAL knows lists of places by, anywhere in their first bytes; and how XML and JSON begin, without bytes of pixels.
+_LIST = re.compile(rb"<VRTDataset|<GDAL_W|<W[A-Z]+_|<Capabilities|<GDALTileIndex|<MRF_META|\"stac_version\"")
+_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[A-Za-z?!]|\{\s*[\"}])[^\0-\x08\x0e-\x1f]{0,64}(?:[^\0-\x08\x0e-\x1f]|$)")
 #: Parts of local files that GDAL names by a word before the file's path.
 _PART = re.compile(r"(?:NETCDF|HDF5|GTIFF_DIR:\d+):\"?(?P<file>[^\":]+)\"?(?::.*)?$")
 
@@ -73,9 +76,7 @@ def _bytes(path: Path, left: list[int], depth: int) -> int:
         raise InputError(f"{path} is an index of tiles, no raster; name the raster itself, or a VRT of the tiles")
     if not _is_text(path):
         return path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not start.startswith(b"<VRTDataset"):
+    if b"<VRTDataset" not in _start(path):
         raise InputError(f"{path} is text that names places of pixels, no raster; name the raster itself")
     if depth > DEEPEST_VRT:
         raise InputError(f"{path} is a VRT of VRTs, more than {DEEPEST_VRT} deep; name the raster itself")
@@ -89,9 +90,14 @@ def _bytes(path: Path, left: list[int], depth: int) -> int:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins as XML or JSON do, in which no format keeps pixels."""
+    """Whether a file begins as XML or JSON do, in which no format keeps pixels, or has what GDAL knows lists by."""
+    start = _start(path)
+    return bool(_LIST.search(start) or _TEXT.match(start))
+
+
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{", b"["))
+        return file.read(1024)
 
 
 def _sources(vrt: Path, root: Element) -> Iterator[Path]:

@@ -10,7 +10,7 @@ import hsi_products as built
 import numpy as np
 import pytest
 import rasterio
-from rasters import integers, write_tif
+from rasters import integers, write_envi, write_tif
 
 from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
@@ -98,6 +98,20 @@ def test_a_services_description_is_no_raster(tmp_path):
     (tmp_path / "a.tif").write_text("<GDAL_WMS><Service/></GDAL_WMS>")
     with pytest.raises(InputError, match="names places of pixels"):
         open_cube(tmp_path / "a.tif")
+
+
+def test_pixels_that_happen_to_be_letters_are_no_text(tmp_path):
+    cube = np.frombuffer(b'<a>{"b": "c"}<d/>' * 8, "uint8")[:120].reshape(2, 6, 10)
+    header = write_envi(tmp_path / "a.dat", cube)
+    with open_cube(header) as reader:
+        np.testing.assert_array_equal(reader.read().data, cube)
+
+
+def test_a_list_behind_other_bytes_is_one(tmp_path):
+    path = vrt(tmp_path / "a.tif", source("/vsicurl/http://127.0.0.1:1/a.tif"))
+    path.write_bytes(b"\0\1" + path.read_bytes())
+    with pytest.raises(InputError, match="isn't XML"):
+        open_cube(path)
 
 
 def test_a_vrt_in_the_place_of_a_products_image_is_refused(tmp_path):
