@@ -24,9 +24,10 @@ MOST_SOURCES, DEEPEST_VRT = 50_000, 4
 _PLACES = re.compile(r".*(Filename|Dataset|Path)$")
 _CODE = ("PixelFunctionCode", "PixelFunctionLanguage")
 _ELSEWHERE = re.compile(r"/vsi|\w\w+://|^\s*[<{]")
-#: What GDAL knows lists of places by, anywhere in their first bytes; and how XML and JSON begin, without bytes of pixels.
+#: What GDAL knows lists of places by, anywhere in their first bytes; how XML and JSON begin; and bytes of no text.
 _LIST = re.compile(rb"<VRTDataset|<GDAL_W|<W[A-Z]+_|<Capabilities|<GDALTileIndex|<MRF_META|\"stac_version\"")
-_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[A-Za-z?!]|\{\s*[\"}])[^\0-\x08\x0e-\x1f]{0,64}(?:[^\0-\x08\x0e-\x1f]|$)")
+_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[A-Za-z?!]|\{\s*[\"}])")
+_NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
 #: Parts of local files that GDAL names by a word before the file's path.
 _PART = re.compile(r"(?:NETCDF|HDF5|GTIFF_DIR:\d+):\"?(?P<file>[^\":]+)\"?(?::.*)?$")
 
@@ -92,7 +93,7 @@ def _bytes(path: Path, left: list[int], depth: int) -> int:
 def _is_text(path: Path) -> bool:
     """Whether a file begins as XML or JSON do, in which no format keeps pixels, or has what GDAL knows lists by."""
     start = _start(path)
-    return bool(_LIST.search(start) or _TEXT.match(start))
+    return bool(_LIST.search(start)) or (bool(_TEXT.match(start)) and not _NO_TEXT.search(start[:64]))
 
 
 def _start(path: Path) -> bytes:
