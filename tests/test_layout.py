@@ -161,6 +161,13 @@ def test_light_commands_need_no_torch(arguments):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_plain_method_loads_no_other():
+    code = "import sys, hsfuse.fusion.run, hsfuse.methods as m; m.method_class('bicubic'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    others = {module.partition(":")[0] for module in METHODS.values()} - {"hsfuse.methods.baselines"}
+    assert not {*others, "hsfuse.methods.adapt", "hsfuse.methods.state", "hsfuse.nets.srlf"} & {*done.stdout.split()}
+
+
 def test_every_public_name_is_there():
     import hsfuse
 

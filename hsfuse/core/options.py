@@ -7,7 +7,7 @@ From the fields of `FuseOptions` the command line is generated; the opening of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
@@ -40,6 +40,21 @@ class Option:
     words: tuple[str, ...] = ()
     metavar: str | None = None
     default: str = ""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a network adapts to a scene; not on the command line.
+
+    It is held against the held-out cells every `check_every` steps, and ends after `patience` such checks without
+    progress. `consistency` and `angle` are weights in the loss.
+    """
+
+    check_every: int = 20
+    patience: int = 5
+    learning_rate: float = 2e-3
+    consistency: float = 0.3
+    angle: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -183,6 +198,7 @@ class FuseOptions:
 
     #: The command line as it was given, for the provenance.
     command: str = ""
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         for name in OPTIONS:  # frozen: only here a value is put into the type of its field
@@ -217,6 +233,16 @@ class FuseOptions:
     def of_pair(self) -> dict[str, Any]:
         """What says how the two images are to be understood, by name: what `open_pair` looks at."""
         return self.of_groups("inputs", "sensors")
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of adaptation at most; None: as many as usual."""
+        return 0 if self.adapt == "off" else self.adapt_steps
+
+    def adapting(self) -> dict[str, Any]:
+        """All that says how a network adapts to the scene, for provenance."""
+        budget = {"steps": self.steps, "minutes": self.adapt_minutes}
+        return {**budget, **asdict(self.pace), "consistency_step": self.consistency == "on", "seed": self.seed}
 
 
 #: Names that options had in the Python functions before.

@@ -14,7 +14,6 @@ from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.tiles import TileGrid
 from hsfuse.methods import Method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.nets.scan import backend_name
 from hsfuse.pair import ScenePair
 
@@ -102,7 +101,7 @@ def method_of(fuser: Method) -> dict[str, Any]:
 def _fusing(options: FuseOptions) -> dict[str, Any]:
     """What it takes to fuse another pair the same way."""
     kept = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
-    return {key: getattr(options, key) for key in kept} | {"adapt": asdict(AdaptSettings.of(options))}
+    return {key: getattr(options, key) for key in kept} | {"adapt": options.adapting()}
 
 
 def _shift(pair: ScenePair) -> dict[str, Any]:

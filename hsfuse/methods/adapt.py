@@ -263,36 +263,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@dataclass(frozen=True)
-class AdaptSettings:
-    """Budget and optimiser: `steps` and `minutes` at most (0: no adaptation; None: as many as usual).
-
-    It ends after `patience` checks without progress on held-out cells. `angle` and `consistency` are weights in the
-    loss. `consistency_step`: whether results are brought back to both inputs.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-    check_every: int = 20
-    patience: int = 5
-    learning_rate: float = 2e-3
-    consistency: float = 0.3
-    angle: float = 0.5
-    consistency_step: bool = True
-    seed: int = 0
-
-    @classmethod
-    def of(cls, options: FuseOptions) -> AdaptSettings:
-        """As the options of `fuse` say."""
-        steps = 0 if options.adapt == "off" else options.adapt_steps
-        return cls(steps, options.adapt_minutes, consistency_step=options.consistency == "on", seed=options.seed)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is to be any adaptation."""
-        return self.steps != 0 and self.minutes != 0
-
-
 @dataclass
 class Stage:
     """One stage of a fusion: errors on held-out cells with all stages so far, relative to the base's, and seconds.
@@ -336,15 +306,15 @@ def change(ratio: float) -> str:
 
 
 class Adaptation:
-    """One run on one scene; `run` returns the network whose held-out error was smallest.
+    """One run on one scene, as the `options` say; `run` returns the network whose held-out error was smallest.
 
     `steps` are the usual ones; `before`: the errors of what it corrects, relative to the base's.
     """
 
-    def __init__(self, rehearsal: Rehearsal, settings: AdaptSettings, steps: int, before: Errors = UNCHANGED) -> None:
-        self.rehearsal, self.settings, self.before = rehearsal, settings, before
-        self.steps = steps if settings.steps is None else settings.steps
-        self.minutes = MINUTES if settings.minutes is None else settings.minutes
+    def __init__(self, rehearsal: Rehearsal, options: FuseOptions, steps: int, before: Errors = UNCHANGED) -> None:
+        self.rehearsal, self.pace, self.seed, self.before = rehearsal, options.pace, options.seed, before
+        self.steps = steps if options.steps is None else options.steps
+        self.minutes = MINUTES if options.adapt_minutes is None else options.adapt_minutes
         frame = rehearsal.frame
         self.scale_of_error = (frame.step * frame.unit).max()
         self.log = AdaptationLog()
@@ -356,7 +326,7 @@ class Adaptation:
     def supervised(self, net: SRLFNet, pair: Pair) -> Tensor:
         """Mean error over the usable pixels: absolute, in units of the base's largest, and `angle` times the angle."""
         absolute, across = self._losses(self.fused(net, pair), pair)
-        return absolute + self.settings.angle * self._angle_scale * across
+        return absolute + self.pace.angle * self._angle_scale * across
 
     def _losses(self, fused: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
         """Mean absolute error, and mean error across the target's direction relative to the target's length."""
@@ -407,7 +377,7 @@ class Adaptation:
             error, stale = self._check(averaged, step, loss), stale + 1
             if error < least:
                 best, least, stale, self.log.kept_step = deepcopy(averaged), error, 0, step
-            if stale >= self.settings.patience:
+            if stale >= self.pace.patience:
                 break
         self.log.seconds = time.monotonic() - start
         return best.eval()
@@ -429,18 +399,16 @@ class Adaptation:
     def _train(self, net: SRLFNet, start: float) -> Iterator[tuple[int, float, SRLFNet]]:
         """Optimise; yields (step, mean loss, averaged network) at each check until the budget is spent."""
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
-        optimiser = torch.optim.AdamW(net.parameters(), lr=self.settings.learning_rate, weight_decay=1e-4)
-        random, losses = torch.Generator().manual_seed(self.settings.seed), []
+        optimiser = torch.optim.AdamW(net.parameters(), lr=self.pace.learning_rate, weight_decay=1e-4)
+        random, losses = torch.Generator().manual_seed(self.seed), []
         warmup = min(20.0, self.steps / 4 + 1)
         for step in tqdm(range(1, self.steps + 1), desc="adapting", unit="step", disable=None, leave=False):
             spent = (time.monotonic() - start) / 60 / max(self.minutes, 1e-9)
             for group in optimiser.param_groups:  # by steps alone: a seed gives the same weights on a busy machine
-                group["lr"] = (
-                    self.settings.learning_rate * min(step / warmup, 1.0) * max(1.05 - step / self.steps, 0.05)
-                )
+                group["lr"] = self.pace.learning_rate * min(step / warmup, 1.0) * max(1.05 - step / self.steps, 0.05)
             losses.append(self._step(net, optimiser, random))
             average.update_parameters(net)
-            if step % self.settings.check_every == 0 or step == self.steps or spent >= 1:
+            if step % self.pace.check_every == 0 or step == self.steps or spent >= 1:
                 yield step, sum(losses) / len(losses), cast(SRLFNet, average.module)
                 losses.clear()
             if spent >= 1:
@@ -454,10 +422,10 @@ class Adaptation:
         pairs, model = self.rehearsal.draws, self.rehearsal.frame.model
         block, turn = draw(len(self.rehearsal.scene.lrhsi)), draw(8 if model.symmetric else 1)
         loss = self.supervised(net, pairs[draw(len(pairs))].block(block, turn))
-        if self.settings.consistency and draw(2):
+        if self.pace.consistency and draw(2):
             sizes = zip(self.rehearsal.scene.msi.shape[2:], self._crop(), strict=True)
             row, col = (draw((n - m) // model.ratio + 1) * model.ratio for n, m in sizes)
-            loss = loss + self.settings.consistency * self.consistency(net, row, col, block, turn)
+            loss = loss + self.pace.consistency * self.consistency(net, row, col, block, turn)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

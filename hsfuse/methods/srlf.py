@@ -24,7 +24,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import data_folder
 from hsfuse.methods import METHODS, Method, Requirements
-from hsfuse.methods.adapt import UNCHANGED, Adaptation, AdaptationLog, AdaptSettings, Errors, Rehearsal, Stage
+from hsfuse.methods.adapt import UNCHANGED, Adaptation, AdaptationLog, Errors, Rehearsal, Stage
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
 from hsfuse.methods.consistency import Consistency, fit_consistency
 from hsfuse.methods.frame import TOO_NARROW, SceneFrame, make_frame, reducible
@@ -86,7 +86,6 @@ FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
 TRANSFER = 0.75
 #: Held-out error below which, relative to what the network corrects, it is worth having.
 WORTHWHILE = 0.998
-DEFAULT_BASE = "blend"
 #: Symmetries of the square that are averaged over unless told otherwise.
 TURNS = 8
 #: Methods that the network can correct.
@@ -94,10 +93,9 @@ BASES = tuple(name for name in METHODS if not name.startswith("srlf"))
 
 
 class SRLF(Method):
-    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
+    """LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W), on the base and by the budget that the options name.
 
-    `base`: a training-free method, or "auto" for the one that does best at reduced resolution. `weights`: a checkpoint,
-    "auto" for those of the collection that fit the scene, None to start from scratch.
+    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None to start from scratch.
     """
 
     id = "srlf"
@@ -109,16 +107,15 @@ class SRLF(Method):
 
     def __init__(
         self,
-        base: str = DEFAULT_BASE,
+        options: FuseOptions | None = None,
         weights: Path | str | None = "auto",
-        adapt: AdaptSettings | None = None,
         config: SRLFConfig | None = None,
-        turns: int = TURNS,
     ) -> None:
-        if base not in BASES:
-            raise SettingError(f"there is no base {base!r} for SRLF-Net; known are {', '.join(BASES)}")
-        self.base_name, self.weights, self.config, self.turns = base, weights, config, turns
-        self.settings = adapt or AdaptSettings()
+        self._options = options = options or FuseOptions()
+        if options.base not in BASES:
+            raise SettingError(f"there is no base {options.base!r} for SRLF-Net; known are {', '.join(BASES)}")
+        self.base_name, self.weights, self.config = options.base, weights, config
+        self.turns, self.seed = options.ensemble or TURNS, options.seed
         self.adaptation = AdaptationLog()
         self.card: ModelCard | None = None
         self.known: AnySensor | None = None
@@ -126,10 +123,9 @@ class SRLF(Method):
 
     @classmethod
     def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
-        """On the base that the options name, with the weights named, those that fit the scene, or none."""
+        """With the weights named, those that fit the scene, or none."""
         given = None if weights is None else weights.path
-        path = "auto" if options.model == "auto" else given
-        return cls(options.base, path, AdaptSettings.of(options), turns=options.ensemble or TURNS)
+        return cls(options, "auto" if options.model == "auto" else given)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
         """Fit the base, then the network; what the held-out cells don't bear out is not used.
@@ -139,10 +135,10 @@ class SRLF(Method):
         clock, device = time.monotonic(), scene.lrhsi.device
         self.turns = self.turns if model.symmetric else 1
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.settings.seed)
+            torch.manual_seed(self.seed)
             self.net = self._make_net(scene, model).to(device)
-            rehearsal = Rehearsal(scene, self.frame, self.settings.seed)
-            run = Adaptation(rehearsal, self.settings, self._usual[1], self._before(rehearsal))
+            rehearsal = Rehearsal(scene, self.frame, self.seed)
+            run = Adaptation(rehearsal, self._options, self._usual[1], self._before(rehearsal))
             self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
             clock = self._note("base", UNCHANGED, clock)
             if rehearsal.possible:
@@ -151,7 +147,7 @@ class SRLF(Method):
                 reason = "the scene is too small to train on one part and judge on another"
                 run.log.verdict = f"{reason}: {self._start} is the result"
         self.net.eval()
-        if self.settings.consistency_step and int(rehearsal.mask.sum()) >= self.share.numel():
+        if self._options.consistency == "on" and int(rehearsal.mask.sum()) >= self.share.numel():
             self._agree(run, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
         return self
@@ -305,5 +301,5 @@ class SRLF(Method):
         """The network fitted to this scene with its card, which names the weights below it."""
         extra = {"adaptation": asdict(self.adaptation), "weights": self.known and weights_name(self.known)}
         card = card_of_scene(name, self.net.cfg, self.frame.base.model, self.base_name, extra)
-        card = replace(card, seed=self.settings.seed, steps=self.adaptation.kept_step)
+        card = replace(card, seed=self.seed, steps=self.adaptation.kept_step)
         return card, dict(self.net.state_dict())

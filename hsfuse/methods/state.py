@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 FORMAT = "hsfuse-method-1"
 #: Classes that fitted methods are made of, beside the methods of `METHODS`: name -> module.
 PARTS: dict[str, str] = {
-    "AdaptSettings": "hsfuse.methods.adapt",
     "AdaptationLog": "hsfuse.methods.adapt",
     "AdaptiveRegression": "hsfuse.methods.conic",
     "AffineMap": "hsfuse.methods.problem",

@@ -11,11 +11,12 @@ from rasterio.windows import Window
 from scenes import memory_scene
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.options import FuseOptions, Pace
 from hsfuse.methods import make_method
-from hsfuse.methods.adapt import Adaptation, AdaptSettings, Judge, Rehearsal, held_out_cells
+from hsfuse.methods.adapt import Adaptation, Judge, Rehearsal, held_out_cells
 from hsfuse.methods.frame import fit_frame, make_frame, radiometric_match, reduced_images
 from hsfuse.methods.regression import BicubicSubspace, EnsembleGLP
-from hsfuse.methods.srlf import DEFAULT_BASE, SRLF
+from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.sample import PairSample
@@ -30,17 +31,18 @@ def tiny():
     return memory_scene((18, 18))
 
 
-FAST = AdaptSettings(steps=6, minutes=60, check_every=3, consistency_step=False)
+FAST = FuseOptions(
+    base="glp-reg", adapt_steps=6, adapt_minutes=60, consistency="off", ensemble=2, pace=Pace(check_every=3)
+)
 
 
-def settings(**changes):
-    return replace(FAST, **changes)
+def settings(steps=6, minutes=60, pace=None, **changes):
+    return replace(FAST, adapt_steps=steps, adapt_minutes=minutes, pace=replace(FAST.pace, **(pace or {})), **changes)
 
 
-def small_fuser(**options):
+def small_fuser(options=FAST):
     """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
-    plain = {"base": "glp-reg", "weights": None, "adapt": FAST, "turns": 2}
-    return SRLF(config=SRLFConfig(K, K, 3, stages=1, dropout=0.1), **plain | options)
+    return SRLF(options, None, SRLFConfig(K, K, 3, stages=1, dropout=0.1))
 
 
 def rehearsal(scene, mask=None, base="glp-reg"):
@@ -89,7 +91,7 @@ def test_held_out_targets_do_not_train(tiny):
     """Poisoned where they judge, targets leave every weight as it is; poisoned elsewhere they don't."""
     states = []
     for where in (None, "held", "train"):
-        run = adaptation(tiny, settings(steps=4, check_every=100, patience=100))
+        run = adaptation(tiny, settings(4, pace={"check_every": 100, "patience": 100}))
         held, train = run.rehearsal.held, run.rehearsal.train_mask
         spoil = {"held": held, "train": train, None: torch.zeros_like(held)}[where]
         for pair in (run.rehearsal.low, *run.rehearsal.draws):
@@ -104,7 +106,9 @@ def test_held_out_targets_do_not_train(tiny):
 
 
 def test_training_lowers_the_loss(tiny):
-    run = adaptation(tiny, settings(steps=60, check_every=10, patience=100, consistency=0, learning_rate=4e-3))
+    run = adaptation(
+        tiny, settings(60, pace={"check_every": 10, "patience": 100, "consistency": 0, "learning_rate": 4e-3})
+    )
     best = run.run(small_net())
     assert run.log.steps == list(range(0, 61, 10))
     assert run.log.train_loss[-1] < 0.97 * run.log.train_loss[1]
@@ -115,14 +119,14 @@ def test_training_lowers_the_loss(tiny):
 
 
 def test_patience_ends_it(tiny):
-    run = adaptation(tiny, settings(steps=50, check_every=1, patience=2, learning_rate=0.0))
+    run = adaptation(tiny, settings(50, pace={"check_every": 1, "patience": 2, "learning_rate": 0.0}))
     run.run(small_net())
     assert run.log.steps == [0, 1, 2]
     assert run.log.kept_step == 0
 
 
 def test_the_time_budget_ends_it(tiny):
-    run = adaptation(tiny, settings(steps=10_000, minutes=1e-9))
+    run = adaptation(tiny, settings(10_000, 1e-9))
     run.run(small_net())
     assert run.log.steps == [0, 1]
 
@@ -209,12 +213,12 @@ def test_what_judges_does_not_see_the_training_cells(tiny):
 def test_too_small_a_scene_keeps_the_base(lr_shape, weights):
     """With weights, too: for none of these are there any, or they can't be used."""
     scene = memory_scene(lr_shape, s=3)
-    fuser = SRLF(weights=weights, adapt=FAST).fit(scene.training, scene.model)
+    fuser = SRLF(settings(base="blend"), weights).fit(scene.training, scene.model)
     assert (
-        f"too small to train on one part and judge on another: the base {DEFAULT_BASE} is the result"
+        "too small to train on one part and judge on another: the base blend is the result"
         in (fuser.describe()["adaptation"])
     )
-    wanted = make_method(DEFAULT_BASE).fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
+    wanted = make_method("blend").fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
     assert wanted.isfinite().all()
 
@@ -229,16 +233,16 @@ def test_weights_for_any_sensor_do_no_harm_to_a_real_scene_that_is_too_small_to_
     model = ObservationModel(response / response.sum(1, keepdims=True), gaussian_psf(0.425 * s, s), s)
     lrhsi, msi = model(truth)
     scene = PairSample(lrhsi, msi, torch.ones(1, 8, 8, dtype=torch.bool))
-    fuser = SRLF(adapt=FAST).fit(scene, model)
+    fuser = SRLF(settings(base="blend")).fit(scene, model)
     assert fuser.describe()["adaptation"].endswith("is the result")
-    base = make_method(DEFAULT_BASE).fit(scene, model)
+    base = make_method("blend").fit(scene, model)
     errors = [(f.predict(lrhsi, msi) - truth).square().mean() for f in (fuser, base)]
     assert errors[0] < 1.02 * errors[1]
 
 
 @pytest.mark.parametrize("base", ["blend", "glp-ens", "gsa", "sfim"])
 def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
-    fuser = small_fuser(base=base, adapt=settings(steps=0)).fit(tiny.training, tiny.model)
+    fuser = small_fuser(settings(0, base=base)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
     assert f"no better than the base {base}, which is the result" in fuser.describe()["adaptation"]
     wanted = make_method(base).fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
@@ -247,7 +251,7 @@ def test_without_steps_the_base_comes_through_bit_by_bit(tiny, base):
 
 def test_a_regression_as_base_is_that_method_on_a_cleaned_msi(tiny):
     """Without noise in the MSI they are the same but for what cleaning takes."""
-    fuser = small_fuser(base="glp-reg", adapt=settings(steps=0)).fit(tiny.training, tiny.model)
+    fuser = small_fuser(settings(0)).fit(tiny.training, tiny.model)
     assert not fuser.share.any()
     wanted = make_method("glp-reg").fit(tiny.training, tiny.model).predict(tiny.lrhsi, tiny.msi)
     found = fuser.predict(tiny.lrhsi, tiny.msi)
@@ -267,8 +271,8 @@ def test_the_papers_base_is_plain_interpolation_in_the_subspace(tiny):
 def test_training_on_the_scene_helps_at_full_resolution():
     """From the paper's weak base, which leaves much to learn, a few dozen steps must bring the truth nearer."""
     scene = memory_scene((30, 30))
-    how = settings(steps=60, check_every=20, learning_rate=4e-3, consistency=0)
-    fuser = small_fuser(base="bicubic", adapt=how)
+    pace = {"check_every": 20, "learning_rate": 4e-3, "consistency": 0}
+    fuser = small_fuser(settings(60, pace=pace, base="bicubic"))
     fused = fuser.fit(scene.training, scene.model).predict(scene.lrhsi, scene.msi)
     base = fuser.frame.base.predict(scene.lrhsi, scene.msi)
     errors = [float((x.detach() - scene.truth).square().mean().sqrt()) for x in (fused, base)]
@@ -280,7 +284,7 @@ def test_training_on_the_scene_helps_at_full_resolution():
 def test_seeds_repeat(tiny):
     results = []
     for seed in (0, 0, 1):
-        fuser = small_fuser(base="bicubic", adapt=settings(steps=9, learning_rate=1e-2, seed=seed))
+        fuser = small_fuser(settings(9, pace={"learning_rate": 1e-2}, base="bicubic", seed=seed))
         fuser.fit(tiny.training, tiny.model)
         fuser.share = torch.ones_like(fuser.share)
         results.append(fuser.predict(tiny.lrhsi, tiny.msi))
@@ -300,13 +304,13 @@ def test_at_a_phase_that_is_not_centred_nothing_is_turned(tiny):
     model = ObservationModel(tiny.model.srf, gaussian_psf(1.2, 3, 0), 3, phase=0)
     lrhsi, msi = model(scene)
     training = PairSample(lrhsi, msi, torch.ones(1, 18, 18, dtype=torch.bool))
-    assert small_fuser(adapt=settings(steps=2)).fit(training, model).turns == 1
-    assert small_fuser(adapt=settings(steps=0)).fit(tiny.training, tiny.model).turns == 2
+    assert small_fuser(settings(2)).fit(training, model).turns == 1
+    assert small_fuser(settings(0)).fit(tiny.training, tiny.model).turns == 2
 
 
 def test_unknown_bases_are_told():
     with pytest.raises(SettingError, match="no base 'magic' for SRLF-Net; known are guided, "):
-        SRLF("magic")
+        SRLF(FuseOptions(base="magic"))
 
 
 def test_the_reduced_pair_is_the_observation_model_once_more():

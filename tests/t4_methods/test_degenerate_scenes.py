@@ -9,8 +9,8 @@ import torch
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, mixture
 from torch import Tensor
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.methods import METHODS, Method, make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.weights import load_checkpoint
@@ -69,7 +69,7 @@ def seen(truth: Tensor, model: ObservationModel | None = None) -> tuple[PairSamp
 
 def method(name: str) -> Method:
     """By name, the network with a single step."""
-    return SRLF(adapt=AdaptSettings(steps=1), turns=1) if name == "srlf" else make_method(name)
+    return SRLF(FuseOptions(adapt_steps=1, ensemble=1)) if name == "srlf" else make_method(name)
 
 
 def rmse(a: Tensor, b: Tensor) -> float:

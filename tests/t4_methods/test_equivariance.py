@@ -11,8 +11,8 @@ import pytest
 from classical_scene import make_scene, rmse
 from torch import Tensor
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.methods import METHODS, make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.physics.sample import PairSample
 
@@ -26,7 +26,7 @@ TRAINED = {"srlf": 1e-3}
 def fused(name: str, factor: float) -> Tensor:
     """What a method makes of the images times `factor`, over `factor`."""
     _, scene, model = make_scene(size=32, noise=2e-3)
-    method = SRLF(adapt=AdaptSettings(steps=2), turns=1) if name == "srlf" else make_method(name)
+    method = SRLF(FuseOptions(adapt_steps=2, ensemble=1)) if name == "srlf" else make_method(name)
     scaled = PairSample(scene.lrhsi * factor, scene.msi * factor, scene.mask)
     return method.fit(scaled, model).predict(scaled.lrhsi, scaled.msi) / factor
 

@@ -1,6 +1,8 @@
 """Weights for any sensor, as a method and as SRLF-Net's start: untrained they change nothing, and what doesn't fit is
 refused or done without."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ import torch
 import hsfuse.methods.srlf as fusers_weights
 import hsfuse.nets.weights as model_zoo
 from hsfuse.core.errors import ModelError
+from hsfuse.core.options import FuseOptions, Pace
 from hsfuse.methods import make_method
-from hsfuse.methods.adapt import AdaptSettings, Errors
+from hsfuse.methods.adapt import Errors
 from hsfuse.methods.blend import Blend
 from hsfuse.methods.conditioning import guides
 from hsfuse.methods.srlf import SRLF
@@ -103,7 +106,7 @@ def test_a_ratio_without_weights_is_told(pair, tmp_path, monkeypatch):
         AnySensor().fit(*pair)
 
 
-OFF = AdaptSettings(steps=0, consistency_step=False)
+OFF = FuseOptions(adapt="off", consistency="off", ensemble=1)
 
 
 @pytest.fixture
@@ -119,8 +122,8 @@ def collection(tmp_path, monkeypatch):
     return tmp_path
 
 
-def fitted(pair, **options):
-    return SRLF(**{"adapt": OFF, "turns": 1} | options).fit(*pair)
+def fitted(pair, options=OFF, weights="auto"):
+    return SRLF(options, weights).fit(*pair)
 
 
 def test_the_weights_that_fit_are_taken(pair, collection):
@@ -141,12 +144,12 @@ def test_without_adaptation_it_is_what_the_weights_give(pair, collection):
 def test_on_another_base_there_are_no_weights(pair, collection, base):
     """They have learned the errors of the blend."""
     scene, model = pair
-    fuser = fitted(pair, base=base)
+    fuser = fitted(pair, replace(OFF, base=base))
     assert fuser.describe()["weights"] == "from scratch"
     wanted = make_method(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
     with pytest.raises(ModelError, match=f"base: weights blend, scene {base}"):
-        fitted(pair, base=base, weights=collection / "w.safetensors")
+        fitted(pair, replace(OFF, base=base), collection / "w.safetensors")
 
 
 @pytest.mark.parametrize("change", ["ratio", "bands"])
@@ -182,11 +185,11 @@ def larger():
     return PairSample(*model(truth), torch.ones(1, 20, 20, dtype=torch.bool)), model
 
 
-ADAPT = AdaptSettings(steps=4, check_every=2, learning_rate=1e-2)
+ADAPT = FuseOptions(adapt_steps=4, ensemble=1, pace=Pace(check_every=2, learning_rate=1e-2))
 
 
 def test_the_stages_are_written_down(larger, collection):
-    fuser = fitted(larger, adapt=ADAPT)
+    fuser = fitted(larger, ADAPT)
     stages = {stage.name: stage for stage in fuser.adaptation.stages}
     assert list(stages) == ["base", "weights", "adaptation", "consistency"]
     assert (stages["base"].error, stages["base"].angle) == (1, 1)
@@ -206,8 +209,7 @@ def test_without_adaptation_and_consistency_two_stages_are_left(larger, collecti
 def test_the_consistency_step_is_part_of_the_result(larger, collection):
     scene = larger[0]
     with_it, without = (
-        fitted(larger, adapt=AdaptSettings(steps=0, consistency_step=on)).predict(scene.lrhsi, scene.msi)
-        for on in (True, False)
+        fitted(larger, replace(OFF, consistency=on)).predict(scene.lrhsi, scene.msi) for on in (True, False)
     )
     misfits = [float((larger[1].spatial(x) - scene.lrhsi).square().mean()) for x in (with_it, without)]
     assert misfits[0] < misfits[1]
@@ -217,19 +219,19 @@ def test_the_same_seed_gives_the_same_weights(larger, collection):
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(states))  # what was drawn before doesn't matter
-        fuser = fitted(larger, adapt=AdaptSettings(steps=4, check_every=1, learning_rate=1e-2, seed=seed))
+        fuser = fitted(larger, replace(ADAPT, seed=seed, pace=Pace(check_every=1, learning_rate=1e-2)))
         states.append(fuser.net.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])  # the same steps on one machine
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
 def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, collection, tmp_path):
-    fuser = fitted(larger, adapt=ADAPT)
+    fuser = fitted(larger, ADAPT)
     save_checkpoint(tmp_path / "own.safetensors", *fuser.weights_of_scene("own"))
     card = read_card(tmp_path / "own.safetensors")
     assert (card.name, card.kind, card.steps) == ("own", "scene", fuser.adaptation.kept_step)
     assert card.extra["weights"] == "w"
-    again = fitted(larger, weights=tmp_path / "own.safetensors", adapt=AdaptSettings(steps=0))
+    again = fitted(larger, FuseOptions(adapt="off", ensemble=1), tmp_path / "own.safetensors")
     scene = larger[0]
     torch.testing.assert_close(
         again.predict(scene.lrhsi, scene.msi), fuser.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6

@@ -10,8 +10,8 @@ from checkpoints import any_sensor, banded
 from scenes import memory_scene
 
 from hsfuse.core.errors import ModelError
+from hsfuse.core.options import FuseOptions
 from hsfuse.methods import METHODS, make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.srlf_bands import Banded
@@ -30,7 +30,7 @@ def unfitted(name, scene, folder):
     if name == "srlf-bands":
         return Banded(banded(folder, scene), turns=2)
     if name == "srlf":
-        return SRLF(weights=any_sensor(folder, base="blend"), adapt=AdaptSettings(steps=0), turns=2)
+        return SRLF(FuseOptions(adapt="off", ensemble=2), any_sensor(folder, base="blend"))
     return make_method(name)
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from scenes import memory_scene
 
 from hsfuse.core.errors import ModelError
+from hsfuse.core.options import FuseOptions, Pace
 from hsfuse.methods import make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
@@ -19,7 +19,7 @@ from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.srlf import SRLFNet
 from hsfuse.nets.weights import FORMAT, ModelCard, check_card, load_checkpoint, network_of, read_card, save_checkpoint
 
-FAST = AdaptSettings(steps=0, minutes=60, consistency_step=False)
+FAST = FuseOptions(adapt_steps=0, adapt_minutes=60, consistency="off", ensemble=1)
 
 
 def test_a_card_survives_json():
@@ -119,17 +119,18 @@ def test_the_card_alone_is_read_without_the_weights(tmp_path):
 def test_weights_that_do_not_fit_their_card_are_told(tmp_path, tiny):
     path = saved(tmp_path, replace(CARD, config=replace(CONFIG, stages=2)))
     with pytest.raises(ModelError, match=r"net.safetensors: the weights don't fit the card's configuration") as caught:
-        SRLF(weights=path, adapt=FAST).fit(tiny.training, tiny.model)
+        SRLF(FAST, path).fit(tiny.training, tiny.model)
     assert "\n" not in str(caught.value)
 
 
 def test_a_fitted_method_is_the_same_after_saving_and_loading(tmp_path, tiny):
-    fuser = SRLF("bicubic", None, replace(FAST, steps=12, check_every=4, learning_rate=4e-3), CONFIG, turns=1)
+    plain = replace(FAST, base="bicubic")
+    fuser = SRLF(replace(plain, adapt_steps=12, pace=Pace(check_every=4, learning_rate=4e-3)), None, CONFIG)
     fuser.fit(tiny.training, tiny.model)
     assert fuser.share.any()
     path = tmp_path / "own.safetensors"
     save_checkpoint(path, *fuser.weights_of_scene("own"))
-    again = SRLF("bicubic", path, FAST, turns=1).fit(tiny.training, tiny.model)
+    again = SRLF(plain, path).fit(tiny.training, tiny.model)
     torch.testing.assert_close(
         again.predict(tiny.lrhsi, tiny.msi), fuser.predict(tiny.lrhsi, tiny.msi), rtol=0, atol=1e-6
     )
@@ -144,7 +145,7 @@ def test_what_weights_for_any_sensor_give_is_used_where_the_scene_cannot_judge(t
     scene = memory_scene(lr_shape, s=3)
     net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
     path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
-    fuser = SRLF(weights=path, adapt=FAST, turns=1).fit(scene.training, scene.model)
+    fuser = SRLF(FAST, path).fit(scene.training, scene.model)
     assert fuser.describe()["adaptation"].endswith("judge on another: what the weights give is the result")
     alone, base = (f.fit(scene.training, scene.model) for f in (AnySensor(path), make_method(KNOWN_BASE)))
     fused, wanted, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, alone, base))
@@ -155,7 +156,7 @@ def test_what_weights_for_any_sensor_give_is_used_where_the_scene_cannot_judge(t
 def test_weights_of_a_scene_are_not_used_unjudged(tmp_path):
     """They fit any scene of as many bands, whosever it is: what they add must be borne out."""
     scene = memory_scene((8, 8), s=3)
-    fuser = SRLF(weights=saved(tmp_path), adapt=FAST, turns=1).fit(scene.training, scene.model)
+    fuser = SRLF(FAST, saved(tmp_path)).fit(scene.training, scene.model)
     assert not fuser.share.any()
     assert "the base blend is the result" in fuser.describe()["adaptation"]
     base = make_method("blend").fit(scene.training, scene.model)
@@ -191,7 +192,7 @@ def test_weights_with_other_tensors_than_the_card_s_are_told(tmp_path, scene, me
     tensors = dict(SRLFNet(replace(CONFIG, guide=guides(16))).state_dict())
     tensors.pop("refine.weight")
     path = any_sensor(tmp_path, tensors, base=KNOWN_BASE)
-    fuser = AnySensor(path) if method is AnySensor else SRLF(weights=path, adapt=FAST)
+    fuser = AnySensor(path) if method is AnySensor else SRLF(FAST, path)
     with pytest.raises(ModelError, match="the weights don't fit the card's configuration") as caught:
         fuser.fit(scene.training, scene.model)
     assert str(path) in str(caught.value)

@@ -10,11 +10,11 @@ import torch
 from pretend_gpu import OnGpu, pretend_gpu
 from scenes import memory_scene, save_pair
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.methods import METHODS, make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
@@ -78,9 +78,10 @@ def test_methods_stay_on_their_device(pair, name, gpu):
     np.testing.assert_allclose(got, want, atol=1e-3)
 
 
+ONE_STEP = FuseOptions(base="glp-reg", adapt_steps=1, ensemble=1)
 NETWORKS = {
-    "from scratch": lambda: SRLF("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1),
-    "weights": lambda: SRLF(adapt=AdaptSettings(steps=0), turns=1),
+    "from scratch": lambda: SRLF(ONE_STEP, None, SRLFConfig(16, 16, 2, stages=1)),
+    "weights": lambda: SRLF(FuseOptions(adapt="off", ensemble=1)),
 }
 
 

@@ -21,7 +21,7 @@ from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
 from hsfuse.methods import make_method
-from hsfuse.methods.srlf import DEFAULT_BASE, SRLF
+from hsfuse.methods.srlf import SRLF
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
 
@@ -169,7 +169,7 @@ def test_the_default_method_end_to_end(tmp_path, s):
     cube = read(result.output)
     assert cube.grid == pair.hr_grid
     method = result.provenance["method"]
-    assert (method["method"], method["base"]) == ("srlf", DEFAULT_BASE)
+    assert (method["method"], method["base"]) == ("srlf", "blend")
     assert method["weights"].startswith(f"srlf-any-x{s} (")
     assert method["adaptation"] in result.text()
     log = result.provenance["adaptation"]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scenes import memory_scene, save_pair
 
+from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
 from hsfuse.methods import METHODS, make_method
-from hsfuse.methods.adapt import AdaptSettings
 from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
@@ -47,7 +47,8 @@ def test_a_batch_gives_what_its_tiles_give(pair, name):
 
 def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
     """Whose correction is large, as its last layer is random, and wholly trusted."""
-    fuser = SRLF("glp-reg", None, AdaptSettings(steps=1), SRLFConfig(16, 16, 2, stages=1), 1)
+    options = FuseOptions(base="glp-reg", adapt_steps=1, ensemble=1)
+    fuser = SRLF(options, None, SRLFConfig(16, 16, 2, stages=1))
     fuser.fit(sample_scene(pair), pair.model)
     torch.nn.init.normal_(fuser.net.refine.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     fuser.share = torch.ones_like(fuser.share)
