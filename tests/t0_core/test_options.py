@@ -11,7 +11,7 @@ from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions, kind_of
 
 
 def test_every_option_has_a_group_a_help_and_a_kind():
-    assert set(OPTIONS) == set(vars(FuseOptions())) - {"command"}
+    assert set(OPTIONS) == set(vars(FuseOptions())) - {"command", "pace"}
     for name, option in OPTIONS.items():
         assert option.group in GROUPS
         assert option.help.endswith(".")
