@@ -80,6 +80,10 @@ TEMPLATES: dict[str, str] = {
     ),
     # Files.
     "fill-masked": "{fill}: masked as fill{advice}",
+    "fill-unseen": (
+        "too large to be searched whole for fill that no nodata value declares: one in {step} rows and columns was "
+        "looked at; what holds {fill}, far from all that was seen, is masked wherever it comes up"
+    ),
     "fill-kept": "{fill}: they are kept as values; if they are none, {advice}",
     # Writing.
     "cog-by-pixel": (

@@ -24,6 +24,10 @@ from hsfuse.io.reader import CubeReader
 USUAL = (-999.0, -9999.0, -99999.0, -32768.0)
 #: No radiance or reflectance, however scaled, is as large: netCDF's and GDAL's own fill values are.
 NO_MEASUREMENT = 1e20
+#: Those of them that are in use: netCDF's, CMIP's, and the ends of floating point numbers.
+EXTREMES = tuple(
+    sign * value for value in (float(np.finfo("f4").max), 9.969209968386869e36, 1e30, 1e20) for sign in (1, -1)
+)
 #: Values looked at, all bands together: larger images are looked at decimated.
 LOOK = 2**25
 #: Values held in memory at once, and of those kept to know the range of the others by.
@@ -59,8 +63,11 @@ class Fill:
 
 def find_fill(reader: CubeReader) -> list[Fill]:
     """What may be fill among the raw numbers, looked at whole or, in images beyond `LOOK` values, decimated."""
-    facts = _look(reader)
-    bands = tuple(band for band, live in zip(reader.native_bands, facts.live, strict=True) if live)
+    return _find(reader, _look(reader))
+
+
+def _find(reader: CubeReader, facts: _Facts) -> list[Fill]:
+    bands = facts.bands(reader)
     suspects = facts.suspects(reader)
     zero = facts.zeros_everywhere() and not _declared(reader, 0.0)
     if not suspects and not zero:
@@ -97,13 +104,14 @@ def settle_fill(
 ) -> tuple[CubeReader, list[Note], list[Note]]:
     """The reader with fill masked, what was left alone, and what to warn of; an `option` is named in the advice.
 
-    `nodata` says it outright, as a raw number or "none"; None: what is beyond doubt is masked. SettingError when it is
-    neither a number nor "none".
+    `nodata` says it outright, as a raw number or "none"; None: what is beyond doubt is masked, in an image too large to
+    be looked at whole also where it wasn't seen. SettingError when it is neither a number nor "none".
     """
     if nodata is not None:
         return reader.with_nodata(parse_nodata(nodata, option or "nodata")), [], []
     notes, warnings, certain = [], [], []
-    for fill in find_fill(reader):
+    facts = _look(reader)
+    for fill in _find(reader, facts):
         told = {"file": reader.path.name, "fill": fill.describe(), "value": fill.value, "pixels": fill.pixels}
         if fill.certain:
             certain.append(fill)
@@ -111,11 +119,32 @@ def settle_fill(
         else:
             advice = f"say {option} {fill.value:.10g}" if option else "declare it in the file"
             notes.append(note("fill-kept", advice=advice, **told))
-    if not certain:
-        return reader, notes, warnings
     values = [fill.value for fill in certain if fill.value != 0]
     together = [fill.value for fill in certain if fill.value == 0]
-    return reader.without_fill(values, together, certain[0].bands), notes, warnings
+    if (step := _step(reader)) > 1:
+        known = {fill.value for fill in certain} | {note.values["value"] for note in notes}
+        unseen = [value for value in _unseen(reader, facts) if value not in known]
+        if unseen:
+            listed = ", ".join(f"{value:.6g}" for value in unseen)
+            notes.append(note("fill-unseen", file=reader.path.name, step=f"{step:.2g}", fill=listed))
+        values += [value for value in unseen if value != 0]
+        together += [value for value in unseen if value == 0]
+    if not values and not together:
+        return reader, notes, warnings
+    return reader.without_fill(values, together, facts.bands(reader)), notes, warnings
+
+
+def _unseen(reader: CubeReader, facts: _Facts) -> list[float]:
+    """Numbers in use for fill that would be it beyond doubt wherever the look, which was decimated, has missed them."""
+    low, high = facts.range_without([])
+    kind = np.dtype(reader.dtype)
+    known = (*_ends(reader.dtype), *USUAL) if kind.kind in "iu" else (*USUAL, *EXTREMES)
+    fitting = [float(value) for value in known if kind.kind == "f" or np.iinfo(kind).min <= value <= np.iinfo(kind).max]
+    found = [value for value in fitting if not isnan(low) and _outside(value, low, high)]
+    sizes = np.abs(facts.values.astype(np.float64)).max(axis=0, initial=0)
+    if len(facts.values) >= LEAST_BANDS and sizes.size and sizes.min() >= NEARLY * np.median(sizes) > 0:
+        found.append(0.0)
+    return [value for value in dict.fromkeys(found) if not _declared(reader, value)]
 
 
 def parse_nodata(text: str | float, option: str) -> float | None:
@@ -151,6 +180,10 @@ class _Facts:
         known += [value for value in (low, high) if abs(value) >= NO_MEASUREMENT]
         return [value for value in dict.fromkeys(known) if not _declared(reader, value)]
 
+    def bands(self, reader: CubeReader) -> tuple[int, ...]:
+        """The bands (0-based) that are live."""
+        return tuple(band for band, live in zip(reader.native_bands, self.live, strict=True) if live)
+
     def zeros_everywhere(self) -> bool:
         """Whether every band in use has some zeros."""
         return int(self.live.sum()) >= LEAST_BANDS and bool((self.zeros[self.live] > 0).all())
@@ -182,11 +215,17 @@ def _look(reader: CubeReader) -> _Facts:
     return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live])
 
 
+def _step(reader: CubeReader) -> float:
+    """Rows, and columns, of which one is looked at."""
+    rows, cols = reader.grid.shape
+    return max(1.0, sqrt(rows * cols * len(reader.native_bands) / LOOK))
+
+
 def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
     """Raw pixels (C, n) and where they are valid by the file's own word (n,), strip by strip."""
     rows, cols = reader.grid.shape
     bands = reader.native_bands
-    step = max(1.0, sqrt(rows * cols * len(bands) / LOOK))
+    step = _step(reader)
     wide = ceil(cols / step)
     tall = max(1, int(AT_ONCE / (wide * len(bands)) * step))
     for row in range(0, rows, tall):

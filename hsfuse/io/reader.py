@@ -182,8 +182,9 @@ class CubeReader(ABC):
             data = raw.astype(np.float32)
         valid = np.isfinite(data)
         nonfinite = ~valid
+        masked = _met(raw, self._masked_values)
         for i, band in enumerate(bands):
-            for value in (self.nodata_values[band], *self._masked_values):
+            for value in (self.nodata_values[band], *masked):
                 blank = _is_nodata(raw[i], value)
                 if blank is not None:
                     valid[i] &= ~blank
@@ -201,6 +202,14 @@ class CubeReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _met(raw: NDArray, values: Sequence[float]) -> list[float]:
+    """The values that lie within the range of the raw numbers, NaN left out."""
+    if not values or not raw.size:
+        return []
+    low, high = np.fmin.reduce(raw, axis=None), np.fmax.reduce(raw, axis=None)
+    return [value for value in values if low <= np.float64(value).astype(raw.dtype) <= high]
 
 
 def _is_nodata(raw: NDArray, nodata: float | None) -> BoolArray | None:

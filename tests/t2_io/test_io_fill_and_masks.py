@@ -135,6 +135,43 @@ def test_large_images_are_looked_at_in_strips(tmp_path, monkeypatch):
         assert reader.read().mask.sum() == 480 - 42
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int16", -9999),
+        ("int16", -32768),
+        ("uint16", 65535),
+        ("uint16", 0),
+        ("float32", -3.4028235e38),
+        ("float32", 1e20),
+    ],
+)
+def test_fill_that_a_decimated_look_misses_is_masked_and_told_beforehand(tmp_path, monkeypatch, dtype, value):
+    cube = scene(dtype, 5, 1500, 4000)
+    cube[:, 7, 11] = value  # row and column that one in five doesn't meet
+    monkeypatch.setattr("hsfuse.io.fill.LOOK", 5 * 4 * 4)
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        assert find_fill(opened) == []
+        reader, (note,), warnings = settle_fill(opened)
+        assert warnings == []
+        assert note.code == "fill-unseen"
+        assert f"{np.dtype(dtype).type(value):.6g}" in note.values["fill"].split(", ")
+        expected = np.ones((20, 24), bool)
+        expected[7, 11] = False
+        np.testing.assert_array_equal(reader.read().mask, expected)
+        np.testing.assert_array_equal(reader.read(bands=[2]).mask, expected)
+
+
+def test_what_a_decimated_look_can_not_tell_from_values_stays(tmp_path, monkeypatch):
+    """Dark ground, whose zeros are measurements, and the end of a type that others come near."""
+    cube = np.random.default_rng(0).gamma(0.3, 300, (1, 20, 24)).clip(1, 60_000).repeat(4, axis=0).astype("uint16")
+    cube[:, ::3] = 50_000
+    cube[:, 7, 11], cube[:, 8, 11] = 0, 65535
+    monkeypatch.setattr("hsfuse.io.fill.LOOK", 4 * 12 * 12)
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        assert settle_fill(opened)[0].read().mask.all()
+
+
 def test_nodata_said_outright(tmp_path):
     cube = with_hole("uint16", 7)
     with open_cube(write_tif(tmp_path / "a.tif", cube, nodata=150)) as opened:
