@@ -21,6 +21,7 @@ from hsfuse.calibration.free import free_kernel
 from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
 from hsfuse.calibration.spectra import FloatArray
 from hsfuse.calibration.views import Views, correlations
+from hsfuse.calibration.windows import spread_of
 from hsfuse.core.errors import SettingError
 from hsfuse.physics.model import Psf, centred_phase
 
@@ -28,6 +29,9 @@ from hsfuse.physics.model import Psf, centred_phase
 LEAST_OWN = 60
 #: Largest shift between the images beyond what is known of it, in LR pixels.
 LARGEST_SHIFT = 1.5
+#: Rounds of moving cells to where they would rather lie, HR pixels below which that isn't worth it, and by how much
+#: the median cell must stand out of chance, times the root of their number.
+PLACINGS, LEAST_WANDER, CHANCE = 3, 0.15, 6.0
 #: Steps of a fit, and the change (of log widths, and LR pixels) that ends it.
 STEPS, SETTLED = 10, 2e-4
 #: Steps of numerical derivatives by the shape, and by the centre in HR pixels.
@@ -42,7 +46,7 @@ BORNE_OUT, LEAST_GAIN, LEAST_SHARE, SHAPED_SHARE = 2.0, 4.0, 0.002, 0.01
 LARGEST_FREE_RATIO = 12
 #: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
 #: widest PSF in LR pixels (MTF at Nyquist of 0.003) that is believed.
-LEAST_DETAIL, MOST_SPREAD, WIDEST = 0.5, 0.15, 1.1
+LEAST_DETAIL, MOST_SPREAD, WIDEST = 0.5, 0.25, 1.1
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,11 @@ class Fit:
 class Search:
     """Least squares over the shape of a family, gain, offset and shift of every window free."""
 
-    def __init__(self, views: Views, weight: FloatArray) -> None:
+    def __init__(self, views: Views, weight: FloatArray, groups: NDArray[np.intp] | None = None) -> None:
+        """`groups` (m,) are the windows, where these aren't too small, unless told."""
         self.views, self.weight = views, weight
         small = np.median(np.bincount(views.window)) < LEAST_OWN
-        self.groups = np.zeros_like(views.window) if small else views.window
+        self.groups = groups if groups is not None else np.zeros_like(views.window) if small else views.window
         self._starts = np.flatnonzero(np.diff(self.groups, prepend=-1))  # pixels are sorted by window
 
     def at(self, family: Family, shape: FloatArray, centre: FloatArray) -> Fit:
@@ -91,7 +96,10 @@ class Search:
         steps = CENTRE_STEP * np.eye(2), STEP * np.eye(len(shape))
         by_centre = [(kernel(shape, centre + d) - kernel(shape, centre - d)) / (2 * CENTRE_STEP) for d in steps[0]]
         by_shape = [(kernel(shape + d, centre) - kernel(shape - d, centre)) / (2 * STEP) for d in steps[1]]
-        seen = views.seen(np.stack([kernel(shape, centre), *by_centre, *by_shape])) * self.weight
+        seen = views.seen(np.stack([kernel(shape, centre), *by_centre, *by_shape]))
+        if views.rest is not None:
+            seen[:3] = self._further(seen[:3], kernel, shape, centre, views.rest)
+        seen *= self.weight
         axes, r = self._orthogonal([self.weight, *seen[:3]])
         misfit, along = self._without(views.target * self.weight, axes)
         right = _over(along[3], r[3, 3])
@@ -102,6 +110,29 @@ class Search:
         info = np.einsum("kicg,kjcg->gij", root, root)
         pull = np.einsum("kicg,kcg->gi", root, np.stack([along[2], along[3]]))
         return Fit(family, shape, centre, misfit, slopes[: len(shape)], info, pull)
+
+    def _further(
+        self,
+        seen: FloatArray,
+        kernel: Callable[[FloatArray, FloatArray], FloatArray],
+        shape: FloatArray,
+        centre: FloatArray,
+        rest: FloatArray,
+    ) -> FloatArray:
+        """What a kernel and its slopes see (3, c, m), moved by parts `rest` (2, m) of HR pixels: Taylor's second order.
+
+        Without that a kernel about a wrong place has to be as much wider as that is off.
+        """
+        e, (y, x) = 0.5, rest
+        k = {(i, j): kernel(shape, centre + e * np.array([i, j])) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        curves = [k[1, 0] - 2 * k[0, 0] + k[-1, 0], k[0, 1] - 2 * k[0, 0] + k[0, -1],
+                  (k[1, 1] - k[1, -1] - k[-1, 1] + k[-1, -1]) / 4]  # fmt: skip
+        yy, xx, xy = self.views.seen(np.stack(curves) / e**2)
+        here, down, right = seen
+        return np.stack([
+            here + y * down + x * right + y**2 / 2 * yy + x**2 / 2 * xx + y * x * xy,
+            down + y * yy + x * xy, right + x * xx + y * xy,
+        ])  # fmt: skip
 
     def _orthogonal(self, columns: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
         """Unit vectors (c, m), in every window, that span images (c, m), and R (k, k, c, windows): QR, Gram-Schmidt."""
@@ -201,16 +232,46 @@ def _common(fit: Fit) -> tuple[FloatArray, float, float]:
     return move, float(np.sqrt(error * chi2)), float(np.sqrt(max(0.0, scatter)))
 
 
+def _wandering(search: Search, fit: Fit) -> tuple[FloatArray, float] | None:
+    """Where each pixel's cell would rather lie, (2, m) in HR pixels from the centre; None where cells don't wander.
+
+    As far as cells lie apart beyond their own errors, each is believed (the mean of a Gaussian's posterior). The other
+    number is how far they lie about their window's place: about as much is likely to be left within a cell.
+    """
+    views = search.views
+    told = Search(views, search.weight, views.cell).at(fit.family, fit.shape, fit.centre)
+    first = np.flatnonzero(np.diff(views.cell, prepend=-1))
+    tiny = 1e-9 * np.trace(told.info, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-12 * np.eye(2)
+    own = np.linalg.inv(told.info + tiny)
+    place = np.einsum("nij,nj->ni", own, told.pull) + (0 if views.move is None else views.move[:, first].T)
+    rest = place - np.median(place, axis=0)
+    spread = spread_of(rest, own)
+    if spread < LEAST_WANDER or spread_of(rest, own, CHANCE / np.sqrt(len(own))) == 0:
+        return None
+    believed = spread**2 * np.linalg.inv(spread**2 * np.eye(2) + own)
+    move = np.einsum("nij,nj->ni", believed, rest)
+    move = np.clip(move, -LARGEST_SHIFT * views.ratio, LARGEST_SHIFT * views.ratio)
+    window = views.window[first]
+    count, mean = np.bincount(window), np.stack([np.bincount(window, axis) for axis in move.T], 1)
+    apart = ((move - (mean / count[:, None])[window]) ** 2).sum() / max(1, 2 * (len(move) - len(count)))
+    unsure = float(np.trace(own @ believed, axis1=1, axis2=2).mean()) / 2
+    return move[views.cell].T, float(np.sqrt(apart + unsure))
+
+
 @dataclass(frozen=True)
 class Judged:
-    """A fit, what it leaves of each window when fitted to the others (w,), and each time's change of the shape."""
+    """A fit, what it leaves of each window when fitted to the others (w,), and each time's change of the shape.
+
+    `wander`: how far ground is likely to be misplaced within cells, HR pixels.
+    """
 
     fit: Fit
     held_out: FloatArray
     moved: FloatArray  # (w, k)
+    wander: float
 
     @classmethod
-    def of(cls, fit: Fit, window: NDArray[np.intp]) -> Judged:
+    def of(cls, fit: Fit, window: NDArray[np.intp], wander: float) -> Judged:
         """One Gauss-Newton step from the fit to all windows stands for a fit to all but one."""
         count, hessian = int(window.max()) + 1, fit.hessian
         held_out, moved = np.empty(count), np.zeros((count, len(fit.shape)))
@@ -221,7 +282,7 @@ class Judged:
             own, pull = np.einsum("icm,jcm->ij", slopes, slopes), np.einsum("icm,cm->i", slopes, misfit)
             moved[w] = np.linalg.solve(hessian - own + tiny, pull)
             held_out[w] = ((misfit + np.einsum("icm,i->cm", slopes, moved[w])) ** 2).sum()
-        return cls(fit, held_out, moved)
+        return cls(fit, held_out, moved, wander)
 
     @property
     def covariance(self) -> FloatArray:
@@ -322,7 +383,7 @@ def estimate_psf(
     families = [ROUND, ELLIPTIC, TURNED] if kind == "gaussian" else [BOX, ROUND, BLURRED_BOX, ELLIPTIC, TURNED]
     if given is not None:
         families.insert(0, assumed(given, ratio))
-    judged = _judged(views, families)
+    judged, views = _judged(views, families)
     best = min(judged, key=lambda one: one.held_out.sum())
     chosen = next(one for one in judged if one.borne_out_by(best))
     if given is not None and _as_wide(judged[0], chosen, ratio):
@@ -333,12 +394,21 @@ def estimate_psf(
     return _summed_up(views, found, free_one, given, kind == "free" and not doubt, doubt)
 
 
-def _judged(views: Views, families: list[Family]) -> list[Judged]:
-    """Every family fitted, with weights that the best of them gives."""
+def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Views]:
+    """Every family fitted, with weights that the best of them gives, and the views with cells where they lie."""
     contrast = views.target.std(1, keepdims=True) + 1e-12
     search = Search(views, np.broadcast_to(1 / contrast, views.target.shape))
-    rough = search.best(ROUND, ROUND.starts, np.zeros(2))
+    rough, wander = search.best(ROUND, ROUND.starts, np.zeros(2)), 0.0
     search = search.reweighted(rough)
+    for _ in range(PLACINGS):
+        wandering = _wandering(search, rough)
+        if wandering is None:
+            break
+        move, wander = wandering
+        views = views.at(move)
+        search = Search(views, search.weight)
+        rough = search.best(ROUND, [rough.shape], rough.centre)
+        search = search.reweighted(rough)
     fits: dict[str, Fit] = {}
     for family in families:
         starts: Sequence[ArrayLike] = family.starts
@@ -349,7 +419,7 @@ def _judged(views: Views, families: list[Family]) -> list[Judged]:
         fits[family.name] = search.best(family, starts, rough.centre)
     search = search.reweighted(min(fits.values(), key=lambda fit: fit.cost))
     again = [search.best(family, [fits[family.name].shape], fits[family.name].centre, 4) for family in families]
-    return [Judged.of(fit, views.window) for fit in again]
+    return [Judged.of(fit, views.window, wander) for fit in again], views
 
 
 def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
@@ -407,20 +477,21 @@ def _summed_up(
 def _widths(found: Judged, ratio: int) -> tuple[FloatArray, FloatArray]:
     """Widths (y, x) and turn of a PSF, and their standard deviations: (3,) each.
 
-    Where windows lie at different places, the ground is likely to be misplaced within them, too, by about as much, and
-    that looks like blur: as much of the width is uncertain.
+    Where windows and their cells lie at different places, the ground is likely to be misplaced within them, too, by
+    about as much, and that looks like blur: as much of the width is uncertain.
     """
     fit = found.fit
     widths, spread = fit.family.widths(fit.shape, ratio), _spread(found, lambda p: fit.family.widths(p, ratio))
-    less = np.sqrt(np.maximum(widths[:2] ** 2 - _common(fit)[2] ** 2, 0))
+    less = np.sqrt(np.maximum(widths[:2] ** 2 - _common(fit)[2] ** 2 - found.wander**2, 0))
     spread[:2] = np.hypot(spread[:2], widths[:2] - less)
     return widths, spread
 
 
 def _as_wide(one: Judged, other: Judged, ratio: int) -> bool:
-    """Whether one's widths lie within the other's standard deviations."""
-    (own, _), (widths, spread) = _widths(one, ratio), _widths(other, ratio)
-    return bool((np.abs(own - widths)[:2] <= spread[:2]).all())
+    """Whether one's widths lie within the standard deviations of the other's, as windows disagree about them."""
+    own, widths = (found.fit.family.widths(found.fit.shape, ratio)[:2] for found in (one, other))
+    spread = _spread(other, lambda p: other.fit.family.widths(p, ratio))[:2]
+    return bool((np.abs(own - widths) <= spread).all())
 
 
 def _spread(found: Judged, of: Callable[[FloatArray], FloatArray]) -> FloatArray:

@@ -22,6 +22,8 @@ WINDOW_PIXELS, MOST_WINDOWS = 100, 48
 MOST_PIXELS, MOST_VALUES = 2000, 2**24
 #: MSI bands that the PSF is fitted on at most.
 MOST_BANDS = 4
+#: LR pixels along a side of a window's cells, each of which may lie at a place of its own.
+CELL_SIDE = 5
 #: What is known of the shift between the images, in LR pixels, is made use of from here on.
 FAR = 0.75
 
@@ -31,16 +33,22 @@ class Views:
     """What a kernel of `size` taps is judged by: the MSI around m LR pixels, and the values `target` it should give.
 
     `around` (size^2, c m) holds the MSI's pixels under the taps, `target` (c, m) R x LRHSI, `window` (m,) the part of
-    the scene each lies in. The taps' middle lies `offset` (y, x) HR pixels off the LR pixel's centre.
+    the scene each lies in and `cell` (m,) the part of that; pixels are sorted by both. The taps' middle lies `offset`
+    (y, x) HR pixels off the LR pixel's centre, and `move` (2, m) further down and right (None: all at that place).
+    `image` (n, c, H, W) is the MSI, `corner` (3, m) block, row and column of the first of the taps without `move`.
     """
 
     around: Tensor
     target: FloatArray
     window: NDArray[np.intp]
+    cell: NDArray[np.intp]
+    image: NDArray[np.float32]
+    corner: NDArray[np.intp]
     ratio: int
     phase: float
     size: int
     offset: tuple[int, int] = (0, 0)
+    move: FloatArray | None = None
 
     @classmethod
     def of(
@@ -70,23 +78,36 @@ class Views:
                 f"wanted at least {LEAST_PIXELS} to estimate a PSF from"
             )
         most = max(LEAST_PIXELS, min(MOST_PIXELS, MOST_VALUES // (size**2 * min(MOST_BANDS, target.shape[1]))))
-        block, y, x, window = _chosen(inside, most)
+        block, y, x, window, cell = _chosen(inside, most)
         first = round(phase - (size - 1) / 2)
-        down, right = np.divmod(np.arange(size**2), size)
-        rows = y * ratio + first + offset[0] + down[:, None]
-        cols = x * ratio + first + offset[1] + right[:, None]
+        corner = np.stack([block, y * ratio + first + offset[0], x * ratio + first + offset[1]])
         image, wanted = msi.float().numpy(), target.numpy()[block, :, y, x].T.astype(np.float64)
-
-        def seen(band: int) -> Tensor:
-            return torch.from_numpy(image[block, band, rows, cols])
-
+        views = cls(torch.zeros(0), wanted, window, cell, image, corner, ratio, phase, size, offset)
         usual = torch.from_numpy(ROUND.kernel(np.log([0.5]), size, np.zeros(2), ratio).ravel()).float()
-        views = cls(torch.zeros(0), wanted, window, ratio, phase, size, offset)
-        low = np.stack([(usual @ seen(band)).double().numpy() for band in range(len(wanted))])
+        low = np.stack([(usual @ views._under(corner, band)).double().numpy() for band in range(len(wanted))])
         found = correlations(views.detail(low), views.detail(wanted))
         bands = np.argsort(-found)[:MOST_BANDS]
-        around = torch.cat([seen(int(band)) for band in bands], 1)
-        return replace(views, around=around, target=wanted[bands]), found[bands]
+        chosen = replace(views, image=image[:, bands], target=wanted[bands])
+        return chosen.at(np.zeros((2, len(y)))), found[bands]
+
+    def at(self, move: FloatArray) -> Views:
+        """The same, each LR pixel seen where it lies `move` (2, m) HR pixels further down and right."""
+        whole = np.round(move).astype(int)
+        corner = self.corner + np.concatenate([np.zeros_like(whole[:1]), whole])
+        around = torch.cat([self._under(corner, band) for band in range(len(self.target))], 1)
+        return replace(self, around=around, move=move if move.any() else None)
+
+    @property
+    def rest(self) -> FloatArray | None:
+        """Parts of HR pixels (2, m) by which a pixel lies further than where `around` has it."""
+        return None if self.move is None else self.move - np.round(self.move)
+
+    def _under(self, corner: NDArray[np.intp], band: int) -> Tensor:
+        """A band's pixels (size^2, m) under the taps; beyond the image, where the taps are next to nil, its edge."""
+        down, right = np.divmod(np.arange(self.size**2), self.size)
+        rows = np.clip(corner[1] + down[:, None], 0, self.image.shape[2] - 1)
+        cols = np.clip(corner[2] + right[:, None], 0, self.image.shape[3] - 1)
+        return torch.from_numpy(self.image[corner[0], band, rows, cols])
 
     def detail(self, values: FloatArray) -> FloatArray:
         """Values (c, m) less their window's mean."""
@@ -112,10 +133,8 @@ def _inside(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     return np.stack([binary_erosion(one, np.ones((2 * reach + 1,) * 2)) for one in mask])
 
 
-def _chosen(
-    inside: NDArray[np.bool_], most: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Block, row, column and window (m,) of about `most` pixels, in whole windows spread over the scene, sorted."""
+def _chosen(inside: NDArray[np.bool_], most: int) -> tuple[NDArray[np.intp], ...]:
+    """Block, row, column, window and cell (m,) of about `most` pixels, in whole windows spread over the scene."""
     n, h, w = inside.shape
     total = int(inside.sum())
     side = np.sqrt(max(min(WINDOW_PIXELS, total / 4), total / MOST_WINDOWS))
@@ -128,8 +147,12 @@ def _chosen(
         kept = kept[np.linspace(0, len(kept) - 1, count).round().astype(int)]
     block, y, x = np.nonzero(inside & np.isin(place, kept))
     window = np.searchsorted(kept, place[block, y, x])
-    order = np.argsort(window, kind="stable")
-    return block[order], y[order], x[order], window[order]
+    parts = max(1, round(float(side) / CELL_SIDE))
+    cell = (y * down * parts // h) * right * parts + x * right * parts // w
+    order = np.lexsort((cell, window))
+    block, y, x, window, cell = (values[order] for values in (block, y, x, window, cell))
+    first = (np.diff(window, prepend=-1) != 0) | (np.diff(cell, prepend=-1) != 0)
+    return block, y, x, window, np.cumsum(first) - 1
 
 
 def correlations(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -321,13 +321,23 @@ def misplaced(msi: torch.Tensor, by: float, roughness: float) -> torch.Tensor:
     ]
 
 
-@pytest.mark.parametrize(("by", "roughness"), [(1, 30), (2, 30), (2, 16), (4, 16)])
+@pytest.mark.parametrize(("by", "roughness"), [(2, 30), (4, 16), (2, 6), (1, 10)])
 def test_misplacement_is_not_taken_for_blur(by: float, roughness: float) -> None:
     seen = observed(gaussian_psf(1.7, SCALE), 1)
     found = estimate_psf(seen.lrhsi, misplaced(seen.msi, by, roughness), seen.mask, MATRIX, SCALE, given=ASSUMED)
     assert found.sigma[0] <= 1.2 * 1.7
     if found.family != "assumed":  # what is claimed holds within its uncertainty
         assert np.abs(np.array(found.sigma) - 1.7).max() < 2 * max(found.sigma_sd)
+
+
+@pytest.mark.parametrize(("by", "roughness", "within"), [(1, 30, 0.05), (2, 16, 0.1), (1, 6, 0.1)])
+def test_a_psf_is_found_where_ground_is_misplaced(by: float, roughness: float, within: float) -> None:
+    """Cells are looked at where they lie: a kernel about a wrong place would have to be wider by 10 to 35 %."""
+    seen = observed(gaussian_psf(1.7, SCALE), 1)
+    found = estimate_psf(seen.lrhsi, misplaced(seen.msi, by, roughness), seen.mask, MATRIX, SCALE, given=ASSUMED)
+    assert found.family != "assumed"
+    np.testing.assert_allclose(found.sigma, 1.7, rtol=within)
+    assert max(found.sigma_sd) > np.abs(np.array(found.sigma) - 1.7).max() / 2
 
 
 @pytest.mark.parametrize("share", [0.25, 0.4])

@@ -12,7 +12,8 @@ from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, ArrayReader, Waves, square
 
 from hsfuse.calibration import Drift, LocalShift, Shift, estimate_shift, judge, register
-from hsfuse.calibration.shift import SMOOTH, Block, combined, drift_of
+from hsfuse.calibration.shift import SMOOTH, Fitted
+from hsfuse.calibration.windows import Block
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.errors import GridError
 from hsfuse.core.grid import Alignment, Grid
@@ -204,23 +205,86 @@ def windows_of(function, n=4, spread=0.0):
     return [LocalShift(r, c, *(v + spread * RNG.standard_normal() for v in function(r, c)), 0.01) for r, c in places]
 
 
+def fitted(field, k=1):
+    design = np.array([(1, w.row, w.col)[:k] for w in field])
+    info = np.array([np.eye(2) / w.sd**2 for w in field])
+    return Fitted.of(design, np.array([(w.dy, w.dx) for w in field]), info)
+
+
 def test_windows_are_combined_without_outliers():
     field = windows_of(lambda r, c: (0.4, -0.1), spread=0.01)
     field[3], field[9] = replace(field[3], dy=3.0), replace(field[9], dx=-2.0)
-    (dy, dx), sd = combined(field)
-    assert (dy, dx) == pytest.approx((0.4, -0.1), abs=0.015)
-    assert 0.001 < sd < 0.01
-    assert combined(field[:1])[1] == pytest.approx(0.01, rel=0.01)
+    fit = fitted(field)
+    assert fit.coefficients[0] == pytest.approx((0.4, -0.1), abs=0.015)
+    assert 0.001 < np.sqrt(np.diag(fit.covariance)).max() < 0.01
+    assert fit.spread < 0.01
+    np.testing.assert_allclose(fit.held_out, np.broadcast_to((0.4, -0.1), (16, 2)), atol=0.02)
 
 
-def test_only_a_drift_that_is_one_counts():
-    bent = windows_of(lambda r, c: (0.1 + 0.002 * r, 0.2 - 0.003 * c), spread=0.005)
-    found = drift_of(bent)
-    assert found is not None
-    assert found.at(60, 60) == pytest.approx((0.22, 0.02), abs=0.02)
-    assert drift_of(bent[:4]) is None
-    assert drift_of(windows_of(lambda r, c: (0.1, 0.2), spread=0.02)) is None
-    assert drift_of(windows_of(lambda r, c: (0.1 * r, 0.2))) is None
+def test_windows_that_disagree_are_less_sure_than_they_claim():
+    errors, said = [], []
+    for _ in range(60):
+        fit = fitted(windows_of(lambda r, c: (0.4, -0.1), n=3, spread=0.2))
+        errors.append(fit.coefficients[0] - (0.4, -0.1))
+        said.append(np.sqrt(np.diag(fit.covariance)))
+        assert fit.errors.min() > 0.05
+    assert 0.6 < np.sqrt(np.mean(np.square(errors))) / np.mean(said) < 1.6
+
+
+def test_a_window_that_knows_one_direction_tells_that_one():
+    """Edges that run across: what a window can't tell, others do."""
+    info = np.array([np.diag([1e4, 0.05]), np.diag([1e4, 0.05]), np.diag([0.05, 1e4]), np.diag([0.05, 1e4])])
+    shift = np.array([(0.3, -2.0), (0.3, 3.0), (5.0, 0.1), (-4.0, 0.1)])
+    fit = Fitted.of(np.ones((4, 1)), shift, info)
+    assert fit.coefficients[0] == pytest.approx((0.3, 0.1), abs=0.01)
+
+
+def test_a_drift_is_held_out_as_well():
+    field = windows_of(lambda r, c: (0.1 + 0.002 * r, 0.2 - 0.003 * c), spread=0.005)
+    field[5] = replace(field[5], dy=2.0)
+    fit = fitted(field, 3)
+    assert fit.coefficients.T[0] == pytest.approx((0.1, 0.002, 0), abs=0.01)
+    assert fit.held_out[5] == pytest.approx((0.14, 0.14), abs=0.02)
+
+
+def edges(shift, n=40, s=4, changed=0.0):
+    """LRHSI and MSI of which a share of the columns shows other ground."""
+    low, high = seen(s, (n, n), shift, 30)
+    cut = round(changed * n)
+    high[:, :, : cut * s] = seen(s, (n, n), seed=8)[1][:, :, : cut * s]
+    return low, high
+
+
+def test_no_drift_where_windows_only_disagree():
+    """Half of the ground has changed, so that its windows are somewhere: nothing drifts, and what is left agrees."""
+    found = estimate_shift(*edges((0.0, 0.0), changed=0.5), model_of(4))
+    assert found.drift is None
+    assert not judge(found, 4).correct
+    moved = estimate_shift(*edges((0.4, -0.3), changed=0.3), model_of(4))
+    assert (moved.dy, moved.dx) == pytest.approx((0.4, -0.3), abs=0.03)
+    assert judge(moved, 4).correct
+
+
+@pytest.mark.parametrize("n", [10, 12, 14])
+def test_a_small_scene_has_a_place_too(n):
+    low, high = seen(8, (n, n), (0.13, -0.2), 35)
+    found = estimate_shift(low, high, model_of(8))
+    assert (found.dy, found.dx) == pytest.approx((0.13, -0.2), abs=0.02)
+    assert judge(found, 8).correct
+    still = estimate_shift(*seen(8, (n, n), snr=35), model_of(8))
+    assert not judge(still, 8).correct
+
+
+def test_no_place_counts_twice():
+    """Blocks of a scene between one and three sides long share no pixel."""
+    hsi, msi = square(20, (300, 200)), square(10, (600, 400))
+    low, high = (np.zeros((1, *grid.shape), np.float32) for grid in (hsi, msi))
+    pair = opened(nest(hsi, msi), ArrayReader(low, hsi), ArrayReader(high, msi), np.eye(1))
+    register(pair)
+    count = np.zeros(hsi.shape, int)
+    for window in pair.windows[::2]:
+        count[window.toslices()] += 1
+    assert (count == 1).all()
 
 
 def test_verdicts():
@@ -233,6 +297,8 @@ def test_verdicts():
     for small in (replace(shift, dy=0.02, dx=0.0, sd=0.001), replace(shift, sd=0.24, dy=0.3)):
         assert not judge(small, 4).correct
     assert not judge(replace(shift, windows=2), 4).correct
+    assert "don't correlate better" in judge(replace(shift, borne_out=False), 4).note
+    assert not judge(replace(shift, dy=4.2, borne_out=False), 4).correct
     with pytest.raises(GridError, match=r"by 4.20 LR pixels \(\+4.20 rows, .*at most 3 .*--register off"):
         judge(replace(shift, dy=4.2, dx=0.0), 4)
     assert judge(replace(shift, dy=4.2), 4, limit=5).correct
