@@ -102,15 +102,6 @@ def test_names_that_say_nothing_are_not_used():
     assert not (ROOT / "models" / "__init__.py").exists()
 
 
-def test_a_class_s_name_means_one_thing():
-    found: dict[str, list[str]] = {}
-    for path in HOUSE.files:
-        for name in HOUSE.classes(path):
-            found.setdefault(name, []).append(HOUSE.name(path))
-    assert len(found) > 100
-    assert not {name: places for name, places in found.items() if len(places) > 1}
-
-
 def test_tests_lie_as_the_rooms_do_and_share_helpers_only():
     """In folders tFLOOR_ROOM, so that of several failures the first is nearest to the cause."""
     assert {path.name for path in TESTS.glob("t[0-9]*")} == {f"t{floor}_{room}" for room, floor in FLOORS.items()}

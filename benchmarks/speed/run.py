@@ -17,7 +17,7 @@ from benchmarks.speed.ceilings import Ceilings, measure_ceilings
 from benchmarks.speed.timing import peak_mib, race, resident_mib
 from hsfuse.core.errors import SettingError
 from hsfuse.nets.scan import BACKENDS, VARIABLE, available_backends, choose_backend
-from hsfuse.nets.srlf import NetInputs, SRLFConfig, SRLFNet
+from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
 from hsfuse.nets.ss2d import SS2D
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 
@@ -193,14 +193,16 @@ def _scans(settings: SpeedSettings, device: torch.device, exp_rate: float | None
         yield ScanSpeed(name, a, b, updates / a, updates / b, *ratios, share)
 
 
-def _network(settings: SpeedSettings, device: torch.device, batch: int, side: int) -> tuple[SRLFNet, Tensor, NetInputs]:
+def _network(
+    settings: SpeedSettings, device: torch.device, batch: int, side: int
+) -> tuple[SRLFNet, Tensor, Observation]:
     """A network with random weights, and images for it."""
     bands, s = settings.bands, settings.ratio
     model = ObservationModel(torch.rand(3, bands) / bands, gaussian_psf(0.5 * s, s), s).to(device)
     maps = [torch.rand(batch, n, side, side, device=device) for n in (bands, 3, 3)]
     low = torch.rand(batch, bands, side // s, side // s, device=device)
     net = SRLFNet(SRLFConfig(bands, 3, s), identity=False).to(device)
-    return net, maps[0], NetInputs(low, maps[1], maps[2], model, torch.ones(bands, device=device))
+    return net, maps[0], Observation(low, maps[1], maps[2], model, torch.ones(bands, device=device))
 
 
 def _inference(settings: SpeedSettings, device: torch.device, side: int) -> Callable[[], object]:

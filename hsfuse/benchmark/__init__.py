@@ -1,6 +1,6 @@
 """Methods held against each other on reference cubes: simulate, fuse, assess, and put side by side."""
 
-from hsfuse.benchmark.cases import Case, CaseMethod, CaseNoise, CasePsf, Scene, Sensor
+from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.config import BenchmarkConfig, load_config, parse_config
 from hsfuse.benchmark.markdown import FORMS, fill, fill_file, render
 from hsfuse.benchmark.results import Row, read_csv
@@ -12,9 +12,9 @@ __all__ = [
     "BenchmarkConfig",
     "BenchmarkResult",
     "Case",
-    "CaseMethod",
-    "CaseNoise",
-    "CasePsf",
+    "Method",
+    "Noise",
+    "Psf",
     "Row",
     "Scene",
     "Sensor",

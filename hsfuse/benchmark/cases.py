@@ -71,7 +71,7 @@ TOLD_TRUTH = ", told the truth"
 
 
 @dataclass(frozen=True)
-class CaseMethod:
+class Method:
     """A method by name with its options of `hsfuse fuse`; `label` is its row in the tables.
 
     `told`: of a pair that departs from what is said of it, what a "user" knows, or the "truth".
@@ -127,7 +127,7 @@ class Sensor:
 
 
 @dataclass(frozen=True)
-class CaseNoise:
+class Noise:
     """Signal-to-noise ratios in dB; None: no noise."""
 
     snr_hsi: float | None = None
@@ -145,7 +145,7 @@ class CaseNoise:
 
 
 @dataclass(frozen=True)
-class CasePsf:
+class Psf:
     """A Gaussian by its MTF at the LR Nyquist frequency, or by `sigma` in LR pixels where that is given."""
 
     mtf: float = DEFAULT_MTF
@@ -172,10 +172,10 @@ class Case:
     scene: Scene
     ratio: int
     sensor: Sensor
-    noise: CaseNoise
-    psf: CasePsf
+    noise: Noise
+    psf: Psf
     seed: int
-    method: CaseMethod
+    method: Method
     device: str = "auto"
     mismatch: Mismatch | None = None
 

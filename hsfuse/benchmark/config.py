@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hsfuse.benchmark.cases import METHOD_OPTIONS, TOLD_TRUTH, Case, CaseMethod, CaseNoise, CasePsf, Scene, Sensor
+from hsfuse.benchmark.cases import METHOD_OPTIONS, TOLD_TRUTH, Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import DEFAULT_MTF, kind_of
@@ -136,7 +136,7 @@ def _called(name: str, own: list[Any]) -> list[Any]:
     return [name]
 
 
-def _methods(at: _At, value: Any) -> list[CaseMethod]:
+def _methods(at: _At, value: Any) -> list[Method]:
     from hsfuse.methods import METHODS
 
     methods = []
@@ -157,7 +157,7 @@ def _methods(at: _At, value: Any) -> list[CaseMethod]:
         at.known("word for what a method is told", [told], ("user", "truth"))
         if told == "truth" and "label" not in table:
             label += TOLD_TRUTH
-        methods.append(CaseMethod(table["method"], str(label), tuple(options.items()), told))
+        methods.append(Method(table["method"], str(label), tuple(options.items()), told))
     _distinct(at, "methods", [m.label for m in methods])
     return methods
 
@@ -220,7 +220,7 @@ def _numbers(at: _At, what: str, value: Any, count: int, *, whole: bool = False)
     return tuple(at.number(what, v, 0, whole=whole) for v in value)
 
 
-def _axes(at: _At, given: Mapping[str, Any]) -> tuple[list[int], list[Sensor], list[CaseNoise], list[CasePsf]]:
+def _axes(at: _At, given: Mapping[str, Any]) -> tuple[list[int], list[Sensor], list[Noise], list[Psf]]:
     if "sensors" not in given:
         raise at.wrong("there are no sensors; give `sensors` in a configuration or --srf")
     read: dict[str, Callable[[_At, Any], Any]] = {"sensors": _sensor, "noise": _noise, "psf": _psf}
@@ -244,17 +244,17 @@ def _sensor(at: _At, item: Any) -> Sensor:
     return Sensor(srf, None if bands is None else tuple(bands))
 
 
-def _noise(at: _At, item: Any) -> CaseNoise:
+def _noise(at: _At, item: Any) -> Noise:
     """`"none"`, or a pair for LRHSI and MSI, each in dB or "none"."""
     pair = [item, item] if item == "none" else item
     if not isinstance(pair, list) or len(pair) != 2:
         raise at.wrong(f'noise {item!r} is neither "none" nor a pair [SNR of the HSI, SNR of the MSI] in dB')
-    return CaseNoise(*(None if v == "none" else at.number("an SNR", v, 0, above=True) for v in pair))
+    return Noise(*(None if v == "none" else at.number("an SNR", v, 0, above=True) for v in pair))
 
 
-def _psf(at: _At, item: Any) -> CasePsf:
+def _psf(at: _At, item: Any) -> Psf:
     table = _table(at, "PSF", item)
     at.known("key of a PSF", table, ("mtf", "sigma"))
     if len(table) != 1:
         raise at.wrong(f"the PSF {table!r} has not one of mtf and sigma")
-    return CasePsf(**{key: at.number(key, value, 0, above=True) for key, value in table.items()})
+    return Psf(**{key: at.number(key, value, 0, above=True) for key, value in table.items()})

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsfuse.benchmark.cases import Case, CaseMethod, CaseNoise, CasePsf, Scene, Sensor
+from hsfuse.benchmark.cases import Case, Method, Noise, Psf, Scene, Sensor
 from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import InputError
 from hsfuse.core.options import DEFAULT_MTF
@@ -154,10 +154,10 @@ def _row(line: dict[str, str]) -> Row:
         Scene(line["scene"], Path(line["scene"])),
         int(line["scale"]),
         Sensor(line["srf"], tuple(line["msi_bands"].split()) or None),
-        CaseNoise(number("snr_hsi"), number("snr_msi")),
-        CasePsf(number("mtf") or DEFAULT_MTF, sigma),
+        Noise(number("snr_hsi"), number("snr_msi")),
+        Psf(number("mtf") or DEFAULT_MTF, sigma),
         int(line["seed"]),
-        CaseMethod(line["fuser"], line["method"], told=line.get("told") or "user"),
+        Method(line["fuser"], line["method"], told=line.get("told") or "user"),
         mismatch=Mismatch(line["mismatch"]) if line.get("mismatch") else None,
     )
     metrics = {key: number(key) for key in CATALOGUE if key in line}

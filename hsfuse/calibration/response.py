@@ -203,7 +203,7 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class TopSearch:
+class Search:
     """Flat tops at every HSI centre in many widths: `places` (q, 3) and their weights (q, C)."""
 
     tops: FlatTops
@@ -211,7 +211,7 @@ class TopSearch:
     weights: FloatArray
 
     @classmethod
-    def over(cls, wavelengths_nm: FloatArray) -> TopSearch:
+    def over(cls, wavelengths_nm: FloatArray) -> Search:
         """For an HSI of rising wavelengths."""
         tops, softness = FlatTops.at(wavelengths_nm), [np.log(USUAL_SOFTNESS)]
         axes = np.meshgrid(wavelengths_nm, np.log(WIDTHS_NM), softness, indexing="ij")
@@ -234,7 +234,7 @@ class TopSearch:
         ).x
 
 
-def centre_spread(spectra: CleanSpectra, search: TopSearch, z: FloatArray, best: FloatArray) -> float:
+def centre_spread(spectra: CleanSpectra, search: Search, z: FloatArray, best: FloatArray) -> float:
     """Standard deviation of the centre: jackknife over strips of the scene (Efron, Stein 1981)."""
     strips = np.array_split(np.arange(z.size), STRIPS)
     kept = [np.delete(np.arange(z.size), strip) for strip in strips]
@@ -335,7 +335,7 @@ def fit_srf(
     count = np.bincount(member)
     merged = np.zeros((nodes.size, pixels.lrhsi.shape[1]))
     np.add.at(merged, member, pixels.lrhsi[order])
-    spectra, search = clean_spectra(merged / count[:, None]), TopSearch.over(nodes)
+    spectra, search = clean_spectra(merged / count[:, None]), Search.over(nodes)
     within = within_nm or [None] * len(pixels.msi)
     bands = [
         _fit_band(spectra, search, z, k, quick) if span is None else _fit_within(spectra, nodes, z, k, quick, span)
@@ -375,13 +375,13 @@ def _fit_within(
     if inside.size < LEAST_BANDS:
         raise SettingError(f"{span[0]:g} to {span[1]:g} nm hold {inside.size} HSI bands, wanted {LEAST_BANDS} or more")
     part = replace(spectra, basis=spectra.basis[inside])
-    band = _fit_band(part, TopSearch.over(nodes[inside]), z, number, quick)
+    band = _fit_band(part, Search.over(nodes[inside]), z, number, quick)
     weights = np.zeros(nodes.size)
     weights[inside] = band.weights
     return replace(band, weights=weights)
 
 
-def _fit_band(spectra: CleanSpectra, search: TopSearch, z: FloatArray, number: int, quick: bool) -> _Band:
+def _fit_band(spectra: CleanSpectra, search: Search, z: FloatArray, number: int, quick: bool) -> _Band:
     centred = z - z.mean()
     if centred.var() < LEAST_MSI_VARIANCE:
         raise InputError(f"MSI band {number + 1} is constant over the common area: its response can't be estimated")

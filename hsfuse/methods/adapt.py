@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods.frame import SceneFrame, Seen, noise_adder, reduced_images
-from hsfuse.nets.srlf import NetInputs, SRLFNet, dihedral
+from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 from hsfuse.physics.sample import PairSample
 
 #: Share of the reduced-resolution target that judges and is not trained on.
@@ -124,15 +124,15 @@ NOISE_DRAWS = 5
 
 
 @dataclass(frozen=True)
-class TrainingPair:
+class Pair:
     """Network inputs, base in z; target coefficients a (n, K, H, W), and where the target may be used (n, 1, H, W)."""
 
     base: Tensor
-    obs: NetInputs
+    obs: Observation
     target: Tensor
     mask: Tensor
 
-    def window(self, block: int, row: int, col: int, side: Sequence[int], turn: int) -> TrainingPair:
+    def window(self, block: int, row: int, col: int, side: Sequence[int], turn: int) -> Pair:
         """One block's window (LR-aligned, in HR pixels), turned by one of the eight symmetries of the square."""
         s = self.obs.model.ratio
 
@@ -144,9 +144,9 @@ class TrainingPair:
             return dihedral(t[block : block + 1, :, rows, cols], turn)
 
         obs = replace(self.obs, x=lr(self.obs.x), y=hr(self.obs.y), guide=hr(self.obs.guide))
-        return TrainingPair(hr(self.base), obs, hr(self.target), hr(self.mask))
+        return Pair(hr(self.base), obs, hr(self.target), hr(self.mask))
 
-    def block(self, block: int, turn: int = 0) -> TrainingPair:
+    def block(self, block: int, turn: int = 0) -> Pair:
         """One whole block, turned."""
         return self.window(block, 0, 0, self.base.shape[2:], turn)
 
@@ -185,12 +185,12 @@ class Rehearsal:
         return self.frame.unit[:, None, None]
 
     @cached_property
-    def draws(self) -> list[TrainingPair]:
+    def draws(self) -> list[Pair]:
         """Pairs to train on, which differ in their noise."""
         return [self._pair(self._see(*self._noisy()), self._target, self.train_mask) for _ in range(NOISE_DRAWS)]
 
     @cached_property
-    def full(self) -> TrainingPair:
+    def full(self) -> Pair:
         """The scene itself, on which fused windows must give back both inputs."""
         lrhsi, mask = self.scene.lrhsi, self.scene.mask[:, None]
         return self._pair(self._see(lrhsi, self.scene.msi), self.frame.subspace.project(lrhsi), mask)
@@ -213,7 +213,7 @@ class Rehearsal:
         """Values on all valid pixels: (n, K, H, W) -> (P, K)."""
         return maps.permute(0, 2, 3, 1)[self.mask[:, 0]]
 
-    def correction(self, net: SRLFNet, pair: TrainingPair, turns: int = 1) -> Tensor:
+    def correction(self, net: SRLFNet, pair: Pair, turns: int = 1) -> Tensor:
         """What the network would add to the coefficients of a pair: (n, K, H, W)."""
         step = self.frame.step[:, None, None]
         z: Tensor = net(pair.base, pair.obs, step) if turns == 1 else net.ensemble(pair.base, pair.obs, step, turns)
@@ -232,10 +232,10 @@ class Rehearsal:
         """All blocks, one at a time to save memory."""
         return [self.frame.see(x, y) for x, y in zip(lrhsi.split(1), msi.split(1), strict=True)]
 
-    def _pair(self, seen: list[Seen], target: Tensor, mask: Tensor) -> TrainingPair:
+    def _pair(self, seen: list[Seen], target: Tensor, mask: Tensor) -> Pair:
         x, y, guide = (torch.cat([getattr(s.obs, name) for s in seen]) for name in ("x", "y", "guide"))
         base = torch.cat([s.base for s in seen])
-        return TrainingPair(base, replace(seen[0].obs, x=x, y=y, guide=guide), target, mask)
+        return Pair(base, replace(seen[0].obs, x=x, y=y, guide=guide), target, mask)
 
 
 #: Side in HR pixels of the crops on which full-resolution consistency is asked for.
@@ -319,16 +319,16 @@ class Adaptation:
         self.scale_of_error = (frame.step * frame.unit).max()
         self.log = AdaptationLog()
 
-    def fused(self, net: SRLFNet, pair: TrainingPair) -> Tensor:
+    def fused(self, net: SRLFNet, pair: Pair) -> Tensor:
         """Coefficients a of a pair."""
         return pair.base * self.rehearsal.unit + self.rehearsal.correction(net, pair)
 
-    def supervised(self, net: SRLFNet, pair: TrainingPair) -> Tensor:
+    def supervised(self, net: SRLFNet, pair: Pair) -> Tensor:
         """Mean error over the usable pixels: absolute, in units of the base's largest, and `angle` times the angle."""
         absolute, across = self._losses(self.fused(net, pair), pair)
         return absolute + self.pace.angle * self._angle_scale * across
 
-    def _losses(self, fused: Tensor, pair: TrainingPair) -> tuple[Tensor, Tensor]:
+    def _losses(self, fused: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
         """Mean absolute error, and mean error across the target's direction relative to the target's length."""
         error, area = fused - pair.target, pair.mask.sum().clamp_min(1)
         absolute = (error.abs() * pair.mask).sum() / area / error.shape[1] / self.scale_of_error

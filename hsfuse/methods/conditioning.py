@@ -25,7 +25,7 @@ from hsfuse.methods.frame import SceneFrame, Seen, fit_frame, reduced, reducible
 from hsfuse.methods.problem import mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, RegressionGLP
 from hsfuse.methods.subspace import DARK, SpectralSubspace
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import principal_axes
@@ -78,7 +78,7 @@ def guides(dimension: int) -> int:
     return 2 * (2 + MEMBERS) * dimension + 2
 
 
-def conditioned(frame: SceneFrame, seen: Seen, regression: Tensor, blended: Blended) -> NetInputs:
+def conditioned(frame: SceneFrame, seen: Seen, regression: Tensor, blended: Blended) -> Observation:
     """The observation with a guide (B, 12 K + 2, H, W): all that is known of how the blend came to be.
 
     These are the MSI's detail, the interpolated LR residual, which together are the regression, how far the blend is

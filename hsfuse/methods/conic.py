@@ -38,7 +38,7 @@ from hsfuse.methods.problem import (
 )
 from hsfuse.methods.regression import signal_share
 from hsfuse.methods.subspace import DARK, SpectralSubspace
-from hsfuse.methods.variational import SylvesterSolver, detail_ratio, prior_covariance
+from hsfuse.methods.variational import detail_ratio, prior_covariance, solver_of
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import inverse_spd, solve_spd, whitener_spd
@@ -112,7 +112,11 @@ LEAST_CONE_VARIANCE = 1e-2
 CODING_PENALTY = 0.05
 CODING_STEPS = 8
 #: The first alternation takes this many times the steps.
-FIRST_STEPS = 4
+FIRST_STEPS = 3
+#: How far each step goes beyond its solution: over-relaxation as in Boyd et al. 2011 (see `cnmf.py`), section 3.4.3.
+BEYOND = 1.8
+#: Accuracy of an alternation's correction where the PSF leaves it no closed form.
+TOLERANCE = 1e-3
 #: Pixels coded together: few enough for the processor's cache.
 CODED_AT_ONCE = 4096
 
@@ -124,7 +128,7 @@ class Conic(Method):
     requirements = Requirements(halo=12)
     model: ObservationModel
 
-    def __init__(self, dimension: int = 16, atoms: int = 40, strength: float = 3.0, alternations: int = 8) -> None:
+    def __init__(self, dimension: int = 16, atoms: int = 40, strength: float = 3.0, alternations: int = 4) -> None:
         self.dimension, self.atoms, self.strength, self.alternations = dimension, atoms, strength, alternations
 
     @torch.no_grad()
@@ -145,7 +149,7 @@ class Conic(Method):
     def _fit_priors(self, covariance: Tensor) -> None:
         eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
         self.precision = inverse_spd(covariance)
-        self.first_solver = SylvesterSolver(self.problem, self.precision)
+        self.first_solver = solver_of(self.problem, self.precision)
         self.cone_covariance = covariance + LEAST_CONE_VARIANCE * covariance.diagonal().max() * eye
 
     def _fit_dictionary(self, clean: PairSample) -> None:
@@ -173,7 +177,7 @@ class Conic(Method):
     def _set_cone_covariance(self, covariance: Tensor) -> None:
         """Precision, solver and coding matrices that follow from T's covariance."""
         self.cone_precision = self.strength * inverse_spd(covariance)
-        self.solver = SylvesterSolver(self.problem, self.precision + self.cone_precision)
+        self.solver = solver_of(self.problem, self.precision + self.cone_precision)
         gram = self.dictionary.T @ self.cone_precision @ self.dictionary
         self.penalty = CODING_PENALTY * float(gram.diagonal().mean())
         self.coder = inverse_spd(gram, ridge=CODING_PENALTY)
@@ -203,13 +207,13 @@ class Conic(Method):
     def solve(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The coefficients (B, K, H, W) for a denoised MSI."""
         mean = self._mean(lrhsi, msi)
-        a = mean + self.first_solver.solve(self.problem.descent(mean, lrhsi, msi))
+        a = mean + self.first_solver.solve(self.problem.descent(mean, lrhsi, msi), tolerance=TOLERANCE)
         state = None
         for i in range(self.alternations):
             state = self._code(a, state, CODING_STEPS * (1 if i else FIRST_STEPS))
             nearest = mix(self.dictionary, state.clamp_min(0))
             priors = mix(self.precision, mean - a) + mix(self.cone_precision, nearest - a)
-            a = a + self.solver.solve(self.problem.descent(a, lrhsi, msi) + priors)
+            a = a + self.solver.solve(self.problem.descent(a, lrhsi, msi) + priors, tolerance=TOLERANCE)
         return a
 
     def _code(self, a: Tensor, state: Tensor | None, steps: int) -> Tensor:
@@ -231,7 +235,8 @@ class Conic(Method):
 
 
 def _coded(target: Tensor, state: Tensor, coder: Tensor, steps: int) -> Tensor:
-    """state <- min(state, 0) + coder |state| + target, `steps` times: (B, P, pixels)."""
+    """state <- state + BEYOND (coder |state| + target - max(state, 0)), `steps` times: (B, P, pixels)."""
     for _ in range(steps):
-        state = state.clamp_max(0).add_(target).baddbmm_(coder, state.abs())
+        kept = torch.sub(state, state.clamp_min(0), alpha=BEYOND).add_(target, alpha=BEYOND)
+        state = kept.baddbmm_(coder, state.abs(), alpha=BEYOND)
     return state

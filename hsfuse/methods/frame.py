@@ -19,7 +19,7 @@ from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP, signal_share
 from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -38,7 +38,7 @@ class Seen:
     """
 
     base: Tensor
-    obs: NetInputs
+    obs: Observation
     outside: Tensor
     msi: Tensor
 
@@ -71,7 +71,7 @@ class SceneFrame:
         unit = self.unit[:, None, None]
         guide = self.base.regress(clean) / unit
         coefficients = self.subspace.project(lrhsi) / unit
-        obs = NetInputs(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit, self.level)
+        obs = Observation(coefficients, self.matched(clean) - in_msi, guide, self.model, self.unit, self.level)
         return Seen(a / unit, obs, outside, clean)
 
     def fused(self, lrhsi: Tensor, msi: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:

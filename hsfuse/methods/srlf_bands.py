@@ -19,7 +19,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import data_folder
 from hsfuse.methods import Method, Requirements, make_method
 from hsfuse.methods.problem import mix
-from hsfuse.nets.srlf import NetInputs, SRLFNet
+from hsfuse.nets.srlf import Observation, SRLFNet
 from hsfuse.nets.watch import StageWatch
 from hsfuse.nets.weights import ModelCard, ModelRecord, load_net
 from hsfuse.physics.model import ObservationModel
@@ -122,7 +122,7 @@ class BandView:
     """What the network sees of a scene: `base` (B, K, H, W) and `obs`, and the `usual` error (B, 1, H, W)."""
 
     base: Tensor
-    obs: NetInputs
+    obs: Observation
     usual: Tensor
 
 
@@ -175,7 +175,7 @@ def look(
     guide = torch.cat([detail.asinh(), *apart, bright.log() / 2, (rough / bright).log() / 2], 1)
     x = (low / (unit * brightness(model.spectral(lrhsi)))).asinh()
     inside = model.with_srf(model.srf @ frame.axes.to(model.srf))
-    return BandView((a / (unit * bright)).asinh(), NetInputs(x, msi, guide, inside, frame.unit), usual)
+    return BandView((a / (unit * bright)).asinh(), Observation(x, msi, guide, inside, frame.unit), usual)
 
 
 def correction(frame: BandFrame, output: Tensor, usual: Tensor, fit: ExactFit) -> Tensor:

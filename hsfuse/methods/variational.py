@@ -16,7 +16,6 @@ relative to its energy on it.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Self
 
 import torch
@@ -62,7 +61,7 @@ class Sylvester(Method):
         self.regression = fit_affine(pairs.msi, a)
         residual = a - self.regression.columns(pairs.msi)
         self.precision = inverse_spd(prior_covariance(residual, detail_ratio(scene, model)))
-        self.solver = SylvesterSolver(self.problem, self.precision)
+        self.solver = solver_of(self.problem, self.precision)
         return self
 
     @torch.no_grad()
@@ -98,26 +97,29 @@ def prior_covariance(residual: Tensor, ratio: float) -> Tensor:
     return covariance + floor * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
-class SylvesterSolver:
-    """Solves P a G + T a = rhs, T = Q^T Q / noise_y + `precision`; singular vectors per axis are kept by tile size."""
+def solver_of(problem: FusionProblem, precision: Tensor) -> SylvesterSolver:
+    """Of J plus a quadratic prior of that precision (K, K)."""
+    return SylvesterSolver(problem.model, problem.spatial_weight, problem.spectral_weight + precision)
 
-    def __init__(self, problem: FusionProblem, precision: Tensor) -> None:
-        self.problem, self.precision = problem, precision
-        whitener = whitener_spd(problem.spectral_weight + precision)
-        self.values, vectors = principal_axes(whitener @ problem.spatial_weight @ whitener.T)
+
+class SylvesterSolver:
+    """Solves P a G + T a = rhs for symmetric P and positive definite T (K, K)."""
+
+    def __init__(self, model: ObservationModel, spatial: Tensor, spectral: Tensor) -> None:
+        self.model, self.spatial, self.spectral = model, spatial, spectral
+        whitener = whitener_spd(spectral)
+        self.values, vectors = principal_axes(whitener @ spatial @ whitener.T)
         self.vectors = whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
 
-    @cached_property
-    def _axes(self) -> dict[tuple, tuple[Tensor, Tensor]]:
-        return {}
+    def solve(self, rhs: Tensor, near: Tensor | None = None, tolerance: float = 1e-6) -> Tensor:
+        """(B, K, H, W) -> (B, K, H, W); where no closed form is exact, to `tolerance`, from what is `near`."""
+        if len(self.model.psf.separable_terms()) == 1:
+            return self.closed_form(rhs)
+        start = self.closed_form(rhs) if near is None else near
+        return conjugate_gradients(self._apply, rhs, start, self.closed_form, 60, tolerance)
 
-    def solve(self, rhs: Tensor) -> Tensor:
-        """(B, K, H, W) -> (B, K, H, W)."""
-        start = self.closed_form(rhs)
-        if len(self.problem.model.psf.separable_terms()) == 1:
-            return start
-        data = self.problem.hessian()
-        return conjugate_gradients(lambda a: data(a) + mix(self.precision, a), rhs, start, self.closed_form, 60)
+    def _apply(self, a: Tensor) -> Tensor:
+        return self.model.spatial_adjoint(mix(self.spatial, self.model.spatial(a))) + mix(self.spectral, a)
 
     def closed_form(self, rhs: Tensor) -> Tensor:
         """The solution for the PSF's leading separable term.
@@ -125,21 +127,12 @@ class SylvesterSolver:
         With b = inv(V) a the equation is D b G + b = V^T rhs, and G acts only in the span of its right singular
         vectors: b = r outside of it and r / (D gy gx + 1) inside.
         """
-        (gy, vy), (gx, vx) = self._axis(0, rhs), self._axis(1, rhs)
+        (gy, vy), (gx, vx) = (self.model.leading_axes(axis, rhs) for axis in (0, 1))
         d = self.values.to(rhs)[:, None, None]
         b = mix(self.vectors.T, rhs)
-        inside = vy.T @ b @ vx
         energy = d * gy[:, None] * gx
-        return mix(self.vectors, b - vy @ (energy / (1 + energy) * inside) @ vx.T)
-
-    def _axis(self, axis: int, rhs: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared singular values (n / s,) and right singular vectors (n, n / s) of one axis' matrix."""
-        key = (axis, rhs.shape[2 + axis], rhs.dtype, rhs.device)
-        if key not in self._axes:
-            matrix = torch.as_tensor(self.problem.model.leading_matrix(axis, rhs.shape[2 + axis]))
-            _, d, vt = torch.linalg.svd(matrix, full_matrices=False)
-            self._axes[key] = (d.square().to(rhs), vt.T.to(rhs))
-        return self._axes[key]
+        inside = (vy.T @ b @ vx).mul_(energy / (1 + energy))
+        return mix(self.vectors, b.sub_(vy @ inside @ vx.T))
 
 
 class HySure(Method):

@@ -16,7 +16,7 @@ from hsfuse.core.errors import InputError
 from hsfuse.metrics.pixel import PixelSums, angles_degrees
 from hsfuse.metrics.reference import psnr_band_mean
 from hsfuse.metrics.windowed import Q2nSums, SccSums, SsimSums, UiqiSums
-from hsfuse.metrics.windows import Array, TilePair, band_mean, fit_window, make_pair
+from hsfuse.metrics.windows import Array, Pair, band_mean, fit_window, make_pair
 
 
 def psnr_per_band(fused: Array, reference: Array, peak: float = 1.0, mask: Array | None = None) -> Array:
@@ -167,7 +167,7 @@ def q2n(fused: Array, reference: Array, window: int = 32, mask: Array | None = N
     return sums.mean()
 
 
-def _whole(fused: Array, reference: Array, mask: Array | None) -> TilePair:
+def _whole(fused: Array, reference: Array, mask: Array | None) -> Pair:
     return make_pair(fused, reference, mask, None, fused.shape[1:])
 
 

@@ -14,17 +14,7 @@ from hsfuse.core.notes import note
 from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.reference import put_pixel_metrics
 from hsfuse.metrics.windowed import BandPairSums, Q2nSums, RegressionSums, UiqiSums
-from hsfuse.metrics.windows import (
-    Array,
-    MetricResult,
-    Tile,
-    TilePair,
-    TileView,
-    band_mean,
-    fit_window,
-    make_pair,
-    make_view,
-)
+from hsfuse.metrics.windows import Array, MetricResult, Pair, Tile, View, band_mean, fit_window, make_pair, make_view
 
 _NO_WINDOW = "no window is wholly valid at both resolutions (a smaller --window may be)"
 
@@ -63,7 +53,7 @@ class NoReferenceMetrics:
         self.guide.update(pair)
         self.spectral.update(pair)
         if self.regression is not None:
-            self.regression.update(TilePair(view, fused, msi))
+            self.regression.update(Pair(view, fused, msi))
 
     def update_low(
         self,
@@ -137,7 +127,7 @@ def d_lambda(
 
 
 def _pair_qualities(cube: Array, window: int, mask: Array | None) -> Array:
-    view: TileView = make_view([cube], mask, None, cube.shape[1:])
+    view: View = make_view([cube], mask, None, cube.shape[1:])
     sums = BandPairSums(cube.shape[0], window)
     sums.update(cube, view)
     return sums.mean()
@@ -177,7 +167,7 @@ def d_sr(fused: Array, msi: Array, mask: Array | None = None) -> float:
     2018.
     """
     sums = RegressionSums(fused.shape[0])
-    sums.update(TilePair(make_view([fused, msi], mask, None, fused.shape[1:]), fused, msi))
+    sums.update(Pair(make_view([fused, msi], mask, None, fused.shape[1:]), fused, msi))
     return 1 - sums.r_squared()
 
 

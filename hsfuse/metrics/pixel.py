@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsfuse.metrics.windows import Array, TilePair
+from hsfuse.metrics.windows import Array, Pair
 
 # Relative variance below which a signal counts as constant: above the rounding of float64 sums, below that of float32.
 FLAT = 1e-12
@@ -84,7 +84,7 @@ class PixelSums:
         """Valid pixels so far."""
         return self.moments.count
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the core of one tile."""
         self.dropped += pair.view.dropped
         n = int(pair.view.core_valid.sum())

@@ -8,7 +8,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from hsfuse.metrics.pixel import FLAT, Moments
-from hsfuse.metrics.windows import Array, TilePair, TileView, window_sums
+from hsfuse.metrics.windows import Array, Pair, View, window_sums
 
 SSIM_WINDOW = 11
 SCC_WINDOW = 3
@@ -62,7 +62,7 @@ class UiqiSums:
         self.window, self.count = window, 0
         self._sums = np.zeros(bands)
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the windows that begin in the tile's core."""
         ok = pair.view.window_ok(self.window)
         if ok.any():
@@ -83,7 +83,7 @@ class SsimSums:
         self.count = 0
         self._peak, self._sums = peak, np.zeros(bands)
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the windows that begin in the tile's core."""
         ok = pair.view.window_ok(SSIM_WINDOW)
         if ok.any():
@@ -103,7 +103,7 @@ class SccSums:
     def __init__(self, bands: int) -> None:
         self._bands, self._moments = bands, Moments(bands)
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the 3 x 3 windows that begin in the tile's core."""
         ok = pair.view.window_ok(SCC_WINDOW)
         if ok.any():
@@ -177,7 +177,7 @@ class Q2nSums:
         self.window, self.count, self.flat = window, 0, 0
         self._sum = 0.0
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the blocks that begin in the tile's core."""
         for rows, cols in pair.view.blocks(self.window):
             quality = block_q2n(_pixels(pair.fused, rows, cols), _pixels(pair.reference, rows, cols))
@@ -209,7 +209,7 @@ class BandPairSums:
         self.window, self.count = window, 0
         self._sums = np.zeros((bands, bands))
 
-    def update(self, cube: Array, view: TileView) -> None:
+    def update(self, cube: Array, view: View) -> None:
         """Add the blocks of a tile (C, h, w) that begin in its core."""
         for rows, cols in view.blocks(self.window):
             self._sums += block_band_qualities(_pixels(cube, rows, cols))
@@ -233,7 +233,7 @@ class RegressionSums:
         self._products = np.zeros((bands + 2, bands + 2))
         self._origin: Array | None = None
 
-    def update(self, pair: TilePair) -> None:
+    def update(self, pair: Pair) -> None:
         """Add the valid core pixels of a pair whose cubes are the bands (C, h, w) and the image (1, h, w)."""
         core, ok = pair.view.core, pair.view.core_valid
         step = max(1, PIXELS_AT_ONCE // max(1, ok.shape[1]))

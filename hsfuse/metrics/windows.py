@@ -46,7 +46,7 @@ def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
 
 
 @dataclass(frozen=True)
-class TileView:
+class View:
     """Where a tile lies in its image (height, width) and which of its pixels, halo included, are valid."""
 
     tile: Tile
@@ -101,7 +101,7 @@ def fit_window(window: int, *images: tuple[int, int]) -> int:
 
 def make_view(
     cubes: Sequence[Array], mask: Array | None, tile: Tile | None, image: tuple[int, int], halo: int = 0
-) -> TileView:
+) -> View:
     """View of a tile, valid where all cubes (C, h, w) are finite and `mask` (h, w) is True; no `tile`: whole image.
 
     Raises InputError for cubes or a mask of another size than the tile.
@@ -114,7 +114,7 @@ def make_view(
         for plane in cube:
             valid &= np.isfinite(plane)
     core = slice(0, tile.rows), slice(0, tile.cols)
-    return TileView(tile, valid, image, int(np.count_nonzero(wanted[core] & ~valid[core])))
+    return View(tile, valid, image, int(np.count_nonzero(wanted[core] & ~valid[core])))
 
 
 def _check_sizes(cubes: Sequence[Array], mask: Array | None, tile: Tile, image: tuple[int, int], halo: int) -> None:
@@ -128,10 +128,10 @@ def _check_sizes(cubes: Sequence[Array], mask: Array | None, tile: Tile, image: 
 
 
 @dataclass(frozen=True)
-class TilePair:
+class Pair:
     """A tile of two cubes (C, h, w) to compare, with their common validity."""
 
-    view: TileView
+    view: View
     fused: Array
     reference: Array
 
@@ -150,13 +150,13 @@ class TilePair:
 
 def make_pair(
     fused: Array, reference: Array, mask: Array | None, tile: Tile | None, image: tuple[int, int], halo: int = 0
-) -> TilePair:
+) -> Pair:
     """Pair of one tile; raises InputError where the two cubes differ in bands, rows or columns."""
     if fused.shape[0] != reference.shape[0]:
         raise InputError(
             f"found {fused.shape[0]} and {reference.shape[0]} bands; both cubes must have the same bands to be compared"
         )
-    return TilePair(make_view([fused, reference], mask, tile, image, halo), fused, reference)
+    return Pair(make_view([fused, reference], mask, tile, image, halo), fused, reference)
 
 
 def window_sums(plane: Array, rows: int, cols: int | None = None) -> Array:

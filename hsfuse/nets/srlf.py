@@ -35,7 +35,7 @@ class SRLFConfig:
 
 
 @dataclass(frozen=True)
-class NetInputs:
+class Observation:
     """What a stage compares with: LRHSI x (B, C, h, w), MSI y (B, c, H, W), guide (B, g, H, W), the model, and the
     scale of each feature channel (C,) that turns features into LRHSI units. `level`: what counts as a reflectance of 1
     in those units, SSIM's dynamic range."""
@@ -47,7 +47,7 @@ class NetInputs:
     unit: Tensor
     level: float = 1.0
 
-    def turned(self, turn: int) -> NetInputs:
+    def turned(self, turn: int) -> Observation:
         """The same observation under one of the eight symmetries of the square."""
         x, y, guide = (dihedral(t, turn) for t in (self.x, self.y, self.guide))
         return replace(self, x=x, y=y, guide=guide)
@@ -124,7 +124,7 @@ class SpatialRelearning(nn.Module):
         self.embed = conv1x1(cfg.channels + cfg.guide, cfg.channels)
         self.block = SpectralTransformer(cfg.channels)
 
-    def forward(self, z: Tensor, obs: NetInputs) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
         """z is Z' (B, C, H, W)."""
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             similarity = ssim_map(*obs.pseudo_msi(z))  # (B, H, W)
@@ -143,7 +143,7 @@ class SpectralRelearning(nn.Module):
         self.block = SpectralTransformer(cfg.channels)
         self.up = upsampler(cfg.channels, cfg.scale)
 
-    def forward(self, z: Tensor, ratio: Tensor, obs: NetInputs) -> Tensor:
+    def forward(self, z: Tensor, ratio: Tensor, obs: Observation) -> Tensor:
         """z is Z_spa (B, C, H, W)."""
         unit = obs.unit[:, None, None]
         with torch.autocast(z.device.type, enabled=False):
@@ -154,7 +154,7 @@ class SpectralRelearning(nn.Module):
         return self.up(relearn_points(features, angle, ratio, self.keep, self.block))
 
 
-class SRLFStage(nn.Module):
+class SRLF(nn.Module):
     """One stage: preliminary fusion, spatial then spectral re-learning, re-fusion."""
 
     def __init__(self, cfg: SRLFConfig) -> None:
@@ -167,7 +167,7 @@ class SRLFStage(nn.Module):
         self.refuse = SS2D(c, expand=cfg.expand, dropout=cfg.dropout)
         self.out = conv1x1(2 * c, c)
 
-    def forward(self, f: Tensor, obs: NetInputs) -> Tensor:
+    def forward(self, f: Tensor, obs: Observation) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         z = self.preliminary(f)
         z_spa, ratio = self.spatial(z, obs)
@@ -184,13 +184,13 @@ class SRLFNet(nn.Module):
         self.cfg = cfg
         c = cfg.channels
         self.embed = nn.Conv2d(c + cfg.guide, c, 3, padding=1)
-        self.stages = nn.ModuleList(SRLFStage(cfg) for _ in range(cfg.stages))
+        self.stages = nn.ModuleList(SRLF(cfg) for _ in range(cfg.stages))
         self.refine = conv1x1((cfg.stages + 1) * c, c, bias=False)
         self.apply(_xavier)
         if identity:
             nn.init.zeros_(self.refine.weight)
 
-    def ensemble(self, base: Tensor, obs: NetInputs, step: Tensor | float = 1.0, turns: int = 8) -> Tensor:
+    def ensemble(self, base: Tensor, obs: Observation, step: Tensor | float = 1.0, turns: int = 8) -> Tensor:
         """Mean of `forward` over the first `turns` of the eight symmetries of the square (self-ensemble)."""
         total = torch.zeros_like(base)
         for turn in range(turns):
@@ -198,7 +198,7 @@ class SRLFNet(nn.Module):
             total += undo_dihedral(fused, turn)
         return total / turns
 
-    def forward(self, base: Tensor, obs: NetInputs, step: Tensor | float = 1.0) -> Tensor:
+    def forward(self, base: Tensor, obs: Observation, step: Tensor | float = 1.0) -> Tensor:
         """base (B, C, H, W) in feature units -> fused (B, C, H, W); `step` scales the correction per channel."""
         features = [self.embed(torch.cat([base, obs.guide], 1))]
         for stage in self.stages:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.nets.relearn import angle_map, ssim_map
-from hsfuse.nets.srlf import NetInputs, SRLFNet, SRLFStage
+from hsfuse.nets.srlf import SRLF, Observation, SRLFNet
 
 #: Names of the layers.
 RELEARNED = ("share of re-learning in space", "share of re-learning in the spectrum")
@@ -20,7 +20,7 @@ class StageWatch:
     names = RELEARNED
 
     def __init__(self, net: SRLFNet) -> None:
-        self._last = cast(SRLFStage, net.stages[-1])
+        self._last = cast(SRLF, net.stages[-1])
         self._seen: dict[str, tuple[Any, ...]] = {}
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class StageWatch:
 
 
 @torch.no_grad()
-def distortions(z: Tensor, z_spa: Tensor, obs: NetInputs) -> tuple[Tensor, Tensor]:
+def distortions(z: Tensor, z_spa: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
     """What eqs. 3 and 8 rank points by: 1 - SSIM of the pseudo-MSI (B, H, W), the pseudo-LRHSI's angle (B, h, w)."""
     unit = obs.unit[:, None, None]
     spatial = 1 - ssim_map(*obs.pseudo_msi(z))

@@ -23,7 +23,7 @@ BANDS_AT_ONCE, COLUMNS_AT_ONCE = 16, 128
 
 
 @dataclass(frozen=True)
-class HaloSpan:
+class Span:
     """LR pixels along one axis: `count` from `start` are made, out of those from `low` to `high`, the halo included."""
 
     start: int
@@ -41,9 +41,9 @@ class HaloSpan:
         return slice(self.low * s, self.high * s)
 
 
-def spans(n: int, size: int, halo: int) -> list[HaloSpan]:
+def spans(n: int, size: int, halo: int) -> list[Span]:
     """Spans of at most `size` that cover n LR pixels."""
-    return [HaloSpan(i, min(size, n - i), max(0, i - halo), min(n, min(i + size, n) + halo)) for i in range(0, n, size)]
+    return [Span(i, min(size, n - i), max(0, i - halo), min(n, min(i + size, n) + halo)) for i in range(0, n, size)]
 
 
 def strips(shape: tuple[int, int], values: int) -> list[Window]:

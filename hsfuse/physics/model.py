@@ -245,6 +245,16 @@ class ObservationModel(nn.Module):
         """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
         return decimation_matrix(n, self._terms[0][axis], self.ratio, self.phase)
 
+    def leading_axes(self, axis: int, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared singular values (n / s,) and right singular vectors (n, n / s) of that, for an image (.., H, W)."""
+        n = image.shape[axis - 2]
+        keys = [("axes", part, axis, n, image.dtype, image.device) for part in (0, 1)]
+        if keys[1] not in self._matrices:
+            _, d, vt = torch.linalg.svd(torch.as_tensor(self.leading_matrix(axis, n)), full_matrices=False)
+            with torch.inference_mode(False):
+                self._matrices.update(zip(keys, (d.square().to(image), vt.T.to(image)), strict=True))
+        return self._matrices[keys[0]], self._matrices[keys[1]]
+
     def spatial_squared(self, x: Tensor) -> Tensor:
         """`spatial` with squared weights, as independent pixels' variances add up: (B, C, H, W) -> (B, C, h, w)."""
         terms = [

@@ -17,7 +17,7 @@ from torch.nn import functional
 from hsfuse.core.errors import SettingError
 from hsfuse.methods import make_method
 from hsfuse.methods.srlf_bands import BandFrame, ExactFit, band_guides, correction, look, measure_frame, mirror_shift
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 from hsfuse.physics.sample import PairSample
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.kept import Tensors, digest, kept
@@ -40,7 +40,7 @@ class BandSample:
     """
 
     base: Tensor
-    observation: NetInputs
+    observation: Observation
     step: Tensor
     estimate: Tensor
     truth: Tensor

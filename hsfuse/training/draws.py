@@ -19,7 +19,7 @@ from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.values import Count
 from hsfuse.methods.conditioning import conditioned_frame, guides
 from hsfuse.methods.regression import DIMENSION
-from hsfuse.nets.srlf import NetInputs, dihedral
+from hsfuse.nets.srlf import Observation, dihedral
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
 from hsfuse.physics.sample import PairSample
 from hsfuse.training.augment import add_noise, crop, random_srf, smooth_gain, spectral_variant
@@ -148,7 +148,7 @@ class DrawSource:
         return sample(
             base=part("base", hr, by_sign),
             target=part("target", hr, by_sign),
-            observation=NetInputs(part("x", lr, by_sign), part("y", hr), guide, model, drawn["unit"]),
+            observation=Observation(part("x", lr, by_sign), part("y", hr), guide, model, drawn["unit"]),
             step=drawn["step"][:, None, None],
             axes=drawn["axes"] * sign,
             outside=part("outside", hr),

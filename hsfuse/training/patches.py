@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.values import Count, Positive, Share
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 from hsfuse.physics import MIN_COVERAGE, load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.training.augment import dihedral
@@ -147,7 +147,7 @@ class PatchSource(FixedSensors):
         truth, low, msi = (torch.from_numpy(np.stack(t)) for t in zip(*parts, strict=True))
         unit = torch.ones(truth.shape[1])
         base = self.model.upsample(low)
-        return [sample(base, truth, NetInputs(low, msi, msi, self.model, unit), unit[:, None, None])]
+        return [sample(base, truth, Observation(low, msi, msi, self.model, unit), unit[:, None, None])]
 
     def _patch(self, place: tuple[int, int, int], turn: int) -> tuple[np.ndarray, ...]:
         i, row, col = place

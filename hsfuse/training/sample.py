@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 
 #: All samples of a batch.
 EVERY = slice(None)
@@ -37,7 +37,7 @@ class Sample:
 
     base: Tensor
     target: Tensor
-    observation: NetInputs
+    observation: Observation
     step: Tensor
     axes: Tensor | None
     outside: Tensor | None
@@ -83,7 +83,7 @@ class Sample:
 def sample(
     base: Tensor,
     target: Tensor,
-    observation: NetInputs,
+    observation: Observation,
     step: Tensor,
     axes: Tensor | None = None,
     outside: Tensor | None = None,

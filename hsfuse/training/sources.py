@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hsfuse.core.errors import ModelError
-from hsfuse.nets.srlf import SRLFConfig, SRLFNet, SRLFStage
+from hsfuse.nets.srlf import SRLF, SRLFConfig, SRLFNet
 from hsfuse.nets.weights import find_model, load_checkpoint
 from hsfuse.training.bands import BandSample, BandSource
 from hsfuse.training.config import TrainConfig
@@ -69,7 +69,7 @@ def pass_inputs_on(net: SRLFNet, inputs: dict[int, list[int]]) -> None:
     for feature, sources in inputs.items():
         net.embed.weight[feature, sources, 1, 1] += 0.7
     for module in net.modules():
-        if isinstance(module, SRLFStage):
+        if isinstance(module, SRLF):
             module.out.weight.mul_(0.3)
             for feature in inputs:
                 module.out.weight[feature, net.cfg.channels + feature] += 1.0

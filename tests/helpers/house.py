@@ -122,14 +122,10 @@ class House:
         reach = reachable(self.rooms)
         return [(a, b) for a, below in self.rooms.items() for b in below if a < b and a in reach[b]]
 
-    def classes(self, path: Path) -> dict[str, ast.ClassDef]:
-        """The classes that a file defines, by name."""
-        return {node.name: node for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)}
-
     @property
     def dataclasses(self) -> int:
         """Classes with the decorator."""
-        classes = [node for path in self.files for node in self.classes(path).values()]
+        classes = [node for path in self.files for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)]
         return sum(any("dataclass" in ast.unparse(d) for d in node.decorator_list) for node in classes)
 
     @property

@@ -10,7 +10,7 @@ from torch import nn
 
 from hsfuse.nets import srlf
 from hsfuse.nets.relearn import SpectralTransformer, _at_once, _one_by_one, angle_map, relearn_points, ssim_map
-from hsfuse.nets.srlf import NetInputs, SRLFConfig, SRLFNet, dihedral, undo_dihedral
+from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet, dihedral, undo_dihedral
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
 
 PAPER = SRLFConfig(channels=31, guide=3, scale=8)
@@ -52,7 +52,7 @@ def observation(cfg, batch=1, rows=2, cols=2, bands=3, phase=None, seed=0):
     s, c = cfg.scale, cfg.channels
     model = ObservationModel(random_map(bands, c, seed=3) / c, gaussian_psf(0.5 * s, s, phase), s, phase)
     high = (rows * s, cols * s)
-    obs = NetInputs(
+    obs = Observation(
         random_map(batch, c, rows, cols, seed=seed + 1),
         random_map(batch, bands, *high, seed=seed + 2),
         random_map(batch, cfg.guide, *high, seed=seed + 3),
@@ -64,7 +64,7 @@ def observation(cfg, batch=1, rows=2, cols=2, bands=3, phase=None, seed=0):
 
 def part(obs, i):
     x, y, guide = (t[i : i + 1] for t in (obs.x, obs.y, obs.guide))
-    return NetInputs(x, y, guide, obs.model, obs.unit)
+    return Observation(x, y, guide, obs.model, obs.unit)
 
 
 def trained(cfg, seed=0):

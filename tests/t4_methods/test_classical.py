@@ -66,12 +66,12 @@ def test_the_stated_halo_is_enough(fitted):
     inner = slice(0, 4 * 8)
     whole = fitted.predict(observed.lrhsi, observed.msi)[..., inner, inner]
     tile = fitted.predict(x, y)[..., inner, inner]
-    assert float((whole - tile).abs().max()) < SEAM[fitted.name] * float(whole.square().mean().sqrt())
+    assert float((whole - tile).abs().max()) < SEAM[fitted.id] * float(whole.square().mean().sqrt())
 
 
 def test_description_is_text(fitted):
     described = fitted.describe()
-    assert described["method"] == fitted.name
+    assert described["method"] == fitted.id
     assert all(isinstance(value, str) for value in described.values())
 
 

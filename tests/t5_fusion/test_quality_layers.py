@@ -17,7 +17,7 @@ from hsfuse.fusion.quality import Reliability, distortion_maps, features, fit_re
 from hsfuse.io import open_cube
 from hsfuse.methods import make_method
 from hsfuse.methods.problem import msi_noise
-from hsfuse.nets.srlf import NetInputs, SRLFConfig, SRLFNet
+from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
 from hsfuse.nets.watch import StageWatch, distortions
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
@@ -27,13 +27,13 @@ from hsfuse.physics.sample import PairSample
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
 
 
-def network_call() -> tuple[SRLFNet, torch.Tensor, NetInputs]:
+def network_call() -> tuple[SRLFNet, torch.Tensor, Observation]:
     torch.manual_seed(0)
     model = make_model(4, 8)
     net = SRLFNet(SRLFConfig(8, 4, 4, stages=2, dropout=0.0)).eval()
     truth = torch.rand(2, 8, 16, 16)
     low, msi = model(truth)
-    return net, model.upsample(low), NetInputs(low, msi, msi, model, torch.ones(8))
+    return net, model.upsample(low), Observation(low, msi, msi, model, torch.ones(8))
 
 
 def test_the_points_are_of_the_first_call_and_those_that_looked_worst():

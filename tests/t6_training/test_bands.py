@@ -25,7 +25,7 @@ from hsfuse.methods.srlf_bands import (
     usual_error,
 )
 from hsfuse.metrics import ergas, psnr, sam_degrees, ssim, uiqi
-from hsfuse.nets.srlf import NetInputs
+from hsfuse.nets.srlf import Observation
 from hsfuse.nets.weights import load_checkpoint, save_checkpoint
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
 from hsfuse.physics.sample import PairSample
@@ -189,7 +189,7 @@ def test_neither_sensor_sees_a_correction():
 @pytest.mark.parametrize("turn", range(8))
 def test_turned_images_have_their_lr_pixels_at_the_phase(turn, phase):
     truth, lrhsi, msi, model = scene(1, phase)
-    view = BandView(truth, NetInputs(lrhsi, msi, truth, model, torch.ones(20)), truth[:, :1])
+    view = BandView(truth, Observation(lrhsi, msi, truth, model, torch.ones(20)), truth[:, :1])
     seen = turned(view, turn)
     inner = (..., slice(1, -1), slice(1, -1))
     assert torch.allclose(model.spatial(seen.base)[inner], seen.obs.x[inner], atol=1e-5)

@@ -15,7 +15,7 @@ from benchmark_scene import SENSOR, reference
 
 import hsfuse.benchmark.run as run_module
 import hsfuse.nets.weights as model_zoo
-from hsfuse.benchmark import BenchmarkConfig, CaseMethod, parse_config, render, run_benchmark, text_tables
+from hsfuse.benchmark import BenchmarkConfig, Method, parse_config, render, run_benchmark, text_tables
 from hsfuse.benchmark.page import Axis, Point, render_page, scatter
 from hsfuse.benchmark.process import CaseError, run_hsfuse
 from hsfuse.benchmark.reference import reference_file
@@ -169,12 +169,12 @@ def test_keys_follow_everything_that_matters(folder):
         replace(case, psf=replace(case.psf, sigma=0.4)),
         replace(case, sensor=replace(case.sensor, msi_bands=("B2",))),
         replace(case, scene=replace(case.scene, window=(0, 0, 16, 16))),
-        replace(case, method=CaseMethod("bicubic", "bicubic", (("tile", 64),))),
+        replace(case, method=Method("bicubic", "bicubic", (("tile", 64),))),
     ]
     assert len({case.key, *(other.key for other in others)}) == len(others) + 1
-    renamed = replace(case, scene=replace(case.scene, name="x"), method=CaseMethod("bicubic", "x"))
+    renamed = replace(case, scene=replace(case.scene, name="x"), method=Method("bicubic", "x"))
     assert renamed.key == case.key
-    assert replace(case, method=CaseMethod("gsa", "gsa")).pair_key == case.pair_key
+    assert replace(case, method=Method("gsa", "gsa")).pair_key == case.pair_key
 
 
 def test_another_file_of_the_same_name_is_another_case(tmp_path):
@@ -203,12 +203,12 @@ def models(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "uses", "ignores"),
     [
-        (CaseMethod("srlf", "a"), "any-x4", "any-x8"),
-        (CaseMethod("srlf-any", "a"), "any-x4", "cave-x4"),
-        (CaseMethod("srlf-bands", "a"), "cave-x4", "any-x4"),
-        (CaseMethod("srlf", "a", (("model", "any-x8"),)), "any-x8", "any-x4"),
-        (CaseMethod("srlf", "a", (("model", "none"),)), None, "any-x4"),
-        (CaseMethod("gsa", "a"), None, "any-x4"),
+        (Method("srlf", "a"), "any-x4", "any-x8"),
+        (Method("srlf-any", "a"), "any-x4", "cave-x4"),
+        (Method("srlf-bands", "a"), "cave-x4", "any-x4"),
+        (Method("srlf", "a", (("model", "any-x8"),)), "any-x8", "any-x4"),
+        (Method("srlf", "a", (("model", "none"),)), None, "any-x4"),
+        (Method("gsa", "a"), None, "any-x4"),
     ],
 )
 def test_keys_follow_the_weights_that_are_used_and_no_others(folder, models, method, uses, ignores):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hsfuse.benchmark import Case, CaseMethod, CaseNoise, CasePsf, Row, Scene, Sensor, fill, read_csv, render
+from hsfuse.benchmark import Case, Method, Noise, Psf, Row, Scene, Sensor, fill, read_csv, render
 from hsfuse.benchmark.results import Outcome, write_csv
 from hsfuse.benchmark.summary import lead, overview, summary
 from hsfuse.core.errors import InputError, SettingError
@@ -21,8 +21,8 @@ FUSERS = {"any": "srlf-any", "net": "srlf"}
 
 
 def row(scene, scale, label, figures):
-    method = CaseMethod(FUSERS.get(label, label), label)
-    case = Case(Scene(scene, Path(scene)), scale, SENSOR, CaseNoise(35.0, 40.0), CasePsf(sigma=0.4), 3, method)
+    method = Method(FUSERS.get(label, label), label)
+    case = Case(Scene(scene, Path(scene)), scale, SENSOR, Noise(35.0, 40.0), Psf(sigma=0.4), 3, method)
     if figures is None:
         return Row(case, Outcome(error="no | memory"))
     metrics = {"psnr": figures[0], "sam": figures[1], "ergas": None}
@@ -93,7 +93,7 @@ def other(scene, label, psnr, **changes):
     ("name", "values", "texts_"),
     [
         ("sensor", (SENSOR, Sensor("ikonos")), ("sentinel2a B2 B8", "ikonos")),
-        ("psf", (CasePsf(sigma=0.4), CasePsf(mtf=0.2)), ("PSF sigma 0.4 LR pixels", "MTF 0.2")),
+        ("psf", (Psf(sigma=0.4), Psf(mtf=0.2)), ("PSF sigma 0.4 LR pixels", "MTF 0.2")),
     ],
 )
 def test_sensors_and_psfs_of_one_scene_stay_apart(name, values, texts_):

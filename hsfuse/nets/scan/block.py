@@ -183,7 +183,7 @@ def leave(x, y, gate, norm, weights, zeros, out, shape, image, first, end):
 BANDS = 4  # bands of rows for each thread, so that one that is slowed down doesn't hold up the others
 
 
-class BlockParts(Protocol):
+class Block(Protocol):
     """The parts of an SS2D block that are read here."""
 
     norm: nn.LayerNorm
@@ -203,7 +203,7 @@ def _padded(x: Tensor) -> Tensor:
     return functional.pad(x, (0, -x.shape[-1] % around.PAIR)).contiguous()
 
 
-def _input_weights(block: BlockParts) -> tuple[Tensor, Tensor]:
+def _input_weights(block: Block) -> tuple[Tensor, Tensor]:
     """Input projection (C, 2 DP) and bias (2 DP), with the layer norm's weight and bias folded in."""
     halves = block.in_proj.weight.unflatten(0, (2, -1))
     weights = (halves * block.norm.weight).permute(2, 0, 1)
@@ -223,7 +223,7 @@ def _tasks(images: int, rows: int, threads: int) -> list[tuple[int, int, int]]:
     return [(image, a, b) for image in range(images) for a, b in pairwise(edges)]
 
 
-def block_cpu(block: BlockParts, x: Tensor) -> Tensor:
+def block_cpu(block: Block, x: Tensor) -> Tensor:
     """Output of an SS2D block in evaluation mode, (B, C, H, W) float32 -> the same; no gradients."""
     x = x.contiguous()
     images, channels, height, width = x.shape

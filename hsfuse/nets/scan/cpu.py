@@ -93,7 +93,7 @@ def _forward(arguments: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor, T
     return y, packed, states
 
 
-class _CpuScan(torch.autograd.Function):
+class _Scan(torch.autograd.Function):
     """All arguments contiguous float32, as in `hsfuse.nets.scan.scan2d`."""
 
     @staticmethod
@@ -123,5 +123,5 @@ def scan2d_cpu(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_lo
     """Four-direction selective scan on the CPU in float32, arguments and result as in `hsfuse.nets.scan.scan2d`."""
     arguments = [x.float().contiguous() for x in (u, proj, dt_weight, dt_bias, a_log, skip)]
     if torch.is_grad_enabled() and any(x.requires_grad for x in arguments):
-        return _CpuScan.apply(*arguments).to(u.dtype)
+        return _Scan.apply(*arguments).to(u.dtype)
     return _forward(arguments, keep=False)[0].to(u.dtype)

@@ -110,7 +110,7 @@ def _backward(arguments: Sequence[Tensor], starts: Tensor, decays: Tensor, grad_
     return grad_u, grad_proj.sum(0), weight, bias[:, 0], grad_a.sum((0, 2)), skip[:, 0]
 
 
-class _TritonScan(torch.autograd.Function):
+class _Scan(torch.autograd.Function):
     """u (B, H, W, D), proj (B, H, W, 4, P), weight (4, R, D), bias (4, D), A log2(e) (4, N, D), skip (4, D)."""
 
     @staticmethod
@@ -134,4 +134,4 @@ def scan2d_triton(u: Tensor, proj: Tensor, dt_weight: Tensor, dt_bias: Tensor, a
     """
     a = -math.log2(math.e) * torch.exp(a_log.float()).transpose(1, 2)
     arguments = (u, proj, dt_weight.transpose(1, 2), dt_bias, a, skip)
-    return _TritonScan.apply(*(x.float().contiguous() for x in arguments)).to(u.dtype)
+    return _Scan.apply(*(x.float().contiguous() for x in arguments)).to(u.dtype)
