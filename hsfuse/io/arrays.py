@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 ARRAY_SUFFIXES = (".mat", ".npz", ".npy")
 WAVELENGTH_KEYS = ("wavelengths_nm", "wavelength_nm", "wavelengths", "wavelength")
 #: What else a damaged array file is met with: numpy parses an array's header as Python.
-BROKEN_ARRAYS = (zlib.error, SyntaxError, TokenError, TypeError, EOFError, struct.error)
+BROKEN_ARRAYS = (
+    zlib.error, SyntaxError, TokenError, TypeError, EOFError, struct.error, IndexError, KeyError, OverflowError,
+    AttributeError, RuntimeError,
+)  # fmt: skip
 #: The type of a packed variable in a .mat file, the bytes of it unpacked at once, and what whosmat calls no numbers.
 _MAT_PACKED, _PART, _NOT_NUMBERS = (
     15,
@@ -100,7 +103,8 @@ def _read_array(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
     axis = band_axis(cube.shape, None if known is None else known.size)
     if known is None:
         log.info("%s: no wavelengths; axis %d of %s is taken for the bands", path, axis + 1, cube.shape)
-    cube = np.moveaxis(cube, axis, 0).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 doesn't hold is refused as infinite
+        cube = np.moveaxis(cube, axis, 0).astype(np.float32)
     if not np.isfinite(cube).all():
         raise InputError(f"{path}: NaN or infinite values in the cube; crop the reference to valid pixels")
     if known is not None and known.size != cube.shape[0]:
@@ -170,4 +174,4 @@ def _arrays(path: Path) -> dict[str, NDArray]:
     except NotImplementedError as error:
         raise InputError(f"{path}: a MATLAB 7.3 file; save it with -v7 or as .npz") from error
     except (OSError, ValueError, BadZipFile, MatReadError, MemoryError, *BROKEN_ARRAYS) as error:
-        raise InputError(f"{path}: can't be read as an array file ({error})") from error
+        raise InputError(f"{path}: can't be read as an array file ({' '.join(str(error).split())[:200]})") from error

@@ -13,7 +13,7 @@ import rasterio
 from hsfuse.core.errors import HsfuseError
 from hsfuse.core.package import __version__
 from hsfuse.io.files import split_paths
-from hsfuse.io.gdal import find_pair, gdal_env, open_dataset
+from hsfuse.io.gdal import descriptions, find_pair, gdal_env, open_dataset, tags
 from hsfuse.io.limits import MOST_XML, read_bounded
 from hsfuse.io.open import open_cube
 from hsfuse.io.products.bundle import is_archive, open_bundle
@@ -130,13 +130,13 @@ def _raster(path: Path) -> Iterator[str]:
     with gdal_env(), open_dataset(path, "the raster", given=True)[0] as ds:
         yield f"{ds.driver}, {ds.count} bands, {ds.width} x {ds.height}, {ds.dtypes[0]}, blocks {ds.block_shapes[0]}"
         yield f"masks {_few([[flag.name for flag in flags] for flags in ds.mask_flag_enums])}"
-        yield f"colours {_few([colour.name for colour in ds.colorinterp])}, descriptions {_few(ds.descriptions)}"
+        yield f"colours {_few([colour.name for colour in ds.colorinterp])}, descriptions {_few(descriptions(ds))}"
         for domain in ["", *ds.tag_namespaces()]:
-            for key, value in ds.tags(ns=domain or None).items():
+            for key, value in tags(ds, domain=domain or None).items():
                 yield f"tag {domain}:{key} = {value}"
         for band in (1, ds.count):
             for domain in ["", *ds.tag_namespaces(band)]:
-                for key, value in ds.tags(band, ns=domain or None).items():
+                for key, value in tags(ds, band, domain or None).items():
                     yield f"band {band} tag {domain}:{key} = {value}"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -235,6 +237,13 @@ def _hush() -> None:
     """Set a filter for good: `warnings.catch_warnings` would take back what other threads have set in the meantime."""
     if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        sys.unraisablehook = partial(_without_garbled, sys.unraisablehook)
+
+
+def _without_garbled(before: Callable[[sys.UnraisableHookArgs], object], raised: sys.UnraisableHookArgs) -> None:
+    """What rasterio prints of a GDAL message that isn't UTF-8, as damaged files give them, is a traceback; not that."""
+    if not (isinstance(raised.exc_value, UnicodeDecodeError) and "rasterio" in str(raised.object)):
+        before(raised)
 
 
 def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[DatasetReader, EnviPair | None]:
@@ -258,7 +267,7 @@ def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[Dataset
     try:
         with gdal_env(**options):
             ds = DatasetReader(gdal_name(place), driver=drivers)
-    except RasterioError as error:
+    except (RasterioError, UnicodeDecodeError) as error:
         raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
     if ds.count == 0:
         inside = ", ".join(ds.subdatasets[:3]) or "none"
@@ -318,6 +327,22 @@ def one_line(error: BaseException, path: Path | None = None) -> str:
     for name in () if path is None else (str(path), path.name):
         text = text.removeprefix(name).lstrip(":, ")
     return text
+
+
+def descriptions(ds: DatasetReader) -> tuple[str | None, ...] | None:
+    """The bands' descriptions; None when they aren't UTF-8, which rasterio takes them to be."""
+    try:
+        return tuple(ds.descriptions)
+    except UnicodeDecodeError:
+        return None
+
+
+def tags(ds: DatasetReader, band: int = 0, domain: str | None = None) -> dict[str, str]:
+    """Metadata of the dataset or a band (1-based) in a domain; none where they aren't UTF-8."""
+    try:
+        return dict(ds.tags(band, ns=domain))
+    except UnicodeDecodeError:
+        return {}
 
 
 def map_crs(ds: DatasetReader) -> CRS | None:

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError
-from hsfuse.io.gdal import EnviPair
+from hsfuse.io.gdal import EnviPair, descriptions, tags
 
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"
@@ -152,6 +152,8 @@ def read_spectrum(
     The error, for the caller to raise where wavelengths are needed, tells why there are none.
     """
     places = list(_places(ds, bands, pair))
+    if pair is None and descriptions(ds) is None:
+        warn("the names of the bands aren't UTF-8 and aren't used")
     names = _names(ds, bands, pair)
     good = next((g for p in places if (g := _good(p, len(bands), warn))), None)
     try:
@@ -167,39 +169,44 @@ def _places(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> I
         yield _Place("the ENVI header", pair.items("wavelength"), unit, pair.items("fwhm"), pair.items("bbl"))
     yield _band_tags(ds, bands)
     for domain, where in (("ENVI", "the ENVI tags"), (None, "the dataset tags")):
-        yield _dataset_tags(ds.tags(ns=domain), where)
+        yield _dataset_tags(tags(ds, domain=domain), where)
     yield _imagery(ds, bands)
-    yield _descriptions([ds.descriptions[b - 1] for b in bands])
+    yield _descriptions(_described(ds, bands))
 
 
 def _band_tags(ds: DatasetReader, bands: Sequence[int]) -> _Place:
-    tags = [_all_tags(ds, b) for b in bands]
-    units = sorted({u for t in tags if (u := _first(t, _UNIT_KEYS))})
-    fwhm, good = ([_first(t, keys) for t in tags] for keys in (("fwhm",), _GOOD_KEYS))
-    return _Place("the band tags", [_first(t, _WAVELENGTH_KEYS) for t in tags], "/".join(units) or None, fwhm, good)
+    told = [_all_tags(ds, b) for b in bands]
+    units = sorted({u for t in told if (u := _first(t, _UNIT_KEYS))})
+    fwhm, good = ([_first(t, keys) for t in told] for keys in (("fwhm",), _GOOD_KEYS))
+    return _Place("the band tags", [_first(t, _WAVELENGTH_KEYS) for t in told], "/".join(units) or None, fwhm, good)
 
 
 def _all_tags(ds: DatasetReader, band: int) -> dict[str, str]:
     """A band's tags of all domains, the default one's first; EnMAP-Box and QGIS have domains of their own."""
     domains = [domain for domain in ds.tag_namespaces(band) if domain.upper() not in _NO_FACTS]
     found: dict[str, str] = {}
-    for tags in (ds.tags(band), *(ds.tags(band, ns=domain) for domain in domains)):
-        found = {key.lower(): value for key, value in tags.items()} | found
+    for told in (tags(ds, band), *(tags(ds, band, domain) for domain in domains)):
+        found = {key.lower(): value for key, value in told.items()} | found
     return found
 
 
-def _dataset_tags(tags: Mapping[str, str], where: str) -> _Place:
-    tags = {key.lower(): value for key, value in tags.items()}
+def _dataset_tags(given: Mapping[str, str], where: str) -> _Place:
+    told = {key.lower(): value for key, value in given.items()}
     wavelengths, fwhm, good = (
-        _items(text) for text in (_first(tags, _WAVELENGTH_KEYS), tags.get("fwhm"), _first(tags, _GOOD_KEYS))
+        _items(text) for text in (_first(told, _WAVELENGTH_KEYS), told.get("fwhm"), _first(told, _GOOD_KEYS))
     )
-    return _Place(where, wavelengths, _first(tags, _UNIT_KEYS), fwhm, good)
+    return _Place(where, wavelengths, _first(told, _UNIT_KEYS), fwhm, good)
 
 
 def _imagery(ds: DatasetReader, bands: Sequence[int]) -> _Place:
-    tags = [ds.tags(b, ns="IMAGERY") for b in bands]
-    centres, fwhm = ([t.get(key) for t in tags] for key in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
+    told = [tags(ds, b, "IMAGERY") for b in bands]
+    centres, fwhm = ([t.get(key) for t in told] for key in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
     return _Place("the IMAGERY tags", centres, "um", fwhm)
+
+
+def _described(ds: DatasetReader, bands: Sequence[int]) -> list[str | None]:
+    told = descriptions(ds)
+    return [None if told is None else told[b - 1] for b in bands]
 
 
 def _descriptions(texts: Sequence[str | None]) -> _Place:
@@ -227,7 +234,7 @@ def _names(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> tu
     """Band names; GDAL's descriptions of an ENVI file carry the wavelength as well, so its header is asked first."""
     named: Sequence[str | None] = pair.items("band names") if pair is not None else []
     if len(named) != len(bands):
-        named = [ds.descriptions[b - 1] for b in bands]
+        named = _described(ds, bands)
     return tuple(name or "" for name in named) if any(named) else None
 
 
@@ -296,10 +303,10 @@ def _good(place: _Place, count: int, warn: Callable[[str], None]) -> tuple[bool,
 def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
     """hsfuse's provenance tags, keys HSFUSE_*, from dataset tags or from the ENVI header's `hsfuse ...` fields."""
     if pair is None or pair.tiff:
-        tags = ds.tags()
+        told = tags(ds)
     else:
-        tags = {name.replace(" ", "_"): unquote(value) for name, value in pair.fields.items()}
-    return {key.upper(): value for key, value in tags.items() if key.upper().startswith("HSFUSE_")}
+        told = {name.replace(" ", "_"): unquote(value) for name, value in pair.fields.items()}
+    return {key.upper(): value for key, value in told.items() if key.upper().startswith("HSFUSE_")}
 
 
 def band_tags(spectrum: Spectrum, band: int) -> dict[str, str]:

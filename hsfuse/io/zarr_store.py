@@ -7,7 +7,9 @@ Zarr driver both read. Wavelengths and FWHM are coordinates along `band`, in nan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +142,16 @@ def open_product(path: Path, role: Role) -> CubeReader:
     return ZarrReader(path, role)
 
 
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Whatever zarr and its codecs raise over broken files becomes an InputError that begins so."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, AttributeError, IndexError, ArithmeticError,
+            zlib.error) as error:  # fmt: skip
+        raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from error
+
+
 def _check_metadata(path: Path) -> None:
     """InputError for JSON of the group or the array that is larger than any."""
     for name in (".zmetadata", ".zgroup", ".zattrs", "zarr.json", f"{ARRAY}/.zarray", f"{ARRAY}/.zattrs"):
@@ -165,15 +177,14 @@ class ZarrReader(CubeReader):
         super().__init__(path, role)
         self.files, self.driver = (path,), "Zarr"
         _check_metadata(path)
-        try:
+        with _readable(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)"):
             self._group = _zarr().open_group(str(path), mode="r")
             self._array = self._group[ARRAY]
-        except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
-            raise InputError(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)") from error
         if getattr(self._array, "ndim", 0) != 3 or self._array.dtype.kind not in "iuf":
             raise InputError(f"{path}: {ARRAY!r} is no array of numbers of three dimensions, wanted (band, y, x)")
         _check_array(path, self._array)
-        self._describe()
+        with _readable(f"{path} can't be read"):
+            self._describe()
 
     def _describe(self) -> None:
         attributes = dict(self._array.attrs)
@@ -219,7 +230,7 @@ class ZarrReader(CubeReader):
     ) -> tuple[NDArray, BoolArray | None]:
         """As of any reader."""
         rows, cols = window.toslices()
-        try:
+        with _readable(f"{self.path} can't be read"):
             if shape is None:
                 return self._array.oindex[list(bands), rows, cols], None
             picks = [
@@ -227,8 +238,6 @@ class ZarrReader(CubeReader):
                 for s, n in zip((rows, cols), shape, strict=True)
             ]
             return self._array.oindex[list(bands), picks[0], picks[1]], None
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{self.path} can't be read: {error}") from error
 
     def close(self) -> None:
         """Nothing stays open."""

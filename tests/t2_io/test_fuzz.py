@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.windows import Window
-from rasters import nm, write_cube, write_envi
+from rasters import nm, write_cube, write_envi, write_tif
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, InputError
@@ -139,9 +139,29 @@ def gaofen_table(folder: Path, _: str) -> Path:
     return built.gaofen(folder).folder / "GF5B_AHSI_Spectralresponse_SWIR.raw"
 
 
+def vrt(folder: Path, _: str) -> Path:
+    """Bands of two files, with wavelengths, a mask and a scale."""
+    cube = np.random.default_rng(0).integers(0, 200, (2, 6, 5)).astype("int16")
+    write_tif(folder / "a.tif", cube)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Int16" band="{i}"><NoDataValue>-9999</NoDataValue><Scale>0.01</Scale><Description>'
+        f'{400 + i}.5 nm</Description><SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename>'
+        f'<SourceBand>{i}</SourceBand><SrcRect xOff="0" yOff="0" xSize="5" ySize="6"/><DstRect xOff="0" yOff="0" '
+        f'xSize="5" ySize="6"/></SimpleSource></VRTRasterBand>'
+        for i in (1, 2)
+    )
+    path = folder / "a.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="5" rasterYSize="6"><SRS>EPSG:32633</SRS><GeoTransform>0,10,0,0,0,-10</GeoTransform>'
+        f"{bands}</VRTDataset>"
+    )
+    return path
+
+
 TEXTS: dict[str, tuple[Callable[[Path, str], Path], str]] = {
     "enmap": (dlr_metadata, ""), "desis": (dlr_metadata, ""), "envi": (envi_header, ""),
-    "glt": (glt_header, "ang20170228t170016_rdn_v2p5_img"), "gaofen": (gaofen_table, f"{built.GAOFEN}_VN.tif"),
+    "vrt": (vrt, ""), "glt": (glt_header, "ang20170228t170016_rdn_v2p5_img"),
+    "gaofen": (gaofen_table, f"{built.GAOFEN}_VN.tif"),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -21,12 +22,15 @@ import msi_products as made
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import scipy.io
 from click.testing import CliRunner
-from rasters import integers, write_envi, write_tif
+from rasterio.crs import CRS
+from rasters import NORTH_UP, integers, write_cube, write_envi, write_tif
 
 from hsfuse.cli import main
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, SettingError
+from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 from hsfuse.io.arrays import read_reference
 from hsfuse.io.bug_report import bug_report
@@ -364,54 +368,134 @@ def test_a_checkpoint_whose_header_claims_gigabytes(tmp_path):
 # Mutated archives
 
 
-def archives(folder: Path) -> list[Path]:
-    product = built.enmap(folder / "e")
+def hyperspectral(folder: Path, make: Callable[[Path], built.Product], ending: str) -> Path:
+    product = make(folder / "p")
     files = {f"p/{file.name}": file.read_bytes() for file in product.folder.iterdir()}
-    name = product.entry.name.split("-METADATA")[0]
-    landsat = made.landsat(folder / "l")
-    root = landsat if landsat.is_dir() else landsat.parent
-    scene = {file.name: file.read_bytes() for file in root.iterdir()}
-    stem = next(key.split("_MTL")[0] for key in scene if "_MTL" in key)
-    return [
-        zipped(folder / f"{name}.zip", files),
-        tar(folder / f"{stem}.tar", scene),
-        tar(folder / f"{stem}.tar.gz", scene, "w:gz"),
-    ]
+    return packed_as(folder / f"delivery{ending}", files)
 
 
-def fuzz_archives(folder: Path, seeds: range) -> None:
-    for path in archives(folder):
-        whole = path.read_bytes()
-        with open_cube(path) as reader:
-            reader.read()
-        outcomes = []
-        for seed in seeds:
-            rng = random.Random(seed)
-            raw = bytearray(whole)
-            if seed % 4 == 0:
-                raw = raw[: rng.randrange(len(raw))]
-            for _ in range(rng.randint(1, 8)):
-                at = rng.randrange(max(1, len(raw))) if seed % 2 else max(0, len(raw) - rng.randrange(1, 400))
-                raw[at : at + 1] = bytes([rng.randrange(256)])
-            path.write_bytes(raw)
-            try:
-                with open_cube(path) as reader:
-                    reader.read()
-                outcomes.append(True)
-            except HsfuseError as error:
-                outcomes.append("\n" in str(error) and pytest.fail(f"mutant {seed} of {path.name}: {error}"))
-            except Exception as error:
-                raise AssertionError(f"mutant {seed} of {path.name}: {error!r}") from error
-        assert not all(outcomes)
+def multispectral(folder: Path, make: Callable[[Path], Path], ending: str) -> Path:
+    product = make(folder / "p")
+    root = product if product.is_dir() else product.parent
+    files = {file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    stem = next((name.split("_MTL")[0] for name in files if "_MTL" in name), root.stem)
+    inside = {f"{root.name}/{name}": content for name, content in files.items()} if stem == root.stem else files
+    return packed_as(folder / f"{stem}{ending}", inside)
 
 
-def test_mutated_archives_give_clean_errors(tmp_path):
-    fuzz_archives(tmp_path, range(20))
+def packed_as(path: Path, files: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        return zipped(path, files)
+    return tar(path, files, "w" if path.suffix == ".tar" else "w:gz")
+
+
+ARCHIVES: dict[str, Callable[[Path], Path]] = {
+    "enmap.zip": lambda folder: hyperspectral(folder, built.enmap, ".zip"),
+    "enmap.tar.gz": lambda folder: hyperspectral(folder, built.enmap, ".tar.gz"),
+    "bare enmap.zip": lambda folder: hyperspectral(folder, bare_enmap, ".zip"),
+    "desis.tar": lambda folder: hyperspectral(folder, built.desis, ".tar"),
+    "landsat.tar": lambda folder: multispectral(folder, made.landsat, ".tar"),
+    "landsat.tar.gz": lambda folder: multispectral(folder, made.landsat, ".tar.gz"),
+    "sentinel2.zip": lambda folder: multispectral(folder, made.sentinel2, ".zip"),
+}
+
+
+def mutants(whole: bytes, seeds: range) -> Iterator[tuple[int, bytes]]:
+    """Cut off or with some bytes changed, also near the end, where a zip has its directory."""
+    for seed in seeds:
+        rng = random.Random(seed)
+        raw = bytearray(whole)
+        if seed % 4 == 0:
+            raw = raw[: rng.randrange(len(raw))]
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(max(1, len(raw))) if seed % 2 else max(0, len(raw) - rng.randrange(1, 400))
+            raw[at : at + 1] = bytes([rng.randrange(256)])
+        yield seed, bytes(raw)
+
+
+def fuzz_bytes(path: Path, read: Callable[[Path], object], seeds: range) -> None:
+    """Each mutant is read or refused in one line, and some are refused."""
+    whole = path.read_bytes()
+    read(path)
+    outcomes = []
+    for seed, raw in mutants(whole, seeds):
+        path.write_bytes(raw)
+        try:
+            read(path)
+            outcomes.append(True)
+        except HsfuseError as error:
+            outcomes.append("\n" in str(error) and pytest.fail(f"mutant {seed} of {path.name}: {error}"))
+        except Exception as error:
+            raise AssertionError(f"mutant {seed} of {path.name}: {error!r}") from error
+    assert not all(outcomes)
+
+
+def read_cube(path: Path) -> None:
+    with open_cube(path) as reader:
+        reader.read()
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_mutated_archives_give_clean_errors(tmp_path, kind):
+    fuzz_bytes(ARCHIVES[kind](tmp_path), read_cube, range(8))
 
 
 @pytest.mark.slow
-def test_much_mutated_archives_give_clean_errors(tmp_path):
-    fuzz_archives(tmp_path, range(20, 400))
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_much_mutated_archives_give_clean_errors(tmp_path, kind):
+    fuzz_bytes(ARCHIVES[kind](tmp_path), read_cube, range(8, 300))
+
+
+def array_file(folder: Path, ending: str) -> Path:
+    cube, path = np.random.default_rng(0).random((3, 9, 8)), folder / f"a{ending}"
+    if ending == ".mat":
+        scipy.io.savemat(path, {"cube": cube, "cells": np.array([{"a": 1}], object)}, do_compression=True)
+    elif ending == ".npz":
+        np.savez_compressed(path, cube=cube)
+    else:
+        np.save(path, cube)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".mat", ".npz", ".npy"])
+def test_mutated_arrays_give_clean_errors(tmp_path, ending):
+    fuzz_bytes(array_file(tmp_path, ending), read_reference, range(60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".mat", ".npz", ".npy"])
+def test_much_mutated_arrays_give_clean_errors(tmp_path, ending):
+    fuzz_bytes(array_file(tmp_path, ending), read_reference, range(60, 3000))
+
+
+def image_file(folder: Path, ending: str) -> Path:
+    image, path = write_tif(folder / "a.tif", integers("uint8", (3, 40, 30)), tiled=True, compress="deflate",
+                            blockxsize=16, blockysize=16), folder / f"b{ending}"  # fmt: skip
+    if ending == ".tif":
+        return image
+    rasterio.shutil.copy(image, path, driver="PNG" if ending == ".png" else "JP2OpenJPEG")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png", ".jp2"])
+def test_mutated_images_give_clean_errors(tmp_path, ending):
+    fuzz_bytes(image_file(tmp_path, ending), read_cube, range(40))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".tif", ".png", ".jp2"])
+def test_much_mutated_images_give_clean_errors(tmp_path, ending):
+    fuzz_bytes(image_file(tmp_path, ending), read_cube, range(40, 1500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [".zgroup", "reflectance/.zarray", "reflectance/.zattrs", "wavelength/.zarray",
+                                  "reflectance/0.0.0"])  # fmt: skip
+def test_much_mutated_zarr_gives_clean_errors(tmp_path, name):
+    data = np.random.default_rng(0).random((3, 40, 30), dtype=np.float32)
+    write_cube(tmp_path / "a.zarr", data, np.ones((40, 30), bool), Grid((40, 30), NORTH_UP, CRS.from_epsg(32633)))
+    (tmp_path / "a.zarr" / ".zmetadata").unlink()
+    fuzz_bytes(tmp_path / "a.zarr" / name, lambda _: read_cube(tmp_path / "a.zarr"), range(400))
 
 
 # Products in other clothes

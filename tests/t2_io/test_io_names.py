@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasters import integers, write_tif
+import rasterio
+from rasters import integers, write_envi, write_tif
 
 from hsfuse.io import open_cube
 from hsfuse.io.gdal import gdal_env, gdal_name
@@ -50,3 +51,22 @@ def test_filters_of_others_set_meanwhile_stay():
         before = list(warnings.filters)
         with gdal_env():
             assert warnings.filters == before  # set once
+
+
+@pytest.mark.parametrize("kind", ["tif", "envi"])
+def test_names_in_another_encoding_stop_nothing(tmp_path, kind):
+    if kind == "tif":
+        path = write_tif(tmp_path / "a.tif", integers())
+        with rasterio.open(path, "r+") as ds:
+            ds.set_band_description(1, "Blxxau")
+            ds.update_tags(1, SITE="Kxxln")
+        path.write_bytes(path.read_bytes().replace(b"xx", b"\xfc\xfc"))
+        with open_cube(path) as reader:
+            assert reader.spectrum.names is None
+            assert any("aren't UTF-8" in note for note in reader.notes)
+    else:
+        path = write_envi(tmp_path / "a.dat", integers(), "band names = {Blxx, b, c}", "description = {Kxxln}")
+        path.write_bytes(path.read_bytes().replace(b"xx", b"\xfc"))
+        with open_cube(path) as reader:
+            assert reader.spectrum.names == ("Bl\xfc", "b", "c")
+            assert reader.read().data.shape == (3, 5, 4)
