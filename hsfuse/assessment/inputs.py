@@ -104,7 +104,7 @@ def open_inputs(
     msi: Paths | None,
     qa: str | Path | None,
     options: FuseOptions,
-    notes: list[Note | str],
+    notes: list[Note],
     psf: Psf | None = None,
 ) -> Inputs:
     """Open what is given, the pair with a known PSF; InputError and GridError say what doesn't fit the fused cube."""
@@ -131,7 +131,7 @@ def open_inputs(
 
 
 def _in_one_unit(
-    fused: CubeReader, truth: CubeReader | None, hsi: CubeReader | None, notes: list[Note | str]
+    fused: CubeReader, truth: CubeReader | None, hsi: CubeReader | None, notes: list[Note]
 ) -> tuple[CubeReader, CubeReader | None, Unit, float]:
     """Fused cube and reference in one unit, which that is, and by what a file without a word about it was multiplied.
 
@@ -160,7 +160,7 @@ def _in_one_unit(
     return fused, truth, Unit("unknown", str(anchor.path) if together else ""), factor
 
 
-def _named(reader: CubeReader, what: str, notes: list[Note | str]) -> CubeReader:
+def _named(reader: CubeReader, what: str, notes: list[Note]) -> CubeReader:
     """The file with its quantity told by figures, and in reflectance 0 to 1 where they are integers x 10,000."""
     if reader.quantity != "unknown":
         return reader
@@ -172,9 +172,7 @@ def _named(reader: CubeReader, what: str, notes: list[Note | str]) -> CubeReader
     return reader.rescaled(guess.scale).holding(guess.quantity)
 
 
-def _follow(
-    reader: CubeReader, what: str, other: CubeReader, name: str, notes: list[Note | str]
-) -> tuple[CubeReader, bool]:
+def _follow(reader: CubeReader, what: str, other: CubeReader, name: str, notes: list[Note]) -> tuple[CubeReader, bool]:
     """A file in the unit of another of the same ground, and whether it is now."""
     if reader.quantity == other.quantity == "reflectance":
         return reader, True
@@ -188,7 +186,7 @@ def _follow(
     return reader, False
 
 
-def _without_fill(reader: CubeReader, notes: list[Note | str]) -> CubeReader:
+def _without_fill(reader: CubeReader, notes: list[Note]) -> CubeReader:
     reader, kept, masked = settle_fill(reader)
     notes += [*kept, *masked]
     return reader
@@ -199,14 +197,14 @@ def _centres(source: Source) -> np.ndarray | None:
     return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
 
 
-def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[Note | str]) -> Source:
+def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[Note]) -> Source:
     reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
     notes += reader.notes
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
 
 
-def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[Note | str]) -> Source:
+def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[Note]) -> Source:
     """The expected error of a quality raster; InputError where it has none."""
     reader = stack.enter_context(open_cube(path, role="raster"))
     names = reader.spectrum.names or ()
@@ -216,7 +214,7 @@ def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list
     return Source(reader, bands[:1], _offset(fused, reader, notes))
 
 
-def _offset(fused: CubeReader, other: CubeReader, notes: list[Note | str]) -> tuple[int, int]:
+def _offset(fused: CubeReader, other: CubeReader, notes: list[Note]) -> tuple[int, int]:
     """Where the fused cube starts in the other file, in whole pixels; GridError when that doesn't hold all of it."""
     a, b = fused.grid, other.grid
     if not (a.georeferenced and b.georeferenced):
@@ -276,7 +274,7 @@ def _observed(
     hsi: str | Path | None,
     msi: Paths | None,
     options: FuseOptions,
-    notes: list[Note | str],
+    notes: list[Note],
     psf: Psf | None,
 ) -> Observed | None:
     if hsi is None and msi is None:
@@ -294,7 +292,7 @@ def _observed(
     return Observed(pair, low, MsiSource(pair, kept), model, tuple(pair.msi_names[i] for i in kept), coverage)
 
 
-def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note | str]) -> None:
+def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note]) -> None:
     wanted = pair.alignment.hr_grid
     same = grid.shape == wanted.shape
     if same and grid.georeferenced and wanted.georeferenced:
@@ -310,7 +308,7 @@ def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note | str]) -> None:
 
 
 def _model(
-    pair: ScenePair, bands: list[int], notes: list[Note | str]
+    pair: ScenePair, bands: list[int], notes: list[Note]
 ) -> tuple[ObservationModel, list[int], tuple[float, ...]]:
     """Observation model for the fused bands, the MSI bands that they cover (perhaps none), and how far they do."""
     if bands == pair.hsi_bands:

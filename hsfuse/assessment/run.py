@@ -18,7 +18,7 @@ from hsfuse.assessment.result import Assessment, BandGain, ImageFacts, Registrat
 from hsfuse.assessment.settings import AssessSettings, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.core.notes import Note, as_notes, note, read_records
+from hsfuse.core.notes import Note, note, read_records, warning
 from hsfuse.io import Paths, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.pair.quantity import MOST_REFLECTANCE
@@ -57,7 +57,7 @@ def assess(
         provenance = read_provenance(reader.tags)
         chosen = AssessSettings.of(settings)
         options, taken = chosen.options(provenance)
-        notes: list[Note | str] = [*taken, *reader.notes]
+        notes: list[Note] = [*taken, *reader.notes]
         psf = chosen.recorded_psf(provenance)
         inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, psf)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
@@ -72,9 +72,7 @@ def _words(files: Paths) -> str:
 class _Work:
     """One assessment under way."""
 
-    def __init__(
-        self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[Note | str]
-    ) -> None:
+    def __init__(self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[Note]) -> None:
         self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
         self.shape = (len(inputs.fused.bands), *inputs.shape)
         self.told: dict[str, str] = {}
@@ -139,7 +137,7 @@ class _Work:
             provenance=self.provenance,
             unit=self.inputs.unit,
             images=self._images(),
-            notes=tuple(dict.fromkeys((*as_notes(self.notes), *warnings))),
+            notes=tuple(dict.fromkeys((*self.notes, *warnings))),
             pair_warnings=self._pair_warnings(),
             valid_pixels=valid,
         )
@@ -187,11 +185,11 @@ class _Work:
 
     def _pair_warnings(self) -> tuple[Note, ...]:
         """What speaks against the pair itself: as found now, and as the fused file records it."""
-        now = [] if self.inputs.observed is None else as_notes(self.inputs.observed.pair.warnings, "warning")
+        now = [] if self.inputs.observed is None else self.inputs.observed.pair.warnings
         noted = [one for one in read_records(self.provenance.get("records")) if one.severity == "warning"]
         texts = self.provenance.get("pair_warnings")
         if "records" not in self.provenance and isinstance(texts, list):  # a file of an earlier version
-            noted = as_notes(map(str, texts), "warning")
+            noted = [warning("told", text=str(text)) for text in texts]
         known = {one.text for one in now}
         return tuple(dict.fromkeys([*now, *(one for one in noted if one.text not in known)]))
 

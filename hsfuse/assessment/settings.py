@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from hsfuse.core.errors import SettingError
+from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.physics.model import Psf
 
@@ -56,8 +57,8 @@ class AssessSettings:
     def _asked(self) -> dict[str, Any]:
         return {name: value for name, value in self.given.items() if value is not None}
 
-    def options(self, provenance: Mapping[str, Any]) -> tuple[FuseOptions, list[str]]:
-        """How the pair is to be understood, and what of that was taken from the provenance, in words."""
+    def options(self, provenance: Mapping[str, Any]) -> tuple[FuseOptions, list[Note]]:
+        """How the pair is to be understood, and what of that was taken from the provenance (a note)."""
         asked = self._asked
         psf_given = "mtf" in asked or "psf_sigma" in asked
         taken: dict[str, Any] = {}
@@ -66,7 +67,7 @@ class AssessSettings:
             if value is not None and name not in asked and not (psf_given and name in _PSF):
                 taken[name] = tuple(value) if isinstance(value, list) else value
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())
-        told = [f"as the fused file records: {words}"] if taken else []
+        told = [note("recorded-settings", settings=words)] if taken else []
         return FuseOptions.of({**taken, **asked}, _UNTOUCHED), told
 
     def recorded_psf(self, provenance: Mapping[str, Any]) -> Psf | None:

@@ -22,7 +22,7 @@ from hsfuse.assessment import Assessment, AssessSettings, assess, checks
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.core.notes import as_notes
+from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
@@ -102,7 +102,7 @@ def assess_reduced(
         )  # fmt: skip
     own = (one for one in found.notes if one.severity == "note")
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.ratio}"}
-    return replace(found, fused=str(fused), inputs=inputs, notes=(*as_notes(notes, "warning"), *own), pair_warnings=())
+    return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *own), pair_warnings=())
 
 
 def _same(options: FuseOptions, pair: ScenePair, psf: Path) -> FuseOptions:
@@ -124,12 +124,12 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseOptions, list[str]]:
+def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseOptions, list[Note]]:
     """`options` with how a file was fused, as far as it records that, and a word where it doesn't."""
     record = provenance.get("fusing", provenance.get("method"))
     if not isinstance(record, Mapping) or not record.get("method"):
         word = "the fused file doesn't record how it was made: the figures at reduced resolution are hsfuse's own"
-        return options, [f"{word} method's, not this file's"]
+        return options, [warning("told", text=f"{word} method's, not this file's")]
     asked = record.get("adapt")
     adapted = {_ADAPTED[k]: v for k, v in asked.items() if k in _ADAPTED} if isinstance(asked, Mapping) else {}
     known = {key: record[key] for key in _RECORDED if record.get(key) is not None}

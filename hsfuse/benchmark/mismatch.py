@@ -25,6 +25,7 @@ from hsfuse.benchmark.simulate import SimulatedPair
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import texts
 from hsfuse.io import CubeWriter, open_cube, usable_bands
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
@@ -248,7 +249,7 @@ def _observe(reference: str | Path, mismatch: Mismatch, srf: str, s: int, msi_ba
         bands = [int(i) for i in np.flatnonzero(usable_bands(reader))]
         rows, cols = (n // s * s for n in reader.grid.shape)
         cube = reader.read(Window(0, 0, cols, rows), bands)
-        spectrum, own, notes = reader.spectrum.select(bands), reader.grid, list(reader.notes)
+        spectrum, own, notes = reader.spectrum.select(bands), reader.grid, texts(reader.notes)
     if not cube.mask.all():
         raise SettingError(f"{reference} has invalid pixels; a mismatch is made of whole cubes: give a window without")
     grid = Grid((rows, cols), own.transform if own.georeferenced else SOMEWHERE, own.crs or CRS.from_epsg(32633))

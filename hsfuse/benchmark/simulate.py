@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import texts
 from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.core.package import __version__
 from hsfuse.io import TILE, CubeReader, CubeWriter, Storage, check_output, check_valid, open_cube, publish, usable_bands
@@ -244,7 +245,7 @@ def simulate(
         for file in files:
             check_output(file, [reference], overwrite=overwrite)
         response = load_srf(srf)
-        notes += [*reader.notes, *filter(None, [response.note])]
+        notes += [*texts(reader.notes), *filter(None, [response.note])]
         bands = _usable(reader, notes)
         response, matrix = _covered(response, msi_bands, reader.spectrum.select(bands), notes)
         model = ObservationModel(matrix, psf, ratio, phase)

@@ -44,6 +44,7 @@ def info(files: tuple[Path, ...], nodata: str | None, bug_report: bool, as_json:
 
 
 def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
+    from hsfuse.core.notes import texts
     from hsfuse.io import open_cube
     from hsfuse.io.files import split_paths
     from hsfuse.io.fill import settle_fill
@@ -75,7 +76,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "fwhm_nm": spectrum.fwhm_nm,
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
             "fill": [*masked, *kept],
-            "notes": reader.notes,
+            "notes": texts(reader.notes),
             "provenance": {key: value for key, value in tags.items() if key.startswith("HSFUSE_")},
         }
 

@@ -14,7 +14,7 @@ Severity = Literal["note", "warning"]
 
 #: The sentence of each code, in the fields of its values. A value `file` stands before it by itself.
 TEMPLATES: dict[str, str] = {
-    # A text that came without a record: from a file of an earlier version, or a line made elsewhere.
+    # A text alone: what a reader says of a file, or a line of an earlier version.
     "told": "{text}",
     # Metrics that are undefined or leave something out.
     "metric-undefined": "{metric} is undefined: {reason}",
@@ -79,6 +79,7 @@ TEMPLATES: dict[str, str] = {
         "doesn't say its own, is multiplied by {factor:g}"
     ),
     # Files.
+    "not-georeferenced": "not georeferenced{why}",
     "fill-masked": "{fill}: masked as fill{advice}",
     "fill-unseen": (
         "too large to be searched whole for fill that no nodata value declares: one in {step} rows and columns was "
@@ -170,14 +171,14 @@ def note(code: str, **values: Any) -> Note:
     return Note(code, "note", values)
 
 
+def about_file(name: str, text: str) -> Note:
+    """What a reader says of its file in words of its own; nothing is decided by it."""
+    return note("told", file=name, text=text)
+
+
 def warning(code: str, **values: Any) -> Note:
     """What speaks against the result."""
     return Note(code, "warning", values)
-
-
-def as_notes(told: Iterable[Note | str], severity: Severity = "note") -> list[Note]:
-    """Notes as they are, and texts that have no record as notes of this severity."""
-    return [one if isinstance(one, Note) else Note("told", severity, {"text": one}) for one in told]
 
 
 def texts(notes: Iterable[Note], severity: Severity | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hsfuse.core.notes import Note, as_notes, records, texts
+from hsfuse.core.notes import Note, records, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
@@ -86,8 +86,8 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
 
 def noted(pair: ScenePair) -> dict[str, Any]:
     """What was said of the pair: as texts for people, and as records for whoever decides something by it."""
-    notes, warnings = as_notes(pair.notes), as_notes(pair.warnings, "warning")
-    return {"notes": texts(notes), "pair_warnings": texts(warnings), "records": records([*notes, *warnings])}
+    both = records([*pair.notes, *pair.warnings])
+    return {"notes": texts(pair.notes), "pair_warnings": texts(pair.warnings), "records": both}
 
 
 def method_of(fuser: Method) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hsfuse.core.errors import SettingError
-from hsfuse.core.notes import Note, as_notes, texts
+from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of
@@ -169,6 +169,6 @@ def _result(
     masked = pair.nonfinite_notes()
     for note in masked:
         log.warning("%s", note)
-    notes, doubts = as_notes([*pair.notes, *masked]), [*as_notes(pair.warnings, "warning"), *warnings]
+    notes, doubts = [*pair.notes, *masked], [*pair.warnings, *warnings]
     told = texts(notes), texts(doubts)
     return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, done, (*notes, *doubts))

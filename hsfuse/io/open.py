@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import Note, about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products import desis, enmap, landsat, open_product, sentinel2
 from hsfuse.io.products.bundle import RASTERS, is_archive, listing
@@ -66,7 +67,7 @@ def open_stack(paths: Sequence[Path], role: Role = "raster") -> LayeredReader:
 _SAME_LEVEL, _UNITS = 30.0, (100.0, 1000.0, 10_000.0)
 
 
-def _in_one_unit(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+def _in_one_unit(layers: list[Layer]) -> tuple[list[Layer], list[Note]]:
     """The layers with those of a file in another unit than most brought to theirs, and what to say of it.
 
     Only files that say nothing of their unit are compared, by their medians.
@@ -82,10 +83,8 @@ def _in_one_unit(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
         unit = min(_UNITS, key=lambda unit: abs(log10(unit) - abs(log10(ratio)))) if far else 1.0
         if far and 1 / 5 < max(ratio, 1 / ratio) / unit < 5:
             factor = 1 / unit if ratio > 1 else unit
-            told.append(
-                f"{layer.source.path.name}: its numbers are about {ratio:.3g} times the other files': it alone is "
-                f"multiplied by {factor:g}"
-            )
+            text = f"its numbers are about {ratio:.3g} times the other files': it alone is multiplied by {factor:g}"
+            told.append(about_file(layer.source.path.name, text))
             layer = replace(layer, scale=factor)
         out.append(layer)
     return out, told
@@ -176,13 +175,14 @@ def _tell(reader: LayeredReader, sources: Sequence[CubeReader]) -> None:
             "Sentinel-2 without its metadata: from processing baseline 04.00 (January 2022) on, the numbers have an "
             "offset of -1000, unless the provider has removed it; named in their SAFE folder, files get it applied"
         )
-    told: dict[str, list[str]] = {}
+    told: dict[str, tuple[Note, list[str]]] = {}
     for source in sources:
         for note in source.notes:
-            told.setdefault(note.partition(": ")[2], []).append(source.path.name)
-    reader.notes += [
-        f"{files[0] if len(files) == 1 else f'{len(files)} files'}: {note}" for note, files in told.items()
-    ]
+            same = replace(note, values={key: value for key, value in note.values.items() if key != "file"})
+            told.setdefault(same.text, (same, []))[1].append(source.path.name)
+    for note, files in told.values():
+        file = files[0] if len(files) == 1 else f"{len(files)} files"
+        reader.notes.append(replace(note, values={"file": file, **note.values}))
 
 
 def _told_of_archive(path: Path) -> str:

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import note
 from hsfuse.io.gdal import (
     EnviPair,
     bands_and_mask,
@@ -68,7 +69,8 @@ class RasterReader(CubeReader):
         if pair is not None and pair.tiff and not any(value is not None for value in self.nodata_values):
             self.nodata_values = [_number(pair.fields.get("data ignore value"))] * len(self._bands)
         if not self.grid.georeferenced:
-            self._note("not georeferenced" + (" (ground control points are not used)" if ds.gcps[0] else ""))
+            why = " (ground control points are not used)" if ds.gcps[0] else ""
+            self.notes.append(note("not-georeferenced", file=self.path.name, why=why))
 
     def _describe_scale(self, pair: EnviPair | None) -> Quantity:
         """Factors from the header, else from GDAL, else raw numbers; and what the header says they make of them."""

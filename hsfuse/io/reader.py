@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import Note, about_file
 
 Role = Literal["HSI", "MSI", "raster"]
 Quantity = Literal["reflectance", "radiance", "unknown"]
@@ -51,7 +52,7 @@ class CubeReader(ABC):
     def __init__(self, path: Path, role: Role = "raster") -> None:
         self.path, self.role = path, role
         self.quantity: Quantity = "unknown"
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.tags: dict[str, str] = {}
         self.nonfinite = 0
         self._masked_values: tuple[float, ...] = ()
@@ -96,7 +97,7 @@ class CubeReader(ABC):
         """Close the files."""
 
     def _note(self, text: str) -> None:
-        self.notes.append(f"{self.path.name}: {text}")
+        self.notes.append(about_file(self.path.name, text))
 
     def _changed(self, **attributes: object) -> Self:
         """Another reader of the same open files, with some attributes of its own."""

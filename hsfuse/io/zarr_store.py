@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import note
 from hsfuse.io.files import is_store
 from hsfuse.io.limits import FREE_BYTES, MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role, own_quantity
@@ -215,7 +216,7 @@ class ZarrReader(CubeReader):
             crs = CRS.from_wkt(mapping["crs_wkt"]) if "crs_wkt" in mapping else None
             return Grid(shape, Affine.from_gdal(*numbers), crs)
         except (KeyError, ValueError, TypeError, CRSError):
-            self._note("not georeferenced")
+            self.notes.append(note("not-georeferenced", file=self.path.name, why=""))
             return Grid(shape)
 
     def _along_band(self, name: str, bands: int) -> tuple[float, ...] | None:

@@ -14,7 +14,7 @@ import numpy as np
 from hsfuse.calibration import compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.core.notes import Note, as_notes, note, warning
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
@@ -109,8 +109,8 @@ def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, flo
 
 def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> ScenePair:
     """The pair as the files' own georeference has it."""
-    notes: list[Note | str] = [*low.notes, *high.notes]
-    warnings: list[Note | str] = []
+    notes: list[Note] = [*low.notes, *high.notes]
+    warnings: list[Note] = []
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
@@ -219,7 +219,7 @@ def _sensor(settings: FuseOptions, msi: CubeReader) -> str:
     return msi.tags["SENSOR"]
 
 
-def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note | str]) -> list[int]:
+def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note]) -> list[int]:
     """Bands that carry data; said aloud when some don't."""
     if reader.spectrum.good is not None and not any(reader.spectrum.good):
         raise InputError(
@@ -327,7 +327,7 @@ def _opened(
     """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
     if settings.srf:
         with open_pair(hsi, msi, settings) as pair:
-            yield pair, pair.msi_names, as_notes(pair.notes)
+            yield pair, pair.msi_names, pair.notes
         return
     with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
         match, flat = unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
@@ -338,5 +338,5 @@ def _opened(
     with TemporaryDirectory() as folder:
         table = write_srf(replace(flat, bands=tuple(neutral)), Path(folder) / "unknown.csv")
         with open_pair(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
-            told = [one for one in as_notes(pair.notes) if one.code not in NAMING]
+            told = [one for one in pair.notes if one.code not in NAMING]
             yield pair, tuple(neutral[name] for name in pair.msi_names), told

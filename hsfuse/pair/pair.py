@@ -41,8 +41,8 @@ class ScenePair:
     response: SpectralResponse
     coverage: tuple[float, ...]
     model: ObservationModel
-    notes: list[Note | str] = field(default_factory=list)
-    warnings: list[Note | str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
     warped: bool = False
     shift: Shift | None = None
     residual: Shift | None = None

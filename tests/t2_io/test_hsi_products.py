@@ -130,7 +130,7 @@ def test_without_h5py_the_extra_is_named(products, name, monkeypatch):
 def test_enmap_says_what_it_found(products):
     with open_cube(products["enmap"].folder, role="HSI") as reader:
         assert reader.spectrum.good == (True, True, True, False, True, True, True, True)
-        told = " ".join(reader.notes)
+        told = " ".join(map(str, reader.notes))
         assert "band 4 of 8: no values" in told
         assert "bands 5 to 6 of the SWIR repeat the range of the VNIR, 902.257 to 993.083 nm" in told
         assert "cloud shadow" in reader.tags["MASK"]
@@ -181,12 +181,12 @@ def test_quality_layers_that_are_missing_are_told(tmp_path):
     product = built.enmap(tmp_path)
     (tmp_path / f"{built.ENMAP}-QL_QUALITY_HAZE.TIF").unlink()
     with open_cube(tmp_path) as reader:
-        assert "lacks QL_QUALITY_HAZE" in " ".join(reader.notes)
+        assert "lacks QL_QUALITY_HAZE" in " ".join(map(str, reader.notes))
         assert reader.read().mask.sum() == product.mask.sum() + 1
     desis = built.desis(tmp_path / "d")
     (desis.folder / f"{built.DESIS}-QL_QUALITY-2.tif").unlink()
     with open_cube(desis.folder) as reader:
-        assert "clouds, haze and shadow aren't masked" in " ".join(reader.notes)
+        assert "clouds, haze and shadow aren't masked" in " ".join(map(str, reader.notes))
 
 
 def test_bands_are_put_in_the_order_of_their_numbers(tmp_path):
@@ -203,7 +203,7 @@ def test_a_background_that_nobody_names_is_the_specifications_and_it_is_said(tmp
     product = built.enmap(tmp_path, suffix=".BSQ")
     product.entry.write_text(product.entry.read_text().replace("<backgroundValue>-32768", "<backgroundValue>none"))
     with open_cube(tmp_path) as reader:
-        assert "product specification's -32768 is used" in " ".join(reader.notes)
+        assert "product specification's -32768 is used" in " ".join(map(str, reader.notes))
         np.testing.assert_array_equal(reader.read().mask, product.mask)
 
 
@@ -238,7 +238,7 @@ def test_prisma_detectors_are_merged_without_overlap(products):
         assert reader.scales == pytest.approx([0.9 / 65535] * 5)
         assert reader.offsets == pytest.approx([0, 0, 0, -0.1, -0.1])
         assert reader.spectrum.good == (True, True, True, False, True)
-        told = " ".join(reader.notes)
+        told = " ".join(map(str, reader.notes))
         assert "left out because the detectors overlap there: 2" in told
         assert "over 10% of their pixels are in the error matrix: 1" in told
 
@@ -313,7 +313,9 @@ def test_emit_without_its_mask_file_says_so(tmp_path):
     product = built.emit(tmp_path, with_mask=False)
     with open_cube(tmp_path, role="HSI") as reader:
         np.testing.assert_array_equal(reader.read().mask, product.mask)
-        assert f"no EMIT_L2A_MASK_*_{built.EMIT}.nc lies beside it; clouds aren't masked" in " ".join(reader.notes)
+        assert f"no EMIT_L2A_MASK_*_{built.EMIT}.nc lies beside it; clouds aren't masked" in " ".join(
+            map(str, reader.notes)
+        )
 
 
 def test_lookups_in_small_steps_give_the_same(products, monkeypatch):

@@ -226,7 +226,7 @@ def test_alpha_of_any_range_and_number_of_bands_masks(tmp_path, bands, kind, dty
         assert reader.count == bands
         np.testing.assert_array_equal(reader.read().mask, valid)
         np.testing.assert_array_equal(reader.sample([0], (20, 24))[1][0], valid)
-        assert any("alpha band is used as a mask" in note for note in reader.notes)
+        assert any("alpha band is used as a mask" in note.text for note in reader.notes)
 
 
 def test_a_band_that_only_claims_to_be_alpha_stays_a_band(tmp_path):
@@ -236,7 +236,7 @@ def test_a_band_that_only_claims_to_be_alpha_stays_a_band(tmp_path):
     with open_cube(path) as reader:
         assert reader.count == 4
         assert reader.read().mask.all()
-        assert any("it is used as a band" in note for note in reader.notes)
+        assert any("it is used as a band" in note.text for note in reader.notes)
 
 
 # Masks
@@ -346,7 +346,7 @@ def test_the_reflectance_scale_factor_makes_reflectance(tmp_path):
 @pytest.mark.parametrize("values", ["{1, 2}", "{a, b, c}", "{inf, 1, 1}"])
 def test_gains_that_do_not_fit_are_told(tmp_path, values):
     with open_cube(header_with(tmp_path, f"data reflectance gain values = {values}")) as reader:
-        assert any("data reflectance gain values" in note and "not used" in note for note in reader.notes)
+        assert any("data reflectance gain values" in note.text and "not used" in note.text for note in reader.notes)
         assert (reader.scale, reader.quantity) == (1, "unknown")
 
 
@@ -398,7 +398,7 @@ def test_a_header_of_another_size_beside_a_geotiff_is_told(tmp_path):
     )
     with open_cube(path) as reader:
         assert reader.spectrum.wavelengths_nm is None
-        assert any("cube.hdr describes an image of another size" in note for note in reader.notes)
+        assert any("cube.hdr describes an image of another size" in note.text for note in reader.notes)
 
 
 def test_a_header_of_a_geotiff_that_is_not_there(tmp_path):
@@ -419,7 +419,7 @@ def test_numbers_of_bands_are_no_wavelengths(tmp_path, text):
         ds.descriptions = [text.format(201 + i) for i in range(4)]
     with open_cube(path) as reader:
         assert reader.spectrum.wavelengths_nm is None
-        assert not any("taken as" in note or "unknown units" in note for note in reader.notes)
+        assert not any("taken as" in note.text or "unknown units" in note.text for note in reader.notes)
 
 
 @pytest.mark.parametrize("text", ["B{0}={1} nm", "B{0}={1}", "Band {0} ({1} Nanometers)", "Band {0}: {1}"])
@@ -457,6 +457,6 @@ def test_a_list_of_fwhm_of_the_wrong_length_is_told_once(tmp_path):
     header = header_with(tmp_path, "wavelength = {450, 550, 650}", "wavelength units = nm", "fwhm = {5, 5}")
     with open_cube(header) as reader:
         assert reader.spectrum.fwhm_nm is None
-        assert [note for note in reader.notes if "2 FWHM for 3 bands" in note] == [
+        assert [note.text for note in reader.notes if "2 FWHM for 3 bands" in note.text] == [
             "a.hdr: the ENVI header: 2 FWHM for 3 bands, or not all numbers; not used"
         ]

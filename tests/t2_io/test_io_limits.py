@@ -597,7 +597,7 @@ def test_enmap_tiles_without_metadata_have_nominal_wavelengths(tmp_path, count, 
             np.testing.assert_allclose(cube.data, pixels * (cube.mask * 1e-4), rtol=1e-6)
             np.testing.assert_array_equal(cube.mask, classes[0] != 3)
             assert reader.tags["ACQUIRED"] == "2022-07-24T10:45:26"
-            assert any("nominal ones" in note and "lacks METADATA.XML" in note for note in reader.notes)
+            assert any("nominal ones" in note.text and "lacks METADATA.XML" in note.text for note in reader.notes)
 
 
 @pytest.mark.parametrize(
@@ -619,7 +619,7 @@ def test_an_enmap_image_alone_is_a_raster_with_a_note(tmp_path):
         ds.descriptions = ["band 1 (450 Nanometers)", "band 2 (550.5 Nanometers)", "band 3 (650 Nanometers)"]
     with open_cube(path, role="HSI") as reader:
         assert reader.spectrum.wavelengths_nm == (450, 550.5, 650)
-        assert any("EnMAP image without its METADATA.XML" in note for note in reader.notes)
+        assert any("EnMAP image without its METADATA.XML" in note.text for note in reader.notes)
 
 
 def test_sentinel2_bands_named_alone_ask_for_their_offset(tmp_path):
@@ -627,7 +627,7 @@ def test_sentinel2_bands_named_alone_ask_for_their_offset(tmp_path):
     folder.mkdir()
     paths = [write_tif(folder / f"B0{i}.tif", integers("uint16", (1, 5, 4))) for i in (2, 3)]
     with open_cube(paths) as reader:
-        assert any("offset of -1000" in note for note in reader.notes)
+        assert any("offset of -1000" in note.text for note in reader.notes)
 
 
 def test_the_response_of_an_instrument_that_did_not_take_the_image_is_not_used(tmp_path):
@@ -648,7 +648,7 @@ def test_one_file_in_another_unit_is_converted_alone(tmp_path):
     paths.append(write_tif(tmp_path / "s_B08.tif", (cube[3:] / 10_000).astype("float32")))
     with open_cube(paths) as reader:
         np.testing.assert_allclose(reader.read().data, cube, rtol=1e-5)
-        (note,) = [note for note in reader.notes if "it alone is multiplied by 10000" in note]
+        (note,) = [one.text for one in reader.notes if "it alone is multiplied by 10000" in one.text]
         assert note.startswith("s_B08.tif")
 
 

@@ -128,13 +128,13 @@ def test_each_band_gets_its_own_scale(tmp_path):
         ds.scales = [0.1, 0.01]
     with open_cube(path) as reader:
         np.testing.assert_allclose(reader.read(bands=[1, 0]).data[:, 0, 0], [0.1, 1.0])
-        assert any("different scales" in note for note in reader.notes)
+        assert any("different scales" in note.text for note in reader.notes)
 
 
 def test_integers_without_a_factor_stay_as_they_are_and_it_is_said(tmp_path):
     with open_cube(write_tif(tmp_path / "a.tif", integers("uint16"))) as reader:
         assert reader.scale == 1
-        assert any("uint16 without a scale factor" in note for note in reader.notes)
+        assert any("uint16 without a scale factor" in note.text for note in reader.notes)
 
 
 def test_nan_and_inf_are_masked_and_counted_but_nodata_is_not(tmp_path):
@@ -187,7 +187,7 @@ def test_a_fourth_uint8_band_is_data_unless_it_is_a_mask(tmp_path):
     cube[3, 0, 0] = 0
     with open_cube(write_tif(tmp_path / "a.tif", cube), role="MSI") as reader:
         np.testing.assert_array_equal(reader.read().data, cube)
-        assert any("alpha" in note for note in reader.notes)
+        assert any("alpha" in note.text for note in reader.notes)
 
 
 def test_usable_bands(tmp_path):

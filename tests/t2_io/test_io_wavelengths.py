@@ -33,7 +33,7 @@ def test_wavelengths_in_band_descriptions(tmp_path, texts, aloud):
     with open_cube(path, role="HSI") as reader:
         assert reader.spectrum.wavelengths_nm == pytest.approx((418.24, 500))
         assert reader.spectrum.names == tuple(texts)
-        assert any("taken as" in note for note in reader.notes) == aloud
+        assert any("taken as" in note.text for note in reader.notes) == aloud
 
 
 @pytest.mark.parametrize("texts", [["B2", "B3"], ["Band 2", "Band 3"], ["Blue", "Green"], ["x 418", None]])

@@ -70,7 +70,7 @@ class GltReader(RasterReader):
             self.close()
             raise
         self.files = (*self.files, *self._table.files)
-        self.notes = [note for note in self.notes if "not georeferenced" not in note]
+        self.notes = [one for one in self.notes if one.code != "not-georeferenced"]
         self._note(f"orthorectified by {table.name}")
 
     def _map_grid(self, table: RasterReader) -> Grid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hsfuse.core.notes import Note
 from hsfuse.io.layers import LayeredReader
 from hsfuse.io.products.bundle import RASTERS, ProductFiles
 from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
@@ -43,6 +44,6 @@ def _quality(files: ProductFiles) -> tuple[Layers, str | None]:
     return {quality: [(band, Flag(0xFF), what) for band, what in MASKING.items()]}, None
 
 
-def note_alone(path: Path) -> str | None:
+def note_alone(path: Path) -> Note | None:
     """What to say of a DESIS image without its metadata, read as a raster."""
     return _DESIS.note_alone(path)

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import Note, about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products.bundle import RASTERS, ProductFiles, find_product, holds, read_part
 from hsfuse.io.products.metadata import elements, iso_time, number, parse_xml, plain_name, text
@@ -119,11 +120,11 @@ class Mission:
             told = source.spectrum.wavelengths_nm is not None or (source.scales != 1).any()
             return None if told or source.dtype != "int16" else self.nominal.get(source.count)
 
-    def note_alone(self, path: Path) -> str | None:
+    def note_alone(self, path: Path) -> Note | None:
         """What to say of an image whose product's metadata aren't there; None for other files."""
         if not self._is_image_alone(path):
             return None
-        return f"{path.name}: {self.name} image without its METADATA.XML: clouds and shadows aren't masked"
+        return about_file(path.name, f"{self.name} image without its METADATA.XML: clouds and shadows aren't masked")
 
     def open(
         self, path: Path, role: Role, quality: Callable[[ProductFiles], tuple[Layers, str | None]]
@@ -149,14 +150,15 @@ class Mission:
         called = files.name or path.absolute().stem
         reader.tags["PRODUCT"] = f"{self.name} {level}, {called}"
         if metadata is None:
-            reader.notes.append(
-                f"{called}: lacks METADATA.XML: the wavelengths are {self.name}'s nominal ones, right to about half a "
+            text = (
+                f"lacks METADATA.XML: the wavelengths are {self.name}'s nominal ones, right to about half a "
                 f"nanometre, and the numbers are taken as reflectance x 10,000, as in all of {level}"
             )
+            reader.notes.append(about_file(called, text))
             if (date := _DATE.search(called)) is not None and (acquired := iso_time(date[1])) is not None:
                 reader.tags["ACQUIRED"] = acquired
         if missing is not None:
-            reader.notes.append(f"{called}: lacks {missing}")
+            reader.notes.append(about_file(called, f"lacks {missing}"))
         return reader
 
 
@@ -275,10 +277,10 @@ def _describe(reader: LayeredReader, metadata: tuple[Path, Element] | None, note
         if (acquired := iso_time(start)) is not None:
             reader.tags["ACQUIRED"] = acquired
     if note is not None:
-        reader.notes.append(f"{reader.path.name}: {note}")
+        reader.notes.append(about_file(reader.path.name, note))
     if reader.spectrum.good is not None:
         empty = ", ".join(str(i + 1) for i, good in enumerate(reader.spectrum.good) if not good)
-        reader.notes.append(f"{reader.path.name}: band {empty} of {reader.count}: no values, marked bad")
+        reader.notes.append(about_file(reader.path.name, f"band {empty} of {reader.count}: no values, marked bad"))
 
 
 def _holding(reader: LayeredReader) -> tuple[bool, ...] | None:

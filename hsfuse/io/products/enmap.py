@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import Note, about_file
 from hsfuse.io.layers import LayeredReader
 from hsfuse.io.products.bundle import RASTERS, ProductFiles, is_archive, listing
 from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
@@ -79,12 +80,13 @@ def _tell_overlap(reader: LayeredReader) -> None:
     turn = next((i for i in range(1, len(centres)) if centres[i] < centres[i - 1]), None)
     if turn is not None:
         last = max(i for i in range(turn, len(centres)) if centres[i] <= centres[turn - 1])
-        reader.notes.append(
-            f"{reader.path.name}: bands {turn + 1} to {last + 1} of the SWIR repeat the range of the VNIR, "
+        text = (
+            f"bands {turn + 1} to {last + 1} of the SWIR repeat the range of the VNIR, "
             f"{centres[turn]:g} to {centres[turn - 1]:g} nm; both are kept"
         )
+        reader.notes.append(about_file(reader.path.name, text))
 
 
-def note_alone(path: Path) -> str | None:
+def note_alone(path: Path) -> Note | None:
     """What to say of an EnMAP image without its metadata, read as a raster."""
     return _ENMAP.note_alone(path)

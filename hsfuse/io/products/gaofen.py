@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import about_file, note
 from hsfuse.io.layers import Layer, LayeredReader
 from hsfuse.io.limits import MOST_TEXT, read_bounded
 from hsfuse.io.products.metadata import iso_time
@@ -77,9 +78,9 @@ def _assemble(path: Path, role: Role, folder: Path, images: dict[str, Path], nam
     reader.spectrum = replace(reader.spectrum, names=None)
     left = sum(map(len, detectors)) - len(chosen)
     if left:
-        reader.notes.append(f"{path.name}: bands left out because the detectors overlap there: {left}")
+        reader.notes.append(about_file(path.name, f"bands left out because the detectors overlap there: {left}"))
     if not reader.grid.georeferenced:
-        reader.notes.append(f"{path.name}: not georeferenced (rational polynomials are not used)")
+        reader.notes.append(note("not-georeferenced", file=path.name, why=" (rational polynomials are not used)"))
     if (date := _DATE.search(name)) and (acquired := iso_time(date[1])) is not None:
         reader.tags["ACQUIRED"] = acquired
     return reader

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.limits import MOST_TEXT
 from hsfuse.io.products.bundle import Bundle, is_archive, open_bundle
@@ -126,7 +127,7 @@ def open_product(path: Path, role: Role) -> LayeredReader:
         reader = LayeredReader(path, layers, _masks(stack, scene, notes), role)
         stack.pop_all()
     reader.files = tuple(dict.fromkeys([scene.path, *reader.files]))
-    reader.notes += [f"{scene.name}: {note}" for note in notes]
+    reader.notes += [about_file(scene.name, text) for text in notes]
     _tell(reader, scene)
     return reader
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.core.notes import about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products.metadata import elements, iso_time, number, read_xml, text
 from hsfuse.io.raster import RasterReader
@@ -56,7 +57,7 @@ def open_product(path: Path, role: Role) -> LayeredReader:
     with ExitStack() as stack:
         reader = _assemble(stack, path, image, notes, role)
         stack.pop_all()
-    reader.notes += [f"{image.name}: {note}" for note in notes]
+    reader.notes += [about_file(image.name, text) for text in notes]
     return reader
 
 

@@ -23,6 +23,7 @@ from rasterio.errors import CRSError
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products.bundle import Bundle, is_archive, open_bundle
 from hsfuse.io.products.metadata import elements, iso_time, number, parse_xml, text
@@ -263,7 +264,7 @@ def _assemble(stack: ExitStack, granule: _Granule, metadata: Metadata, role: Rol
     masks = _masks(stack, granule, metadata.level, notes)
     reader = LayeredReader(granule.bundle.root, layers, masks, role, sharpen=True)
     _tell(reader, granule, metadata)
-    reader.notes += [f"{granule.bundle.root.name}: {note}" for note in notes]
+    reader.notes += [about_file(granule.bundle.root.name, text) for text in notes]
     return reader
 
 
