@@ -32,7 +32,7 @@ GAIN = (
 #: What single precision leaves uncertain in a covariance, relative to its largest variance.
 ROUNDING = 1e-6
 #: Entries of matrices worked on at a time: what fits a processor's cache, elsewhere what little memory holds.
-ENTRIES, MOST_ENTRIES = {"cpu": 1 << 17}, 1 << 24
+ENTRIES, MOST_ENTRIES = {"cpu": 1 << 19}, 1 << 24
 #: Results by image, for as long as the image is in use: the members of a blend and the network all want the same one.
 _known: MutableMapping[Tensor, _Denoised] = WeakIdKeyDictionary()
 
@@ -87,14 +87,23 @@ def vector_wiener(z: Tensor, noise: float) -> Tensor:
     i, j = torch.tril_indices(c, c, device=z.device)  # what is symmetric is blurred once
     whole = torch.zeros(c, c, dtype=torch.long, device=z.device)
     whole[i, j] = whole[j, i] = torch.arange(len(i), device=z.device)
-    covariances = (gaussian_blur(z[:, i] * z[:, j], WINDOW_SIGMA) / noise).movedim(1, 0)
+    every = whole.flatten()
+    products = z.index_select(1, i).mul_(z.index_select(1, j))
+    covariances = gaussian_blur(products, WINDOW_SIGMA).div_(noise).movedim(1, 0)
     pixels = covariances.flatten(1)
     at_once = max(1, ENTRIES.get(z.device.type, MOST_ENTRIES) // c**2)
-    gains = torch.cat([wiener_gains(part[whole])[i, j] for part in pixels.split(at_once, 1)], 1)
+    gains = torch.cat(
+        [
+            wiener_gains(part.index_select(0, every).unflatten(0, (c, c))).flatten(0, 1).index_select(0, i * c + j)
+            for part in pixels.split(at_once, 1)
+        ],
+        1,
+    )
     gains = gaussian_blur(gains.view_as(covariances).movedim(0, 1), WINDOW_SIGMA)
     estimate = torch.zeros_like(z)
-    for k in range(c):
-        estimate.addcmul_(gains[:, whole[k]], z[:, k, None])
+    for row, places in enumerate(whole.tolist()):
+        for column, place in enumerate(places):
+            estimate[:, row].addcmul_(gains[:, place], z[:, column])
     return estimate
 
 
@@ -107,7 +116,7 @@ def wiener_gains(covariances: Tensor) -> Tensor:
     diagonal = torch.arange(len(covariances), device=covariances.device)
     shifted = covariances.clone()
     shifted[diagonal, diagonal] += 1 + ROUNDING * shifted[diagonal, diagonal].amax(0)
-    m = _inverse_(shifted).mul_(-2)
+    m = inverse_(shifted).mul_(-2)
     m[diagonal, diagonal] += 1
     square = _product(m, m)
     cube, gains = _product(square, m), None
@@ -119,7 +128,7 @@ def wiener_gains(covariances: Tensor) -> Tensor:
     return gains.clamp_(-1, 1)
 
 
-def _inverse_(a: Tensor) -> Tensor:
+def inverse_(a: Tensor) -> Tensor:
     """Inverse, in place, of symmetric matrices (c, c, pixels) without eigenvalues below 1, by Gauss and Jordan."""
     for k in range(len(a)):
         pivot = 1 / a[k, k].clamp_min(1)

@@ -9,24 +9,28 @@ ten decibels worse). What it leaves of an LR pixel, per brightness, is regressed
 (Lancaster, Salkauskas 1981) with the weights of the joint bilateral filter (Kopf, Cohen, Lischinski, Uyttendaele 2007,
 "Joint bilateral upsampling"), so that a material's own spectrum ends at its edge. The chroma of a single band tells
 nothing apart: there, what is left then is interpolated.
+
+A local regression read at one point is a weighted sum of what it was fitted to: per HR pixel 25 weights are made from
+chroma and brightness alone, whatever the number of bands. The s x s pixels of a cell, those nearest to one LR pixel,
+share their neighbours, so that the sums are one small matrix product a cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hsfuse.methods import Method, Requirements
-from hsfuse.methods.denoise import denoise
+from hsfuse.methods.denoise import denoise, inverse_
 from hsfuse.methods.problem import CONSTANT, AffineMap, fit_affine, lr_pairs, msi_noise, products
 from hsfuse.methods.subspace import DARK
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
-from hsfuse.physics.solve import solve_spd
 
 #: Ridge of the scene's regression, relative to its features' variance, and of the local one, to LIKENESS squared.
 RIDGE, LOCAL_RIDGE = 5e-4, 0.3
@@ -36,6 +40,8 @@ NEARNESS, LIKENESS = 0.65, 0.03
 BRIGHTNESS_SHARE = 0.5
 #: LR pixels to each side that are looked at; weight of those that look quite unlike.
 REACH, LEAST_WEIGHT = 2, 1e-6
+#: Numbers worked on at a time: what fits a processor's cache, elsewhere what little memory holds.
+ENTRIES, MOST_ENTRIES = {"cpu": 1 << 20}, 1 << 26
 #: Share of the scene's mean brightness that is added to every pixel's.
 DARKNESS = 0.15
 
@@ -85,39 +91,78 @@ class Guided(Method):
 
     def _nearby(self, left: Tensor, low: Tensor, msi: Tensor) -> Tensor:
         """Regression of `left` (B, C, h, w) on chroma around every HR pixel, read at its own chroma: (B, C, H, W)."""
-        chroma, brightness = msi / self._brightness(msi), self._brightness(msi).log()
-        known = torch.cat([low / self._brightness(low), self._brightness(low).log(), left], 1)
-        c = msi.shape[1]
-        total = msi.new_zeros(len(msi), c + 1, 1 + c + left.shape[1], *msi.shape[2:])  # moments
-        for weight, near in self._neighbours(known, chroma, brightness):
-            apart, value = near[:, :c] - chroma, near[:, c + 1 :]
-            terms = torch.cat([torch.ones_like(weight), apart, value], 1)
-            for row in range(c + 1):  # one at a time: all at once take twice the memory
-                total[:, row] += weight * terms[:, row : row + 1] * terms
-        mean = total[:, 0] / total[:, :1, 0]
-        moments = total[:, 1:, 1:] / total[:, :1, :1] - mean[:, 1 : c + 1, None] * mean[:, None, 1:]
-        moments = moments.permute(0, 3, 4, 1, 2)
-        ridge = LOCAL_RIDGE * LIKENESS**2 * torch.eye(c).to(msi)
-        slope = solve_spd(moments[..., :c] + ridge, moments[..., c:])
-        return mean[:, c + 1 :] - torch.einsum("bchw,bhwcn->bnhw", mean[:, 1 : c + 1], slope)
+        s, shape = self.model.ratio, msi.shape[2:]
+        first = ceil(self.model.phase - s / 2)  # the pixel at which the cell of LR pixel 0 begins
+        skipped = ceil(first / s)  # cells before it that the image touches, negative where it hasn't all of that
+        before = skipped * s - first
+        cells = [-(-(n + before) // s) for n in shape]
+        looks = pad(
+            self._look(msi),
+            (before, cells[1] * s - before - shape[1], before, cells[0] * s - before - shape[0]),
+            mode="replicate",
+        )
+        looks = looks.unflatten(3, (-1, s)).unflatten(2, (-1, s)).permute(1, 0, 2, 4, 3, 5)  # (c + 1, B, m, n, s, s)
+        near_looks, values = self._around(self._look(low), cells, skipped), self._around(left, cells, skipped)
+        nearness = self._nearness(first, msi)
+        at_once = max(1, ENTRIES.get(msi.device.type, MOST_ENTRIES) // (len(nearness) * len(looks) * cells[1] * s * s))
+        found = [
+            _regressed(
+                looks[:, image, rows : rows + at_once].flatten(3).flatten(1, 2),
+                near_looks[:, :, image, rows : rows + at_once].flatten(2),
+                values[:, :, image, rows : rows + at_once].flatten(2),
+                nearness,
+            ).unflatten(0, (-1, cells[1]))
+            for image in range(len(msi))
+            for rows in range(0, cells[0], at_once)
+        ]
+        whole = torch.cat(found).unflatten(0, (len(msi), cells[0])).unflatten(3, (s, s))  # (B, m, n, s, s, C)
+        image = whole.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+        return image[..., before : before + shape[0], before : before + shape[1]]
 
-    def _neighbours(self, known: Tensor, chroma: Tensor, brightness: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of every HR pixel, each LR pixel around it: its weight (B, 1, H, W) and what is `known` of it."""
-        s, c = self.model.ratio, chroma.shape[1]
-        places = [(torch.arange(n * s, device=known.device) - self.model.phase) / s for n in known.shape[2:]]
-        for down in range(-REACH, REACH + 1):
-            for right in range(-REACH, REACH + 1):
-                index = [
-                    (p.round().long() + d).clamp(0, n - 1)
-                    for p, d, n in zip(places, (down, right), known.shape[2:], strict=True)
-                ]
-                near = known[:, :, index[0]][:, :, :, index[1]]
-                rows, cols = ((p - i) ** 2 for p, i in zip(places, index, strict=True))
-                unlike = (near[:, :c] - chroma).square().sum(1, keepdim=True)
-                unlike = unlike + (BRIGHTNESS_SHARE * (near[:, c : c + 1] - brightness)) ** 2
-                nearness = torch.exp(-(rows[:, None] + cols) / (2 * NEARNESS**2))
-                yield nearness * (torch.exp(-unlike / (2 * LIKENESS**2)) + LEAST_WEIGHT), near
+    def _look(self, msi: Tensor) -> Tensor:
+        """What pixels are compared by: (B, c, H, W) -> (B, c + 1, H, W), chroma and a share of brightness."""
+        brightness = self._brightness(msi)
+        return torch.cat([msi / brightness, BRIGHTNESS_SHARE * brightness.log()], 1)
+
+    def _around(self, known: Tensor, cells: list[int], skipped: int) -> Tensor:
+        """The LR pixels around each cell: (B, n, h, w) -> (25, n, B, *cells), the border's repeated."""
+        ends = [REACH + count - n - skipped for count, n in zip(cells, known.shape[2:], strict=True)]
+        wide = pad(known, (REACH + skipped, ends[1], REACH + skipped, ends[0]), mode="replicate")
+        around = wide.unfold(2, 2 * REACH + 1, 1).unfold(3, 2 * REACH + 1, 1)
+        return around.permute(4, 5, 1, 0, 2, 3).flatten(0, 1)
+
+    def _nearness(self, first: int, like: Tensor) -> Tensor:
+        """Weights by distance of a cell's pixels to the LR pixels around it: (25, s s)."""
+        at = (torch.arange(self.model.ratio) + first - self.model.phase) / self.model.ratio
+        line = torch.exp(-((torch.arange(-REACH, REACH + 1)[:, None] - at) ** 2) / (2 * NEARNESS**2))
+        return (line[:, None, :, None] * line[None, :, None]).flatten(2).flatten(0, 1).to(like)
 
     def describe(self) -> dict[str, str]:
         """The method's name; it has no settings."""
         return {"method": self.id}
+
+
+def _regressed(looks: Tensor, near: Tensor, values: Tensor, nearness: Tensor) -> Tensor:
+    """Local regressions of m cells, read at their pixels: (m, s s, C).
+
+    looks (c + 1, m, s s) of the pixels; near (25, c + 1, m) and values (25, C, m) of the LR pixels around each cell.
+    """
+    apart = near[..., None] - looks
+    unlike = apart.square().sum(1)
+    weight = unlike.mul_(-1 / (2 * LIKENESS**2)).exp_().add_(LEAST_WEIGHT).mul_(nearness[:, None])
+    apart = apart[:, :-1]
+    share = weight / weight.sum(0)
+    c = apart.shape[1]
+    weighted = share[:, None] * apart
+    mean = weighted.sum(0)
+    moments = torch.empty(c, c, *mean.shape[1:], dtype=mean.dtype, device=mean.device)
+    for i in range(c):
+        for j in range(i + 1):
+            moments[i, j] = moments[j, i] = (weighted[:, i] * apart[:, j]).sum(0) - mean[i] * mean[j]
+    moments /= LOCAL_RIDGE * LIKENESS**2
+    moments[range(c), range(c)] += 1
+    slope = (inverse_(moments) * mean).sum(1) / (LOCAL_RIDGE * LIKENESS**2)
+    kernel = share * (1 + (slope * mean).sum(0))
+    for i in range(c):
+        kernel.addcmul_(weighted[:, i], slope[i], value=-1)
+    return kernel.permute(1, 2, 0) @ values.permute(2, 0, 1)
