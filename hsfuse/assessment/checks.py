@@ -134,7 +134,13 @@ FEW = 0.05
 #: Weakest bands that are nearer than this to the median aren't named.
 LEVEL = 0.02
 #: Warnings about a pair that needn't speak against it: of a text without a record nobody knows what it means.
-LESSER = frozenset({"told", "scale-coarse", "fill-masked", "msi-bands-empty"})
+LESSER = frozenset({"told", "scale-coarse", "fill-masked", "msi-bands-empty", "response-contradicted"})
+#: What such a warning is about, where that is more than the pair.
+TOPICS = {
+    "model-misfit": "The model of the sensors doesn't fit",
+    "response-contradicted": "The response",
+    "bands-swapped": "The order of the bands",
+}
 #: Share of the largest weight in R from which on an MSI band sees an HSI band.
 SEEN_WEIGHT = 0.01
 
@@ -179,7 +185,10 @@ def _pair(a: Assessment) -> Iterator[Check]:
     """What speaks against fusing these two images at all; what is known only as a text may be anything."""
     for one in a.pair_warnings:
         text = one.text[:1].upper() + one.text[1:]
-        yield Check("The pair of images", "look" if one.code in LESSER else "poor", text)
+        topic = TOPICS.get(one.code, "The pair of images")
+        if one.code == "model-misfit" and "part" in one.values:
+            topic += f" ({one.values['part']})"
+        yield Check(topic, "look" if one.code in LESSER else "poor", text)
 
 
 def _truth(a: Assessment) -> Iterator[Check]:

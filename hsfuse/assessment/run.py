@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hsfuse.assessment.checks import checks
+from hsfuse.assessment.checks import TOPICS, checks
 from hsfuse.assessment.composites import composites
 from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
 from hsfuse.assessment.findings import msi_gains, other_response, shift_words, warn
@@ -190,8 +190,8 @@ class _Work:
         texts = self.provenance.get("pair_warnings")
         if "records" not in self.provenance and isinstance(texts, list):  # a file of an earlier version
             noted = [warning("told", text=str(text)) for text in texts]
-        known = {one.text for one in now}
-        return tuple(dict.fromkeys([*now, *(one for one in noted if one.text not in known)]))
+        known = {one.text for one in now} | {one.code for one in now if one.code in TOPICS}
+        return tuple(dict.fromkeys([*now, *(one for one in noted if not {one.text, one.code} & known)]))
 
     def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
         results = [metrics.result() for metrics in (truth, without) if metrics is not None]

@@ -1,8 +1,10 @@
-"""The LR pixels that both sensors see, and their spectra in the few directions that stand out of the noise."""
+"""The LR pixels that both sensors see, alone and in windows, and their spectra in few directions beyond the noise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -104,3 +106,73 @@ def band_noise(centred: FloatArray) -> FloatArray:
         return np.sqrt(((centred - (padded[:-2] + padded[2:]) / 2) ** 2).mean(1) / 1.5 + floor)
     moment = centred @ centred.T / n + floor * np.eye(bands)
     return np.sqrt(n / (n - bands) / np.diag(np.linalg.inv(moment)) + floor)
+
+
+#: LR pixels along a window's side, and directions of spectra that are seen in the pixels around.
+WINDOW_SIDE, DIRECTIONS = 6, 8
+
+
+class SharedPixels:
+    """LR pixels that both sensors see whole, in windows of the scene, each window's mean taken out of every image.
+
+    `lrhsi` (C, n); `around` (C, n) the mean of each one's four diagonal neighbours, which has the ground's spectra and
+    none of the pixel's own noise; `msi` (c, n) degraded, and how it `changes` by blur, and by a move along rows and
+    columns, (c, n) each; `window` (n,) from 0; `place` (2, n) row and column from -1 to 1 over the blocks;
+    `mean_spectrum` (C,). InputError when fewer than 64 pixels are left.
+    """
+
+    def __init__(self, lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> None:
+        self._model, self._blocks, self.ratio = model, msi.double(), model.ratio
+        spectra, valid = lrhsi.double().cpu().numpy(), mask.cpu().numpy()
+        inside = inner_mask(valid, model) & np.stack([binary_erosion(one, np.ones((3, 3))) for one in valid])
+        if int(inside.sum()) < LEAST_PIXELS:
+            raise InputError(
+                f"{int(inside.sum())} LR pixels lie inside both images, wanted at least {LEAST_PIXELS} to compare them"
+            )
+        self._inside, self.window = inside, _windows(inside)
+        self._count = np.bincount(self.window)
+        rows, cols = (np.linspace(-1, 1, n) for n in inside.shape[1:])
+        self.place = np.stack([np.broadcast_to(a, inside.shape)[inside] for a in (rows[:, None], cols)])
+        corners = [np.roll(spectra, (y, x), (2, 3)) for y in (-1, 1) for x in (-1, 1)]
+        low = self._model.spatial(self._blocks).cpu().numpy()
+        blurred = np.mean([np.roll(low, by, axis) for by in (-1, 1) for axis in (2, 3)], axis=0) - low
+        slopes = [(np.roll(low, -1, axis) - np.roll(low, 1, axis)) / 2 for axis in (2, 3)]
+        self.mean_spectrum = spectra.transpose(1, 0, 2, 3)[:, inside].mean(1)
+        self.lrhsi, self.around, self.msi = map(self._picked, (spectra, np.mean(corners, axis=0), low))
+        self.changes = [self._picked(image) for image in (blurred, *slopes)]
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom: pixels less windows' means."""
+        return self.window.size - self._count.size
+
+    def of_msi(self, change: Callable[[Tensor], Tensor]) -> FloatArray:
+        """The MSI (n, c, H, W), changed on its own pixels, as the LRHSI's PSF sees it: (c, n)."""
+        return self._picked(self._model.spatial(change(self._blocks)).cpu().numpy())
+
+    @cached_property
+    def directions(self) -> FloatArray:
+        """The spectra's leading directions as the pixels around see them, in noise units: (k, n), mean square 1."""
+        noise = band_noise(self.lrhsi)
+        _, _, axes = np.linalg.svd(self.around / noise[:, None], full_matrices=False)
+        leading: FloatArray = axes[:DIRECTIONS] * np.sqrt(axes.shape[1])
+        return leading
+
+    def level(self, image: Tensor) -> float:
+        """Mean of an image (n, 1, H, W) on the MSI's pixels, degraded, over the shared pixels."""
+        return float(self._model.spatial(image).cpu().numpy()[:, 0][self._inside].mean())
+
+    def _picked(self, image: FloatArray) -> FloatArray:
+        """Values (n, c, h, w) of the pixels less their windows' means: (c, n)."""
+        values = image.transpose(1, 0, 2, 3)[:, self._inside]
+        return np.stack([row - (np.bincount(self.window, row) / self._count)[self.window] for row in values])
+
+
+def _windows(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Window of each pixel of the places `inside` (n, h, w), numbered from 0."""
+    blocks, h, w = inside.shape
+    down, right = max(1, round(h / WINDOW_SIDE)), max(1, round(w / WINDOW_SIDE))
+    rows, cols = np.arange(h) * down // h, np.arange(w) * right // w
+    place = (np.arange(blocks)[:, None, None] * down + rows[:, None]) * right + cols
+    found: NDArray[np.intp] = np.unique(place[inside], return_inverse=True)[1]
+    return found

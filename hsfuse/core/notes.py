@@ -39,6 +39,12 @@ TEMPLATES: dict[str, str] = {
     "msi-wavelengths-differ": (
         "the MSI's own wavelengths aren't those of {response}: {bands}; is --srf the MSI's sensor?"
     ),
+    "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
+    "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
+    "model-misfit": (
+        "the model of the sensors doesn't fit: on the HSI's pixels the two images differ by {times:.1f} times their "
+        "noise, beyond it by {share:.0%} of the detail's contrast; {part} explains {explained:.0%} of that: {advice}"
+    ),
     "msi-bands-empty": "MSI bands left out, they are empty: {bands}",
     "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
     "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",

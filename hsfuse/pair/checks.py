@@ -9,15 +9,19 @@ import numpy as np
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
+from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
-from hsfuse.pair.sample import sample_scene
+from hsfuse.pair.sample import MAX_PIXELS, sample_scene
+from hsfuse.pair.sensors import check_sensors
 from hsfuse.physics import SpectralResponse
+from hsfuse.physics.sample import PairSample
 
-#: MSI pixels sampled to compare the two images.
-SAMPLED = 192 * 192
+#: MSI pixels sampled to compare the two images: at least, and as many LR pixels where the ratio is large.
+SAMPLED, SAMPLED_LR = 192 * 192, 32 * 32
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
 #: bands aren't those named.
 STRANGERS = 0.25
@@ -26,12 +30,12 @@ OFF_NM = 30.0
 
 
 def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
-    """The pair with warnings about MSI bands that don't follow the HSI; with `match`, brought to its radiometry.
+    """The pair with warnings about its sensors and MSI bands that don't follow; with `match`, in the HSI's radiometry.
 
     `strict`: InputError when no band of either image has any detail, or when `match` and none follows the HSI.
     """
     try:
-        scene = sample_scene(pair, SAMPLED)
+        scene = sample_scene(pair, min(MAX_PIXELS, max(SAMPLED, SAMPLED_LR * pair.ratio**2)))
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     constant = _constant(scene.msi)
@@ -44,12 +48,25 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
+    pair = _checked(pair, scene, ~found.doubtful)
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
     used = found.where(applied)
     told = note("radiometry-matched", taken_out=used.describe(pair.msi_names))
     return replace(pair, notes=[*pair.notes, told], radiometry=used)
+
+
+def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:
+    """The pair with what its images say of the sensors' model, and warnings where that doesn't fit."""
+    if not followed.any():
+        return pair  # nothing fits: the two images don't belong together, which is said
+    try:
+        pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
+    except InputError:
+        return pair
+    sensors = check_sensors(pair, pixels, followed.tolist())
+    return replace(pair, sensors=sensors, warnings=[*pair.warnings, *sensors.warnings])
 
 
 def _without_detail(pair: ScenePair, what: str, strict: bool) -> ScenePair:

@@ -15,6 +15,7 @@ from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note
 from hsfuse.io import CubeReader
+from hsfuse.pair.sensors import SensorCheck
 from hsfuse.pair.warp import WarpedReader, own_reader
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
@@ -29,7 +30,8 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `radiometry` is taken out of the MSI on reading; `psf` is what was estimated of the model's PSF.
+    what it left; `radiometry` is taken out of the MSI on reading; `psf` is what was estimated of the model's PSF;
+    `sensors` says whether the model fits, None where that couldn't be told.
     """
 
     hsi: CubeReader
@@ -48,6 +50,7 @@ class ScenePair:
     residual: Shift | None = None
     radiometry: RadiometricMatch | None = None
     psf: EstimatedPsf | None = None
+    sensors: SensorCheck | None = None
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property

@@ -277,3 +277,15 @@ def test_wavelengths_of_another_sensor_are_told():
     (told,) = misnamed(msi, range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))
     assert "B8 at 592 nm for 833 nm" in told.text
     assert not misnamed(SimpleNamespace(spectrum=MSI), range(4), load_srf("landsat8"), ("B2", "B3", "B4", "B8"))
+
+
+def test_a_pair_says_whether_its_model_fits(tmp_path):
+    """Twice: by the PSF that the pair has, and by one that is told and isn't it."""
+    files = save_pair(tmp_path, memory_scene((28, 28)))
+    for told, fits in ((None, True), (3.5, False)):
+        with open_pair(files.hsi, files.msi, replace(PLAIN, psf_sigma=told)) as pair:
+            assert pair.sensors is not None
+            assert pair.sensors.fits == fits
+            loud = [one for one in pair.warnings if getattr(one, "code", "") == "model-misfit"]
+            assert [one.values["part"] for one in loud] == ([] if fits else ["PSF"])
+            assert pair.sensors.to_dict()["misfit"]["fits"] == fits

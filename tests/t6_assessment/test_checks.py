@@ -169,3 +169,13 @@ def test_indices_from_bands_that_no_msi_band_sees_are_known():
     assert unseen("red edge", given) == (700, 740)
     assert unseen("NDVI", given) == ()
     assert unseen("NDRE", None) == unseen("another", given) == ()
+
+
+def test_a_model_that_does_not_fit_is_the_verdict_with_its_part():
+    loud = warning("model-misfit", times=2.5, share=0.2, part="PSF", explained=0.9, advice="see --psf")
+    other = warning("response-contradicted", response="ikonos", bands="B2 lies elsewhere", advice="")
+    found = checks(Assessment("f.tif", (9, 9, 9), {}, pair_warnings=(loud, other)))
+    verdicts = {check.topic: check.verdict for check in found}
+    assert verdicts["The model of the sensors doesn't fit (PSF)"] == "poor"
+    assert verdicts["The response"] == "look"
+    assert "the model of the sensors doesn't fit (PSF)" in overall(found)

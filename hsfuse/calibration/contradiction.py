@@ -1,0 +1,225 @@
+"""Whether a known response is the one that a pair was taken with.
+
+What R x LRHSI leaves of the degraded MSI is noise where R is right. Where it isn't, the neighbours' spectra foretell a
+part of it: they know the ground and nothing of the pixel's own noise, whatever that is like (instrumental variables,
+Reiersol 1945). How much they foretell is a chi-square, for the known curve and for others: shifted, widened, or those
+of other bands and sensors. A misplaced or blurred image is taken out along with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hsfuse.calibration.spectra import FloatArray, SharedPixels
+from hsfuse.physics.response import SpectralResponse
+
+#: Curves that are tried: shifted by shares of the band's width, and as wide as these multiples.
+SHIFTS = np.concatenate([-np.geomspace(1, 0.02, 15), [0.0], np.geomspace(0.02, 1, 15)])
+WIDTHS = np.geomspace(0.4, 2.5, 19)
+#: A curve is contradicted where another one fits (chi-square, 4 degrees of freedom), has so much less of it, and the
+#: change is beyond so many standard deviations, nm and shares of the width. Where none fits, something else is wrong.
+FITS, LESS, BEYOND_SD, BEYOND_NM, BEYOND_SHARE = 12.0, 18.0, 4.0, 2.0, 0.05
+#: The same of a width: shares of the known one.
+BEYOND_WIDTH = 0.15
+#: Share of a response that the HSI must cover for it to be another band's.
+WHOLE = 0.9
+#: Another band or sensor must be better by so many times as much.
+ANOTHER = 2.0
+#: Points of a curve, fewest windows and directions to judge by, and least noise as a share of the band's contrast.
+POINTS, LEAST_WINDOWS, LEAST_DIRECTIONS, LEAST_NOISE = 80, 8, 6, 0.01
+
+
+@dataclass(frozen=True)
+class BandCheck:
+    """One MSI band: by how many nm (+-) its response seems shifted, how many times (+-) as wide it seems.
+
+    `misfit` is the chi-square of the known curve, of about 4 where it is right; `shifted`, `widened` those of the best
+    shift and width, and `others` those of the response's other bands in its place, by name.
+    """
+
+    band: str
+    centre_nm: float
+    width_nm: float
+    shift_nm: float
+    shift_sd_nm: float
+    widened_by: float
+    widened_sd: float
+    misfit: float
+    shifted: float
+    widened: float
+    others: dict[str, float]
+
+    @property
+    def other(self) -> str:
+        """Another band of the response that this one clearly is; "" where there is none."""
+        if not self.others:
+            return ""
+        name = min(self.others, key=lambda one: self.others[one])
+        return name if self._fits_better(self.others[name], ANOTHER * LESS) else ""
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether the centre clearly lies elsewhere."""
+        far = max(BEYOND_SD * self.shift_sd_nm, BEYOND_NM, BEYOND_SHARE * self.width_nm)
+        found = far < abs(self.shift_nm) < self.width_nm * SHIFTS[-1]
+        return found and self._fits_better(self.shifted, LESS)
+
+    @property
+    def is_widened(self) -> bool:
+        """Whether the band is clearly wider or narrower."""
+        far = max(BEYOND_SD * self.widened_sd, BEYOND_WIDTH)
+        return abs(self.widened_by - 1) > far and self._fits_better(self.widened, LESS)
+
+    def _fits_better(self, chi_square: float, less: float) -> bool:
+        return chi_square < FITS and self.misfit - chi_square > less
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the pair clearly contradicts the response of this band."""
+        return bool(self.other) or self.is_shifted or self.is_widened
+
+    def describe(self) -> str:
+        """What the pair says, in figures."""
+        if self.other:
+            return f"{self.band} is what {self.other} should see"
+        at, sd = self.centre_nm + self.shift_nm, self.shift_sd_nm
+        if self.is_shifted and not (self.is_widened and self.widened < self.shifted):
+            return f"{self.band} lies at {at:.0f} +- {sd:.0f} nm, not at {self.centre_nm:.0f}"
+        width, sd = self.widened_by * self.width_nm, self.widened_sd * self.width_nm
+        told = f"{width:.0f} +- {sd:.0f} nm"
+        if self.widened_by in (WIDTHS[0], WIDTHS[-1]):
+            told = f"{width:.0f} nm or {'less' if self.widened_by < 1 else 'more'}"
+        return f"{self.band} is {told} wide at {self.centre_nm:.0f} nm, not {self.width_nm:.0f}"
+
+
+def check_response(
+    pixels: SharedPixels,
+    response: SpectralResponse,
+    bands: Sequence[str],
+    wavelengths_nm: ArrayLike,
+    fwhm_nm: ArrayLike | None = None,
+) -> list[BandCheck]:
+    """Each of the MSI's `bands` against `response`, whose other bands are tried, too; [] for too small a scene."""
+    told = _Foretold(pixels)
+    if not told.can_tell:
+        return []
+    matrix, coverage = response.matrix(wavelengths_nm, fwhm_nm)
+    rows = dict(zip(response.bands, matrix, strict=True))
+    whole = [band for band, share in zip(response.bands, coverage, strict=True) if share > WHOLE]
+    found = []
+    for k, band in enumerate(bands):
+        at = response.index(band)
+        centre, width = float(response.centres_nm[at]), float(response.fwhm_nm[at])
+        grids = (width * SHIFTS, np.ones_like(SHIFTS)), (np.zeros_like(WIDTHS), WIDTHS)
+        curves = [_changed(response, at, *grid).matrix(wavelengths_nm, fwhm_nm)[0] for grid in grids]
+        misfit, noise = told.chi_square(k, rows[band])
+        tried = zip((grids[0][0], WIDTHS), curves, strict=True)
+        shift, widened = (told.best(k, grid, changed, noise) for grid, changed in tried)
+        others = {other: told.chi_square(k, rows[other], noise)[0] for other in whole if other != band}
+        found.append(BandCheck(band, centre, width, *shift[:2], *widened[:2], misfit, shift[2], widened[2], others))
+    return found
+
+
+def compare_sensors(
+    pixels: SharedPixels,
+    responses: Sequence[SpectralResponse],
+    bands: Sequence[str],
+    wavelengths_nm: ArrayLike,
+    fwhm_nm: ArrayLike | None = None,
+) -> list[float]:
+    """Chi-square of each response with its own `bands` for the MSI's, summed over them."""
+    told = _Foretold(pixels)
+    matrices = [response.select(bands).matrix(wavelengths_nm, fwhm_nm)[0] for response in responses]
+    return [sum(told.chi_square(k, row)[0] for k, row in enumerate(matrix)) for matrix in matrices]
+
+
+def _changed(response: SpectralResponse, k: int, shifts_nm: FloatArray, widths: FloatArray) -> SpectralResponse:
+    """A response whose bands are band k shifted and widened in each of these ways."""
+    row, nm, centre = response.curve[k], response.wavelengths_nm, response.centres_nm[k]
+    seen = np.flatnonzero(row > 1e-3 * row.max())
+    low, high = nm[max(0, seen[0] - 1)], nm[min(nm.size - 1, seen[-1] + 1)]
+    reach = (high - low) * (widths.max() - 1) + np.abs(shifts_nm).max()
+    fine = np.arange(max(1.0, low - reach), high + reach, max(0.5, (high - low) / POINTS))
+    ways = zip(shifts_nm, widths, strict=True)
+    curves = np.array([np.interp(centre + (fine - centre - d) / w, nm, row, 0, 0) for d, w in ways])
+    return SpectralResponse("", tuple(map(str, range(len(curves)))), fine, curves)
+
+
+class _Foretold:
+    """What the neighbours' directions (K, n) foretell of the spectra and of each MSI band, by windows."""
+
+    def __init__(self, pixels: SharedPixels) -> None:
+        self.pixels, self.windows = pixels, int(pixels.window.max()) + 1
+        self.can_tell = self.windows >= LEAST_WINDOWS and len(pixels.directions) >= LEAST_DIRECTIONS
+        order = np.argsort(pixels.window, kind="stable")
+        self._parts = np.split(order, np.flatnonzero(np.diff(pixels.window[order])) + 1)
+        self._spectra, self._own = self._seen(pixels.lrhsi), self._seen(pixels.directions)
+
+    def _seen(self, image: FloatArray) -> FloatArray:
+        """Sums over each window's pixels of the directions times an image (m, n): (w, K, m)."""
+        directions = self.pixels.directions
+        return np.stack([directions[:, part] @ image[:, part].T for part in self._parts])
+
+    def best(self, k: int, grid: FloatArray, curves: FloatArray, most: float) -> tuple[float, float, float]:
+        """Of curves (q, C) on a grid (q,), for MSI band k: the best place, its standard deviation, its chi-square.
+
+        `most`: the known curve's noise.
+        """
+        (spectra, own, band), of_band = self._totals(k), self._of_band(k)
+        misfit, gain = _misfit(spectra, own, band, curves)
+        least = int(misfit.argmin())
+        noise = min(most, self._noise(k, gain[least] * curves[least]))
+        left = np.empty(self.windows)
+        for w in range(self.windows):
+            rest = spectra - self._spectra[w], own - self._own[w], band - of_band[w]
+            left[w] = _lowest(grid, _misfit(*rest, curves)[0])
+        return _lowest(grid, misfit), float(np.sqrt((left.size - 1) * left.var())), float(misfit[least] / noise)
+
+    def chi_square(self, k: int, curve: FloatArray, most: float = np.inf) -> tuple[float, float]:
+        """Of one curve (C,) for MSI band k, and its noise, as what it leaves has it; `most`: the known curve's."""
+        misfit, gain = _misfit(*self._totals(k), curve[None])
+        noise = min(most, self._noise(k, gain[0] * curve))
+        return float(misfit[0] / noise), noise
+
+    def _totals(self, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Sums over all windows."""
+        return self._spectra.sum(0), self._own.sum(0), self._of_band(k).sum(0)
+
+    def _of_band(self, k: int) -> FloatArray:
+        """What the directions see of an MSI band, and of what blur and place change of it: (w, K, 4)."""
+        return self._seen(np.stack([self.pixels.msi[k], *(image[k] for image in self.pixels.changes)]))
+
+    def _noise(self, k: int, weights: FloatArray) -> float:
+        """Variance of what a curve leaves of the band."""
+        band, changes = self.pixels.msi[k], np.stack([image[k] for image in self.pixels.changes])
+        rest = band - weights @ self.pixels.lrhsi
+        rest = rest - np.linalg.lstsq(changes.T, rest, rcond=None)[0] @ changes
+        return float((rest**2).sum() / self.pixels.degrees + LEAST_NOISE**2 * band.var()) + 1e-30
+
+
+def _misfit(
+    spectra: FloatArray, own: FloatArray, band: FloatArray, curves: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What is foretold of the misfit of each curve (q, C), and its gain: (q,) each.
+
+    From sums over pixels of the directions times spectra (K, C), themselves (K, K), the band and its changes (K, 4).
+    """
+    root = np.linalg.inv(np.linalg.cholesky(own))
+    x, y, changes = root @ spectra @ curves.T, root @ band[:, 0], root @ band[:, 1:]
+    axes, _ = np.linalg.qr(changes)
+    x, y = x - axes @ (axes.T @ x), y - axes @ (axes.T @ y)
+    gain = np.maximum(y @ x, 0) / np.maximum((x**2).sum(0), 1e-30)
+    return ((y[:, None] - gain * x) ** 2).sum(0), gain
+
+
+def _lowest(grid: FloatArray, values: FloatArray) -> float:
+    """The lowest point of a parabola through the least value and its neighbours; the grid's end where that is it."""
+    i = int(values.argmin())
+    if i in (0, grid.size - 1):
+        return float(grid[i])
+    a, b, _ = np.polyfit(grid[i - 1 : i + 2] - grid[i], values[i - 1 : i + 2], 2)
+    return float(np.clip(grid[i] - b / (2 * a), grid[i - 1], grid[i + 1])) if a > 0 else float(grid[i])

@@ -1,0 +1,129 @@
+"""What a pair's two images leave of each other under their model, and which part of the model it is that doesn't fit.
+
+The LRHSI seen by the MSI's response, R X, and the MSI blurred and decimated by the PSF are one image but for noise
+where the model is right, whatever is fused from them: no cube can agree with both images where these two don't agree.
+What they leave is regressed on what another PSF, place, response or tone of the MSI would change of it, to first order;
+what then is left stands for the images' own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+from hsfuse.calibration.spectra import FloatArray, SharedPixels
+
+#: A model doesn't fit where half of the bands' misfits are so many times what is left at best, twice as many where the
+#: LRHSI was resampled, which moves aliased detail wrongly, and by so much of the detail's contrast.
+LOUD, LOUD_RESAMPLED, OF_CONTRAST = 1.6, 2.2, 0.08
+#: Blurs (LR pixels) whose effect stands for other PSFs.
+BLURS = 0.5, 1.0
+#: Deviations from a band's mean beyond which its tone isn't asked for.
+TONES = 4.0
+PARTS = ("PSF", "place", "response", "radiometry")
+
+
+@dataclass(frozen=True, eq=False)
+class Misfit:
+    """RMS misfit (c,) of the MSI's bands on LR pixels; `left` (c,) of it with every part of the model free.
+
+    `without` (4, c) what is left with one of the `PARTS` free; `contrast` (c,) of R X in windows of the scene.
+    """
+
+    rms: FloatArray
+    left: FloatArray
+    without: FloatArray
+    contrast: FloatArray
+
+    @property
+    def times(self) -> float:
+        """How many times the noise the misfit is, in the median of the bands."""
+        return float(np.median(self.rms / self.left))
+
+    @property
+    def share(self) -> float:
+        """What the model can't explain, as a share of the detail's contrast, in the median of the bands."""
+        return float(np.median(np.sqrt(np.maximum(self.rms**2 - self.left**2, 0)) / self.contrast))
+
+    @property
+    def part(self) -> str:
+        """The part of the model that explains most of it."""
+        return PARTS[int(np.median(self.rms / self.without, axis=1).argmax())]
+
+    def explained(self, part: str) -> FloatArray:
+        """How much of what is beyond noise one part explains by itself, from 0 to 1: (c,)."""
+        beyond = np.maximum(self.rms**2 - self.left**2, 1e-12 * self.contrast**2)
+        taken = self.rms**2 - self.without[PARTS.index(part)] ** 2
+        return np.clip(taken / beyond, 0, 1)
+
+    def is_loud(self, resampled: bool) -> bool:
+        """Whether the misfit is clearly larger than noise."""
+        return self.times > (LOUD_RESAMPLED if resampled else LOUD) and self.share > OF_CONTRAST
+
+
+def misfit(pixels: SharedPixels, matrix: FloatArray) -> Misfit:
+    """Of a pair's shared pixels under R `matrix` (c, C)."""
+    parts = [list(columns) for columns in (_blurs(pixels), _moves(pixels), _spectra(pixels), _tones(pixels))]
+    rows = []
+    for k, weights in enumerate(matrix):
+        seen, own = weights @ pixels.lrhsi, pixels.msi[k]
+        free = [[own, *(column[k] for column in part)] for part in parts]
+        every = [own, *(column for part in free for column in part[1:])]
+        rows.append([_left(pixels, seen, columns) for columns in ([own], every, *free)] + [seen.std()])
+    found = np.array(rows).T + 1e-12
+    return Misfit(found[0], found[1], found[2:6], found[6])
+
+
+def _left(pixels: SharedPixels, image: FloatArray, columns: list[FloatArray]) -> float:
+    """RMS of what columns (m, n) leave of an image (n,), by the degrees of freedom."""
+    design = np.stack(columns)
+    rest = image - np.linalg.lstsq(design.T, image, rcond=None)[0] @ design
+    return float(np.sqrt((rest**2).sum() / max(pixels.degrees - len(columns), 1)))
+
+
+def _blurs(pixels: SharedPixels) -> Iterator[FloatArray]:
+    """What more blur along rows, columns and both changes."""
+    for axes, blur in (((2,), BLURS[0]), ((3,), BLURS[0]), ((2, 3), BLURS[0]), ((2, 3), BLURS[1])):
+        yield pixels.of_msi(partial(_blurring, sigma=blur * pixels.ratio, axes=axes))
+
+
+def _blurring(image: Tensor, sigma: float, axes: tuple[int, ...]) -> Tensor:
+    out = image.cpu().numpy()
+    for axis in axes:
+        out = gaussian_filter1d(out, sigma, axis, mode="nearest")
+    return torch.from_numpy(out) - image.cpu()
+
+
+def _moves(pixels: SharedPixels) -> Iterator[FloatArray]:
+    """What a shift along rows and columns changes, the same everywhere or growing over the scene."""
+    for axis in (2, 3):
+        slope = pixels.of_msi(partial(_slope, axis=axis))
+        yield slope
+        yield from (slope * where for where in pixels.place)
+
+
+def _slope(image: Tensor, axis: int) -> Tensor:
+    return torch.gradient(image, dim=axis)[0]
+
+
+def _spectra(pixels: SharedPixels) -> Iterator[FloatArray]:
+    """What the spectra around have in common with the pixel's own: another response weighs them otherwise."""
+    for one in pixels.directions:
+        yield np.broadcast_to(one, pixels.msi.shape)
+
+
+def _tones(pixels: SharedPixels) -> Iterator[FloatArray]:
+    """What a curved tone changes: squares and cubes of the MSI."""
+    for power in (2, 3):
+        yield pixels.of_msi(partial(_power, power=power))
+
+
+def _power(msi: Tensor, power: int) -> Tensor:
+    mean, spread = msi.mean((0, 2, 3), keepdim=True), msi.std((0, 2, 3), keepdim=True) + 1e-12
+    return ((msi - mean) / spread).clamp(-TONES, TONES) ** power

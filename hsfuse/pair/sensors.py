@@ -1,0 +1,117 @@
+"""What an open pair says of its sensors' model: whether it fits and, where it doesn't, which part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hsfuse.calibration.contradiction import ANOTHER, FITS, LESS, BandCheck, check_response, compare_sensors
+from hsfuse.calibration.misfit import PARTS, Misfit, misfit
+from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.core.notes import Note, warning
+from hsfuse.physics import SpectralResponse, list_srfs, load_srf
+
+if TYPE_CHECKING:
+    from hsfuse.pair.pair import ScenePair
+
+#: Centres of two sensors' bands of one name further apart than this (nm) are other bands'.
+SAME_BAND_NM = 40.0
+#: What to do about each part that doesn't fit.
+ADVICE = {
+    "PSF": "leave the PSF to the pair (--psf auto), or check what was told of it",
+    "place": "the images don't lie on each other well enough: check their georeference",
+    "response": "check --srf and --msi-bands",
+    "radiometry": "the MSI isn't linear in the HSI's reflectance",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SensorCheck:
+    """What the two images leave of each other, and each band's response against the pair.
+
+    `bands` is empty where the response was estimated or the scene is too small; `better` names another response of the
+    library that clearly fits; `resampled`: whether the LRHSI was.
+    """
+
+    misfit: Misfit
+    bands: tuple[BandCheck, ...]
+    response: str
+    better: str
+    resampled: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the misfit is no more than noise."""
+        return not self.misfit.is_loud(self.resampled)
+
+    @property
+    def warnings(self) -> list[Note]:
+        """What speaks against the model."""
+        out = []
+        swapped = [band for band in self.bands if band.other]
+        if swapped:
+            out.append(warning("bands-swapped", bands="; ".join(band.describe() for band in swapped)))
+        wrong = [band for band in self.bands if band.contradicts and not band.other]
+        if wrong:
+            told = "; ".join(band.describe() for band in wrong)
+            advice = f"; --srf {self.better} fits" if self.better else ""
+            out.append(warning("response-contradicted", response=self.response, bands=told, advice=advice))
+        if not self.fits:
+            m = self.misfit
+            figures = {"times": round(m.times, 2), "share": round(m.share, 3)}
+            explained = round(float(np.median(m.explained(m.part))), 2)
+            out.append(warning("model-misfit", **figures, part=m.part, explained=explained, advice=ADVICE[m.part]))
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON."""
+        m = self.misfit
+        parts = {part: round(float(np.median(m.explained(part))), 3) for part in PARTS}
+        figures = {"times_noise": round(m.times, 3), "share_of_contrast": round(m.share, 4)}
+        return {
+            "misfit": {**figures, "fits": self.fits, "part": m.part, "explained": parts},
+            "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
+            "better": self.better,
+        }
+
+
+def _rounded(band: BandCheck) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(band).items() if name != "others"}
+    return {name: round(value, 2) if isinstance(value, float) else value for name, value in kept.items()}
+
+
+def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool]) -> SensorCheck:
+    """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response."""
+    nm, fwhm = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm
+    assert nm is not None  # a reader in the role of an HSI has them
+    found = misfit(pixels, pair.model.srf.double().cpu().numpy())
+    bands: list[BandCheck] = []
+    if not pair.response.weights:
+        bands = check_response(pixels, pair.response, pair.msi_names, nm, fwhm)
+        bands = [band for band, good in zip(bands, followed, strict=bool(bands)) if good]
+    contradicted = any(band.contradicts and not band.other for band in bands)
+    better = _better(pair, pixels) if contradicted else ""
+    return SensorCheck(found, tuple(bands), pair.response.name, better, pair.warped)
+
+
+def _better(pair: ScenePair, pixels: SharedPixels) -> str:
+    """Another response of the library that has the same bands and clearly fits; "" where there is none."""
+    nm, fwhm = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm
+    own = pair.response.select(pair.msi_names)
+    assert nm is not None
+    known = [load_srf(one.name) for one in list_srfs() if set(pair.msi_names) <= set(one.bands)]
+    known = [one for one in known if one.sha256 != pair.response.sha256 and _alike(own, one)]
+    if not known:
+        return ""
+    chi, *others = compare_sensors(pixels, [pair.response, *known], pair.msi_names, nm, fwhm)
+    least = int(np.argmin(others))
+    clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(pair.msi_names)
+    return known[least].name if clear else ""
+
+
+def _alike(own: SpectralResponse, other: SpectralResponse) -> bool:
+    """Whether bands of one name lie about at one place."""
+    return bool((np.abs(own.centres_nm - other.select(own.bands).centres_nm) < SAME_BAND_NM).all())

@@ -1,0 +1,121 @@
+"""What a pair says against its sensors' model: a wrong response, PSF or place is named, a right one never."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scenes import WAVELENGTHS_NM, mixture
+
+from hsfuse.calibration.contradiction import check_response, compare_sensors
+from hsfuse.calibration.misfit import misfit
+from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.core.errors import InputError
+from hsfuse.physics import SpectralResponse, load_srf
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+
+RATIO, SIGMA, SIDE = 4, 1.8, 36
+BANDS = ("B2", "B3", "B4", "B8")
+RESPONSE = load_srf("sentinel2a").select(BANDS)
+MATRIX = RESPONSE.matrix(WAVELENGTHS_NM)[0]
+
+
+@pytest.fixture(scope="module")
+def truth() -> torch.Tensor:
+    return torch.from_numpy(mixture((SIDE * RATIO, SIDE * RATIO)))[None].double()
+
+
+def moved(shift_nm: float) -> SpectralResponse:
+    """The sensor, its bands shifted."""
+    return replace(RESPONSE, wavelengths_nm=RESPONSE.wavelengths_nm + shift_nm)
+
+
+def seen(truth: torch.Tensor, response: SpectralResponse = RESPONSE, snr: float = 40, seed: int = 0):
+    """LRHSI, MSI and mask as the sensors see them with noise."""
+    rng = np.random.default_rng(seed)
+    images = ObservationModel(response.matrix(WAVELENGTHS_NM)[0], gaussian_psf(SIGMA, RATIO), RATIO)(truth)
+    noise = [torch.from_numpy(rng.standard_normal(x.shape)) for x in images]
+    noisy = [x + x.square().mean().sqrt() * 10 ** (-snr / 20) * n for x, n in zip(images, noise, strict=True)]
+    return *noisy, torch.ones(noisy[0][:, 0].shape, dtype=torch.bool)
+
+
+def pixels(images, sigma: float = SIGMA) -> SharedPixels:
+    return SharedPixels(*images, ObservationModel(MATRIX, gaussian_psf(sigma, RATIO), RATIO))
+
+
+def test_a_right_response_is_never_contradicted(truth):
+    for seed, snr in enumerate((25, 45)):
+        found = check_response(pixels(seen(truth, snr=snr, seed=seed)), RESPONSE, BANDS, WAVELENGTHS_NM)
+        assert [band.band for band in found] == list(BANDS)
+        assert not [band.describe() for band in found if band.contradicts]
+
+
+def test_a_wrong_psf_or_noise_that_bands_share_is_no_other_response(truth):
+    lrhsi, msi, mask = seen(truth)
+    shared = 0.01 * torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, *lrhsi.shape[2:])))
+    for images, sigma in (((lrhsi, msi, mask), 1.5 * SIGMA), ((lrhsi + shared, msi, mask), SIGMA)):
+        found = check_response(pixels(images, sigma), RESPONSE, BANDS, WAVELENGTHS_NM)
+        assert not [band.describe() for band in found if band.contradicts]
+
+
+def test_shifted_bands_are_found_with_their_place(truth):
+    found = check_response(pixels(seen(truth, moved(12))), RESPONSE, BANDS, WAVELENGTHS_NM)
+    wrong = [band for band in found if band.is_shifted]
+    assert len(wrong) >= 2
+    for band in wrong:
+        assert band.shift_nm == pytest.approx(12, abs=max(3.0, 3 * band.shift_sd_nm))
+        assert "nm, not at" in band.describe()
+
+
+def test_bands_in_another_order_are_named(truth):
+    lrhsi, msi, mask = seen(truth)
+    found = check_response(pixels((lrhsi, msi[:, [2, 1, 0, 3]], mask)), RESPONSE, BANDS, WAVELENGTHS_NM)
+    assert [band.other for band in found] == ["B4", "", "B2", ""]
+
+
+def test_the_sensor_that_fits_has_the_least_chi_square(truth):
+    several = [moved(shift) for shift in (-10, 0, 10)]
+    found = compare_sensors(pixels(seen(truth, several[2])), several, BANDS, WAVELENGTHS_NM)
+    assert np.argmin(found) == 2
+
+
+def test_too_small_a_scene_tells_nothing(truth):
+    small = [part[..., : 14 * s, : 14 * s] for part, s in zip(seen(truth), (1, RATIO, 1), strict=True)]
+    assert check_response(pixels(small), RESPONSE, BANDS, WAVELENGTHS_NM) == []
+    with pytest.raises(InputError, match="lie inside both images"):
+        pixels([part[..., : 8 * s, : 8 * s] for part, s in zip(seen(truth), (1, RATIO, 1), strict=True)])
+
+
+def test_the_right_model_leaves_noise_alone(truth):
+    for seed, snr in enumerate((25, 35, 45)):
+        found = misfit(pixels(seen(truth, snr=snr, seed=seed)), MATRIX)
+        assert found.times == pytest.approx(1, abs=0.1)
+        assert not found.is_loud(resampled=False)
+
+
+def shifted(images):
+    lrhsi, msi, mask = images
+    return lrhsi, msi.roll((2, -1), (2, 3)), mask
+
+
+def curved(images):
+    lrhsi, msi, mask = images
+    return lrhsi, msi.clamp(min=0) ** 0.4, mask
+
+
+@pytest.mark.parametrize(
+    ("part", "sigma", "change"),
+    [
+        ("PSF", 1.5 * SIGMA, tuple),
+        ("PSF", SIGMA / 2, tuple),
+        ("place", SIGMA, shifted),
+        ("radiometry", SIGMA, curved),
+    ],
+)
+def test_the_part_of_the_model_that_is_wrong_is_named(truth, part, sigma, change):
+    found = misfit(pixels(change(seen(truth)), sigma), MATRIX)
+    assert found.is_loud(resampled=False)
+    assert found.part == part
+    assert np.median(found.explained(part)) > 0.5
