@@ -30,6 +30,7 @@ TEMPLATES: dict[str, str] = {
     "nonfinite-masked": "{pixels} pixels of the {image} hold NaN or Inf and are masked",
     "radiometry-not-compared": "radiometry not compared: {reason}",
     "radiometry-matched": "the MSI is brought to the HSI's radiometry by taking out {taken_out}",
+    "tone-taken-out": "the MSI isn't linear in the HSI's reflectance; its tone curves are taken out ({curves})",
     "image-constant": "{what} is constant over the common area: there is no detail to fuse",
     "msi-band-constant": "the MSI's band {band} is constant: it has no detail",
     "msi-bands-doubtful": "MSI bands that hardly follow the HSI: {bands}; their detail is doubtful",

@@ -9,7 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
+from hsfuse.calibration.misfit import misfit
 from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.calibration.tone import estimate_tones
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, note, warning
@@ -22,6 +24,8 @@ from hsfuse.physics.sample import PairSample
 
 #: MSI pixels sampled to compare the two images: at least, and as many LR pixels where the ratio is large.
 SAMPLED, SAMPLED_LR = 192 * 192, 32 * 32
+#: Share of what is beyond noise that curved tones must explain.
+CURVED_SHARE = 0.7
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
 #: bands aren't those named.
 STRANGERS = 0.25
@@ -35,7 +39,7 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     `strict`: InputError when no band of either image has any detail, or when `match` and none follows the HSI.
     """
     try:
-        scene = sample_scene(pair, min(MAX_PIXELS, max(SAMPLED, SAMPLED_LR * pair.ratio**2)))
+        scene = _sample(pair)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     constant = _constant(scene.msi)
@@ -55,6 +59,27 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     used = found.where(applied)
     told = note("radiometry-matched", taken_out=used.describe(pair.msi_names))
     return replace(pair, notes=[*pair.notes, told], radiometry=used)
+
+
+def _sample(pair: ScenePair) -> PairSample:
+    return sample_scene(pair, min(MAX_PIXELS, max(SAMPLED, SAMPLED_LR * pair.ratio**2)))
+
+
+def linear(pair: ScenePair) -> ScenePair:
+    """The pair with its MSI's tone curves taken out of the bands where both images clearly say that they are curved."""
+    try:
+        scene = _sample(pair)
+        pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
+    except InputError:
+        return pair
+    matrix = pair.model.srf.double().cpu().numpy()
+    tone = estimate_tones(pixels, scene.msi, matrix)
+    if tone:  # another response or PSF bends the relation, too, but it isn't the tone that explains most then
+        tone = tone.only(misfit(pixels, matrix).explained("radiometry") > CURVED_SHARE)
+    if not tone:
+        return pair
+    told = note("tone-taken-out", curves=tone.describe(pair.msi_names))
+    return replace(pair, tone=tone, notes=[*pair.notes, told])
 
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:

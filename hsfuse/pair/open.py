@@ -19,7 +19,7 @@ from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
-from hsfuse.pair.checks import compared, misnamed
+from hsfuse.pair.checks import compared, linear, misnamed
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
@@ -68,7 +68,8 @@ def open_pair(
         known = read_psf(settings.psf) if kind == "file" else known_psf
         pair = _matched(low, high, settings, known)
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
-        pair = _told(_registered(pair, settings, kind, known), kind)
+        pair = _registered(pair, settings, kind, known)
+        pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
         pair = compared(pair, settings.match_radiometry == "auto", strict)
         return replace(pair, _stack=stack)
     except BaseException:
@@ -195,6 +196,15 @@ def _estimated(pair: ScenePair, kind: str, srf: bool, near: tuple[float, float] 
         return replace(pair, warnings=[*pair.warnings, _assumed(pair, str(error))])
     told = [note("estimated", what=line) for line in found.describe()]
     return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
+
+
+def _linear(pair: ScenePair, kind: str) -> ScenePair:
+    """The pair without tone curves; a curved tone misleads the PSF a little, which is then estimated again."""
+    once = linear(pair)
+    if once.tone is None or kind not in ESTIMATED:
+        return once
+    again = _estimated(once, kind, srf=False)
+    return linear(replace(again, tone=None, notes=pair.notes))
 
 
 def _assumed(pair: ScenePair, why: str) -> Note:

@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
+from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note
@@ -30,7 +31,7 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `radiometry` is taken out of the MSI on reading; `psf` is what was estimated of the model's PSF;
+    what it left; `tone` and `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF;
     `sensors` says whether the model fits, None where that couldn't be told.
     """
 
@@ -48,6 +49,7 @@ class ScenePair:
     warped: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
+    tone: ToneCurves | None = None
     radiometry: RadiometricMatch | None = None
     psf: EstimatedPsf | None = None
     sensors: SensorCheck | None = None
@@ -75,9 +77,10 @@ class ScenePair:
     def read_hr(self, window: Window) -> Cube:
         """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
         cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
-        if self.radiometry is None:
-            return cube
-        return cube.with_data(np.where(cube.mask, self.radiometry.apply(cube.data), np.float32(0)))
+        data = cube.data
+        for taken_out in (self.tone, self.radiometry):
+            data = data if taken_out is None else taken_out.apply(data)
+        return cube if data is cube.data else cube.with_data(np.where(cube.mask, data, np.float32(0)))
 
     def nonfinite_notes(self) -> list[Note]:
         """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
@@ -105,6 +108,8 @@ class ScenePair:
             told["registration"] = f"after correction {self.residual.describe()}"
         elif self.shift is not None:
             told["registration"] = self.shift.describe()
+        if self.tone is not None:
+            told["tone"] = self.tone.describe(self.msi_names)
         if self.radiometry is not None:
             told["radiometry"] = self.radiometry.describe(self.msi_names)
         return told

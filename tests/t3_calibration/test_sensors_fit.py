@@ -12,6 +12,7 @@ from scenes import WAVELENGTHS_NM, mixture
 from hsfuse.calibration.contradiction import check_response, compare_sensors
 from hsfuse.calibration.misfit import misfit
 from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.calibration.tone import estimate_tones
 from hsfuse.core.errors import InputError
 from hsfuse.physics import SpectralResponse, load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
@@ -119,3 +120,27 @@ def test_the_part_of_the_model_that_is_wrong_is_named(truth, part, sigma, change
     assert found.is_loud(resampled=False)
     assert found.part == part
     assert np.median(found.explained(part)) > 0.5
+
+
+def tones(images):
+    shared = pixels(images)
+    return estimate_tones(shared, images[1], MATRIX)
+
+
+def test_a_linear_msi_stays_linear(truth):
+    for seed, snr in enumerate((25, 45)):
+        lrhsi, msi, mask = seen(truth, snr=snr, seed=seed)
+        assert not tones((lrhsi, 1.3 * msi + 0.05, mask))
+
+
+def test_a_curved_tone_is_found_and_taken_out(truth):
+    """Back to reflectance within 1 % of its range over nine tenths of the pixels, in any unit of the MSI's."""
+    lrhsi, msi, mask = seen(truth)
+    stretched = 255 * (msi.clamp(min=0) / msi.max()) ** 0.45
+    found = tones((lrhsi, stretched, mask))
+    assert all(one is not None for one in found.numbers)
+    back = found.apply(stretched.numpy())
+    off = np.abs(back - msi.numpy()) / (msi.max() - msi.min()).item()
+    assert np.quantile(off, 0.9) < 0.01
+    assert all((np.diff(one) > 0).all() for one in found.reflectance)
+    assert found.only(np.array([True, False, False, False])).describe(BANDS).startswith("B2: ")

@@ -289,3 +289,19 @@ def test_a_pair_says_whether_its_model_fits(tmp_path):
             loud = [one for one in pair.warnings if getattr(one, "code", "") == "model-misfit"]
             assert [one.values["part"] for one in loud] == ([] if fits else ["PSF"])
             assert pair.sensors.to_dict()["misfit"]["fits"] == fits
+
+
+def test_a_stretched_msi_is_made_linear_and_said(tmp_path):
+    """As imagery of 8 bits with a gamma; --match-radiometry off leaves it as it is."""
+    scene = memory_scene((28, 28))
+    stretched = np.round(255 * (scene.msi[0].numpy() / scene.msi.max().item()) ** 0.45)
+    files = save_pair(tmp_path, scene, msi=stretched)
+    with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3)) as pair:
+        assert pair.tone is not None
+        assert any("tone curves" in str(one) for one in pair.notes)
+        h, w = pair.lr_shape
+        found = pair.read_hr(Window(0, 0, w * pair.ratio, h * pair.ratio))
+        assert np.median(np.abs(found.data - scene.msi[0].numpy())) < 0.01
+        assert "tone" in pair.summary()
+    with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3, match_radiometry="off"), strict=False) as pair:
+        assert pair.tone is None

@@ -1,0 +1,186 @@
+"""The MSI's tone: a monotone curve of its numbers where both images clearly say that a line won't do.
+
+Imagery that was stretched to 8 bits, or has a gamma, isn't linear in reflectance. The curve is drawn on the MSI's own
+pixels, before the PSF's blur, in straight pieces whose slopes are found on LR pixels: blurring is linear in the
+pieces. Slopes are fitted within windows, so that haze and illumination aren't taken for tone, and kept as far as
+windows confirm them that they weren't fitted to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import qr
+from scipy.optimize import nnls
+from torch import Tensor
+
+from hsfuse.calibration.spectra import FloatArray, SharedPixels
+
+#: Where curves bend: these shares of a band's pixels are darker.
+BENDS = 0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 1.0
+#: Weights of the penalty on changes of slope, relative to the data; the largest makes a line.
+PENALTIES = (1e8, 1e3, 1e2, 1e1, 1.0)
+#: Least slope, as a share of the line's.
+LEAST_SLOPE = 0.02
+FOLDS = 8
+#: A curve is kept where windows that it wasn't fitted to are better by so many standard errors (were both as good,
+#: windows would be worse as often as better: those that are worse tell the error), where it leaves so much less of the
+#: squared misfit, and where it departs so far from the line, as a share of the band's spread.
+BETTER_SD, BETTER_SHARE, LEAST_BEND = 4.0, 0.03, 0.02
+#: Pixels so many deviations off (clouds, changes) are left out.
+FAR_OFF = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class ToneCurves:
+    """What makes an MSI's bands linear in reflectance: band k's `numbers[k]` (m,) become `reflectance[k]` (m,).
+
+    Straight between and beyond; None for a band that stays as it is. `bend` (c,) says how far a curve departs from its
+    best line, RMS over the pixels as a share of their spread.
+    """
+
+    numbers: tuple[FloatArray | None, ...]
+    reflectance: tuple[FloatArray | None, ...]
+    bend: FloatArray
+
+    def __bool__(self) -> bool:
+        """Whether any band is curved."""
+        return any(one is not None for one in self.numbers)
+
+    def only(self, chosen: NDArray[np.bool_]) -> ToneCurves:
+        """The curves of chosen bands (c,)."""
+        numbers, reflectance = (
+            tuple(one if good else None for one, good in zip(curves, chosen, strict=True))
+            for curves in (self.numbers, self.reflectance)
+        )
+        return ToneCurves(numbers, reflectance, np.where(chosen, self.bend, 0))
+
+    def apply(self, msi: NDArray[np.floating]) -> NDArray:
+        """MSI (..., c, H, W) with its curves taken out, same dtype."""
+        out = msi.copy()
+        for k, (x, y) in enumerate(zip(self.numbers, self.reflectance, strict=True)):
+            if x is not None and y is not None:
+                out[..., k, :, :] = _curve(msi[..., k, :, :], x, y)
+        return out
+
+    def describe(self, bands: tuple[str, ...]) -> str:
+        """One line of figures: where each curved band's dark, middle and bright numbers go."""
+        told = []
+        for band, x, y, bend in zip(bands, self.numbers, self.reflectance, self.bend, strict=True):
+            if x is not None and y is not None:
+                at = ", ".join(f"{x[i]:.3g} to {y[i]:.3f}" for i in (1, x.size // 2, x.size - 2))
+                told.append(f"{band}: {at}, {bend:.0%} off a line")
+        return "; ".join(told)
+
+
+def _curve(image: NDArray[np.floating], x: FloatArray, y: FloatArray) -> NDArray:
+    """Straight between the points and, with the ends' slopes, beyond."""
+    inside = np.interp(image, x, y)
+    low = (y[1] - y[0]) / (x[1] - x[0]) * np.minimum(image - x[0], 0)
+    high = (y[-1] - y[-2]) / (x[-1] - x[-2]) * np.maximum(image - x[-1], 0)
+    return (inside + low + high).astype(image.dtype)
+
+
+def estimate_tones(pixels: SharedPixels, msi: Tensor, matrix: FloatArray) -> ToneCurves:
+    """Curves of the bands of an MSI (n, c, H, W) that isn't linear in R X, from its shared pixels and R (c, C)."""
+    values = msi.double().cpu().numpy().transpose(1, 0, 2, 3).reshape(msi.shape[1], -1)
+    knots = [_knots(band) for band in values]
+    pieces = [_pieces(pixels, knots, i) for i in range(max(len(one) for one in knots) - 1)]
+    found = [
+        _fitted(pixels, matrix[k] @ pixels.lrhsi, knots[k], np.stack([p[k] for p in pieces])) for k in range(len(knots))
+    ]
+    numbers: list[FloatArray | None] = []
+    reflectance: list[FloatArray | None] = []
+    bends: list[float] = []
+    for k, (x, slopes) in enumerate(zip(knots, found, strict=True)):
+        y = None if slopes is None else np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
+        bend = 0.0 if y is None else _bend(values[k], x, y)
+        if y is None or bend < LEAST_BEND:
+            numbers.append(None)
+            reflectance.append(None)
+            bends.append(0.0)
+            continue
+        seen = pixels.level(torch.from_numpy(_curve(msi[:, k : k + 1].double().cpu().numpy(), x, y)))
+        numbers.append(x)
+        reflectance.append(y + float(matrix[k] @ pixels.mean_spectrum) - seen)
+        bends.append(bend)
+    return ToneCurves(tuple(numbers), tuple(reflectance), np.array(bends))
+
+
+def _knots(values: FloatArray) -> FloatArray:
+    """Where a band's curve may bend: at quantiles that lie apart."""
+    at = np.quantile(values, BENDS)
+    least = 0.02 * (at[-2] - at[1])
+    kept = [float(at[0])]
+    for value in at[1:]:
+        if value - kept[-1] > least:
+            kept.append(float(value))
+    return np.array(kept if len(kept) > 1 else [kept[0], kept[0] + 1])
+
+
+def _pieces(pixels: SharedPixels, knots: list[FloatArray], i: int) -> FloatArray:
+    """What each band's MSI has of its piece i, as LR pixels see it: (c, n); 0 for a band with fewer pieces."""
+    ends = [(x[i], x[i + 1]) if i < x.size - 1 else (x[-1], x[-1]) for x in knots]
+    ends = [
+        (-np.inf if i == 0 else low, np.inf if i >= x.size - 2 else high)
+        for (low, high), x in zip(ends, knots, strict=True)
+    ]
+    low, high = (torch.tensor(side, dtype=torch.float64)[:, None, None] for side in zip(*ends, strict=True))
+    start = torch.tensor([x[min(i, x.size - 1)] for x in knots], dtype=torch.float64)[:, None, None]
+    return pixels.of_msi(lambda msi: torch.clamp(msi, low, high) - start)
+
+
+def _fitted(pixels: SharedPixels, seen: FloatArray, knots: FloatArray, pieces: FloatArray) -> FloatArray | None:
+    """Slopes (m,) of one band's pieces; None where a line does as well."""
+    count = knots.size - 1
+    if count < 3:
+        return None
+    system = _Slopes(pieces[:count], seen, np.diff(knots))
+    slopes = system.solve(PENALTIES[-1], np.ones(seen.size, bool))
+    rest = seen - slopes @ system.pieces
+    near = np.abs(rest) <= FAR_OFF * (np.median(np.abs(rest)) / 0.6745 + 1e-12)
+    folds = pixels.window % FOLDS
+    errors = np.stack([sum(system.held_out(p, near, folds == f) for f in range(FOLDS)) for p in PENALTIES])
+    windows = np.stack([np.bincount(pixels.window, row) for row in errors])
+    best = int(windows.sum(1).argmin())
+    gain = windows[0] - windows[best]
+    error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
+    if best == 0 or gain.sum() < max(BETTER_SD * error, BETTER_SHARE * windows[0].sum()):
+        return None
+    return system.solve(PENALTIES[best], near)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """Least squares for the slopes of pieces (m, n) that sum to an image `seen` (n,), neighbours' changes penalised."""
+
+    pieces: FloatArray
+    seen: FloatArray
+    lengths: FloatArray
+
+    def solve(self, penalty: float, chosen: NDArray[np.bool_]) -> FloatArray:
+        """Slopes (m,) from chosen pixels, none below a small share of the line's."""
+        data, target = self.pieces[:, chosen].T, self.seen[chosen]
+        line = float(data.sum(1) @ target / max((data.sum(1) ** 2).sum(), 1e-30))
+        least = LEAST_SLOPE * max(line, 0.0)
+        bend = np.diff(np.eye(len(self.pieces)), axis=0) * np.sqrt(penalty * data.var() * len(data) / 100)
+        both = np.concatenate([data, bend])
+        wanted = np.concatenate([target, np.zeros(len(bend))]) - least * both.sum(1)
+        r = qr(np.column_stack([both, wanted]), mode="r", check_finite=False)[0][: both.shape[1] + 1]
+        return nnls(r[:, :-1], r[:, -1], maxiter=1000)[0] + least
+
+    def held_out(self, penalty: float, near: NDArray[np.bool_], fold: NDArray[np.bool_]) -> FloatArray:
+        """Squared errors (n,) on one fold from the others, 0 elsewhere."""
+        rest = self.seen - self.solve(penalty, near & ~fold) @ self.pieces
+        return np.where(near & fold, rest**2, 0)
+
+
+def _bend(values: FloatArray, x: FloatArray, y: FloatArray) -> float:
+    """How far a curve departs from its best line over the pixels (n,), as a share of their spread."""
+    curved = _curve(values, x, y)
+    a, b = values - values.mean(), curved - curved.mean()
+    rest = b - (a @ b) / max(a @ a, 1e-30) * a
+    return float(rest.std() / max(b.std(), 1e-30))
