@@ -22,6 +22,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 #: hsfuse` doesn't wait for torch.
 _PUBLIC = {
     "fuse": "hsfuse.fusion",
+    "fit": "hsfuse.fusion",
+    "load_model": "hsfuse.fusion",
     "assess": "hsfuse.assessment",
     "simulate": "hsfuse.benchmark.simulate",
     "open_pair": "hsfuse.pair",
@@ -39,7 +41,9 @@ __all__ = [
     "ObservationModel",
     "__version__",
     "assess",
+    "fit",
     "fuse",
+    "load_model",
     "load_srf",
     "make_method",
     "metrics",
@@ -54,7 +58,7 @@ if TYPE_CHECKING:
     from hsfuse.benchmark.simulate import simulate
     from hsfuse.core.errors import HsfuseError
     from hsfuse.core.options import FuseOptions
-    from hsfuse.fusion import fuse
+    from hsfuse.fusion import fit, fuse, load_model
     from hsfuse.io import open_cube
     from hsfuse.methods import make_method
     from hsfuse.pair import open_pair

@@ -29,6 +29,9 @@ ONLY_IN = {
     "h5py": ("io",),
     "zarr": ("io",),
     "pystac": ("io",),
+    "xarray": ("io", "fusion.model"),
+    "rioxarray": ("io",),
+    "dask": ("fusion.lazy",),
     "safetensors": ("nets.tensors", "training.kept"),
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from rasterio.windows import Window
@@ -16,7 +15,7 @@ from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import CubeReader, Paths, open_cube, usable_bands
+from hsfuse.io import CubeReader, Images, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.quantity import follow_quantity, guess_scale
@@ -99,10 +98,10 @@ class Inputs:
 def open_inputs(
     stack: ExitStack,
     fused: CubeReader,
-    reference: str | Path | None,
-    hsi: str | Path | None,
-    msi: Paths | None,
-    qa: str | Path | None,
+    reference: Images | None,
+    hsi: Images | None,
+    msi: Images | None,
+    qa: Images | None,
     options: FuseOptions,
     notes: list[Note],
     psf: Psf | None = None,
@@ -197,20 +196,22 @@ def _centres(source: Source) -> np.ndarray | None:
     return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
 
 
-def _reference(stack: ExitStack, fused: Source, path: str | Path, notes: list[Note]) -> Source:
+def _reference(stack: ExitStack, fused: Source, path: Images, notes: list[Note]) -> Source:
     reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
     notes += reader.notes
     offset = _offset(fused.reader, reader, notes)
     return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
 
 
-def _expected(stack: ExitStack, fused: CubeReader, path: str | Path, notes: list[Note]) -> Source:
+def _expected(stack: ExitStack, fused: CubeReader, path: Images, notes: list[Note]) -> Source:
     """The expected error of a quality raster; InputError where it has none."""
     reader = stack.enter_context(open_cube(path, role="raster"))
     names = reader.spectrum.names or ()
     bands = [i for i, name in enumerate(names) if name is not None and name.startswith(EXPECTED_ERROR)]
     if not bands:
-        raise InputError(f"{path} has no band {EXPECTED_ERROR!r}; wanted the quality raster of `hsfuse fuse --qa`")
+        raise InputError(
+            f"{reader.path} has no band {EXPECTED_ERROR!r}; wanted the quality raster of `hsfuse fuse --qa`"
+        )
     return Source(reader, bands[:1], _offset(fused, reader, notes))
 
 
@@ -271,8 +272,8 @@ def match_bands(fused: Source, other: CubeReader, usable: list[int], what: str) 
 def _observed(
     stack: ExitStack,
     fused: Source,
-    hsi: str | Path | None,
-    msi: Paths | None,
+    hsi: Images | None,
+    msi: Images | None,
     options: FuseOptions,
     notes: list[Note],
     psf: Psf | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +20,28 @@ from hsfuse.assessment.settings import AssessSettings, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.notes import Note, note, read_records, warning
-from hsfuse.io import Paths, open_cube, read_provenance
+from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.pair.quantity import MOST_REFLECTANCE
 from hsfuse.pair.warp import own_reader
 
 
 def assess(
-    fused: str | Path,
+    fused: Images,
     *,
-    reference: str | Path | None = None,
-    hsi: str | Path | None = None,
-    msi: Paths | None = None,
-    qa: str | Path | None = None,
+    reference: Images | None = None,
+    hsi: Images | None = None,
+    msi: Images | None = None,
+    qa: Images | None = None,
     **settings: Any,
 ) -> Assessment:
     """Quality of a fused cube: against a `reference`, against the `hsi` and `msi` it was made from, or both.
 
-    `qa` is the quality raster of its fusion, whose expected error is shown and, with a reference, tested.
-    `settings` are those of `AssessSettings` (peak, window, ratio, tile; srf, msi_bands, psf_sigma, register, ...); what
-    is not given is taken from what the fused file records. Works tile by tile in bounded memory; pixels masked in any
-    image take no part. Raises GridError and InputError when files don't fit the fused cube, SettingError when there is
-    nothing to compare with.
+    Each is a file or product or an `xarray.DataArray`, as for `open_pair`. `qa` is the quality raster of its fusion,
+    whose expected error is shown and, with a reference, tested. `settings` are those of `AssessSettings` (peak, window,
+    ratio, tile; srf, msi_bands, psf_sigma, register, ...); what is not given is taken from what the fused file records.
+    Works tile by tile in bounded memory; pixels masked in any image take no part. Raises GridError and
+    InputError when files don't fit the fused cube, SettingError when there is nothing to compare with.
 
     >>> from hsfuse import assess
     >>> found = assess(reference, reference=reference, ratio=4, window=16)  # against itself
@@ -65,8 +66,10 @@ def assess(
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
 
 
-def _words(files: Paths) -> str:
-    return str(files) if isinstance(files, str | Path) else ", ".join(map(str, files))
+def _words(image: Images) -> str:
+    if isinstance(image, str | Path):
+        return str(image)
+    return ", ".join(map(str, image)) if isinstance(image, Sequence) else str(getattr(image, "name", None) or "array")
 
 
 class _Work:

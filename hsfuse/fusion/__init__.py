@@ -7,11 +7,22 @@ from typing import Any
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
+from hsfuse.fusion.model import FittedModel, fit, load_model
 from hsfuse.fusion.result import FusionResult
 from hsfuse.fusion.run import fit_method, run_fusion
 from hsfuse.io import Paths
 
-__all__ = ["FuseOptions", "FusionResult", "fit_method", "fuse", "pick_device", "run_fusion"]
+__all__ = [
+    "FittedModel",
+    "FuseOptions",
+    "FusionResult",
+    "fit",
+    "fit_method",
+    "fuse",
+    "load_model",
+    "pick_device",
+    "run_fusion",
+]
 
 
 def fuse(

@@ -27,6 +27,7 @@ from hsfuse.pair.sample import Filling
 
 if TYPE_CHECKING:  # loaded where layers are wanted
     from hsfuse.fusion.quality import QualityLayers
+    from hsfuse.methods.state import State
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,25 @@ def window_of(rows: tuple[int, int], cols: tuple[int, int], divide: int = 1) -> 
     return Window(c0, r0, c1 - c0, r1 - r0)
 
 
+class RowBlender:
+    """Adds weighted tiles of one row of tiles after another, from left to right; `right` is what the next one gets."""
+
+    def __init__(self) -> None:
+        self.right: FloatArray | None = None
+
+    def add(self, rows: Span, cols: Span, data: FloatArray) -> FloatArray:
+        """Fused support (C, n, m) of the tile at (rows, cols) to the columns (C, n, width) that are finished.
+
+        `data` is used up: it is weighted in place.
+        """
+        data *= rows.ramp()[:, None] * cols.ramp()
+        if cols.before and self.right is not None:
+            data[:, :, : cols.before] += self.right
+        width = cols.finished[1] - cols.finished[0]
+        self.right = data[:, :, width:].copy()
+        return data[:, :, :width]
+
+
 class Blender:
     """Adds weighted tiles row by row and hands out what is finished.
 
@@ -103,20 +123,14 @@ class Blender:
 
     def __init__(self, tiles: TileGrid, bands: int) -> None:
         self._below = np.zeros((bands, tiles.overlap, tiles.shape[1]), np.float32)
-        self._right: FloatArray | None = None
+        self._row = RowBlender()
 
     def add(self, rows: Span, cols: Span, data: FloatArray) -> FloatArray:
         """Fused support (C, n, m) of the tile at (rows, cols), in row-major order, to its finished part.
 
         `data` is used up: it is weighted in place.
         """
-        part = data
-        part *= rows.ramp()[:, None] * cols.ramp()
-        if cols.before and self._right is not None:
-            part[:, :, : cols.before] += self._right
-        width = cols.finished[1] - cols.finished[0]
-        self._right = part[:, :, width:].copy()
-        done = part[:, :, :width]
+        done = self._row.add(rows, cols, data)
         c0, c1 = cols.finished
         if rows.before:
             done[:, : rows.before] += self._below[:, :, c0:c1]
@@ -196,6 +210,10 @@ class TileWorker:
     filling: Filling | None = None
     clip: bool = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process: the method as its state, the pair's files opened again there; no quality layers."""
+        return _worker, (self.pair, self.fuser.state(), self.device, self.filling, self.clip)
+
     @property
     def batch(self) -> int:
         """How many tiles are fused at once."""
@@ -250,6 +268,12 @@ class TileWorker:
         """A tile without a valid pixel."""
         layers = None if self.quality is None else torch.zeros(len(self.quality.names), *tile.mask.shape)
         return FusedTile(tile, torch.zeros(len(tile.lrhsi), *tile.mask.shape), layers, self.clip)
+
+
+def _worker(pair: ScenePair, state: State, device: str, filling: Filling | None, clip: bool) -> TileWorker:
+    from hsfuse.methods.state import restore_method
+
+    return TileWorker(pair, restore_method(state, device), device, None, filling, clip)
 
 
 def _inside(span: Span) -> slice:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hsfuse.io.files import check_output, driver_of, output_files, split_paths
     from hsfuse.io.layers import LayeredReader
-    from hsfuse.io.open import Paths, open_cube
-    from hsfuse.io.reader import CubeReader, check_valid, usable_bands
+    from hsfuse.io.open import Images, open_cube
+    from hsfuse.io.reader import CubeReader, Paths, check_valid, usable_bands
     from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
     from hsfuse.io.writer import CubeWriter, kept_method, publish, try_writing
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _FROM = {
     "files": ("check_output", "driver_of", "output_files", "split_paths"),
     "layers": ("LayeredReader",),
-    "open": ("Paths", "open_cube"),
-    "reader": ("CubeReader", "check_valid", "usable_bands"),
+    "open": ("Images", "open_cube"),
+    "reader": ("CubeReader", "Paths", "check_valid", "usable_bands"),
     "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
     "writer": ("CubeWriter", "kept_method", "publish", "try_writing"),
@@ -30,6 +30,7 @@ __all__ = [
     "TILE",
     "CubeReader",
     "CubeWriter",
+    "Images",
     "LayeredReader",
     "Paths",
     "Storage",

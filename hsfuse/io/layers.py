@@ -95,7 +95,7 @@ class LayeredReader(CubeReader):
 
     def focused(self, window: Window) -> LayeredReader:
         """The same, with what sharpening needs fitted on a window, the part that is going to be read."""
-        return self._changed(_extent=window, _gains={})
+        return self._changed("focused", window, _extent=window, _gains={})
 
     def with_nodata(self, value: float | None) -> LayeredReader:
         """As of any reader; no other value of a layer is blank then."""

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from math import log10
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.core.cube import BoolArray
+from hsfuse.core.cube import BoolArray, Cube
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, about_file
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
@@ -21,7 +22,10 @@ from hsfuse.io.products import desis, enmap, landsat, open_product, sentinel2
 from hsfuse.io.products.bundle import RASTERS, is_archive, listing
 from hsfuse.io.products.metadata import elements, read_xml, text
 from hsfuse.io.raster import RasterReader
-from hsfuse.io.reader import CubeReader, Quantity, Role
+from hsfuse.io.reader import CubeReader, Paths, Quantity, Role
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 _BAND = re.compile(r"(?:SR)?B(\d{1,2}|8A)$", re.IGNORECASE)
 _SENTINEL2 = re.compile(r"(^|_)(S2[A-D]|T\d\d[A-Z]{3})_", re.IGNORECASE)
@@ -198,15 +202,16 @@ def _says_sentinel2(path: Path) -> bool:
     return any(_SENTINEL2.search(f"{name}_") for name in (path.name, path.absolute().parent.name))
 
 
-#: One file or product, or several files that make one image.
-Paths = str | Path | Sequence[str | Path]
+#: What can be opened: files, or a cube in memory.
+Images = Union[Paths, Cube, "DataArray"]
 
 
-def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
+def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
     """Open a product, an ENVI pair (header or data file named), GeoTIFF or other raster for reading by window.
 
-    Several paths are the bands of one image (see `hsfuse.io.open`). With role "HSI" wavelengths must be known. Raises
-    InputError, in one line, for whatever can't be read.
+    Several paths are the bands of one image (see `hsfuse.io.open`); an `xarray.DataArray` or a `Cube` is read where it
+    is (see `hsfuse.io.memory`). With role "HSI" wavelengths must be known. Raises InputError, in one line, for
+    whatever can't be read.
 
     >>> from hsfuse import open_cube
     >>> with open_cube(reference) as reader:
@@ -214,7 +219,25 @@ def open_cube(path: Paths, *, role: Role = "raster") -> CubeReader:
     >>> cube.data.shape, cube.grid.gsd, bool(cube.mask.all())
     ((40, 48, 48), (10.0, 10.0), True)
     """
+    if not isinstance(path, str | Path) and (isinstance(path, Cube) or not isinstance(path, Sequence)):
+        from hsfuse.io.memory import open_memory
+
+        return open_memory(path, role)
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    reader = _open_files(paths, role)
+    reader._opened = [one.absolute() if one.exists() else one for one in paths]
+    return reader
+
+
+def opened_again(paths: Paths, role: Role, steps: Sequence[tuple[str, tuple[Any, ...]]]) -> CubeReader:
+    """A reader as it was opened, and then changed step by step."""
+    reader = open_cube(paths, role=role)
+    for method, arguments in steps:
+        reader = getattr(reader, method)(*arguments)
+    return reader
+
+
+def _open_files(paths: list[Path], role: Role) -> CubeReader:
     if not paths:
         raise InputError("no file to open")
     if len(paths) > 1:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, isnan, sqrt
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,8 @@ from hsfuse.core.notes import Note, about_file
 
 Role = Literal["HSI", "MSI", "raster"]
 Quantity = Literal["reflectance", "radiance", "unknown"]
+#: One file or product, or several files that make one image.
+Paths = str | Path | Sequence[str | Path]
 
 
 def own_quantity(tags: Mapping[str, str]) -> Quantity:
@@ -37,7 +38,8 @@ class CubeReader(ABC):
     `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
     that `read` has met. A subclass sets them while it opens and gives raw pixels by `pixels`; from then on a reader
     stays as it is. Another unit or another mask (`rescaled`, `holding`, `with_nodata`, `without_fill`) is another
-    reader of the same open files, which are closed once, by any of them.
+    reader of the same open files, which are closed once, by any of them. Pickled, what `open_cube` has opened is opened
+    again where it is unpickled.
     """
 
     files: tuple[Path, ...]
@@ -48,6 +50,8 @@ class CubeReader(ABC):
     scales: NDArray[np.float64]
     offsets: NDArray[np.float64]
     nodata_values: Sequence[float | None]
+    #: What `open_cube` was given.
+    _opened: Paths | None = None
 
     def __init__(self, path: Path, role: Role = "raster") -> None:
         self.path, self.role = path, role
@@ -57,6 +61,7 @@ class CubeReader(ABC):
         self.nonfinite = 0
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
+        self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     @property
     def count(self) -> int:
@@ -99,30 +104,39 @@ class CubeReader(ABC):
     def _note(self, text: str) -> None:
         self.notes.append(about_file(self.path.name, text))
 
-    def _changed(self, **attributes: object) -> Self:
-        """Another reader of the same open files, with some attributes of its own."""
-        other = copy.copy(self)
+    def _changed(self, *step: Any, **attributes: object) -> Self:
+        """Another reader of the same open files, with some attributes of its own.
+
+        `step` is the call that asks for it, method and arguments.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other.notes, other.tags = list(self.notes), dict(self.tags)
+        if step:
+            other._steps = (*self._steps, (step[0], step[1:]))
         for name, value in attributes.items():
             setattr(other, name, value)
         return other
 
     def rescaled(self, factor: float) -> Self:
         """The same pixels with all values multiplied by a factor."""
-        return self._changed(scales=self.scales * factor, offsets=self.offsets * factor)
+        return self._changed("rescaled", factor, scales=self.scales * factor, offsets=self.offsets * factor)
 
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""
-        return self._changed(quantity=quantity)
+        return self._changed("holding", quantity, quantity=quantity)
 
     def with_nodata(self, value: float | None) -> Self:
         """The same file with one raw value for nodata in all bands, in place of what it declares; None: with none."""
-        return self._changed(nodata_values=[value] * self.count, _masked_values=(), _masked_together=())
+        values = [value] * self.count
+        return self._changed("with_nodata", value, nodata_values=values, _masked_values=(), _masked_together=())
 
     def without_fill(self, values: Sequence[float], together: Sequence[float], bands: Sequence[int]) -> Self:
         """The same file with more masked: raw `values` in any band, and `together` where all of `bands` hold them."""
         both = self._masked_together + tuple((value, tuple(bands)) for value in together)
-        return self._changed(_masked_values=(*self._masked_values, *values), _masked_together=both)
+        all_values = (*self._masked_values, *values)
+        step = ("without_fill", values, together, bands)
+        return self._changed(*step, _masked_values=all_values, _masked_together=both)
 
     def read(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Cube:
         """Cube of the window (default: all) and bands (0-based; default: all), reflectance float32.
@@ -195,6 +209,19 @@ class CubeReader(ABC):
                 data[i] = data[i] * np.float32(scale) + np.float32(offset)
             data[i, ~valid[i]] = 0
         return data, valid, nonfinite
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._opened is None:
+            return super().__reduce_ex__(protocol)
+        from hsfuse.io.open import opened_again
+
+        return opened_again, (self._opened, self.role, self._steps)
+
+    def again(self) -> CubeReader:
+        """The same reader with files of its own, which it closes itself."""
+        make, arguments = self.__reduce_ex__(4)[:2]
+        again: CubeReader = make(*arguments)
+        return again
 
     def __enter__(self) -> Self:
         return self

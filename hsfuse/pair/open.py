@@ -16,7 +16,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
-from hsfuse.io import CubeReader, LayeredReader, Paths, open_cube, usable_bands
+from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
 from hsfuse.pair.checks import compared, linear, misnamed
@@ -39,8 +39,8 @@ ROUND = 0.05
 
 
 def open_pair(
-    hsi: str | Path,
-    msi: Paths,
+    hsi: Images,
+    msi: Images,
     options: FuseOptions | None = None,
     *,
     strict: bool = True,
@@ -49,9 +49,11 @@ def open_pair(
 ) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
-    `given` are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf`, which a fused
-    file has recorded for instance, is taken as it is, whatever the options say of it. InputError and GridError tell
-    what doesn't fit; unless `strict`, two images that plainly don't belong together are only warned about.
+    Each image is a file or product, several files that make one image, or an `xarray.DataArray` (bands, y, x) with its
+    CRS as rioxarray keeps it and, of the HSI, a coordinate `wavelength`; Dask's arrays are read by window. `given`
+    are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf`, which a fused file has
+    recorded for instance, is taken as it is, whatever the options say of it. InputError and GridError tell what doesn't
+    fit; unless `strict`, two images that plainly don't belong together are only warned about.
 
     >>> from hsfuse import open_pair, simulate
     >>> files = simulate(reference, folder, srf="sentinel2", ratio=4)
@@ -71,7 +73,7 @@ def open_pair(
         pair = _registered(pair, settings, kind, known)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
         pair = compared(pair, settings.match_radiometry == "auto", strict)
-        return replace(pair, _stack=stack)
+        return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from rasterio.windows import Window
@@ -15,6 +15,7 @@ from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
 from hsfuse.pair.sensors import SensorCheck
 from hsfuse.pair.warp import WarpedReader, own_reader
@@ -32,7 +33,8 @@ class ScenePair:
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
     what it left; `tone` and `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF;
-    `sensors` says whether the model fits, None where that couldn't be told.
+    `sensors` says whether the model fits, None where that couldn't be told; `options` are those that it was opened
+    with. Pickled, it opens its files again where it is unpickled.
     """
 
     hsi: CubeReader
@@ -53,6 +55,7 @@ class ScenePair:
     radiometry: RadiometricMatch | None = None
     psf: EstimatedPsf | None = None
     sensors: SensorCheck | None = None
+    options: FuseOptions = field(default_factory=FuseOptions)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
@@ -113,6 +116,14 @@ class ScenePair:
         if self.radiometry is not None:
             told["radiometry"] = self.radiometry.describe(self.msi_names)
         return told
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stack": None}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept, _stack=ExitStack())
+        for reader in (self.hsi, self.msi):
+            self._stack.enter_context(reader)
 
     def close(self) -> None:
         """Close both files."""

@@ -68,6 +68,28 @@ class WarpedReader(CubeReader):
         )
         return self._source, Window(left, top, max(0, right - left), max(0, bottom - top))
 
+    def over(self, source: CubeReader) -> WarpedReader:
+        """The same of another source that holds the same pixels."""
+        return self._changed(_source=source)
+
+    def reach(self, window: Window) -> Window:
+        """Source pixels that hold all that reading a window asks for."""
+        grown = [
+            (max(0, first - CELL), min(size, first + count + CELL))
+            for first, count, size in zip(
+                (window.row_off, window.col_off), (window.height, window.width), self.grid.shape, strict=True
+            )
+        ]
+        (top, bottom), (left, right) = grown
+        _, part = self.source_part(Window(left, top, right - left, bottom - top))
+        rows, cols = (
+            (max(0, first - MARGIN - 1), min(size, first + count + MARGIN + 1))
+            for first, count, size in zip(
+                (part.row_off, part.col_off), (part.height, part.width), self._source.grid.shape, strict=True
+            )
+        )
+        return Window(cols[0], rows[0], max(0, cols[1] - cols[0]), max(0, rows[1] - rows[0]))
+
     def rescaled(self, factor: float) -> WarpedReader:
         """The same with all values multiplied by a factor, in the source, where they are decoded."""
         source = self._source.rescaled(factor)

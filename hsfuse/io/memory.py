@@ -1,0 +1,304 @@
+"""Cubes in memory: xarray's DataArrays, eager or chunked, and hsfuse's own `Cube`, read as files are, by window.
+
+Nothing is copied whole: a window is cut out of NumPy arrays, computed of Dask's, read of those that xarray has opened
+and not loaded. What a DataArray says follows CF and rioxarray: the CRS and `GeoTransform` of its grid mapping,
+`_FillValue`, `scale_factor` and `add_offset` among the attributes (what is among the encoding has been applied).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from hsfuse.core.cube import BoolArray, Cube, Spectrum
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.io.reader import CubeReader, Role, own_quantity
+from hsfuse.io.spectral_tags import to_nm, unit_factor, widths_to_nm
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ROWS, COLUMNS = ("y", "lat", "latitude", "northing"), ("x", "lon", "longitude", "easting")
+CENTRES = ("wavelength", "wavelengths", "center_wavelength", "central_wavelength")
+WIDTHS = ("fwhm", "full_width_half_max")
+GOOD = ("good_band", "good_wavelengths", "bbl")
+NAMES = ("band_name", "band_names", "band", "name")
+#: How far coordinates may lie from even steps, and from where `GeoTransform` has them, in pixels.
+EVEN = 1e-3
+
+
+class Indexed(Protocol):
+    """Numbers (C, H, W) that are cut by a list of bands, and slices or lists of rows and columns."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's type."""
+        ...
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+class ArrayReader(CubeReader):
+    """An array (C, H, W) on a grid; `valid` (H, W) masks all bands. The array isn't changed by reading it."""
+
+    def __init__(
+        self,
+        name: str,
+        array: Indexed,
+        grid: Grid,
+        spectrum: Spectrum,
+        role: Role = "raster",
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        valid: BoolArray | None = None,
+    ) -> None:
+        super().__init__(Path(name), role)
+        told, bands = attributes or {}, array.shape[0]
+        self.array, self._valid = array, valid
+        self.files, self.driver, self.dtype = (), "array", str(array.dtype)
+        self.grid, self.spectrum = grid, spectrum
+        self.scales = np.full(bands, float(told.get("scale_factor", 1.0)))
+        self.offsets = np.full(bands, float(told.get("add_offset", 0.0)))
+        fill = told.get("_FillValue", told.get("missing_value"))
+        self.nodata_values = [None if fill is None else float(fill)] * bands
+        self.tags = {key: str(value) for key, value in told.items() if key.startswith("HSFUSE_")}
+        self.quantity = own_quantity(self.tags)
+        if not grid.georeferenced:
+            self._note("not georeferenced")
+
+    def over(self, array: Indexed) -> ArrayReader:
+        """The same of another array that holds the same pixels."""
+        return self._changed(array=array)
+
+    def pixels(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
+        spans = window.toslices()
+        if shape is None:
+            places: Any = spans
+        else:  # the middle of each share, as GDAL takes nearest neighbours
+            places = [
+                span.start + np.floor((np.arange(n) + 0.5) * (span.stop - span.start) / n).astype(int)
+                for span, n in zip(spans, shape, strict=True)
+            ]
+        try:
+            raw = _cut(self.array, list(bands), *places)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{self.path} can't be read: {' '.join(str(error).split())[:200]}") from error
+        return raw, None if self._valid is None else self._valid[places[0]][:, places[1]]
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def _cut(array: Any, bands: list[int], rows: Any, cols: Any) -> NDArray:
+    if isinstance(array, np.ndarray):
+        return np.asarray(array[:, rows, cols][bands] if isinstance(rows, slice) else array[np.ix_(bands, rows, cols)])
+    found = array[bands, rows, cols]
+    return np.asarray(found.values if hasattr(found, "values") else found)
+
+
+def is_data_array(source: object) -> TypeGuard[xr.DataArray]:
+    """Whether something is a DataArray, without loading xarray for what isn't."""
+    return type(source).__module__.partition(".")[0] == "xarray" and type(source).__name__ == "DataArray"
+
+
+def open_memory(source: object, role: Role) -> ArrayReader:
+    """A DataArray or a `Cube` as a reader; InputError says what it lacks."""
+    if isinstance(source, Cube):
+        return ArrayReader(f"{role} cube", source.data, source.grid, source.spectrum, role, valid=source.mask)
+    if is_data_array(source):
+        return _open_data_array(source, role)
+    raise InputError(
+        f"the {role} is a {type(source).__name__}; wanted a path, an xarray.DataArray (band, y, x), or a hsfuse Cube"
+    )
+
+
+def _open_data_array(given: xr.DataArray, role: Role) -> ArrayReader:
+    name = str(given.name or f"{role} array")
+    rows, cols = (_dimension(given, names, name) for names in (ROWS, COLUMNS))
+    others = [dim for dim in given.dims if dim not in (rows, cols)]
+    if len(others) > 1 or given.dtype.kind not in "iuf":
+        raise InputError(
+            f"{name}: a DataArray of {given.dtype} with the dimensions {', '.join(map(str, given.dims))}; wanted "
+            "numbers with those of bands, y and x"
+        )
+    array = given if others else given.expand_dims("band")
+    band = others[0] if others else "band"
+    array = array.transpose(band, rows, cols)
+    if 0 in array.shape:
+        raise InputError(f"{name}: a DataArray of shape {array.shape}; wanted pixels")
+    spectrum, notes = _spectrum(array, str(band), name)
+    if spectrum.wavelengths_nm is None and role == "HSI":
+        raise InputError(f"{name}: no wavelengths; wanted a coordinate `wavelength` along {band}, in nm or with units")
+    reader = ArrayReader(
+        name, array.variable, _grid(array, str(rows), str(cols), name), spectrum, role, attributes=array.attrs
+    )
+    for note in notes:
+        reader._note(note)
+    return reader
+
+
+def _dimension(array: xr.DataArray, names: Sequence[str], name: str) -> Any:
+    found = [dim for dim in array.dims if str(dim).lower() in names]
+    if len(found) != 1:
+        raise InputError(
+            f"{name}: its dimensions are {', '.join(map(str, array.dims))}; wanted one of {', '.join(names)}"
+        )
+    return found[0]
+
+
+def _spectrum(array: xr.DataArray, band: str, name: str) -> tuple[Spectrum, list[str]]:
+    """What the coordinates along the bands say, and what is doubtful."""
+    notes: list[str | None] = []
+    centres = _along(array, band, CENTRES, numbers=True)
+    widths, centres_nm, widths_nm = _along(array, band, WIDTHS, numbers=True), None, None
+    try:
+        if centres is not None and np.isfinite(centres.values).all():
+            unit = centres.attrs.get("units", array.attrs.get("wavelength_units"))
+            centres_nm, factor, told = to_nm([float(v) for v in centres.values], unit)
+            notes.append(told)
+            if widths is not None and np.isfinite(widths.values).all():
+                own = unit_factor(widths.attrs.get("units"))
+                widths_nm, told = widths_to_nm([float(v) for v in widths.values], factor if own is None else own)
+                notes.append(told)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    good = _along(array, band, GOOD, numbers=True)
+    flags = None if good is None else tuple(bool(v) for v in good.values)
+    return Spectrum(centres_nm, widths_nm, _names(array, band), flags), [note for note in notes if note]
+
+
+def _along(array: xr.DataArray, band: str, names: Sequence[str], numbers: bool) -> xr.DataArray | None:
+    """The first coordinate of one of these names along the bands that holds numbers, or texts."""
+    found = (array.coords[name] for name in names if name in array.coords)
+    return next((one for one in found if one.dims == (band,) and (one.dtype.kind in "iufb") == numbers), None)
+
+
+def _names(array: xr.DataArray, band: str) -> tuple[str, ...] | None:
+    named = _along(array, band, NAMES, numbers=False)
+    if named is not None:
+        return tuple(str(v) for v in named.values)
+    for key in ("band_names", "long_name"):  # rioxarray keeps a raster's descriptions in long_name
+        texts = array.attrs.get(key)
+        if isinstance(texts, str) and array.sizes[band] == 1:
+            texts = (texts,)
+        if isinstance(texts, list | tuple) and len(texts) == array.sizes[band]:
+            return tuple(map(str, texts))
+    return None
+
+
+def _grid(array: xr.DataArray, rows: str, cols: str, name: str) -> Grid:
+    """Place on the map: of `GeoTransform` where the coordinates agree with it, else of the coordinates."""
+    shape = array.sizes[rows], array.sizes[cols]
+    rioxarray = _rioxarray()
+    spatial = array.rio.set_spatial_dims(cols, rows, inplace=False).rio
+    try:
+        found = spatial.crs
+        crs = None if found is None else CRS.from_wkt(found.to_wkt())
+    except (rioxarray.exceptions.RioXarrayError, ValueError) as error:
+        raise InputError(f"{name}: its CRS can't be read ({' '.join(str(error).split())[:100]})") from error
+    mapping = array.coords[spatial.grid_mapping].attrs if spatial.grid_mapping in array.coords else {}
+    try:
+        told = Affine.from_gdal(*map(float, str(mapping["GeoTransform"]).split()))
+    except (KeyError, ValueError, TypeError):
+        told = None
+    steps = [_steps(array, dim, name) for dim in (rows, cols)]
+    if None in steps:
+        return Grid(shape, told or Affine.identity(), crs)
+    (top, down), (left, right) = steps  # type: ignore[misc]
+    if told is not None and _agree(told, shape, (top, down), (left, right)):
+        return Grid(shape, told, crs)
+    if (down is None or right is None) and told is not None:
+        down, right = down or told.e, right or told.a
+    if down is None or right is None:
+        raise InputError(f"{name}: of one row or column its pixels' size isn't known; wanted a GeoTransform")
+    return Grid(shape, Affine(right, 0, left - right / 2, 0, down, top - down / 2), crs)
+
+
+def _steps(array: xr.DataArray, dim: str, name: str) -> tuple[float, float | None] | None:
+    """First pixel centre and step of a coordinate; None where there is none, step None for a single pixel."""
+    if dim not in array.coords:
+        return None
+    values = np.asarray(array.coords[dim].values, np.float64)
+    if len(values) == 1:
+        return float(values[0]), None
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    if not np.isfinite(step) or step == 0 or np.abs(np.diff(values) / step - 1).max() > EVEN:
+        raise InputError(
+            f"{name}: the coordinate {dim} doesn't run in even steps; wanted the centres of a grid's pixels"
+        )
+    return float(values[0]), step
+
+
+def _agree(
+    told: Affine, shape: tuple[int, int], rows: tuple[float, float | None], cols: tuple[float, float | None]
+) -> bool:
+    """Whether coordinates are those of an unrotated transform: after a cut, it is still that of the whole."""
+    if told.b or told.d:
+        return False
+    pairs = ((told.f, told.e, rows, shape[0]), (told.c, told.a, cols, shape[1]))
+    off = [
+        abs(corner + side * (i + 0.5) - (first + (step or 0.0) * i)) / abs(side)
+        for corner, side, (first, step), count in pairs
+        for i in (0, count - 1)
+    ]
+    return max(off) <= EVEN
+
+
+def _rioxarray() -> Any:
+    try:
+        import rioxarray
+    except ImportError as error:
+        raise SettingError(
+            "DataArrays need the packages xarray, rioxarray and dask: pip install 'hsfuse[xarray]'"
+        ) from error
+    return rioxarray
+
+
+def data_array(
+    data: Any, grid: Grid, spectrum: Spectrum, attributes: Mapping[str, Any] | None = None, name: str = "reflectance"
+) -> xr.DataArray:
+    """Numbers (C, H, W), eager or Dask's, NaN where there are none, as a DataArray.
+
+    Dimensions are `wavelength` (nm; `band` where it isn't known), `y` and `x`; `fwhm` and `good_band` are coordinates,
+    CRS and transform are kept as rioxarray writes them.
+    """
+    _rioxarray()
+    import xarray as xr
+
+    band = "band" if spectrum.wavelengths_nm is None else "wavelength"
+    coords: dict[str, Any] = {}
+    if spectrum.wavelengths_nm is not None:
+        coords[band] = (band, np.asarray(spectrum.wavelengths_nm), {"units": "nm", "long_name": "band centre"})
+    if spectrum.fwhm_nm is not None:
+        coords["fwhm"] = (band, np.asarray(spectrum.fwhm_nm), {"units": "nm"})
+    if spectrum.good is not None:
+        coords["good_band"] = (band, np.asarray(spectrum.good))
+    if spectrum.names is not None:
+        coords["band_name"] = (band, np.asarray([str(text or "") for text in spectrum.names]))
+    t = grid.transform
+    if t.b == 0 and t.d == 0:
+        coords["y"] = ("y", t.f + (np.arange(grid.shape[0]) + 0.5) * t.e)
+        coords["x"] = ("x", t.c + (np.arange(grid.shape[1]) + 0.5) * t.a)
+    made = xr.DataArray(data, dims=(band, "y", "x"), coords=coords, attrs=dict(attributes or {}), name=name)
+    if grid.crs is not None:
+        made = made.rio.write_crs(grid.crs)
+    if not grid.georeferenced:
+        return made
+    made = made.rio.write_transform(t)
+    return made.rio.write_coordinate_system() if t.b == 0 and t.d == 0 else made
