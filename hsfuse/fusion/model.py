@@ -22,12 +22,13 @@ from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import AHEAD, Blender, TileGrid, TileWorker, ahead, batches
 from hsfuse.io.files import write_whole
 from hsfuse.methods import Method
-from hsfuse.methods.state import State, read_state, restore_method, write_state
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling, sample_scene
 
 if TYPE_CHECKING:
     from xarray import DataArray
+
+    from hsfuse.methods.state import State
 
 FORMAT = "hsfuse-model-1"
 #: Files of a folder that a model is kept in.
@@ -128,6 +129,8 @@ class FittedModel:
 
         `hsfuse.load_model` reads it again, by the same version of hsfuse.
         """
+        from hsfuse.methods.state import State, write_state
+
         folder = Path(folder)
         about = folder / ABOUT
         if about.exists() and not overwrite:
@@ -196,6 +199,8 @@ def load_model(folder: str | Path, device: str = "auto") -> FittedModel:
     ...     load_model(kept).apply(pair).shape
     (40, 48, 48)
     """
+    from hsfuse.methods.state import State, read_state
+
     folder, place = Path(folder), pick_device(device)
     try:
         told = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -218,6 +223,8 @@ def load_model(folder: str | Path, device: str = "auto") -> FittedModel:
 
 
 def _restored(state: State, gains: FloatArray, options: FuseOptions, sensors: Sensors, device: str) -> FittedModel:
+    from hsfuse.methods.state import restore_method
+
     return FittedModel(restore_method(state, device), gains, options, sensors, device)
 
 

@@ -20,8 +20,9 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, Cube, Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import note
 from hsfuse.io.reader import CubeReader, Role, own_quantity
-from hsfuse.io.spectral_tags import to_nm, unit_factor, widths_to_nm
+from hsfuse.io.spectral_tags import described_centres, to_nm, unit_factor, widths_to_nm
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,7 +78,7 @@ class ArrayReader(CubeReader):
         self.tags = {key: str(value) for key, value in told.items() if key.startswith("HSFUSE_")}
         self.quantity = own_quantity(self.tags)
         if not grid.georeferenced:
-            self._note("not georeferenced")
+            self.notes.append(note("not-georeferenced", file=name, why=""))
 
     def over(self, array: Indexed) -> ArrayReader:
         """The same of another array that holds the same pixels."""
@@ -142,14 +143,14 @@ def _open_data_array(given: xr.DataArray, role: Role) -> ArrayReader:
     array = array.transpose(band, rows, cols)
     if 0 in array.shape:
         raise InputError(f"{name}: a DataArray of shape {array.shape}; wanted pixels")
-    spectrum, notes = _spectrum(array, str(band), name)
+    spectrum, doubtful = _spectrum(array, str(band), name)
     if spectrum.wavelengths_nm is None and role == "HSI":
         raise InputError(f"{name}: no wavelengths; wanted a coordinate `wavelength` along {band}, in nm or with units")
     reader = ArrayReader(
         name, array.variable, _grid(array, str(rows), str(cols), name), spectrum, role, attributes=array.attrs
     )
-    for note in notes:
-        reader._note(note)
+    for told in doubtful:
+        reader._note(told)
     return reader
 
 
@@ -165,12 +166,11 @@ def _dimension(array: xr.DataArray, names: Sequence[str], name: str) -> Any:
 def _spectrum(array: xr.DataArray, band: str, name: str) -> tuple[Spectrum, list[str]]:
     """What the coordinates along the bands say, and what is doubtful."""
     notes: list[str | None] = []
-    centres = _along(array, band, CENTRES, numbers=True)
+    found = _centres(array, band)
     widths, centres_nm, widths_nm = _along(array, band, WIDTHS, numbers=True), None, None
     try:
-        if centres is not None and np.isfinite(centres.values).all():
-            unit = centres.attrs.get("units", array.attrs.get("wavelength_units"))
-            centres_nm, factor, told = to_nm([float(v) for v in centres.values], unit)
+        if found is not None:
+            centres_nm, factor, told = to_nm(*found)
             notes.append(told)
             if widths is not None and np.isfinite(widths.values).all():
                 own = unit_factor(widths.attrs.get("units"))
@@ -181,6 +181,17 @@ def _spectrum(array: xr.DataArray, band: str, name: str) -> tuple[Spectrum, list
     good = _along(array, band, GOOD, numbers=True)
     flags = None if good is None else tuple(bool(v) for v in good.values)
     return Spectrum(centres_nm, widths_nm, _names(array, band), flags), [note for note in notes if note]
+
+
+def _centres(array: xr.DataArray, band: str) -> tuple[list[float], str | None] | None:
+    """Band centres and their unit: of the coordinate, or of names such as "418.24 nm"."""
+    centres = _along(array, band, CENTRES, numbers=True)
+    if centres is None:
+        names = _names(array, band)
+        return None if names is None else described_centres(names)
+    if not np.isfinite(centres.values).all():
+        return None
+    return [float(v) for v in centres.values], centres.attrs.get("units", array.attrs.get("wavelength_units"))
 
 
 def _along(array: xr.DataArray, band: str, names: Sequence[str], numbers: bool) -> xr.DataArray | None:

@@ -222,6 +222,13 @@ def _descriptions(texts: Sequence[str | None]) -> _Place:
     return _Place("the band descriptions", [found[-1] if found else None for found in numbers], None)
 
 
+def described_centres(texts: Sequence[str]) -> tuple[list[float], str] | None:
+    """Centres that descriptions name with their unit, such as "418.24 nm", and that unit; None where not all do."""
+    place = _descriptions(texts)
+    numbers = _numbers(place.wavelengths, len(texts))
+    return None if numbers is None or place.unit is None else (numbers, place.unit)
+
+
 def _first(tags: Mapping[str, str], keys: Sequence[str]) -> str | None:
     return next((tags[key] for key in keys if tags.get(key, "").strip()), None)
 

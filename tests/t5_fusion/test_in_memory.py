@@ -20,6 +20,7 @@ from hsfuse.io.memory import data_array
 xr = pytest.importorskip("xarray")
 pytest.importorskip("dask.array")
 rioxarray = pytest.importorskip("rioxarray")
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rioxarray's use of affine
 
 #: Several tiles along both axes, with the last ones of other sizes.
 SMALL = {"method": "glp-reg", "tile": 24, "overlap": 6}
