@@ -63,7 +63,7 @@ def test_names_in_another_encoding_stop_nothing(tmp_path, kind):
         path.write_bytes(path.read_bytes().replace(b"xx", b"\xfc\xfc"))
         with open_cube(path) as reader:
             assert reader.spectrum.names is None
-            assert any("aren't UTF-8" in note for note in reader.notes)
+            assert any("aren't UTF-8" in note.text for note in reader.notes)
     else:
         path = write_envi(tmp_path / "a.dat", integers(), "band names = {Blxx, b, c}", "description = {Kxxln}")
         path.write_bytes(path.read_bytes().replace(b"xx", b"\xfc"))
