@@ -27,6 +27,7 @@ from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
 from hsfuse.pair import ScenePair, open_pair, psf_kind
+from hsfuse.physics import write_srf
 from hsfuse.physics.degrade import seen, strips
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -93,7 +94,8 @@ def assess_reduced(
         files, model = _Files.within(Path(name)), _model(pair, understood)
         _degrade(pair, files, model)
         np.savetxt(files.psf, model.psf.kernel, delimiter=",")
-        same = _same(again, pair, files.psf)
+        table = pair.response.path or write_srf(pair.response, Path(name) / "srf.csv")
+        same = _same(again, pair, files.psf, table)
         with _quiet():
             run_fusion(files.hsi, files.msi, files.fused, FuseOptions.of({"device": device}, same))
         found = assess(
@@ -105,10 +107,9 @@ def assess_reduced(
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *own), pair_warnings=())
 
 
-def _same(options: FuseOptions, pair: ScenePair, psf: Path) -> FuseOptions:
+def _same(options: FuseOptions, pair: ScenePair, psf: Path, srf: Path) -> FuseOptions:
     """Options for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
-    srf = pair.response.name if options.srf == "auto" else options.srf
-    own = replace(options, srf=srf, msi_bands=pair.msi_names, register="off", match_radiometry="off")
+    own = replace(options, srf=str(srf), msi_bands=pair.msi_names, register="off", match_radiometry="off")
     return replace(own, mtf=None, psf_sigma=None, psf_size=None, psf=str(psf))
 
 

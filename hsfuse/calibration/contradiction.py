@@ -131,8 +131,10 @@ def compare_sensors(
     wavelengths_nm: ArrayLike,
     fwhm_nm: ArrayLike | None = None,
 ) -> list[float]:
-    """Chi-square of each response with its own `bands` for the MSI's, summed over them."""
+    """Chi-square of each response with its own `bands` for the MSI's, summed over them; inf for too small a scene."""
     told = _Foretold(pixels)
+    if not told.can_tell:
+        return [np.inf] * len(responses)
     matrices = [response.select(bands).matrix(wavelengths_nm, fwhm_nm)[0] for response in responses]
     return [sum(told.chi_square(k, row)[0] for k, row in enumerate(matrix)) for matrix in matrices]
 

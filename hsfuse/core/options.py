@@ -81,7 +81,7 @@ class FuseOptions:
         str,
         Option(
             "sensors",
-            "Sensor of the MSI (see `hsfuse srf list`) or a CSV; auto: as the product says; estimate: from the pair.",
+            "Sensor of the MSI (see `hsfuse srf list`) or a CSV; auto: as file or pair tell; estimate: from the pair.",
             common=True,
         ),
     ] = "auto"

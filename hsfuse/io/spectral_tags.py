@@ -39,6 +39,9 @@ def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
     return {**others, **(record if isinstance(record, dict) else {"provenance": record})}
 
 
+#: Colours that name bands without names.
+COLOURS = frozenset({"red", "green", "blue", "nir", "coastal", "rededge", "yellow", "pan"})
+
 #: Nanometres a unit, by the unit's spelling in lower case.
 _FACTORS = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres", "nanom"), 1.0),
@@ -242,7 +245,15 @@ def _names(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> tu
     named: Sequence[str | None] = pair.items("band names") if pair is not None else []
     if len(named) != len(bands):
         named = _described(ds, bands)
+    if not any(named):
+        named = _coloured(ds, bands)
     return tuple(name or "" for name in named) if any(named) else None
+
+
+def _coloured(ds: DatasetReader, bands: Sequence[int]) -> Sequence[str]:
+    """The bands' colours as GDAL has them (red, green, blue, nir, ...); none where any band has none."""
+    found = [ds.colorinterp[band - 1].name for band in bands]
+    return found if len(set(found)) == len(found) > 1 and set(found) <= COLOURS else []
 
 
 def _wavelengths(

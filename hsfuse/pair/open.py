@@ -20,9 +20,11 @@ from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usabl
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
 from hsfuse.pair.checks import compared, linear, misnamed
+from hsfuse.pair.identify import Identified, candidates, identify
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
+from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
@@ -68,7 +70,12 @@ def open_pair(
         high = stack.enter_context(open_cube(msi, role="MSI"))
         kind = "given" if known_psf else psf_kind(settings)
         known = read_psf(settings.psf) if kind == "file" else known_psf
+        told: list[Note] = []
+        if settings.srf == "auto" and identify(high) is None:
+            settings, by_pair = _by_pair(low, high, settings, known)
+            told.append(by_pair)
         pair = _matched(low, high, settings, known)
+        pair = replace(pair, notes=[*pair.notes, *told])
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         pair = _registered(pair, settings, kind, known)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
@@ -118,7 +125,8 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
     warnings += [*masked, *masked_too]
-    match, response = _bands(low, high, settings)
+    match, response, how = _bands(low, high, settings)
+    notes += [note("sensor-told", how=how)] if how else []
     match, empty = _carrying(match, high)
     warnings += empty
     notes += [note("response", about=response.note)] if response.note else []
@@ -163,13 +171,31 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     )
 
 
-def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[BandMatch, SpectralResponse]:
-    """Which bands the MSI has, and their response; a flat one stands in for one that is to be estimated."""
+def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[BandMatch, SpectralResponse, str]:
+    """Which bands the MSI has, their response, and whence that is known where nobody said it.
+
+    A flat response stands in for one that is to be estimated.
+    """
     if settings.srf == ESTIMATE:
-        return unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
-    response = load_srf(_sensor(settings, high))
+        return *unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands), ""
+    told = identify(high) if settings.srf == "auto" else Identified(load_srf(settings.srf), "")
+    assert told is not None  # else it is estimated
     names = high.spectrum.names or (None,) * high.count
-    return match_bands(response, names, high.count, settings.msi_bands), response
+    asked = told.bands if settings.msi_bands is None else settings.msi_bands
+    return match_bands(told.response, names, high.count, asked), told.response, told.how
+
+
+def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> tuple[FuseOptions, Note]:
+    """Options with the library's sensor that has the MSI's band names and that the pair bears out, else "estimate"."""
+    unknown = replace(settings, srf=ESTIMATE)
+    named = candidates(high) if settings.msi_bands is None else []
+    names = [one.name for one in fitting(_matched(low, high, unknown, known), named)] if named else []
+    if not names:
+        advice = "name the sensor with --srf, or give a CSV, where it is known"
+        return unknown, note("sensor-estimated", advice=advice)
+    alike = f", and so do {', '.join(names[1:])}" if names[1:] else ""
+    how = f"{names[0]} has bands of its bands' names and fits the pair{alike}"
+    return replace(settings, srf=names[0]), note("sensor-told", how=how)
 
 
 def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[Note]]:
@@ -220,15 +246,6 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
     if kind == "auto" and pair.psf.doubt:
         return replace(pair, warnings=[*pair.warnings, _assumed(pair, pair.psf.doubt)])
     return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
-
-
-def _sensor(settings: FuseOptions, msi: CubeReader) -> str:
-    """The sensor's name as given, or as the MSI product tells it."""
-    if settings.srf != "auto":
-        return settings.srf
-    if "SENSOR" not in msi.tags:
-        raise SettingError(f"{msi.path} doesn't say which sensor took it; name it with --srf (see hsfuse srf list)")
-    return msi.tags["SENSOR"]
 
 
 def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note]) -> list[int]:

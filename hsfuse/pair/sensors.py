@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hsfuse.calibration.contradiction import ANOTHER, FITS, LESS, BandCheck, check_response, compare_sensors
+from hsfuse.calibration.contradiction import ANOTHER, FITS, LESS, WHOLE, BandCheck, check_response, compare_sensors
 from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, warning
+from hsfuse.pair.sample import sample_scene
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf
 
 if TYPE_CHECKING:
@@ -110,6 +112,26 @@ def _better(pair: ScenePair, pixels: SharedPixels) -> str:
     least = int(np.argmin(others))
     clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(pair.msi_names)
     return known[least].name if clear else ""
+
+
+def fitting(pair: ScenePair, known: Sequence[SpectralResponse]) -> list[SpectralResponse]:
+    """Those of several known responses that a pair of unknown response bears out about as well, in their order.
+
+    Empty where none fits, and where one whose bands lie elsewhere fits about as well as the best.
+    """
+    nm, fwhm = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm
+    assert nm is not None
+    known = [one for one in known if (one.select(pair.msi_names).matrix(nm, fwhm)[1] > WHOLE).all()]
+    try:
+        scene = sample_scene(pair)
+        pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
+    except InputError:
+        return []
+    found = compare_sensors(pixels, known, pair.msi_names, nm, fwhm)
+    most = min(FITS * len(pair.msi_names), min(found, default=0.0) + ANOTHER * LESS)
+    fits = [one for one, misfit_of in zip(known, found, strict=True) if misfit_of < most]
+    first = fits[0].select(pair.msi_names) if fits else None
+    return fits if first is not None and all(_alike(first, one) for one in fits) else []
 
 
 def _alike(own: SpectralResponse, other: SpectralResponse) -> bool:

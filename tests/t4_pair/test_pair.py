@@ -164,9 +164,25 @@ def test_absorption_bands_can_be_left_out(tmp_path):
     assert len(left) < 31
 
 
-def test_the_sensor_has_to_be_known(files):
-    with pytest.raises(SettingError, match="name it with --srf"):
-        open_pair(files.hsi, files.msi, FuseOptions())
+def told(pair, code):
+    return [one for one in pair.notes if one.code == code]
+
+
+def test_a_sensor_that_nobody_named_is_told_by_band_names_and_the_pair(files):
+    with open_pair(files.hsi, files.msi, mtf=0.3) as pair:
+        assert pair.response.name == "sentinel2a"
+        assert pair.msi_names == BANDS
+        assert "sentinel2a has bands of its bands' names" in told(pair, "sensor-told")[0].text
+
+
+def test_a_response_that_nothing_tells_is_estimated_and_that_is_said(tmp_path):
+    scene = memory_scene((28, 28))
+    files = save_pair(tmp_path, scene)
+    save(files.msi, scene.msi[0].numpy(), files.hr_grid, Spectrum(None, None, tuple("wxyz")))
+    with open_pair(files.hsi, files.msi, mtf=0.3) as pair:
+        assert pair.response.weights
+        assert told(pair, "sensor-estimated")
+        assert np.abs(pair.model.srf.numpy() - scene.model.srf.numpy()).sum(1).max() < 0.6
 
 
 @pytest.mark.parametrize("psf", ["estimate", "free"])

@@ -1,0 +1,130 @@
+"""Which sensor took an MSI, as its file tells: by metadata, hsfuse's own provenance, wavelengths or band names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hsfuse.core.cube import FloatArray, Spectrum
+from hsfuse.core.errors import SrfError
+from hsfuse.io import CubeReader, read_provenance
+from hsfuse.physics import SpectralResponse, list_srfs, load_srf
+
+#: Tags that name an instrument, and the craft that carries it.
+INSTRUMENT = ("sensor", "instrument", "instrument_name", "sensor_id", "sensor_name", "sensor type", "sensor_type")
+CRAFT = ("platform", "satellite", "spacecraft", "spacecraft_id", "spacecraft_name", "satellite_name", "mission")
+#: Instruments' words that say no more than that they are multispectral.
+GENERIC = frozenset({"msi", "ms", "multispectral", "optical"})
+#: Bands are a sensor's when all their centres lie this near (nm) and their widths, or without any the centres alone,
+#: differ by less than this share, or this much.
+NEAR_NM, LIKE_WIDTH, ALONE_NM = 8.0, 0.4, 3.0
+#: Standard deviations of a Gaussian by its FWHM, and points of its curve on each side of the centre.
+SIGMA_BY_FWHM, REACH_SD = 1 / 2.3548, 3.0
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A response, whence it is known, and the response's band of each file band where that is told along with it."""
+
+    response: SpectralResponse
+    how: str
+    bands: tuple[str, ...] | None = None
+
+
+def identify(msi: CubeReader) -> Identified | None:
+    """The MSI's sensor as the file tells it; None where it doesn't."""
+    for found in (_by_product, _by_provenance, _by_wavelengths):
+        if (told := found(msi)) is not None:
+            return told
+    return None
+
+
+def candidates(msi: CubeReader) -> list[SpectralResponse]:
+    """The library's sensors that have bands of all the names that a file's bands have."""
+    names = msi.spectrum.names or ()
+    if not names or not all(names):
+        return []
+    return [one for record in list_srfs() if _has(one := load_srf(record.name), names)]
+
+
+def _has(response: SpectralResponse, names: tuple[str, ...]) -> bool:
+    try:
+        return len({response.index(name) for name in names}) == len(names)
+    except SrfError:
+        return False
+
+
+def _known(name: str) -> SpectralResponse | None:
+    """A response of the library; None for a name that is none. A file of that name isn't asked."""
+    path = Path(name)
+    if not name.strip() or path.name != name or path.suffix.lower() in (".csv", ".txt") or path.is_file():
+        return None
+    try:
+        return load_srf(name)
+    except SrfError:
+        return None
+
+
+def _by_product(msi: CubeReader) -> Identified | None:
+    """By the instrument, with its craft before without: a craft may carry several."""
+    tags = {key.lower(): str(value) for key, value in msi.tags.items()}
+    instruments, crafts = ([tags[key] for key in keys if tags.get(key)] for keys in (INSTRUMENT, CRAFT))
+    for name in _names(instruments, crafts):
+        if (response := _known(name)) is not None:
+            return Identified(response, f"{name} by the metadata")
+    return None
+
+
+def _names(instruments: list[str], crafts: list[str]) -> Iterator[str]:
+    words = [word for text in instruments for word in (text, text.replace("-", "_").split("_")[0])]
+    yield from (f"{craft} {word}" for craft in crafts for word in words)
+    yield from instruments
+    if all(word.lower() in GENERIC for word in instruments):
+        yield from crafts
+
+
+def _by_provenance(msi: CubeReader) -> Identified | None:
+    """By what hsfuse itself has written into the file, if that response is still the same."""
+    record = read_provenance(msi.tags).get("provenance", read_provenance(msi.tags))
+    settings = record.get("settings") if isinstance(record, dict) else None
+    name = settings.get("srf") if isinstance(settings, dict) else None
+    response = _known(name) if isinstance(name, str) else None
+    if response is None or record.get("srf_sha256", response.sha256) != response.sha256:
+        return None
+    return Identified(response, f"{response.name} by the file's own provenance")
+
+
+def _by_wavelengths(msi: CubeReader) -> Identified | None:
+    """The library's sensor whose bands lie where the file's do, else Gaussians of the file's own FWHM."""
+    spectrum = msi.spectrum
+    if spectrum.wavelengths_nm is None:
+        return None
+    nm, fwhm = np.asarray(spectrum.wavelengths_nm), spectrum.fwhm_nm
+    fits = []
+    for record in list_srfs():
+        response = load_srf(record.name)
+        away = np.abs(response.centres_nm - nm[:, None])
+        nearest = away.argmin(1)
+        wide = np.ones(nm.size) if fwhm is None else np.asarray(fwhm) / response.fwhm_nm[nearest]
+        near = NEAR_NM if fwhm is not None else ALONE_NM
+        if away.min(1).max() < near and (np.abs(np.log(wide)) < LIKE_WIDTH).all() and len(set(nearest)) == nm.size:
+            fits.append((float(away.min(1).sum()), response, tuple(response.bands[i] for i in nearest)))
+    if fits:
+        _, response, bands = min(fits, key=lambda fit: fit[0])
+        return Identified(response, f"{response.name} by the wavelengths of its bands", bands)
+    return None if fwhm is None else _gaussians(spectrum, nm, np.asarray(fwhm))
+
+
+def _gaussians(spectrum: Spectrum, nm: FloatArray, fwhm: FloatArray) -> Identified:
+    sd = np.maximum(fwhm * SIGMA_BY_FWHM, 0.5)
+    fine = np.arange(max(1.0, (nm - REACH_SD * sd).min()), (nm + REACH_SD * sd).max() + 1)
+    curves = np.exp(-(((fine - nm[:, None]) / sd[:, None]) ** 2) / 2)
+    curves[curves < np.exp(-(REACH_SD**2) / 2)] = 0
+    names = tuple((name or "").replace(",", " ").strip() for name in spectrum.names or ("",) * nm.size)
+    bands = names if all(names) and len(set(names)) == nm.size else tuple(f"B{i + 1}" for i in range(nm.size))
+    source = "Gaussians at the wavelengths and FWHM that the MSI's file tells"
+    made = SpectralResponse("own", bands, fine, curves, source, approximate=True)
+    return Identified(made, "Gaussians at its own wavelengths and FWHM, as the library has no such sensor", bands)
