@@ -56,6 +56,8 @@ def check_output(
     `protected` files, which are taken as they are and need no GDAL; when the folder is missing or not writable, or when
     one exists and `overwrite` is off; SettingError for an unknown format.
     """
+    if Path(path).is_dir() and not is_store(Path(path)):
+        raise OutputError(f"the output {path} is a folder; name a file in it, such as {Path(path) / 'fused.tif'}")
     files, sources = output_files(path, driver), [Path(name) for name in inputs]
     _protect(files, [*sources, *protected])
     for file in files:

@@ -1,8 +1,9 @@
 """Fill that nobody declared: numbers that stand for "no measurement" in files that name no nodata value.
 
 What is looked for are the numbers in use for it (-9999 and the like, the ends of an integer type, magnitudes that no
-sensor gives) and zeros in all bands of a pixel. It is masked where it is beyond doubt: a number that lies far outside
-all others, or zeros with hardly a pixel that is nearly zero beside them, which dark ground always has.
+sensor gives), zeros in all bands of a pixel, and any one number that is the lowest or highest of all bands. It is
+masked where it is beyond doubt: a number that lies far outside all others, or zeros with hardly a pixel that is nearly
+zero beside them, which dark ground always has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ NO_MEASUREMENT = 1e20
 EXTREMES = tuple(
     sign * value for value in (float(np.finfo("f4").max), 9.969209968386869e36, 1e30, 1e20) for sign in (1, -1)
 )
+#: Numbers that are mostly this large, this many times smaller than 1, or this many times apart, are no measurements.
+FAR = 1e15
 #: Values looked at, all bands together: larger images are looked at decimated.
 LOOK = 2**25
 #: Values held in memory at once, and of those kept to know the range of the others by.
@@ -93,6 +96,8 @@ def _find(reader: CubeReader, facts: _Facts) -> list[Fill]:
     ]
     # One end of an integer type in a single band is a bright or dark pixel as any other.
     found = [fill for fill in found if fill.certain or together[fill.value]]
+    common = facts.common()
+    found = [fill for fill in found if fill.value not in common or (fill.certain and fill.together)]
     if zero:
         count, certain = _zeros(np.concatenate(sizes))
         found += [Fill(0.0, count, looked, bands, True, certain)] if count else []
@@ -119,6 +124,9 @@ def settle_fill(
         else:
             advice = f"say {option} {fill.value:.10g}" if option else "declare it in the file"
             notes.append(note("fill-kept", advice=advice, **told))
+    low, usual, high = facts.sizes()
+    if not 1 / FAR < usual < FAR or high > FAR * low:
+        warnings.append(warning("numbers-extreme", file=reader.path.name, low=low, high=high))
     values = [fill.value for fill in certain if fill.value != 0]
     together = [fill.value for fill in certain if fill.value == 0]
     if (step := _step(reader)) > 1:
@@ -161,7 +169,7 @@ def parse_nodata(text: str | float, option: str) -> float | None:
 class _Facts:
     """Of each native band the lowest and highest number and the count of zeros; `live` are good and not constant.
 
-    `values` (live, n) is a sample of their numbers.
+    `values` (live, n) is a sample of their numbers, `usual` what such files have fill by.
     """
 
     live: BoolArray
@@ -169,20 +177,37 @@ class _Facts:
     highest: NDArray
     zeros: NDArray[np.int64]
     values: NDArray
+    usual: tuple[float, ...]
 
     def suspects(self, reader: CubeReader) -> list[float]:
         """The usual fill values that some band that isn't constant holds or may hold, and extremes."""
         if not self.live.any():
             return []
         low, high = float(self.lowest[self.live].min()), float(self.highest[self.live].max())
-        ends = [float(end) for end in _ends(reader.dtype)]
-        known = [value for value in (*USUAL, *ends) if low <= value <= high]
+        known = [value for value in self.usual if low <= value <= high] + self.common()
         known += [value for value in (low, high) if abs(value) >= NO_MEASUREMENT]
         return [value for value in dict.fromkeys(known) if not _declared(reader, value)]
+
+    def common(self) -> list[float]:
+        """A number in no usual use for fill that is the lowest, or the highest, of every band."""
+        if int(self.live.sum()) < LEAST_BANDS:
+            return []
+        ends = [extreme[self.live] for extreme in (self.lowest, self.highest)]
+        found = [float(end[0]) for end in ends if (end == end[0]).all()]
+        alike = (self.values == self.values[:1]).all(axis=0) & ~np.isin(self.values[0], found)
+        if alike.mean() > FEW:  # bands that are one another's copies: the same number in all tells nothing
+            return []
+        return [value for value in found if value != 0 and value not in self.usual and abs(value) < NO_MEASUREMENT]
 
     def bands(self, reader: CubeReader) -> tuple[int, ...]:
         """The bands (0-based) that are live."""
         return tuple(band for band, live in zip(reader.native_bands, self.live, strict=True) if live)
+
+    def sizes(self) -> tuple[float, float, float]:
+        """The sizes below which lie 5, 50 and 95 % of the numbers that aren't 0; 1 without any."""
+        sizes = np.abs(self.values[self.values != 0].astype(np.float64))
+        low, usual, high = np.percentile(sizes, (5, 50, 95)) if sizes.size else (1.0, 1.0, 1.0)
+        return float(low), float(usual), float(high)
 
     def zeros_everywhere(self) -> bool:
         """Whether every band in use has some zeros."""
@@ -199,7 +224,7 @@ class _Facts:
 
 def _look(reader: CubeReader) -> _Facts:
     """One pass over the strips."""
-    parts = []
+    parts, usual = [], (*USUAL, *map(float, _ends(reader.dtype)))
     for raw, valid in _strips(reader):
         if valid.any():
             seen = raw[:, valid]
@@ -207,12 +232,12 @@ def _look(reader: CubeReader) -> _Facts:
             parts.append((seen.min(axis=1), seen.max(axis=1), (seen == 0).sum(axis=1), few))
     if not parts:
         none = np.zeros(len(reader.native_bands))
-        return _Facts(none > 0, none, none, none.astype(np.int64), none[:, None])
+        return _Facts(none > 0, none, none, none.astype(np.int64), none[:, None], usual)
     lows, highs, zeros, values = zip(*parts, strict=True)
     lowest, highest = np.min(lows, axis=0), np.max(highs, axis=0)
     good = np.array(reader.spectrum.good or [True] * reader.count)[reader.native_bands]
     live = (lowest != highest) & good
-    return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live])
+    return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live], usual)
 
 
 def _step(reader: CubeReader) -> float:

@@ -181,6 +181,7 @@ def _starts_like_tiff(path: Path) -> bool:
 def _checked(pair: EnviPair) -> EnviPair:
     """The pair, when it is a raster whose file size is what the header promises."""
     _refuse_library(pair.data, pair.fields)
+    _check_layout(pair.header, pair.fields)
     wanted, found = _wanted_bytes(pair.header, pair.fields), pair.data.stat().st_size
     if found == 0:
         raise InputError(f"{pair.data} is empty; its header wants {wanted} bytes")
@@ -191,6 +192,13 @@ def _checked(pair: EnviPair) -> EnviPair:
             f"{pair.fields['data type']} make {wanted} bytes with the header offset, but the file has {found}"
         )
     return pair
+
+
+def _check_layout(header: Path, fields: Mapping[str, str]) -> None:
+    """InputError for an interleave or byte order that there isn't: GDAL would take another without a word."""
+    for name, known in (("interleave", ("bsq", "bil", "bip")), ("byte order", ("0", "1"))):
+        if fields.get(name, known[0]).lower() not in known:
+            raise InputError(f"{header} says {name} = {fields[name]}; wanted {' or '.join(known)}")
 
 
 def _refuse_library(path: Path, fields: Mapping[str, str]) -> None:
@@ -402,7 +410,7 @@ def bands_and_mask(ds: DatasetReader, note: Callable[[str], None]) -> tuple[list
     GDAL marks the fourth of four uint8 bands as alpha without being told so: it is a mask only if it looks like one.
     GDAL itself takes an alpha band for a mask in files of two or four bands only, so it is read here.
     """
-    marked = [b for b in ds.indexes if ds.colorinterp[b - 1] == ColorInterp.alpha]
+    marked = [b for b, colour in zip(ds.indexes, ds.colorinterp, strict=True) if colour == ColorInterp.alpha]
     flags = ds.mask_flag_enums
     own = frozenset(b for b in ds.indexes if not flags[b - 1])
     dataset = any(MaskFlags.per_dataset in of and MaskFlags.alpha not in of for of in flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +64,12 @@ class RasterReader(CubeReader):
         self.files = tuple(dict.fromkeys(Path(name) for name in [self.path, *ds.files, *own]))
         self._bands, self._mask = bands_and_mask(ds, self._note)
         self.driver = ds.driver
-        self.dtype = common_dtype(self.path, [ds.dtypes[b - 1] for b in self._bands])
+        self.dtype = common_dtype(self.path, _of(ds.dtypes, self._bands))
         self.grid = Grid((ds.height, ds.width), map_transform(ds, pair), map_crs(ds))
-        self.nodata_values = [ds.nodatavals[b - 1] for b in self._bands]
+        if not all(map(isfinite, self.grid.transform)) or self.grid.transform.is_degenerate:
+            self._note(f"the map transform {tuple(self.grid.transform)[:6]} makes no sense and isn't used")
+            self.grid = Grid(self.grid.shape)
+        self.nodata_values = _of(ds.nodatavals, self._bands)
         if pair is not None and pair.tiff and not any(value is not None for value in self.nodata_values):
             self.nodata_values = [_number(pair.fields.get("data ignore value"))] * len(self._bands)
         if not self.grid.georeferenced:
@@ -76,8 +80,8 @@ class RasterReader(CubeReader):
         """Factors from the header, else from GDAL, else raw numbers; and what the header says they make of them."""
         count = len(self._bands)
         quantity: Quantity = "unknown"
-        self.scales = np.array([self._ds.scales[b - 1] for b in self._bands])
-        self.offsets = np.array([self._ds.offsets[b - 1] for b in self._bands])
+        self.scales = np.array(_of(self._ds.scales, self._bands))
+        self.offsets = np.array(_of(self._ds.offsets, self._bands))
         told = None if pair is None else self._header_scale(pair)
         if told is not None:
             self.scales, self.offsets, quantity = told
@@ -104,7 +108,7 @@ class RasterReader(CubeReader):
                 offsets = self._per_band(pair, f"{words} offset values")
                 return gains, np.zeros(count) if offsets is None else offsets, quantity
             if quantity == "reflectance" and (factor := self._reflectance_factor(pair)) is not None:
-                scales = np.array([self._ds.scales[b - 1] for b in self._bands])
+                scales = np.array(_of(self._ds.scales, self._bands))
                 return (scales if (scales != 1).any() else scales / factor), self.offsets, quantity
         return None
 
@@ -155,6 +159,11 @@ class RasterReader(CubeReader):
     def close(self) -> None:
         """Close the file."""
         self._ds.close()
+
+
+def _of(values: Sequence[Any], bands: Sequence[int]) -> list[Any]:
+    """The values of some bands (1-based); rasterio asks GDAL for those of all bands whenever they are named."""
+    return [values[band - 1] for band in bands]
 
 
 def _same_size(pair: EnviPair, ds: DatasetReader) -> bool:

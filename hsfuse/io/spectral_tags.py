@@ -131,7 +131,7 @@ _WAVELENGTH_KEYS = ("wavelength", "central_wavelength", "center_wavelength", "wa
 _UNIT_KEYS = ("wavelength_units", "wavelength_unit", "wavelength units")
 _GOOD_KEYS = ("bbl", "bad_band_multiplier", "bad band multiplier")
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
-_WITH_UNIT = re.compile(rf"({_NUMBER})\s*(nanomet\w+|nm|micromet\w+|microns?|um|µm|μm)\b", re.IGNORECASE)
+_WITH_UNIT = re.compile(rf"({_NUMBER})\s*(nanomet[a-z]+|nm|micromet[a-z]+|microns?|um|µm|μm)(?![a-z])", re.IGNORECASE)
 _BAND_NUMBER = re.compile(r"\b(?:bands?|channels?|chan|ch|layer|b)[\s_.:#-]*\d+\b(?!\.\d)", re.IGNORECASE)
 _BARE_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w.])", re.IGNORECASE)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.windows import Window
 from rasters import integers, write_envi, write_tif
 
@@ -77,3 +79,31 @@ def test_a_window_outside_is_refused(tmp_path):
         pytest.raises(InputError, match="isn't inside"),
     ):
         reader.read(Window(0, 4, 4, 2))
+
+
+@pytest.mark.parametrize("field", ["interleave = xyz", "byte order = 7"])
+def test_a_layout_that_there_is_not_is_refused(tmp_path, field):
+    header = write_envi(tmp_path / "a.dat", integers())
+    name = field.split(" =")[0]
+    lines = [field if line.startswith(name) else line for line in header.read_text().splitlines()]
+    header.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"says {field}; wanted"):
+        open_cube(header)
+
+
+@pytest.mark.parametrize("transform", [(40, 0, 0, 0, 0, 0), (float("nan"), 0, 0, 0, -40, 0)])
+def test_a_map_transform_without_sense_is_not_used(tmp_path, transform):
+    path = write_tif(tmp_path / "a.tif", integers(), transform=rasterio.Affine(*transform))
+    with open_cube(path) as reader:
+        assert not reader.grid.georeferenced
+        assert any("makes no sense and isn't used" in note for note in reader.notes)
+
+
+def test_thousands_of_bands_are_opened_in_no_more_than_proportional_time(tmp_path):
+    took = []
+    for count in (100, 1600):
+        path = write_tif(tmp_path / f"{count}.tif", np.zeros((count, 2, 2), "uint8"))
+        start = time.process_time()
+        with open_cube(path):
+            took.append(time.process_time() - start)
+    assert took[1] < 60 * max(took[0], 0.01)

@@ -81,6 +81,32 @@ def test_an_extreme_in_one_band_masks_the_pixel(tmp_path):
         assert "1 of 480 pixels hold -9999 in some band" in warning.text
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", -1.0), ("int16", -99), ("uint16", 20_000), ("int16", -2)])
+def test_any_one_number_far_from_all_others_in_all_bands_is_fill(tmp_path, dtype, value):
+    with open_cube(write_tif(tmp_path / "a.tif", with_hole(dtype, value))) as opened:
+        reader, _, (warning,) = settle_fill(opened)
+        np.testing.assert_array_equal(reader.read().mask, outside_hole())
+        assert f"6 of 480 pixels hold {value:.10g} in all bands" in warning.text
+
+
+@pytest.mark.parametrize("ends", [(200, 3800), (1, 4000), (-1, 3800)])
+def test_floating_point_numbers_in_the_wrong_byte_order_are_told(tmp_path):
+    header = write_envi(tmp_path / "a.dat", scene("float32", 3) / 3, big=True)
+    header.write_text(header.read_text().replace("byte order = 1", "byte order = 0"))
+    with open_cube(header) as opened:
+        assert "numbers-extreme" in {warning.code for warning in settle_fill(opened)[2]}
+    header.write_text(header.read_text().replace("byte order = 0", "byte order = 1"))
+    with open_cube(header) as opened:
+        assert settle_fill(opened)[2] == []
+
+
+def test_values_that_are_cut_off_are_no_fill(tmp_path, ends):
+    """Every band then has the same lowest and highest number, but others come near, or other bands differ there."""
+    cube = np.random.default_rng(1).normal(2000, 900, (5, 20, 24)).clip(*ends).astype("int16")
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        assert settle_fill(opened)[0].read().mask.all()
+
+
 def test_dark_ground_is_no_fill(tmp_path):
     """Zeros with many nearly zero beside them: told, not masked."""
     cube = np.random.default_rng(0).gamma(0.3, 300, (1, 20, 24)).repeat(4, axis=0).astype("uint16")

@@ -24,6 +24,7 @@ from hsfuse.io.spectral_tags import to_nm, unit_factor, widths_to_nm
         ([".41824 um", ".5 um"], False),
         (["4.1824e2", "5e+02"], True),
         (["B1 418.24", "B2 500"], True),
+        (["refl_418.24nm_v2", "refl_500nm_v2"], False),
     ],
 )
 def test_wavelengths_in_band_descriptions(tmp_path, texts, aloud):
