@@ -91,8 +91,8 @@ TEMPLATES: dict[str, str] = {
     "not-georeferenced": "not georeferenced{why}",
     "fill-masked": "{fill}: masked as fill{advice}",
     "numbers-extreme": (
-        "most of its numbers lie between {low:.1g} and {high:.1g}, as no radiance or reflectance does, and computing with "
-        "them fails; are byte order and data type (ENVI header) right?"
+        "most of its numbers lie between {low:.1g} and {high:.1g}, as no radiance or reflectance does, and computing "
+        "with them fails; are byte order and data type (ENVI header) right?"
     ),
     "fill-unseen": (
         "too large to be searched whole for fill that no nodata value declares: one in {step} rows and columns was "
