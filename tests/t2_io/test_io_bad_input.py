@@ -96,7 +96,7 @@ def test_a_map_transform_without_sense_is_not_used(tmp_path, transform):
     path = write_tif(tmp_path / "a.tif", integers(), transform=rasterio.Affine(*transform))
     with open_cube(path) as reader:
         assert not reader.grid.georeferenced
-        assert any("makes no sense and isn't used" in note for note in reader.notes)
+        assert any("makes no sense and isn't used" in note.text for note in reader.notes)
 
 
 def test_thousands_of_bands_are_opened_in_no_more_than_proportional_time(tmp_path):
