@@ -43,7 +43,7 @@ def fuse(pair, *more, output="out.tif", method="glp-ens", **changed):
 def told(result, said, code=1):
     """One line about one error, and nothing on stdout."""
     assert result.exit_code == code, result.output
-    errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+    errors = [line for line in result.stderr.splitlines() if "error:" in line.lower()]
     assert len(errors) == 1, result.stderr
     assert errors[0].startswith("hsfuse: error: ")
     assert result.stderr.splitlines()[-1] == errors[0]
@@ -247,7 +247,7 @@ def test_weights_that_cannot_be_are_one_line(pair, option, said):
     [
         ("in/hsi.tif", "is the input"),
         ("in/msi.tif", "is the input"),
-        ("in", "no known format"),
+        ("in", "is a folder"),
         ("nowhere/out.tif", "doesn't exist"),
         ("out.png", "no known format"),
         ("in/old.tif", "exists already"),
