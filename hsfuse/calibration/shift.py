@@ -210,7 +210,7 @@ def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: fl
     count = int(said.told.sum())
     moved = search.risen(nothing, fit.held_out) if hypot(dy, dx) > NO_SHIFT / model.ratio else False
     drift = search.drift(said, fit.held_out if moved else nothing)
-    looks = [block.looks(model, (dy, dx), smooth) for block in blocks]
+    looks = [block.looks(model, (dy, dx), smooth, slopes=False) for block in blocks]
     told = zip(np.array(search.places)[said.told], said.shift[said.told], fit.errors[said.told], strict=True)
     field = tuple(LocalShift(*map(float, (*place, *where, error))) for place, where, error in told)
     return Shift(dy, dx, sd, count, mean_correlation(blocks, looks), field, drift, moved or drift is not None)
@@ -222,6 +222,7 @@ class _Search:
     def __init__(self, windows: Sequence[Window], model: ObservationModel, smooth: float) -> None:
         self.windows, self.model, self.smooth = windows, model, smooth
         self.places = np.array([(window.row, window.col) for window in windows]).reshape(-1, 2)
+        self._last: tuple[Floats, Floats] | None = None
 
     def design(self, k: int) -> Floats:
         """(n, k): for a shift (1), or a drift (3) about the windows' middle."""
@@ -260,9 +261,15 @@ class _Search:
         down, right = np.column_stack([first - slopes @ self.places.mean(0), slopes]).tolist()
         return Drift(tuple(down), tuple(right))
 
+    def unlike(self, at: Floats) -> Floats:
+        """`unlikeness` at shifts (n, 2); those asked for last are kept."""
+        if self._last is None or not np.array_equal(self._last[0], at):
+            self._last = at, unlikeness(self.windows, self.model, at, self.smooth)
+        return self._last[1]
+
     def risen(self, plain: Floats, richer: Floats) -> bool:
         """Whether windows correlate better at shifts (n, 2) that they had no part in than at plainer ones."""
-        before, after = (unlikeness(self.windows, self.model, at, self.smooth) for at in (plain, richer))
+        before, after = self.unlike(plain), self.unlike(richer)
         counts = np.minimum(before, after) < np.log(1 - MIN_CORRELATION**2)  # not where NaN
         known = counts.any(1)
         gain = np.where(counts, before - after, 0)[known].sum(1) / counts[known].sum(1)
@@ -283,14 +290,14 @@ def _drifts(fit: Fitted, size: Floats) -> bool:
 
 def _place(blocks: Sequence[Block], model: ObservationModel) -> tuple[float, float]:
     """The best correlated of the places that phase correlation proposes; no shift unless another is clearly better."""
-    looks = [block.looks(model, (0.0, 0.0)) for block in blocks]
+    looks = [block.looks(model, (0.0, 0.0), slopes=False) for block in blocks]
     proposed = [place for look in looks if (place := _proposed(*look)) is not None]
     best, score = (0.0, 0.0), mean_correlation(blocks, looks) + CLEARLY
     if proposed:
         dy, dx = np.median(np.array(proposed), axis=0).tolist()
         proposed.append((dy, dx))
     for place in dict.fromkeys(proposed):
-        correlation = mean_correlation(blocks, [block.looks(model, place) for block in blocks])
+        correlation = mean_correlation(blocks, [block.looks(model, place, slopes=False) for block in blocks])
         if correlation > score:
             best, score = place, correlation
     return best
@@ -323,6 +330,8 @@ MAX_SD = 0.25
 BLOCKS, LR_SIDE, HR_SIDE, BANDS = 3, 128, 512, 6
 #: Blur (LR pixels) under which a resampled LRHSI is compared.
 SMOOTH = 1.5
+#: Error of a PSF's kernel, a share, that no shift sees.
+FEW = 0.01
 #: Least share of valid LR pixels in a block.
 MIN_VALID = 0.1
 
@@ -348,8 +357,9 @@ def register(pair: Pair, warped: bool = False) -> Shift:
 
     `warped` says that the LRHSI was resampled (`Nesting.warped`).
     """
-    blocks = list(_blocks(pair))
-    return shift_of_blocks(blocks, pair.model, SMOOTH if warped else 0.0) if blocks else UNKNOWN
+    blocks, known = list(_blocks(pair)), pair.model
+    model = ObservationModel(known.srf, known.psf.with_few_terms(FEW), known.ratio, known.phase)
+    return shift_of_blocks(blocks, model, SMOOTH if warped else 0.0) if blocks else UNKNOWN
 
 
 def rough_shift(pair: Pair) -> tuple[float, float]:
@@ -410,7 +420,8 @@ def judge(shift: Shift, ratio: int, limit: float = SHIFT_LIMIT) -> Verdict:
     if shift.drift is not None and shift.drifting * ratio > 2 * NO_SHIFT:
         return Verdict(True, shift.drift.motion(ratio), f"{said}; corrected with its drift")
     if shift.length < max(NO_SHIFT / ratio, SIGNIFICANT * shift.sd):
-        return Verdict(False, Affine.identity(), f"{said}; none to correct (below {NO_SHIFT} MSI pixels or its error)")
+        least = f"{NO_SHIFT} MSI pixels or {SIGNIFICANT:g} deviations"
+        return Verdict(False, Affine.identity(), f"{said}; none to correct (below {least})")
     if not shift.borne_out:
         return Verdict(False, Affine.identity(), f"{said}; windows that weren't asked don't correlate better there")
     return Verdict(True, Affine.translation(shift.dx * ratio, shift.dy * ratio), f"{said}; corrected")

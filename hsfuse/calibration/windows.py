@@ -40,7 +40,10 @@ TRUNCATE = 3
 
 @dataclass(frozen=True)
 class View:
-    """MSI at LR (c, h, w), its derivatives by the shift (LR pixels) down and right, and where it is valid (h, w)."""
+    """MSI at LR (c, h, w), its derivatives by the shift (LR pixels) down and right, and where it is valid (h, w).
+
+    The derivatives may be left out: (0, h, w).
+    """
 
     data: FloatArray
     down: FloatArray
@@ -65,24 +68,32 @@ class Block:
         return slice(0, self.lr.shape[1]), slice(0, self.lr.shape[2])
 
     def looks(
-        self, model: ObservationModel, shift: tuple[float, float], smooth: float = 0.0, part: Part | None = None
+        self,
+        model: ObservationModel,
+        shift: tuple[float, float],
+        smooth: float = 0.0,
+        part: Part | None = None,
+        slopes: bool = True,
     ) -> tuple[FloatArray, View]:
         """LRHSI (c, h, w) and `view`, both blurred alike by a Gaussian of `smooth` LR pixels over what is valid."""
         rows, cols = part or self.whole
         if smooth == 0:
-            return self.lr[:, rows, cols], self.view(model, shift, (rows, cols))
+            return self.lr[:, rows, cols], self.view(model, shift, (rows, cols), slopes)
         margin = ceil(TRUNCATE * smooth)
         wide = [slice(max(0, s.start - margin), s.stop + margin) for s in (rows, cols)]
         wide = [slice(s.start, min(s.stop, n)) for s, n in zip(wide, self.lr.shape[1:], strict=True)]
-        view = self.view(model, shift, (wide[0], wide[1]))
+        view = self.view(model, shift, (wide[0], wide[1]), slopes)
         planes = np.concatenate([self.lr[:, *wide], view.data, view.down, view.right, np.ones_like(self.lr[:1, *wide])])
         blurred = gaussian_filter(planes * view.valid, (0, smooth, smooth), mode="constant", truncate=TRUNCATE)
         inner = [slice(s.start - w.start, s.stop - w.start) for s, w in zip((rows, cols), wide, strict=True)]
         blurred = blurred[:, *inner]
-        lr, data, down, right = np.split(blurred[:-1] / np.maximum(blurred[-1], 1e-6), 4)
+        c, share = len(self.lr), blurred[:-1] / np.maximum(blurred[-1], 1e-6)
+        lr, data, down, right = np.split(share, [c, 2 * c, 2 * c + len(view.down)])
         return lr, View(data, down, right, view.valid[*inner])
 
-    def view(self, model: ObservationModel, shift: tuple[float, float], part: Part | None = None) -> View:
+    def view(
+        self, model: ObservationModel, shift: tuple[float, float], part: Part | None = None, slopes: bool = True
+    ) -> View:
         """The MSI degraded by the model, its content `shift` (down, right) LR pixels off; invalid pixels don't count.
 
         X(p) = Y(p - shift): the shift goes into the PSF's taps (Keys' cubic convolution between MSI pixels), so the MSI
@@ -95,15 +106,18 @@ class Block:
             x, right = _taps(right_taps, shift[1], cols, self.msi.shape[2], model)
             mask = self.msi_mask[y, x]
             planes = np.concatenate([self.msi[:, y, x] * mask, mask[None].astype(np.float32)])
-            half = [_along_rows(matrix, planes) for matrix in down]
-            part_sum = np.stack([_along_columns(half[i], right[j]) for i, j in ((0, 0), (1, 0), (0, 1))])
+            ways = ((0, 0), (1, 0), (0, 1)) if slopes else ((0, 0),)
+            half = [_along_rows(matrix, planes) for matrix in down[: 1 + slopes]]
+            part_sum = np.stack([_along_columns(half[i], right[j]) for i, j in ways])
             total = part_sum if total is None else total + part_sum
         assert total is not None
         valid = (total[0, -1] >= MIN_PSF_WEIGHT) & self.lr_mask[rows, cols]
-        weight = np.where(valid, total[:, -1], np.array([1, 0, 0], np.float32)[:, None, None])
+        weight = np.where(valid, total[:, -1], np.array([1, 0, 0], np.float32)[: len(total), None, None])
         data = total[0, :-1] / weight[0]
-        slopes = (total[1:, :-1] - data * weight[1:, None]) / weight[0]
-        return View(data, slopes[0], slopes[1], valid)
+        if not slopes:
+            return View(data, data[:0], data[:0], valid)
+        change = (total[1:, :-1] - data * weight[1:, None]) / weight[0]
+        return View(data, change[0], change[1], valid)
 
 
 def _taps(
@@ -120,11 +134,11 @@ def _taps(
     index = first + (part.start + np.arange(n))[:, None] * s + np.arange(len(taps) + 3)
     inside = (index >= 0) & (index < size)
     low, high = (int(index[inside].min()), int(index[inside].max()) + 1) if inside.any() else (0, 1)
-    places = np.broadcast_to(np.arange(n)[:, None], index.shape)[inside], index[inside] - low
+    places, ends = index[inside] - low, np.concatenate([[0], np.cumsum(inside.sum(1))])
     made = []
     for four in (keys_weights(offset - whole), -s * keys_slopes(offset - whole)):
         values = np.broadcast_to(np.convolve(taps, four), index.shape)[inside].astype(np.float32)
-        made.append(sparse.csr_array((values, places), shape=(n, high - low)))
+        made.append(sparse.csr_array((values, places, ends), shape=(n, high - low)))
     return slice(low, high), (made[0], made[1])
 
 
@@ -172,7 +186,7 @@ class Locals:
 
 def cut(block: Block, model: ObservationModel, shift: tuple[float, float]) -> list[Window]:
     """A block's windows, which share no pixel, over what is valid at a shift."""
-    valid = block.view(model, shift).valid
+    valid = block.view(model, shift, slopes=False).valid
     if not valid.any():
         return []
     spans = [np.flatnonzero(valid.any(axis)) for axis in (1, 0)]
@@ -231,7 +245,7 @@ def unlikeness(windows: Sequence[Window], model: ObservationModel, at: Floats, s
     """
     found = np.full((len(windows), len(windows[0].block.lr)), np.nan)
     for i, window in enumerate(windows):
-        lr, view = window.block.looks(model, (float(at[i, 0]), float(at[i, 1])), smooth, window.part)
+        lr, view = window.block.looks(model, (float(at[i, 0]), float(at[i, 1])), smooth, window.part, slopes=False)
         if view.valid.sum() >= MIN_PIXELS:
             r = _correlation(_detail(lr, view.valid), _detail(view.data, view.valid))
             found[i] = np.log(np.maximum(1 - np.maximum(r, 0) ** 2, 1e-9))

@@ -104,6 +104,8 @@ def _places(grid: Grid, points: int) -> tuple[Floats, Floats]:
 LEAST_RATIO, LARGEST_RATIO = 1.5, 64.0
 #: Largest ratio of an HSI pixel's two sides; pixels of equal degrees have 2 at a latitude of 60 degrees.
 LARGEST_ASPECT = 2.5
+#: LR pixels that an LR pixel may reach out of the LRHSI: 3 % of the warp's kernel then lie beyond.
+EDGE = 0.05
 #: LR rows and columns whose sub-pixel fractions tell how much the warp blurs.
 FRACTIONS = 23
 
@@ -247,7 +249,10 @@ def _nest_by_warp(hsi: Grid, msi: Grid, seen: Grid, motion: Affine) -> Nesting:
     pixel = _pixel(hsi, seen, centre)
     s = _scale(hsi, msi, pixel)
     origin = _origin(hsi, seen, centre, s)
-    spans = [_whole(low, high, first, s) for (low, high), first in zip(box, origin, strict=True)]
+    spans = [
+        _whole(low - _beyond(low, s), high + _beyond(size - high, s), first, s)
+        for (low, high), first, size in zip(box, origin, msi.shape, strict=True)
+    ]
     if any(count < 1 for _, count in spans):
         raise GridError(
             f"the two images overlap by less than one HSI pixel: HSI {hsi.describe()}, MSI {msi.describe()}"
@@ -313,6 +318,11 @@ def _origin(hsi: Grid, seen: Grid, centre: tuple[float, float], s: int) -> tuple
     r, c = PixelMap(seen, hsi)(*centre)
     row, col = PixelMap(hsi, seen)(np.floor(r) + 0.5, np.floor(c) + 0.5)
     return round(float(row) - s / 2), round(float(col) - s / 2)
+
+
+def _beyond(room: float, s: int) -> float:
+    """How far an LR pixel may reach out of the LRHSI, in MSI pixels: the warp still finds it, if the MSI has it."""
+    return min(room, EDGE * s)
 
 
 def _whole(low: float, high: float, origin: int, s: int) -> tuple[int, int]:

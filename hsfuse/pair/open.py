@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from affine import Affine
 
 from hsfuse.calibration import compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.grid import IDENTITY
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
@@ -36,6 +39,8 @@ ESTIMATE = "estimate"
 ESTIMATED = ("auto", "gaussian", "free")
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
+#: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
+REGISTRATIONS, NOT_WORTH = 3, 0.1
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -310,15 +315,28 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
         return pair
     if settings.phase not in (None, centred_phase(pair.ratio)):
         return replace(pair, notes=[*pair.notes, note("shift-stays")])
+    motion, moved = IDENTITY, pair
+    for _ in range(REGISTRATIONS):
+        motion = motion @ verdict.motion_on(moved.alignment.msi_window)
+        moved = _moved(pair, motion, settings, kind, known)
+        left = register(moved, moved.warped)
+        verdict = judge(left, moved.ratio, inf)
+        moved = replace(moved, residual=left)
+        if not verdict.correct or max(left.length, left.drifting) < NOT_WORTH:
+            break
+    return moved
+
+
+def _moved(pair: ScenePair, motion: Affine, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
+    """The pair with its LRHSI where a motion on the whole MSI has it, and its PSF estimated anew."""
     low = own_reader(pair.hsi)
-    last = nest(low.grid, pair.msi.grid, verdict.motion_on(pair.alignment.msi_window))
+    last = nest(low.grid, pair.msi.grid, motion)
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     psf = _psf(settings, last) if known is None else known
     model = ObservationModel(matrix, psf, last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
     moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
-    moved = _estimated(moved, kind, srf=False)  # the warp's blur is a part of it
-    return replace(moved, residual=register(moved, moved.warped))
+    return _estimated(moved, kind, srf=False)  # the warp's blur is a part of it
 
 
 def estimate_pair(
