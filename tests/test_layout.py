@@ -105,6 +105,14 @@ def test_names_that_say_nothing_are_not_used():
     assert not (ROOT / "models" / "__init__.py").exists()
 
 
+def test_tests_reach_no_higher_than_their_room():
+    for path in TESTS.rglob("test_*.py"):
+        if path.parent != TESTS:
+            floor, used = int(path.parent.name[1]), HOUSE.own(imports(path)) - {""}
+            higher = [name for name in used if FLOORS.get(name.split(".")[0], 9) > floor]
+            assert not higher, f"{path.parent.name}/{path.name} imports {higher}"
+
+
 def test_tests_lie_as_the_rooms_do_and_share_helpers_only():
     """In folders tFLOOR_ROOM, so that of several failures the first is nearest to the cause."""
     assert {path.name for path in TESTS.glob("t[0-9]*")} == {f"t{floor}_{room}" for room, floor in FLOORS.items()}

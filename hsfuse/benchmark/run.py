@@ -137,30 +137,13 @@ def _simulate(case: Case, folder: Path) -> SimulatedPair:
     from hsfuse.benchmark.simulate import simulate
 
     reference = reference_file(case.scene, folder)
+    how: dict[str, Any] = {
+        "srf": case.sensor.srf, "ratio": case.ratio, "msi_bands": case.sensor.msi_bands,
+        "snr_hsi": case.noise.snr_hsi, "snr_msi": case.noise.snr_msi, "seed": case.seed,
+    }  # fmt: skip
     if case.mismatch is not None:
-        return simulate_mismatch(
-            reference,
-            folder,
-            case.mismatch,
-            srf=case.sensor.srf,
-            ratio=case.ratio,
-            msi_bands=case.sensor.msi_bands,
-            snr_hsi=case.noise.snr_hsi,
-            snr_msi=case.noise.snr_msi,
-            seed=case.seed,
-        )
-    return simulate(
-        reference,
-        folder,
-        srf=case.sensor.srf,
-        ratio=case.ratio,
-        msi_bands=case.sensor.msi_bands,
-        snr_hsi=case.noise.snr_hsi,
-        snr_msi=case.noise.snr_msi,
-        seed=case.seed,
-        overwrite=True,
-        **case.psf.settings(case.ratio),
-    )
+        return simulate_mismatch(reference, folder, case.mismatch, **how)
+    return simulate(reference, folder, overwrite=True, **case.psf.settings(case.ratio), **how)
 
 
 def _outcome(case: Case, pair: SimulatedPair, folder: Path, keep: bool) -> Outcome:

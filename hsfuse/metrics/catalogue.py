@@ -108,6 +108,13 @@ _YUHAS = "Yuhas, Goetz and Boardman 1992, JPL Airborne Geoscience Workshop"
 _DEGREES = "0 to 180"
 _POOLING = "mean over all windows wholly inside the image and valid, then over bands"
 
+
+def _angles(key: str, title: str, over: str, note: str) -> MetricInfo:
+    """One figure of the pixels' spectral angles."""
+    formula = f"{over} of arccos(<x, y> / (||x|| ||y||))"
+    return MetricInfo(key, title, formula, _YUHAS, _DEGREES, "degrees", "lower", note)
+
+
 REFERENCE = (
     MetricInfo(
         "psnr",
@@ -158,35 +165,15 @@ REFERENCE = (
         "lower",
         "Relative to the reference's root mean square, not to its mean.",
     ),
-    MetricInfo(
+    _angles(
         "sam",
         "Spectral angle, mean",
-        "mean over pixels of arccos(<x, y> / (||x|| ||y||))",
-        _YUHAS,
-        _DEGREES,
-        "degrees",
-        "lower",
+        "mean over pixels",
         "Blind to a factor common to all bands. Pixels with a spectrum of zeros are left out and counted.",
     ),
-    MetricInfo(
-        "sam_median",
-        "Spectral angle, median",
-        "median over pixels of arccos(<x, y> / (||x|| ||y||))",
-        _YUHAS,
-        _DEGREES,
-        "degrees",
-        "lower",
-        "To the nearest 0.001 degree.",
-    ),
-    MetricInfo(
-        "sam_p95",
-        "Spectral angle, 95th percentile",
-        "95th percentile over pixels of arccos(<x, y> / (||x|| ||y||))",
-        _YUHAS,
-        _DEGREES,
-        "degrees",
-        "lower",
-        "To the nearest 0.001 degree.",
+    _angles("sam_median", "Spectral angle, median", "median over pixels", "To the nearest 0.001 degree."),
+    _angles(
+        "sam_p95", "Spectral angle, 95th percentile", "95th percentile over pixels", "To the nearest 0.001 degree."
     ),
     MetricInfo(
         "ergas",

@@ -24,11 +24,9 @@ import pytest
 import rasterio
 import rasterio.shutil
 import scipy.io
-from click.testing import CliRunner
 from rasterio.crs import CRS
 from rasters import NORTH_UP, integers, write_cube, write_envi, write_tif
 
-from hsfuse.cli import main
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
@@ -680,6 +678,3 @@ def test_a_bug_report_on_what_cannot_be_read(tmp_path):
     (tmp_path / "a.he5").write_bytes(b"no HDF5")
     text = bug_report(tmp_path / "a.he5")
     assert "isn't HDF5" in text
-    told = CliRunner().invoke(main, ["info", "--bug-report", str(tmp_path / "a.he5")])
-    assert told.exit_code == 0
-    assert told.output == text

@@ -5,7 +5,6 @@ The products are built here after the public specifications (see `msi_products`)
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -15,11 +14,9 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from hsfuse.cli import main
 from hsfuse.core.errors import GridError, InputError
 from hsfuse.io import open_cube, usable_bands
 from hsfuse.io.files import split_paths
@@ -449,24 +446,6 @@ def test_masks_inside_the_files_of_a_list_count_together(tmp_path, kind):
     wanted = np.ones((8, 9), bool)
     wanted[:3, :2] = wanted[5:, 4:] = False
     np.testing.assert_array_equal(cube.mask, wanted)
-
-
-def test_info_tells_product_quantity_masks_and_day(tmp_path):
-    safe = made.sentinel2(tmp_path)
-    shown = CliRunner().invoke(main, ["info", str(safe)]).stdout
-    for words in (
-        "Sentinel-2A Level-2A",
-        "2022-07-24T10:20:48",
-        "quantity:     reflectance",
-        "masked:       SCL classes",
-    ):
-        assert words in shown
-    red, blue, _ = cogs(tmp_path / "cogs")
-    facts = json.loads(CliRunner().invoke(main, ["info", f"{red},{blue}", "--json"]).stdout)
-    assert facts["names"] == ["red", "blue"]
-    assert facts["quantity"] == "unknown"
-    assert "x 10000" in facts["quantity_note"]
-    assert facts["product"] is facts["masks"] is None
 
 
 def test_paths_are_split_at_commas_unless_they_exist(tmp_path):

@@ -10,10 +10,8 @@ import pytest
 from fusing import interrupted, read
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 
-from hsfuse.cli.fuse import fuse_and_report
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError
-from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse
 from hsfuse.methods.adapt import Adaptation
 from hsfuse.physics import load_srf, write_srf
@@ -113,19 +111,6 @@ def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
         fuse(*inputs, out, **how)
     assert out.stat().st_mtime_ns == before
     assert not fuse(*inputs, out, overwrite=True, **how).done
-
-
-def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
-    settings = FuseOptions(srf="sentinel2a", **TILES, resume=True)
-    out, report = tmp_path / "a.tif", tmp_path / "a.html"
-    for wanted in (False, True, True):
-        if wanted:
-            report.unlink(missing_ok=True)
-        assert fuse_and_report(files.hsi, files.msi, out, settings, report).done == wanted
-        assert report.exists()
-    written = report.stat().st_mtime_ns
-    assert fuse_and_report(files.hsi, files.msi, out, settings, report).done
-    assert report.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -7,11 +7,8 @@ import pytest
 from fusing import read, run
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 
-from hsfuse.assessment import assess
-from hsfuse.cli.fuse import fuse_and_report
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, OutputError, SettingError
-from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import run as fusion_run
 from hsfuse.fusion.stream import Streamer
 from hsfuse.io import open_cube
@@ -91,18 +88,6 @@ def test_a_scene_too_small_to_learn_its_error_has_a_quality_raster_all_the_same(
         cube = reader.read()
     assert cube.mask.all()
     assert cube.data[0].any()
-    assert assess(tmp_path / "a.tif", hsi=pair.hsi, msi=pair.msi, qa=tmp_path / "qa.tif").expected is None
-
-
-def test_bands_that_no_msi_band_sees_have_a_report_without_the_msi(files, tmp_path):
-    settings = FuseOptions(srf="sentinel2a", method="glp-reg", bands="700-790nm")
-    fuse_and_report(files.hsi, files.msi, tmp_path / "a.tif", settings, tmp_path / "r.html")
-    assert "<svg" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    found = assess(tmp_path / "a.tif", hsi=files.hsi, msi=files.msi)
-    assert any("no MSI band lies within the fused cube's wavelengths" in str(note) for note in found.notes)
-    assert found.metrics["hsi_relative_rmse"] < 0.1
-    assert not [key for key in found.metrics if key.startswith("msi_") or key in ("d_s", "qnr", "hqnr")]
-    assert not [note for note in found.notes if "undefined" in str(note)]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OutputError("the second file can't be made")])

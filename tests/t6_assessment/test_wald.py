@@ -10,7 +10,7 @@ from assessed_scene import CENTRES_NM, GRID, SCALE, WAVELENGTHS_NM, make_scene, 
 from rasterio.windows import Window
 
 import hsfuse.assessment.wald
-import hsfuse.benchmark.simulate
+import hsfuse.physics.degrade
 from hsfuse.assessment import AssessSettings, assess, check, column_names, columns, comparison, rows, text_table
 from hsfuse.assessment.report import render_report
 from hsfuse.assessment.wald import as_fused, assess_reduced, assess_wald
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_steps_by_hand(scene, reduced, tmp_path):
 
 
 def test_strips_leave_no_trace(scene, reduced, monkeypatch):
-    monkeypatch.setattr(hsfuse.benchmark.simulate, "VALUES_AT_ONCE", 1)  # rows one by one
+    monkeypatch.setattr(hsfuse.physics.degrade, "VALUES_AT_ONCE", 1)  # rows one by one
     found = assess_reduced(scene.path("fused.tif"), **files(scene), settings=AssessSettings(window=4))
     assert found.metrics == pytest.approx(reduced.metrics, rel=1e-6)
 

@@ -9,7 +9,7 @@ import torch
 from pretend_gpu import pretend_gpu
 from training_scenes import write_scenes
 
-from hsfuse.core.errors import ModelError
+from hsfuse.core.errors import ModelError, SettingError
 from hsfuse.methods.srlf_bands import (
     FRAME,
     Banded,
@@ -32,7 +32,7 @@ from hsfuse.physics.sample import PairSample
 from hsfuse.training import train
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.config import parse_config
-from hsfuse.training.muon import Muon, orthogonal
+from hsfuse.training.optimiser import MatrixOptimiser
 from hsfuse.training.sample import Reference
 from hsfuse.training.scores import LABEL
 from hsfuse.training.trainer import Trainer
@@ -371,28 +371,26 @@ def test_a_run_can_keep_a_share_of_what_it_started_from(weights):
     assert any(not torch.allclose(value, first[key], atol=1e-3) for key, value in trainer.averaged.items())
 
 
-def test_an_orthogonal_update_has_singular_values_near_one():
-    matrix = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrix))
-    assert values.shape == (2, 5)
-    assert float(values.min()) > 0.6
-    assert float(values.max()) < 1.3
-
-
-def test_muon_finds_the_minimum_of_a_quadratic():
+def test_matrices_convolutions_and_stacks_find_the_minimum_of_a_quadratic():
     torch.manual_seed(0)
-    goal = torch.randn(6, 4)
-    matrix, vector = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((6, 4), (4,)))
-    groups = [{"params": [matrix], "matrices": True}, {"params": [vector]}]
-    optimiser = Muon(groups, 0.2, (0.9, 0.98))
+    shapes = [(6, 4), (5, 4, 3, 3), (2, 4, 3), (4,)]
+    goals = [torch.randn(shape) for shape in shapes]
+    *matrices, vector = parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    optimiser = MatrixOptimiser(matrices, [{"params": [vector]}], 0.0, 0.2, (0.9, 0.98))
     for step in range(200):
         for group in optimiser.param_groups:
             group["lr"] = 0.2 * (1 - step / 200)
         optimiser.zero_grad()
-        ((matrix - goal).square().sum() + (vector - 1).square().sum()).backward()
+        sum((p - goal).square().sum() for p, goal in zip(parameters, goals, strict=True)).backward()
         optimiser.step()
-    assert torch.allclose(matrix, goal, atol=0.05)
-    assert torch.allclose(vector, torch.ones(4), atol=0.05)
+    for p, goal in zip(parameters, goals, strict=True):
+        assert torch.allclose(p, goal, atol=0.05)
+
+
+def test_a_torch_without_muon_is_told(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(SettingError, match=r"muon needs torch 2\.9 or later, this is"):
+        MatrixOptimiser([], [], 0.0, 0.2, (0.9, 0.98))
 
 
 def test_the_view_is_finite_in_the_dark():

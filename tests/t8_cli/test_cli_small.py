@@ -2,6 +2,7 @@
 
 import json
 
+import msi_products as made
 import numpy as np
 import pytest
 from affine import Affine
@@ -122,3 +123,25 @@ def test_info_of_several_and_of_bare_files(cube, tmp_path):
 def test_info_shows_where_a_file_comes_from(cube, tmp_path):
     run("simulate", cube, tmp_path / "out", "--srf", "sentinel2", "--scale", 4, "-q")
     assert "hsfuse simulate" in run("info", tmp_path / "out" / "msi.tif").stdout
+
+
+def test_info_tells_product_quantity_masks_and_day(tmp_path):
+    shown = run("info", made.sentinel2(tmp_path)).stdout
+    for words in (
+        "Sentinel-2A Level-2A",
+        "2022-07-24T10:20:48",
+        "quantity:     reflectance",
+        "masked:       SCL classes",
+    ):
+        assert words in shown
+    bands = [made.write_raster(tmp_path / f"S_{name}_x.tif", np.full((20, 30), 900, "uint16"), 10) for name in "ab"]
+    facts = json.loads(run("info", ",".join(map(str, bands)), "--json").stdout)
+    assert facts["names"] == ["a", "b"]
+    assert facts["quantity"] == "unknown"
+    assert "x 10000" in facts["quantity_note"]
+    assert facts["product"] is facts["masks"] is None
+
+
+def test_a_bug_report_on_what_cannot_be_read(tmp_path):
+    (tmp_path / "a.he5").write_bytes(b"no HDF5")
+    assert "isn't HDF5" in run("info", "--bug-report", tmp_path / "a.he5").stdout
