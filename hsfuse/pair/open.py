@@ -99,16 +99,26 @@ def psf_kind(settings: FuseOptions) -> str:
     return {"estimate": "gaussian"}.get(settings.psf, settings.psf if settings.psf in ESTIMATED else "file")
 
 
+#: Rows and columns of a PSF's taps: far more than the GSDs' ratios call for, and few enough to compute with.
+MOST_TAPS = 257
+
+
 def read_psf(path: str) -> Psf:
     """A PSF from a file of its taps on MSI pixels: a square table with commas, or a `.npy`."""
     if not Path(path).is_file():
         known = "auto, assumed, gaussian, free"
         raise SettingError(f"--psf is {path!r}, wanted {known} or a file of the kernel's taps, and there is none")
+    if Path(path).stat().st_size > 32 * MOST_TAPS**2:
+        raise InputError(
+            f"{path} has {Path(path).stat().st_size} bytes; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps"
+        )
     try:
         table = np.load(path, allow_pickle=False) if path.endswith(".npy") else np.loadtxt(path, delimiter=",", ndmin=2)
         taps = np.asarray(table, np.float64)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} isn't a table of numbers: {str(error).splitlines()[0]}") from error
+    if max(taps.shape, default=0) > MOST_TAPS:
+        raise InputError(f"{path} holds {taps.shape} numbers; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps")
     if not np.isfinite(taps).all():
         raise InputError(f"{path} holds NaN or Inf, wanted the taps of a PSF")
     return Psf(taps, f"kernel of {Path(path).name}, {taps.shape[0]} x {taps.shape[-1]} taps")

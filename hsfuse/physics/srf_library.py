@@ -69,6 +69,10 @@ def _look_up(name: str) -> tuple[SrfRecord, bool]:
     raise SrfError(f"No spectral response is called {name!r}: {hint} A CSV of your own is given by its path.")
 
 
+#: Bytes that a table of responses may have; the longest of the library has a thirtieth of it.
+MOST_BYTES = 8 * 2**20
+
+
 def _split_list(text: str) -> tuple[str, ...]:
     return tuple(part for part in re.split(r"[,\s]+", text) if part)
 
@@ -77,6 +81,8 @@ def _read_header(path: Path) -> tuple[dict[str, str], list[str], int]:
     """`# key: value` comments, the column names and how many lines they take."""
     meta: dict[str, str] = {}
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise SrfError(f"{path} has {path.stat().st_size} bytes; a table of responses has at most {MOST_BYTES}.")
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 text = line.strip()

@@ -425,3 +425,10 @@ def test_bad_option(requested: list[str], error: type[Exception], message: str) 
 def test_nothing_fits() -> None:
     with pytest.raises(SrfError, match=r"5 bands \('QA'\) .* usual sets of 3, 4, 6, 10, 12, 13"):
         match_bands(load_srf("sentinel2a"), ["QA", None, None, None, None], 5, None)
+
+
+def test_a_table_of_any_size_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("wavelength_nm,a\n" + "500,1\n" * 1_500_000)
+    with pytest.raises(SrfError, match="a table of responses has at most"):
+        load_srf(path)

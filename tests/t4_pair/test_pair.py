@@ -265,10 +265,14 @@ def test_a_psf_can_be_a_file_of_taps(tmp_path):
             np.testing.assert_allclose(pair.model.psf.kernel, taps)
     (tmp_path / "words.csv").write_text("what, is\nthis, then\n")
     np.savetxt(tmp_path / "oblong.csv", taps[:2], delimiter=",")
+    np.save(tmp_path / "large.npy", np.ones((300, 300), "f4"))
+    np.save(tmp_path / "huge.npy", np.ones((2000, 2000), "f8"))
     for name, error, said in (
         ("none.csv", SettingError, "wanted auto, assumed"),
         ("words.csv", InputError, "isn't a table of numbers"),
         ("oblong.csv", SettingError, "wanted square"),
+        ("large.npy", InputError, "at most 257 x 257 taps"),
+        ("huge.npy", InputError, "at most 257 x 257 taps"),
     ):
         with pytest.raises(error, match=said):
             open_pair(files.hsi, files.msi, srf="sentinel2a", psf=str(tmp_path / name))
