@@ -18,7 +18,7 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -351,6 +351,14 @@ def tags(ds: DatasetReader, band: int = 0, domain: str | None = None) -> dict[st
         return dict(ds.tags(band, ns=domain))
     except UnicodeDecodeError:
         return {}
+
+
+def wkt2(crs: CRS) -> str:
+    """A CRS as WKT2, or as WKT1 where it can't be said that way."""
+    try:
+        return crs.to_wkt(version="WKT2_2019")
+    except CRSError:
+        return crs.to_wkt()
 
 
 def map_crs(ds: DatasetReader) -> CRS | None:

@@ -300,7 +300,7 @@ def data_array(
         coords["fwhm"] = (band, np.asarray(spectrum.fwhm_nm), {"units": "nm"})
     if spectrum.good is not None:
         coords["good_band"] = (band, np.asarray(spectrum.good))
-    if spectrum.names is not None:
+    if spectrum.names is not None and spectrum.wavelengths_nm is None:
         coords["band_name"] = (band, np.asarray([str(text or "") for text in spectrum.names]))
     t = grid.transform
     if t.b == 0 and t.d == 0:

@@ -1,18 +1,23 @@
-"""Cubes as Zarr groups: array `reflectance` (band, y, x) with CF coordinates and grid mapping, as GeoZarr keeps them.
+"""Cubes as Zarr groups, format 3, as xarray and rioxarray open them without options.
 
-The GeoZarr draft (OGC) builds on CF-1.10: dimension names and coordinate arrays, `grid_mapping` with `crs_wkt` and
-`GeoTransform`, packing by `scale_factor`, `add_offset`, `_FillValue`. Zarr format 2 with zlib is what xarray and GDAL's
-Zarr driver both read. Wavelengths and FWHM are coordinates along `band`, in nanometres.
+An array `reflectance` (wavelength, y, x) with CF-1.10 coordinates: `wavelength` and `fwhm` in nm, pixel centres `y` and
+`x`, and the grid mapping `spatial_ref` with `crs_wkt` and `GeoTransform`, packed by `scale_factor`, `add_offset` and
+`_FillValue`. GeoZarr's conventions `proj` and `spatial`, at version 0.1 and not settled yet, say the same once more
+among the group's attributes. Where wavelengths aren't known the first dimension is `band`. Groups of format 2, which
+hsfuse wrote before and others do, are read, too.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from affine import Affine
@@ -26,13 +31,16 @@ from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
 from hsfuse.io.files import is_store
+from hsfuse.io.gdal import wkt2
 from hsfuse.io.limits import FREE_BYTES, MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
     from hsfuse.io.sinks import Product
 
-ARRAY = "reflectance"
+ARRAY, MAPPING = "reflectance", "spatial_ref"
+#: Names and permanent identities of GeoZarr's conventions.
+CONVENTIONS = {"proj": "f17cb550-5864-4468-aeb7-f3180cfb622f", "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"}
 #: Bands in a chunk: a chunk of 256 x 256 pixels is then at most 4 MB of float32.
 CHUNK_BANDS = 16
 
@@ -50,20 +58,21 @@ class ZarrSink:
 
     def __init__(self, product: Product) -> None:
         self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
-        group = _zarr().open_group(str(self._path), mode="w", zarr_format=2)
+        zarr = _zarr()
+        group = zarr.open_group(str(self._path), mode="w", zarr_format=3)
         block = [min(product.storage.block, n) for n in product.grid.shape]
-        fill = product.storage.blank
         self._array = group.create_array(
             ARRAY,
             shape=self._shape,
             chunks=(min(CHUNK_BANDS, product.bands), *block),
             dtype=product.storage.dtype,
-            fill_value=fill,
-            compressors=_compressor(),
+            fill_value=product.storage.blank,
+            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+            dimension_names=[_band(product.spectrum), "y", "x"],
         )
-        self._array.attrs.update(_array_attributes(product))
-        _write_coordinates(group, product)
-        group.attrs.update({"Conventions": "CF-1.10", **product.tags})
+        coordinates = _write_coordinates(group, product)
+        self._array.attrs.update({**_array_attributes(product), "coordinates": " ".join(coordinates)})
+        group.attrs.update({"Conventions": "CF-1.10", **_conventions(product.grid), **product.tags})
 
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
@@ -72,34 +81,34 @@ class ZarrSink:
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""
-        _zarr().consolidate_metadata(str(self._path), zarr_format=2)
+        with catch_warnings():  # that they aren't part of the format itself, which allows for them
+            simplefilter("ignore")
+            _zarr().consolidate_metadata(str(self._path), zarr_format=3)
 
     def verify(self) -> None:
         """Look whether the store opens with the shape it should have."""
-        found = _zarr().open_group(str(self._path), mode="r", zarr_format=2)[ARRAY].shape
+        found = _zarr().open_group(str(self._path), mode="r", zarr_format=3)[ARRAY].shape
         if found != self._shape:
             raise OutputError(f"the Zarr array has shape {found} instead of {self._shape}")
 
 
-def _compressor() -> Any:
-    import numcodecs
-
-    return numcodecs.Zlib(level=1)
+def _band(spectrum: Spectrum) -> str:
+    return "band" if spectrum.wavelengths_nm is None else "wavelength"
 
 
 def _array_attributes(product: Product) -> dict[str, Any]:
+    """How numbers are to be taken; xarray chooses float64 for any scale that JSON can hold, hsfuse reads float32."""
     storage = product.storage
-    attributes: dict[str, Any] = {
-        "_ARRAY_DIMENSIONS": ["band", "y", "x"],
-        "grid_mapping": "spatial_ref",
-        "scale_factor": storage.scale,
-        "add_offset": storage.offset,
-        "_FillValue": "NaN" if isnan(storage.blank) else storage.blank,
-    }
+    attributes: dict[str, Any] = {"grid_mapping": MAPPING}
+    if storage.scale != 1 or storage.offset != 0:
+        attributes["scale_factor"] = storage.scale
+    if storage.offset != 0:
+        attributes["add_offset"] = storage.offset
+    if not isnan(storage.blank):
+        whole = np.dtype(storage.dtype).kind in "iu"
+        attributes["_FillValue"] = int(storage.blank) if whole else _packed(storage.blank)
     if product.spectrum.names is not None:
         attributes["band_names"] = list(product.spectrum.names)
-    if product.spectrum.wavelengths_nm is not None:  # once more where GDAL shows it: it doesn't read coordinates
-        attributes |= {"wavelength": [float(nm) for nm in product.spectrum.wavelengths_nm], "wavelength_units": "nm"}
     if own_quantity(product.tags) == "reflectance":
         attributes["units"] = "1"
     if product.grid.crs is not None:
@@ -107,30 +116,83 @@ def _array_attributes(product: Product) -> dict[str, Any]:
     return attributes
 
 
-def _write_coordinates(group: Any, product: Product) -> None:
-    """Wavelengths along `band`, pixel centres along `y` and `x` where the grid isn't rotated, and the grid mapping."""
-    spectrum, grid = product.spectrum, product.grid
-    along_band = {"wavelength": spectrum.wavelengths_nm, "fwhm": spectrum.fwhm_nm}
-    for name, values in along_band.items():
-        if values is not None:
-            _coordinate(group, name, ["band"], np.asarray(values), {"units": "nm"})
+def _packed(value: float) -> str:
+    """A floating point `_FillValue` as xarray writes it in format 3."""
+    return b64encode(struct.pack("<d", value)).decode()
+
+
+def _unpacked(found: Any) -> float | None:
+    """A `_FillValue` as a number, whichever way it is written."""
+    if found is None:
+        return None
+    try:
+        return float(found)
+    except ValueError:
+        packed = b64decode(str(found))
+        if len(packed) != 8:
+            raise
+        return float(struct.unpack("<d", packed)[0])
+
+
+def _conventions(grid: Grid) -> dict[str, Any]:
+    """CRS and transform as GeoZarr's conventions keep them, and which these are."""
+    told: dict[str, Any] = {
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": list(grid.shape),
+        "spatial:transform": list(grid.transform[:6]),
+    }
+    if grid.crs is not None:
+        told["proj:wkt2"] = wkt2(grid.crs)
+    named = [name for name in CONVENTIONS if any(key.startswith(f"{name}:") for key in told)]
+    place = "https://raw.githubusercontent.com/zarr-conventions"
+    return {
+        "zarr_conventions": [
+            {
+                "name": name,
+                "uuid": CONVENTIONS[name],
+                "schema_url": f"{place}/{name}/refs/tags/v0.1/schema.json",
+                "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
+            }
+            for name in named
+        ],
+        **told,
+    }
+
+
+def _write_coordinates(group: Any, product: Product) -> list[str]:
+    """Wavelengths, pixel centres where the grid isn't rotated, grid mapping; the names of those of no dimension."""
+    spectrum, grid, band = product.spectrum, product.grid, _band(product.spectrum)
+    made = [MAPPING]
+    if spectrum.wavelengths_nm is not None:
+        told = {"units": "nm", "standard_name": "radiation_wavelength", "long_name": "band centre"}
+        _coordinate(group, "wavelength", [band], np.asarray(spectrum.wavelengths_nm), told)
+    if spectrum.fwhm_nm is not None:
+        told = {"units": "nm", "long_name": "full width at half maximum"}
+        _coordinate(group, "fwhm", [band], np.asarray(spectrum.fwhm_nm), told)
+        made.append("fwhm")
     if spectrum.good is not None:
-        _coordinate(group, "good_band", ["band"], np.asarray(spectrum.good, np.uint8), {})
+        flags = {"flag_values": [0, 1], "flag_meanings": "bad_band good_band"}
+        _coordinate(group, "good_band", [band], np.asarray(spectrum.good, np.uint8), flags)
+        made.append("good_band")
     t = grid.transform
     if t.b == 0 and t.d == 0:
         rows, cols = np.arange(grid.shape[0]) + 0.5, np.arange(grid.shape[1]) + 0.5
-        _coordinate(group, "y", ["y"], t.f + rows * t.e, {"standard_name": "projection_y_coordinate"})
-        _coordinate(group, "x", ["x"], t.c + cols * t.a, {"standard_name": "projection_x_coordinate"})
+        kind = "longitude latitude" if grid.crs is not None and grid.crs.is_geographic else ""
+        names = kind.split() or ("projection_x_coordinate", "projection_y_coordinate")
+        _coordinate(group, "y", ["y"], t.f + rows * t.e, {"standard_name": names[1], "axis": "Y"})
+        _coordinate(group, "x", ["x"], t.c + cols * t.a, {"standard_name": names[0], "axis": "X"})
     mapping: dict[str, Any] = {"GeoTransform": " ".join(repr(v) for v in t.to_gdal())}
     if grid.crs is not None:
         mapping["crs_wkt"] = mapping["spatial_ref"] = grid.crs.to_wkt()
-    _coordinate(group, "spatial_ref", [], np.array(0, np.int32), mapping)
+    _coordinate(group, MAPPING, [], np.array(0, np.int32), mapping)
+    return made
 
 
 def _coordinate(group: Any, name: str, dimensions: list[str], values: NDArray, attributes: dict[str, Any]) -> None:
-    array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=values.shape)
+    shape = values.shape
+    array = group.create_array(name, shape=shape, dtype=values.dtype, chunks=shape, dimension_names=dimensions)
     array[...] = values
-    array.attrs.update({"_ARRAY_DIMENSIONS": dimensions, **attributes})
+    array.attrs.update(attributes)
 
 
 def recognises(path: Path) -> bool:
@@ -155,7 +217,8 @@ def _readable(what: str) -> Iterator[None]:
 
 def _check_metadata(path: Path) -> None:
     """InputError for JSON of the group or the array that is larger than any."""
-    for name in (".zmetadata", ".zgroup", ".zattrs", "zarr.json", f"{ARRAY}/.zarray", f"{ARRAY}/.zattrs"):
+    own = (".zmetadata", ".zgroup", ".zattrs", "zarr.json")
+    for name in (*own, f"{ARRAY}/.zarray", f"{ARRAY}/.zattrs", f"{ARRAY}/zarr.json"):
         file = path / name
         if file.is_file() and file.stat().st_size > MOST_XML:
             raise InputError(f"{file} has {file.stat().st_size} bytes, which no group's metadata have; it isn't read")
@@ -193,10 +256,11 @@ class ZarrReader(CubeReader):
         self.dtype = str(self._array.dtype)
         self.scales = np.full(bands, float(attributes.get("scale_factor", 1.0)))
         self.offsets = np.full(bands, float(attributes.get("add_offset", 0.0)))
-        fill = attributes.get("_FillValue", self._array.fill_value)
-        self.nodata_values = [None if fill is None else float(fill)] * bands
+        own = None if self._array.metadata.zarr_format == 3 else self._array.fill_value  # there just what isn't written
+        self.nodata_values = [_unpacked(attributes.get("_FillValue", own))] * bands
         self.grid = self._grid((shape[0], shape[1]))
-        self.tags = {k: str(v) for k, v in self._group.attrs.items() if k.startswith("HSFUSE_")}
+        told = {**attributes, **self._group.attrs}  # among the array's where xarray has written it
+        self.tags = {key: str(value) for key, value in told.items() if key.startswith("HSFUSE_")}
         self.quantity = own_quantity(self.tags)
         wavelengths = self._along_band("wavelength", bands)
         if wavelengths is None and self.role == "HSI":
@@ -210,7 +274,7 @@ class ZarrReader(CubeReader):
         )
 
     def _grid(self, shape: tuple[int, int]) -> Grid:
-        mapping = dict(self._group["spatial_ref"].attrs) if "spatial_ref" in self._group else {}
+        mapping = dict(self._group[MAPPING].attrs) if MAPPING in self._group else {}
         try:
             numbers = [float(v) for v in str(mapping["GeoTransform"]).split()]
             crs = CRS.from_wkt(mapping["crs_wkt"]) if "crs_wkt" in mapping else None

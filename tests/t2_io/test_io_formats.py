@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import rasterio
@@ -12,6 +14,7 @@ from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
 from hsfuse.io.files import is_store
+from hsfuse.io.memory import data_array
 
 zarr = pytest.importorskip("zarr")
 ROTATED = Affine.translation(6e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10)
@@ -69,21 +72,86 @@ def test_creation_options_and_overviews_of_a_geotiff(tmp_path):
         assert (ds.compression.name, ds.overviews(1)) == ("zstd", [2, 4])
 
 
-def test_gdal_and_zarr_itself_read_a_zarr_group(tmp_path):
+def opened(path):
+    """As people open it: without options."""
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("rioxarray")
+    return xr.open_zarr(path)["reflectance"]
+
+
+@pytest.mark.parametrize("transform", [GRID.transform, ROTATED])
+def test_xarray_opens_a_zarr_group_as_it_is_meant(tmp_path, transform):
+    grid = Grid(GRID.shape, transform, GRID.crs)
+    data, mask = scene(grid)
+    write_cube(tmp_path / "a.zarr", data, mask, grid)
+    cube = opened(tmp_path / "a.zarr")
+    assert cube.dims == ("wavelength", "y", "x")
+    assert cube.sel(wavelength=SPECTRUM.wavelengths_nm[1] + 0.2, method="nearest").wavelength == pytest.approx(
+        SPECTRUM.wavelengths_nm[1]
+    )
+    assert cube.fwhm.values.tolist() == list(SPECTRUM.fwhm_nm)
+    assert cube.good_band.values.tolist() == list(SPECTRUM.good)
+    assert cube.rio.crs.to_epsg() == GRID.crs.to_epsg()
+    assert cube.rio.transform().almost_equals(transform, 1e-8)
+    np.testing.assert_array_equal(cube.values[:, mask], data[:, mask])
+    assert np.isnan(cube.values[:, ~mask]).all()
+    with open_cube(cube, role="HSI") as reader:
+        assert reader.grid == grid
+        assert reader.spectrum == SPECTRUM
+
+
+def test_packed_integers_are_decoded_by_xarray(tmp_path):
     data, mask = scene()
-    write_cube(tmp_path / "a.zarr", data, mask)
-    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
-    np.testing.assert_array_equal(group["wavelength"][:], SPECTRUM.wavelengths_nm)
-    assert group["reflectance"].attrs["_ARRAY_DIMENSIONS"] == ["band", "y", "x"]
-    np.testing.assert_array_equal(group["reflectance"][0][mask], data[0][mask])
-    with rasterio.open(f'ZARR:"{tmp_path}/a.zarr":/reflectance') as ds:
-        assert ds.crs == GRID.crs
-        assert ds.transform.almost_equals(GRID.transform, 1e-6)
-        np.testing.assert_array_equal(ds.read(2)[mask], data[1][mask])
-        told = ds.tags()
-    assert told["wavelength_units"] == "nm"
-    found = [float(nm) for nm in told["wavelength"].strip("{}[]").split(",")]
-    np.testing.assert_allclose(found, SPECTRUM.wavelengths_nm, rtol=1e-6)
+    write_cube(tmp_path / "a.zarr", data, mask, dtype="int16", scale=1e-4)
+    cube = opened(tmp_path / "a.zarr")
+    assert cube.dtype.kind == "f"
+    assert cube.encoding["dtype"] == np.int16
+    assert np.abs(cube.values - data)[:, mask].max() <= 0.5e-4 + np.abs(data[:, mask]).max() * 1e-6
+    assert np.isnan(cube.values[:, ~mask]).all()
+
+
+def test_a_zarr_group_follows_the_format_and_the_conventions(tmp_path):
+    """Format 3, chunks of tiles by some bands, what GeoZarr's conventions ask for."""
+    grid = Grid((300, 280), GRID.transform, GRID.crs)
+    data, mask = scene(grid)
+    write_cube(tmp_path / "a.zarr", data, mask, grid)
+    told = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())
+    array = json.loads((tmp_path / "a.zarr" / "reflectance" / "zarr.json").read_text())
+    assert (told["zarr_format"], array["dimension_names"]) == (3, ["wavelength", "y", "x"])
+    assert array["chunk_grid"]["configuration"]["chunk_shape"] == [min(16, len(data)), 256, 256]
+    assert set(told["consolidated_metadata"]["metadata"]) >= {"reflectance", "wavelength", "fwhm", "spatial_ref"}
+    attributes = told["attributes"]
+    assert [one["name"] for one in attributes["zarr_conventions"]] == ["proj", "spatial"]
+    assert attributes["proj:wkt2"].startswith("PROJCRS[")
+    assert attributes["spatial:transform"] == list(GRID.transform[:6])
+    assert attributes["spatial:shape"] == [300, 280]
+
+
+def test_a_lazy_or_eager_cube_comes_back_from_xarray_s_own_zarr(tmp_path):
+    data, mask = scene()
+    write_cube(tmp_path / "a.tif", data, mask, tags={"method": "conic"})
+    with open_cube(tmp_path / "a.tif") as reader:
+        wanted = reader.read()
+        cube = data_array(np.where(mask, data, np.nan), reader.grid, reader.spectrum, reader.tags)
+    cube.chunk(x=20).to_zarr(tmp_path / "b.zarr")
+    with open_cube(tmp_path / "b.zarr", role="HSI") as reader:
+        found = reader.read()
+        assert reader.tags == {"HSFUSE_METHOD": "conic"}
+        assert reader.grid == wanted.grid
+    np.testing.assert_array_equal(found.data, wanted.data)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+
+
+def test_groups_of_format_2_are_read(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    array = group.create_array("reflectance", shape=(2, 4, 5), chunks=(2, 4, 5), dtype="int16", fill_value=-1)
+    array[...] = np.arange(-1, 39).reshape(2, 4, 5)
+    array.attrs.update({"scale_factor": 0.5, "add_offset": 0.0})
+    group.create_array("wavelength", shape=(2,), chunks=(2,), dtype="f8")[...] = [500.0, 600.0]
+    with open_cube(tmp_path / "a.zarr", role="HSI") as reader:
+        cube = reader.read()
+    assert not cube.mask[0, 0]
+    assert cube.data[1, 3, 4] == 19
 
 
 def test_only_a_zarr_group_is_replaced_and_only_when_asked(tmp_path):
