@@ -275,7 +275,7 @@ def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[Dataset
     try:
         with gdal_env(**options):
             ds = DatasetReader(gdal_name(place), driver=drivers)
-    except (RasterioError, UnicodeDecodeError) as error:
+    except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
         raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
     if ds.count == 0:
         inside = ", ".join(ds.subdatasets[:3]) or "none"
@@ -441,7 +441,7 @@ def _opaque(ds: DatasetReader, band: int) -> float | None:
     try:
         with gdal_env():
             values = ds.read(band, out_shape=(min(ds.height, 1024), min(ds.width, 1024)))
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise InputError(f"{ds.name} can't be read: {one_line(error, Path(ds.name))}") from error
     values = values[np.isfinite(values)]
     largest = float(values.max(initial=0))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -54,6 +55,9 @@ class RasterReader(CubeReader):
                 pair = None
             self._describe_pixels(pair)
             self._describe_bands(pair, what)
+        except CPLE_BaseError as error:  # rasterio lets some of GDAL's own errors pass
+            self.close()
+            raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
         except BaseException:
             self.close()
             raise
@@ -150,9 +154,12 @@ class RasterReader(CubeReader):
         indexes, size = [self._bands[b] for b in bands], shape or (window.height, window.width)
         try:
             with gdal_env():
-                raw = self._ds.read(indexes, window=window, out_shape=(len(indexes), *size))
+                if len(set(_of(self._ds.dtypes, indexes))) > 1:  # rasterio reads bands of one type at a time
+                    raw = np.stack([self._ds.read(i, window=window, out_shape=size) for i in indexes], dtype=self.dtype)
+                else:
+                    raw = self._ds.read(indexes, window=window, out_shape=(len(indexes), *size))
                 mask = self._mask.read(self._ds, indexes, window, size)
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise InputError(f"{self.path} can't be read: {one_line(error, self.path)}") from error
         return raw, mask
 
