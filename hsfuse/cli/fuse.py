@@ -135,14 +135,15 @@ def fuse_and_report(
         theirs = chosen.overwrite or (chosen.resume and output.exists())
         check_report_path(report, theirs, [hsi, *several, output])
     from hsfuse.fusion import run_fusion
+    from hsfuse.io.finished import is_fresh
 
     result = run_fusion(hsi, msi, output, chosen)
-    if report is not None and not chosen.dry_run and not (result.done and report.exists()):
+    if report is not None and not chosen.dry_run and not (result.done and is_fresh(report, output)):
         from hsfuse.assessment import assess
         from hsfuse.assessment.report import write_report
 
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
         for one in made.warnings:
             _log.warning("%s", one)
-        write_report([made], report, overwrite=chosen.overwrite)
+        write_report([made], report, overwrite=chosen.overwrite or result.done)
     return result

@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hsfuse.core.errors import InputError, ModelError
+from hsfuse.core.errors import ModelError
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import kept_method, open_cube, output_files, read_provenance
-from hsfuse.io.stac import item_path
+from hsfuse.io import kept_method
+from hsfuse.io.finished import file_print, files_of, provenance_in
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
 
@@ -24,22 +24,16 @@ TOLD = ("hsfuse", "settings", "srf", "scale", "fusing", "weights_sha256", "tiles
 
 def plan_print(pair: ScenePair, options: FuseOptions, provenance: Mapping[str, Any]) -> str:
     """Fingerprint of inputs and settings, known before anything is fitted."""
-    inputs = [_file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
+    inputs = [file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
     told = {key: provenance[key] for key in TOLD}
     return _digest(json.dumps([inputs, told, options.of_groups("output")], default=str, sort_keys=True).encode())
 
 
 def finished(output: Path, options: FuseOptions, plan: str) -> dict[str, Any] | None:
     """The provenance of an output that is whole, as is all that goes with it; None where this plan has none."""
-    beside = [options.qa, options.save_model, item_path(output) if options.stac else None]
-    files = output_files(output, options.format)
-    if not all(path.exists() for path in (*files, *filter(None, beside))):
+    if not all(path.exists() for path in files_of(output, options)):
         return None
-    try:
-        with open_cube(files[0]) as reader:
-            provenance = read_provenance(reader.tags)
-    except InputError:
-        return None
+    provenance = dict(provenance_in(output, options))
     return provenance if provenance.get("plan") == plan else None
 
 
@@ -75,13 +69,6 @@ def fitted_once(fit: Callable[[], Method], output: Path, plan: str | None, devic
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     return _digest(path.read_bytes())
-
-
-def _file_print(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of the last change; of a folder (Zarr) those of all that is in it."""
-    files = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
-    return str(path), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def _digest(*parts: bytes) -> str:

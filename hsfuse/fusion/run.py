@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,9 @@ from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
-from hsfuse.io import Paths, Storage
+from hsfuse.io import Paths, Storage, output_files
+from hsfuse.io.finished import files_of, request
+from hsfuse.io.lock import only_writer
 from hsfuse.methods import Method, method_for
 from hsfuse.nets.scan import backend_name
 from hsfuse.pair import ScenePair, open_pair
@@ -40,12 +43,15 @@ SMALL_SCENE = 1024 * 1024
 def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOptions) -> FusionResult:
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
     output, device = Path(output), pick_device(options.device)
-    with open_pair(hsi, msi, options) as pair:
+    several = [msi] if isinstance(msi, str | Path) else msi
+    with ExitStack() as held:
+        pair = held.enter_context(open_pair(hsi, msi, options))
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
         provenance = provenance_of(pair, options, tiles, device)
         plan = plan_print(pair, options, provenance)
         resume, provenance["plan"] = options.resume, plan
+        provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
         if resume and (record := finished(output, options, plan)) is not None:
             return _result(pair, output, options, record, None, {}, done=True)
         stored = check_outputs(pair, output, options, _model_file(options))
@@ -54,6 +60,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         if options.dry_run:
             told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
             return _result(pair, output, options, told, 0.0, {})
+        held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
         method = fitted_once(partial(_fit, method, pair, scene, device), output, plan if resume else None, device)

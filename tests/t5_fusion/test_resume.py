@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError
-from hsfuse.fusion import fuse
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import fuse, run_fusion
+from hsfuse.io.finished import answers, provenance_in
+from hsfuse.io.lock import only_writer
 from hsfuse.methods.adapt import Adaptation
 from hsfuse.physics import load_srf, write_srf
 
@@ -111,6 +115,35 @@ def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
         fuse(*inputs, out, **how)
     assert out.stat().st_mtime_ns == before
     assert not fuse(*inputs, out, overwrite=True, **how).done
+
+
+def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):
+    out = tmp_path / "a.tif"
+    with only_writer([out]), pytest.raises(OutputError, match="being written by another process"):
+        fuse(files.hsi, files.msi, "sentinel2a", out, **TILES)
+    assert not list(tmp_path.glob("*a.*"))
+
+
+@pytest.mark.parametrize("what", ["nothing", "input", "header", "options", "another's file"])
+def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path, what):
+    hsi, msi, out = tmp_path / "hsi.tif", tmp_path / "msi.tif", tmp_path / "out" / "a.tif"
+    out.parent.mkdir()
+    for source, copy in ((files.hsi, hsi), (files.msi, msi)):
+        shutil.copy(source, copy)
+    note = tmp_path / "hsi.tif.aux.xml"
+    note.write_text("<PAMDataset></PAMDataset>")
+    options = FuseOptions(srf="sentinel2a", **TILES)
+    run_fusion(hsi, msi, out, options)
+    assert answers(provenance_in(out, options), hsi, [msi], out, options)
+    if what == "input":
+        os.utime(msi, ns=(1, 1))
+    elif what == "header":
+        note.unlink()
+    elif what == "options":
+        options = replace(options, mtf=0.2)
+    elif what == "another's file":
+        shutil.copy(hsi, out)
+    assert answers(provenance_in(out, options), hsi, [msi], out, options) == (what == "nothing")
 
 
 @pytest.mark.parametrize("lost", [False, True])

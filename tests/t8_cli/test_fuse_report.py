@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from scenes import memory_scene, save_pair
 
 from hsfuse.assessment import assess
@@ -17,7 +19,10 @@ def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
             report.unlink(missing_ok=True)
         assert fuse_and_report(files.hsi, files.msi, out, settings, report).done == wanted
         assert report.exists()
+    os.utime(report, ns=(1, 1))  # of an output that was there before
+    fuse_and_report(files.hsi, files.msi, out, settings, report)
     written = report.stat().st_mtime_ns
+    assert written > out.stat().st_mtime_ns
     assert fuse_and_report(files.hsi, files.msi, out, settings, report).done
     assert report.stat().st_mtime_ns == written
 
