@@ -182,7 +182,7 @@ class FuseOptions:
     ] = None
     stac: Annotated[bool, Option("output", "Write a STAC item beside the output.")] = False
 
-    tile: Annotated[int, Option("running", "Side of a tile in MSI pixels.")] = 96
+    tile: Annotated[int, Option("running", "Side of a tile in MSI pixels.")] = 192
     overlap: Annotated[int, Option("running", "MSI pixels over which tiles blend.")] = 16
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("running", "Where to compute.", common=True)] = "auto"
     resume: Annotated[

@@ -142,12 +142,21 @@ class SubspaceMethod(Protocol):
 BANDS_AT_ONCE = 32
 
 
-def compose(subspace: SpectralSubspace, model: ObservationModel, coefficients: Tensor, outside: Tensor) -> Tensor:
-    """E a + up(outside): (B, K, H, W), (B, C, h, w) -> (B, C, H, W), with one array of that size."""
+def compose(
+    subspace: SpectralSubspace,
+    model: ObservationModel,
+    coefficients: Tensor,
+    outside: Tensor,
+    inner: tuple[slice, slice] = (slice(None), slice(None)),
+) -> Tensor:
+    """E a + up(outside): (B, K, H, W), (B, C, h, w) -> (B, C, H, W), with one array of that size.
+
+    `inner` says which part of up(outside) the coefficients are for.
+    """
     fused = subspace.unproject(coefficients)
     for first in range(0, fused.shape[1], BANDS_AT_ONCE):
         bands = slice(first, first + BANDS_AT_ONCE)
-        fused[:, bands] += model.upsample(outside[:, bands])
+        fused[:, bands] += model.upsample(outside[:, bands])[..., *inner]
     return fused
 
 

@@ -56,6 +56,8 @@ BEYOND = 1.8
 ABSENT = 5e-3
 #: Updates of M and N for each update of the abundances.
 FACTOR_STEPS = 4
+#: Weight of the LRHSI, relative to all else, in a direction of abundances in which it isn't looked at.
+NEGLIGIBLE = 5e-3
 #: Accuracy of a step's solution where the PSF leaves it no closed form.
 TOLERANCE = 1e-4
 #: Steps for the LRHSI's own abundances, s^2 times cheaper than a tile's.
@@ -112,7 +114,7 @@ class CNMF(Method):
         weight = gram_y.diagonal().mean() + gram_x.diagonal().mean() / self.model.ratio**2
         rarity = (usual.mean() / usual.clamp_min(TINY)).clamp(1 / MOST_PENALTY, MOST_PENALTY).to(weight)
         self.penalty = (PENALTY * weight * rarity).to(self.m)
-        self.solver = SylvesterSolver(self.model, gram_x, gram_y + torch.diag(PENALTY * weight * rarity))
+        self.solver = SylvesterSolver(self.model, gram_x, gram_y + torch.diag(PENALTY * weight * rarity), NEGLIGIBLE)
 
     @torch.no_grad()
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def _regressed(looks: Tensor, near: Tensor, values: Tensor, nearness: Tensor) ->
         for j in range(i + 1):
             moments[i, j] = moments[j, i] = (weighted[:, i] * apart[:, j]).sum(0) - mean[i] * mean[j]
     moments /= LOCAL_RIDGE * LIKENESS**2
-    moments[range(c), range(c)] += 1
+    moments.diagonal().add_(1)
     slope = (inverse_(moments) * mean).sum(1) / (LOCAL_RIDGE * LIKENESS**2)
     kernel = share * (1 + (slope * mean).sum(0))
     for i in range(c):

@@ -103,10 +103,13 @@ def solver_of(problem: FusionProblem, precision: Tensor) -> SylvesterSolver:
 
 
 class SylvesterSolver:
-    """Solves P a G + T a = rhs for symmetric P and positive definite T (K, K)."""
+    """Solves P a G + T a = rhs for symmetric P and positive definite T (K, K).
 
-    def __init__(self, model: ObservationModel, spatial: Tensor, spectral: Tensor) -> None:
-        self.model, self.spatial, self.spectral = model, spatial, spectral
+    Directions in which P G is less than `negligible` relative to T are left to T alone.
+    """
+
+    def __init__(self, model: ObservationModel, spatial: Tensor, spectral: Tensor, negligible: float = 0.0) -> None:
+        self.model, self.spatial, self.spectral, self.negligible = model, spatial, spectral, negligible
         whitener = whitener_spd(spectral)
         self.values, vectors = principal_axes(whitener @ spatial @ whitener.T)
         self.vectors = whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
@@ -128,11 +131,12 @@ class SylvesterSolver:
         vectors: b = r outside of it and r / (D gy gx + 1) inside.
         """
         (gy, vy), (gx, vx) = (self.model.leading_axes(axis, rhs) for axis in (0, 1))
-        d = self.values.to(rhs)[:, None, None]
         b = mix(self.vectors.T, rhs)
-        energy = d * gy[:, None] * gx
-        inside = (vy.T @ b @ vx).mul_(energy / (1 + energy))
-        return mix(self.vectors, b.sub_(vy @ inside @ vx.T))
+        coupled = b[:, : int((self.values * float(gy.max() * gx.max()) > self.negligible).sum())]
+        energy = self.values[: coupled.shape[1]].to(rhs)[:, None, None] * gy[:, None] * gx
+        inside = (vy.T @ coupled @ vx).mul_(energy / (1 + energy))
+        coupled -= vy @ inside @ vx.T
+        return mix(self.vectors, b)
 
 
 class HySure(Method):

@@ -45,6 +45,16 @@ def test_a_batch_gives_what_its_tiles_give(pair, name):
     np.testing.assert_allclose(together, alone, atol=ITERATED if name == "hysure" else 2e-6)
 
 
+@pytest.mark.parametrize("number", [0, 6])
+def test_bands_are_made_inside_alone_and_are_what_predict_gives_there(pair, number):
+    """Of a tile in the scene's corner, and of one whose halo is cut off on all sides."""
+    fuser = make_method("glp-ens").fit(sample_scene(pair), pair.model)
+    tile = read_tiles(TileWorker(pair, fuser), 7)[number]
+    found = TileWorker(pair, fuser).fuse([tile])[0].finish()[0]
+    whole = fuser.predict(tile.lrhsi[None], tile.msi[None])[0][:, *tile.inner]
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
 def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
     """Whose correction is large, as its last layer is random, and wholly trusted."""
     options = FuseOptions(base="glp-reg", adapt_steps=1, ensemble=1)
