@@ -121,5 +121,5 @@ def _local(vrt: Path, text: str, relative: bool) -> Path:
     place = part["file"] if part else text
     path = vrt.parent / place if relative else Path(place)
     if not path.is_file():
-        raise InputError(f"{vrt} names the file {place[:120]}, which isn't there")
+        raise InputError(f"{vrt} names the file {place[:120]!r}, which isn't there")
     return path
