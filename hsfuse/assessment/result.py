@@ -13,6 +13,7 @@ from hsfuse.calibration import Shift
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import Note, records, texts
 from hsfuse.io.reader import CubeReader, Quantity
+from hsfuse.physics.model import Psf
 
 #: Uncertainty in LR pixels above which a shift isn't known, and fewest windows that can tell it.
 MAX_SD, MIN_WINDOWS = 0.25, 3
@@ -190,8 +191,9 @@ class Assessment:
     Without wavelengths all `wavelengths_nm` are band numbers. `ratio` is the ratio of the GSDs, `shift_px` by how many
     of its pixels the MSI lies (down, right) of where the LRHSI has it; None where that can't be told. `radiometry` is
     empty where the MSI was taken as it is; `msi_gains` are the factors by which it is brighter than the fused cube has
-    it. `expected` is what a quality raster says. `reduced` is the same at reduced resolution, where the LRHSI is the
-    truth (Wald's protocol).
+    it. `sensors` is what the pair told of its sensors, as the fused file records it, else as found now; `psf` is that
+    which the cube is held against the LRHSI with. `expected` is what a quality raster says. `reduced` is the same at
+    reduced resolution, where the LRHSI is the truth (Wald's protocol).
     """
 
     fused: str
@@ -213,6 +215,8 @@ class Assessment:
     msi_gains: dict[str, float] = field(default_factory=dict)
     expected: Expected | None = None
     response: ResponseCurves | None = None
+    sensors: dict[str, Any] = field(default_factory=dict)
+    psf: Psf | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     unit: Unit = Unit("unknown")
     images: dict[str, ImageFacts] = field(default_factory=dict)
@@ -247,6 +251,7 @@ class Assessment:
             "registration": None if self.registration is None else _plain_all(asdict(self.registration)),
             "radiometry": [asdict(band) for band in self.radiometry],
             "msi_gains": _plain_all(self.msi_gains),
+            "sensors": _plain_all(self.sensors),
             "expected_error": None if self.expected is None else _plain_all(asdict(self.expected)),
             "checks": [asdict(check) for check in self.checks],
             "notes": texts(self.notes, "note"),

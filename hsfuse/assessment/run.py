@@ -22,7 +22,9 @@ from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.notes import Note, note, read_records, warning
 from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
+from hsfuse.pair import psf_told
 from hsfuse.pair.quantity import MOST_REFLECTANCE
+from hsfuse.pair.sensors import sensing
 from hsfuse.pair.warp import own_reader
 
 
@@ -137,6 +139,8 @@ class _Work:
             msi_gains=self._gains(without),
             expected=expected_of(self.into),
             response=response_of(self.inputs),
+            sensors=self._sensors(),
+            psf=None if self.inputs.observed is None else self.inputs.observed.model.psf,
             provenance=self.provenance,
             unit=self.inputs.unit,
             images=self._images(),
@@ -215,6 +219,16 @@ class _Work:
         shift = (-registration.now.dy * self.ratio, -registration.now.dx * self.ratio)
         self.told["MSI against LRHSI"] = shift_words(shift)
         return shift
+
+    def _sensors(self) -> dict[str, Any]:
+        """As the fused file records it, else as found now, where the PSF may have been given."""
+        recorded = self.provenance.get("sensors")
+        if isinstance(recorded, dict):
+            return recorded
+        if self.inputs.observed is None:
+            return {}
+        given = self.settings.recorded_psf(self.provenance) is not None
+        return sensing(self.inputs.observed.pair, given or psf_told(self.settings.options(self.provenance)[0]))
 
     def _radiometry(self) -> tuple[BandGain, ...]:
         match = self.inputs.observed.pair.radiometry if self.inputs.observed else None

@@ -66,6 +66,15 @@ class ToneCurves:
                 out[..., k, :, :] = _curve(msi[..., k, :, :], x, y)
         return out
 
+    def to_dict(self, bands: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
+        """The points of each curved band's curve, for JSON."""
+        curves = zip(bands, self.numbers, self.reflectance, strict=True)
+        return {
+            band: {"numbers": x.round(6).tolist(), "reflectance": y.round(6).tolist()}
+            for band, x, y in curves
+            if x is not None and y is not None
+        }
+
     def describe(self, bands: tuple[str, ...]) -> str:
         """One line of figures: where each curved band's dark, middle and bright numbers go."""
         told = []

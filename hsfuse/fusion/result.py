@@ -15,7 +15,8 @@ from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.tiles import TileGrid
 from hsfuse.methods import Method
 from hsfuse.nets.scan import backend_name
-from hsfuse.pair import ScenePair
+from hsfuse.pair import ScenePair, psf_told
+from hsfuse.pair.sensors import sensing
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "settings": {**options.of_pair(), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "psf_kernel": pair.model.psf.record(),
+        "sensors": sensing(pair, psf_told(options)),
         "scale": pair.ratio,
         "weights_sha256": weights,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},

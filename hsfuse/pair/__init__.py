@@ -2,7 +2,7 @@
 
 from hsfuse.pair.mapping import PixelMap
 from hsfuse.pair.nesting import Nesting, nest, resampling_variance
-from hsfuse.pair.open import open_pair, psf_kind
+from hsfuse.pair.open import open_pair, psf_kind, psf_told
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.warp import WarpedReader
 
@@ -14,5 +14,6 @@ __all__ = [
     "nest",
     "open_pair",
     "psf_kind",
+    "psf_told",
     "resampling_variance",
 ]

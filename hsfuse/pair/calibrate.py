@@ -21,6 +21,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import sample_scene
+from hsfuse.pair.sensors import psf_figures
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
 
@@ -77,7 +78,7 @@ class PairEstimate:
             "scale": self.ratio,
             "bands": [self._band(i) for i in range(len(self.bands))],
             "comparison": [asdict(band) | {"disagrees": band.disagrees} for band in self.comparison],
-            "psf": None if self.psf is None else _psf_dict(self.psf),
+            "psf": None if self.psf is None else psf_figures(self.psf),
             "warnings": self.warnings,
         }
 
@@ -89,11 +90,6 @@ class PairEstimate:
             return facts
         names = ("centre_nm", "centre_sd_nm", "width_nm", "residual")
         return facts | {name: getattr(self.response, name)[i] for name in names}
-
-
-def _psf_dict(psf: EstimatedPsf) -> dict[str, Any]:
-    names = ("family", "sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf", "mtf_sd", "doubt")
-    return {name: getattr(psf, name) for name in names} | {"label": psf.psf.label}
 
 
 def estimate_scene(

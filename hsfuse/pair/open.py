@@ -99,6 +99,11 @@ def psf_kind(settings: FuseOptions) -> str:
     return {"estimate": "gaussian"}.get(settings.psf, settings.psf if settings.psf in ESTIMATED else "file")
 
 
+def psf_told(settings: FuseOptions) -> bool:
+    """Whether the options themselves say what the PSF is."""
+    return psf_kind(settings) == "file" or (settings.mtf, settings.psf_sigma) != (None, None)
+
+
 #: Rows and columns of a PSF's taps: far more than the GSDs' ratios call for, and few enough to compute with.
 MOST_TAPS = 257
 

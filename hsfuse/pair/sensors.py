@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hsfuse.calibration import EstimatedPsf
 from hsfuse.calibration.contradiction import ANOTHER, FITS, LESS, WHOLE, BandCheck, check_response, compare_sensors
 from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
@@ -78,6 +79,24 @@ class SensorCheck:
             "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
             "better": self.better,
         }
+
+
+def psf_figures(psf: EstimatedPsf) -> dict[str, Any]:
+    """An estimated PSF for JSON."""
+    names = ("family", "sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf", "mtf_sd", "doubt")
+    return {name: getattr(psf, name) for name in names} | {"label": psf.psf.label}
+
+
+def sensing(pair: ScenePair, told: bool) -> dict[str, Any]:
+    """What the pair told of its sensors, for JSON; `told`: the PSF was given."""
+    found = pair.psf
+    how = "told" if told else "estimated" if found is not None and not found.doubt else "assumed"
+    figures = {} if found is None else psf_figures(found) | {"text": found.describe()}
+    return {
+        "psf": {"label": pair.model.psf.label, "mtf": pair.model.psf.mtf(pair.ratio), **figures, "how": how},
+        "check": None if pair.sensors is None else pair.sensors.to_dict(),
+        "tone": None if pair.tone is None else pair.tone.to_dict(pair.msi_names),
+    }
 
 
 def _rounded(band: BandCheck) -> dict[str, Any]:

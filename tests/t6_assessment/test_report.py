@@ -16,8 +16,9 @@ from rasterio.crs import CRS
 from hsfuse.assessment import Assessment, MapLayer, Registration, assess
 from hsfuse.assessment.report import render_report, write_report
 from hsfuse.assessment.report.facts import gsd, header
-from hsfuse.assessment.report.figures import map_figure, map_limits, spectra_data, training
+from hsfuse.assessment.report.figures import map_figure, map_limits, mtf_curves, spectra_data, training
 from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import cards, effort, flat, method_words, shift_figures, stages, training_words
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.core.errors import OutputError
@@ -343,3 +344,36 @@ def test_indices_of_unseen_bands_say_so(assessed):
     pattern = re.compile(r"NDRE[^\n]{0,200}no MSI band sees 715 nm")
     assert pattern.search(render_report([replace(a, response=blind)]))
     assert not pattern.search(render_report([replace(a, response=replace(blind, weights=np.ones((1, nm.size))))]))
+
+
+def test_the_sensors_have_a_chapter_with_psf_response_and_what_explains_a_misfit(assessed):
+    band = {
+        "band": "B2", "centre_nm": 490.0, "width_nm": 60.0, "shift_nm": 12.0, "shift_sd_nm": 1.0, "widened_by": 1.1,
+        "widened_sd": 0.1, "misfit": 44.0, "contradicts": True,
+    }  # fmt: skip
+    shares = {"PSF": 0.9, "place": 0.1, "response": 0.0, "radiometry": 0.0}
+    misfit = {"times_noise": 2.5, "share_of_contrast": 0.2, "fits": False, "part": "PSF", "explained": shares}
+    psf = {"how": "estimated", "text": "Gaussian, 1.5 +- 0.3", "sigma": [1.5, 1.5], "sigma_sd": [0.3, 0.3]}
+    told = {"psf": psf, "check": {"misfit": misfit, "response": [band], "better": "landsat9"}, "tone": None}
+    a = replace(assessed[0], sensors=told)
+    lines = dict(sensor_lines(a))
+    assert "2.50 times their noise" in lines["The model"]
+    assert "PSF 90%" in lines["What explains it"]
+    assert lines["PSF"] == "Estimated from the pair: Gaussian, 1.5 ± 0.3."
+    assert "contradicts it in B2; landsat9 fits better" in lines["Response"]
+    assert response_rows(a)[0]["shifted"] == "502 ± 1"
+    curves = mtf_curves(a)
+    assert [curve["y"][0] for curve in curves] == pytest.approx([1.0] * len(curves))
+    assert {"one standard deviation wider", "narrower"} <= {curve["name"] for curve in curves}
+    text = " ".join(Outline(render_report([a])).text)
+    assert "What the pair told of its sensors" in text
+    assert "contradicted" in text
+
+
+def test_a_psf_that_was_assumed_says_why():
+    doubt = {"how": "assumed", "doubt": "windows disagree", "label": "Gaussian"}
+    a = Assessment("f.tif", (3, 4, 4), {}, sensors={"psf": doubt, "tone": {"B2": {}}})
+    lines = dict(sensor_lines(a))
+    assert lines["PSF"] == "Assumed, as the pair can't tell it: windows disagree. Gaussian."
+    assert "B2 isn't linear" in lines["Radiometry"]
+    assert mtf_curves(a) == []

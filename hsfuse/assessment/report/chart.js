@@ -99,7 +99,7 @@ const hsfuseChart = (() => {
     }
     if (spec.at !== undefined && spec.at !== null) {
       svg("line", { class: "axis", x1: sx(spec.at), x2: sx(spec.at), y1: T, y2: H - B }, root);
-      svg("text", { x: sx(spec.at) + (sx(spec.at) > W - 60 ? -6 : 6), y: H - B - 8, "text-anchor": sx(spec.at) > W - 60 ? "end" : "start" }, root, "kept");
+      svg("text", { x: sx(spec.at) + (sx(spec.at) > W - 60 ? -6 : 6), y: H - B - 8, "text-anchor": sx(spec.at) > W - 60 ? "end" : "start" }, root, spec.mark || "kept");
     }
     readout(host, root, spec, sx, { W, H, T, B, x0, x1, L, R });
   }

@@ -38,6 +38,8 @@ CHARTED = {
     "hsi_relative_rmse": "Relative misfit to the LRHSI",
     "hsi_cc": "Correlation with the LRHSI",
 }
+#: Two MTFs that differ by less are drawn as one; a width's uncertainty is drawn where it is a larger share of it.
+SAME_MTF, SEEN_SD = 0.01, 0.02
 #: Those of them that are shown at reduced resolution.
 CHARTED_REDUCED = ("psnr", "relative_rmse", "ssim", "cc")
 
@@ -137,6 +139,7 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
             for h in assessment.histograms
         ],
         "response": _response(assessment),
+        "mtf": mtf_curves(assessment),
         "training": training(assessment.provenance),
     }
 
@@ -218,3 +221,26 @@ def _series(value: Any) -> list[float | None]:
 def numbers(values: Floats) -> list[float | None]:
     """Values with six significant digits; what is not finite becomes None."""
     return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values, np.float64)]
+
+
+#: Frequencies, in cycles per LRHSI pixel, at which an MTF is drawn.
+CYCLES = np.linspace(0, 1, 41)
+
+
+def mtf_curves(assessment: Assessment) -> list[dict[str, Any]]:
+    """MTF of the PSF along columns and rows, with its uncertainty where it was estimated; [] without a PSF."""
+    psf, ratio, figures = assessment.psf, assessment.ratio, assessment.sensors.get("psf", {})
+    if psf is None or ratio is None:
+        return []
+    taps = np.arange(psf.size) - (psf.size - 1) / 2
+    waves = np.exp(-2j * np.pi * np.outer(CYCLES, taps) / ratio)
+    down, right = (np.abs(waves @ psf.kernel.sum(axis)) for axis in (1, 0))
+    same = bool(np.abs(down - right).max() < SAME_MTF)
+    curves = [{"name": "MTF" if same else "along columns", "y": numbers(down)}]
+    curves += [] if same else [{"name": "along rows", "y": numbers(right), "dash": "7 4"}]
+    sigma, sd = (figures.get(key) for key in ("sigma", "sigma_sd"))
+    if figures.get("how") == "estimated" and sigma and sd and sd[0] > SEEN_SD * sigma[0] > 0:
+        for sign, name in ((1, "one standard deviation wider"), (-1, "narrower")):
+            width = max(0.0, 1 + sign * sd[0] / sigma[0]) ** 2  # the logarithm grows with the square of a width
+            curves.append({"name": name, "y": numbers(np.maximum(down, 1e-9) ** width), "dash": "2 3"})
+    return [curve | {"x": numbers(CYCLES)} for curve in curves]

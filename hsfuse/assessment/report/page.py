@@ -27,6 +27,7 @@ from hsfuse.assessment import (
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.facts import UNIT_CODES, header, unit_notes
 from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
+from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
     REFERENCE_CARDS,
     cards,
@@ -104,6 +105,9 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "method_lines": method_lines(assessment.provenance),
         "reduced": _reduced(assessment),
         "shifts": shift_figures(assessment),
+        "sensors": sensor_lines(assessment),
+        "has_mtf": assessment.psf is not None and assessment.ratio is not None,
+        "response_rows": response_rows(assessment),
         "stages": stages(assessment.provenance),
         "effort": effort(assessment.provenance),
         "training": training_words(assessment.provenance),
@@ -123,7 +127,7 @@ def _contents(a: Assessment) -> list[tuple[str, str]]:
         ("spectra", "Spectra", a.spectra),
         ("bands", "Band by band", True),
         ("index", "Spectral indices", a.indices),
-        ("srf", "What the MSI sees", a.response),
+        ("sensors", "The sensors", a.sensors or a.response or shift_figures(a)),
         ("in", "What was compared", True),
         ("prov", "Provenance", a.provenance),
     )

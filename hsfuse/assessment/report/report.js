@@ -116,6 +116,8 @@
     });
     const response = file.querySelector(".response");
     if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length], dash: ["none", "6 3", "2 3"][Math.floor(i / SPARE.length) % 3] })), shade: data.absorption, zero: true, whole: true, height: 260 });
+    const mtf = file.querySelector(".mtf");
+    if (mtf) chart(mtf, { x: "cycles per LRHSI pixel", y: "MTF", series: data.mtf.map((m, i) => ({ ...m, colour: ["fused", "LRHSI", "reference", "reference"][m.dash === "2 3" ? 2 : i] })), xrange: [0, 1], zero: true, whole: true, height: 260, at: 0.5, mark: "Nyquist" });
     const training = file.querySelector(".training");
     if (training) {
       const t = data.training, series = t.curves.map((c, i) => ({ ...c, colour: ["LRHSI", "fused"][i] }));

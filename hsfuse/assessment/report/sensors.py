@@ -1,0 +1,108 @@
+"""The report's chapter on the sensors: which PSF, place, response and radiometry were used, and what bears them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hsfuse.assessment import Assessment
+
+#: What stands before the PSF, by how it was come by.
+HOW = {
+    "estimated": "Estimated from the pair",
+    "told": "As it was told",
+    "assumed": "Assumed, as nobody told it",
+}
+
+
+def sensor_lines(a: Assessment) -> list[tuple[str, str]]:
+    """What is known of the sensors as (what, text) lines."""
+    return list(_lines(a))
+
+
+def _lines(a: Assessment) -> Iterator[tuple[str, str]]:
+    told = a.sensors
+    misfit = _misfit(a)
+    if misfit:
+        verdict = (
+            "the model fits" if misfit.get("fits") else f"the model doesn't fit; {misfit.get('part')} explains most"
+        )
+        yield (
+            "The model",
+            f"Seen alike, the two images differ by {misfit['times_noise']:.2f} times their noise: {verdict}.",
+        )
+        if not misfit.get("fits"):
+            shares = ", ".join(f"{part} {share:.0%}" for part, share in misfit["explained"].items())
+            yield "What explains it", f"Each by itself, of what is beyond noise: {shares}."
+    if isinstance(psf := told.get("psf"), Mapping):
+        yield "PSF", _psf(psf).replace("+-", "±")
+    if a.registration is not None:
+        now = a.registration.now.describe()
+        corrected = f"; corrected was: {a.registration.found.describe()}" if a.registration.left is not None else ""
+        yield "Place", f"{now[:1].upper()}{now[1:]}{corrected}."
+    if a.response is not None:
+        yield "Response", _response(a)
+    yield "Radiometry", _radiometry(a)
+
+
+def _psf(psf: Mapping[str, Any]) -> str:
+    text = str(psf.get("text") or psf.get("label", ""))
+    if psf.get("how") == "assumed" and psf.get("doubt"):
+        return f"Assumed, as the pair can't tell it: {psf['doubt']}. {psf.get('label', '')}."
+    return f"{HOW.get(str(psf.get('how')), 'PSF')}: {text}."
+
+
+def _response(a: Assessment) -> str:
+    assert a.response is not None
+    check = a.sensors.get("check")
+    bands = check.get("response", []) if isinstance(check, Mapping) else []
+    wrong = [band["band"] for band in bands if band.get("contradicts")]
+    if wrong:
+        other = check.get("better") if isinstance(check, Mapping) else ""
+        better = f"; {other} fits better" if other else ""
+        return f"{a.response.name}; the pair contradicts it in {', '.join(wrong)}{better}."
+    return f"{a.response.name}; {'nothing in the pair contradicts it' if bands else 'not held against the pair'}."
+
+
+def _radiometry(a: Assessment) -> str:
+    if isinstance(tone := a.sensors.get("tone"), Mapping) and tone:
+        text = f"The tone of {', '.join(tone)} isn't linear in reflectance; monotone curves were taken out."
+        return (
+            f"{text} Gain and offset were taken out of {', '.join(b.band for b in a.radiometry)}."
+            if a.radiometry
+            else text
+        )
+    if a.radiometry:
+        return (
+            "Linear; "
+            + "; ".join(f"{b.band} = {b.gain:.3f} × LRHSI {b.offset:+.4f}" for b in a.radiometry)
+            + " taken out."
+        )
+    return "The MSI was used with the numbers that it has."
+
+
+def _misfit(a: Assessment) -> Mapping[str, Any]:
+    check = a.sensors.get("check")
+    found = check.get("misfit") if isinstance(check, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def response_rows(a: Assessment) -> list[dict[str, str]]:
+    """Each band's response against the pair, as text."""
+    check = a.sensors.get("check")
+    bands = check.get("response", []) if isinstance(check, Mapping) else []
+    return [_row(band) for band in bands]
+
+
+def _row(band: Mapping[str, Any]) -> dict[str, str]:
+    centre, width = float(band["centre_nm"]), float(band["width_nm"])
+    wide, wide_sd = width * float(band["widened_by"]), width * float(band["widened_sd"])
+    return {
+        "band": str(band["band"]),
+        "centre": f"{centre:.0f}",
+        "shifted": f"{centre + float(band['shift_nm']):.0f} ± {float(band['shift_sd_nm']):.0f}",
+        "width": f"{width:.0f}",
+        "widened": f"{wide:.0f} ± {wide_sd:.0f}",
+        "misfit": f"{float(band['misfit']):.1f}",
+        "verdict": "contradicted" if band.get("contradicts") else "fits",
+    }
