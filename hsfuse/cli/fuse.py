@@ -146,4 +146,8 @@ def fuse_and_report(
         for one in made.warnings:
             _log.warning("%s", one)
         write_report([made], report, overwrite=chosen.overwrite or result.done)
+        if chosen.stac:
+            from hsfuse.io.stac import add_report
+
+            add_report(output, report)
     return result

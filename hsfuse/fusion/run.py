@@ -73,7 +73,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             _save_weights(options.save_model, method)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if options.stac:
-            _write_item(pair, output, options, provenance)
+            _write_item(pair, output, options, stored, provenance)
         return _result(pair, output, options, provenance, valid, seconds, warnings)
 
 
@@ -153,13 +153,21 @@ def _quality(fuser: Method, scene: PairSample, pair: ScenePair, seed: int) -> Qu
     return QualityLayers(fuser, scene, pair.model, seed)
 
 
-def _write_item(pair: ScenePair, output: Path, options: FuseOptions, provenance: dict[str, Any]) -> None:
-    from hsfuse.io.stac import write_item
+def _write_item(
+    pair: ScenePair, output: Path, options: FuseOptions, stored: Storage, provenance: dict[str, Any]
+) -> None:
+    from hsfuse.io.stac import Described, write_item
 
-    acquired = pair.hsi.tags.get("ACQUIRED")
-    told = {"hsfuse:version": provenance["hsfuse"], "hsfuse:method": provenance["method"]["method"]}
-    spectrum = plan_bands(pair, options).spectrum
-    write_item(output, options.format, pair.alignment.hr_grid, spectrum, acquired, told)
+    told = Described(
+        pair.alignment.hr_grid,
+        stored,
+        plan_bands(pair, options).spectrum,
+        pair.hsi.tags.get("ACQUIRED"),
+        {"hsfuse:version": provenance["hsfuse"], "hsfuse:method": provenance["method"]["method"]},
+        {"HSI": pair.hsi.path, "MSI": pair.msi.path},
+        options.qa,
+    )
+    write_item(output, told)
 
 
 def _result(

@@ -123,8 +123,10 @@ def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_pat
 
 
 def test_a_stac_item_lies_beside(files, tmp_path):
-    run(files, tmp_path / "a.tif", stac=True)
+    run(files, tmp_path / "a.tif", stac=True, qa=tmp_path / "qa.tif")
     item = json.loads((tmp_path / "a.stac.json").read_text())
+    assert set(item["assets"]) == {"data", "quality"}
+    assert [link["title"] for link in item["links"]] == ["HSI", "MSI"]
     assert item["properties"]["hsfuse:method"] == "glp-reg"
     assert len(item["assets"]["data"]["bands"]) == BANDS
 

@@ -121,10 +121,11 @@ def test_dry_run_writes_nothing(pair):
 
 def test_a_report_beside_the_result(pair):
     report = pair.folder.parent / "r.html"
-    result, place = fuse(pair, f"--report={report}")
+    result, place = fuse(pair, f"--report={report}", "--stac")
     assert result.exit_code == 0, result.stderr
     assert place.exists()
     assert "<html" in report.read_text()[:1000]
+    assert '"../r.html"' in place.with_suffix(".stac.json").read_text()
 
 
 def hsi_without(pair, *fields):
