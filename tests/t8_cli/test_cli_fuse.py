@@ -125,7 +125,7 @@ def test_a_report_beside_the_result(pair):
     assert result.exit_code == 0, result.stderr
     assert place.exists()
     assert "<html" in report.read_text()[:1000]
-    assert '"../r.html"' in place.with_suffix(".stac.json").read_text()
+    assert '"./r.html"' in place.with_suffix(".stac.json").read_text()
 
 
 def hsi_without(pair, *fields):
