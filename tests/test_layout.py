@@ -18,7 +18,7 @@ TESTS = ROOT / "tests"
 #: Room -> floor: a room imports from lower floors, and from its own.
 FLOORS = {
     "core": 0, "physics": 1, "metrics": 2, "io": 2, "nets": 2, "calibration": 3, "pair": 4, "methods": 4,
-    "fusion": 5, "training": 6, "assessment": 6, "benchmark": 7, "cli": 8,
+    "fusion": 5, "training": 6, "assessment": 6, "benchmark": 7, "batch": 7, "cli": 8,
 }  # fmt: skip
 WITHOUT_TORCH = ("core",)
 #: Third-party package -> where alone it may be imported.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.core.errors import HsfuseError
+from hsfuse.core.process import reason
 
 #: Seconds in which an interrupted case may remove what it has written.
 GRACE_S = 20.0
@@ -44,7 +45,7 @@ def run_hsfuse(arguments: list[str], folder: Path) -> Finished:
     taken = json.loads(usage.read_text(encoding="utf-8"))
     usage.unlink()
     if taken["code"]:
-        raise CaseError(_reason(taken["code"], said))
+        raise CaseError(reason(taken["code"], said))
     return Finished(json.loads(out), taken["seconds"], taken["peak_mib"], taken["cpu"])
 
 
@@ -68,15 +69,3 @@ def _end(process: subprocess.Popen[str]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def _reason(code: int, said: str) -> str:
-    """One line: the command's own, or how it was ended."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"ended by {name}" + ("; perhaps memory ran out" if name == "SIGKILL" else "")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = lines[-1] if lines else f"exit code {code}"
-    if "this is a bug in hsfuse" in last and len(lines) > 1:
-        last = lines[-2]  # the exception, at the end of its traceback
-    return last.removeprefix("hsfuse: ").removeprefix("error: ")

@@ -15,6 +15,7 @@ from hsfuse.core.package import __version__
 #: name -> (module, attribute, one-line help); the order is that of `hsfuse --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "fuse": ("hsfuse.cli.fuse", "fuse", "Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid."),
+    "batch": ("hsfuse.cli.batch", "batch", "Fuse many scenes, by a table of jobs."),
     "assess": ("hsfuse.cli.assess", "assess", "Say how good fused cubes are, with or without a reference."),
     "simulate": ("hsfuse.cli.simulate", "simulate", "Make an LRHSI and an MSI from a reference cube."),
     "train": ("hsfuse.cli.train", "train", "Train SRLF-Net on reference cubes and save a model."),
@@ -56,6 +57,7 @@ def main() -> None:
     """Fuse hyperspectral and multispectral images into a georeferenced high-resolution hyperspectral image.
 
     Results go to stdout; notes, progress and errors go to stderr.
-    Exit codes: 0 done, 1 an input or output that can't be used, 2 usage, 3 a limit missed, 130 interrupted, 70 a bug.
+    Exit codes: 0 done, 1 an input or output that can't be used, 2 usage, 3 a limit missed, 4 some jobs failed,
+    130 interrupted, 70 a bug.
     """
     start_logging()

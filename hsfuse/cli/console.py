@@ -20,7 +20,7 @@ import click
 from hsfuse.core.errors import HsfuseError
 
 #: Exit codes; usage errors are click's 2, a bug is sysexits' EX_SOFTWARE, an interruption the shell's 128 + SIGINT.
-CANT, BUG, INTERRUPTED = 1, 70, 130
+CANT, SOME_FAILED, BUG, INTERRUPTED = 1, 4, 70, 130
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
@@ -132,9 +132,9 @@ def log_to_file(path: Path) -> None:
     log.setLevel(logging.DEBUG)
 
 
-def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+def print_json(value: Mapping[str, Any] | list[Any], indent: int | None = 2) -> None:
     """Print valid JSON on stdout: NaN and infinities become null, what JSON doesn't know becomes text."""
-    click.echo(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))
+    click.echo(json.dumps(_finite(value), indent=indent, default=str, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
-from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions
+from hsfuse.core.options import OPTIONS, FuseOptions
 
 _log = logging.getLogger("hsfuse.fuse")
 
@@ -23,37 +23,7 @@ _EXAMPLES = """\
   hsfuse fuse --config scene.toml --resume"""
 
 
-class FuseCommand(click.Command):
-    """`fuse` with its options in groups; --help shows the common ones, --help-all every one."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section for each group, then examples."""
-        whole = ctx.meta.get("hsfuse.help_all", False)
-        for group in GROUPS:
-            told = [
-                record
-                for one in self.get_params(ctx)
-                if isinstance(one, click.Option)
-                if getattr(one, "group", "running") == group and (whole or getattr(one, "common", True))
-                if (record := one.get_help_record(ctx)) is not None
-            ]
-            if told:
-                with formatter.section(group.capitalize()):
-                    formatter.write_dl(told)
-        with formatter.section("Examples"):
-            formatter.write(f"{_EXAMPLES}\n")
-        if not whole:
-            formatter.write("\nAll options: hsfuse fuse --help-all\n")
-
-
-def _help_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.meta["hsfuse.help_all"] = True
-        click.echo(context.get_help())
-        context.exit()
-
-
-@click.command(cls=FuseCommand, no_args_is_help=True)
+@click.command(cls=options.GroupedCommand, no_args_is_help=True, examples=_EXAMPLES)
 @click.argument("files", nargs=-1, metavar="[HSI MSI OUT]")
 @options.grouped("inputs", "--hsi", type=options.PATH, help="LRHSI with wavelengths: ENVI, GeoTIFF, or a product.")
 @options.grouped(
@@ -76,7 +46,7 @@ def _help_all(context: click.Context, parameter: click.Parameter, value: bool) -
 @options.config
 @options.log_file
 @options.verbosity
-@click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="All options.")
+@options.help_all
 def fuse(
     files: tuple[str, ...],
     hsi: Path | None,

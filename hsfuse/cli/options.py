@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from hsfuse.cli.console import log_to_file, start_logging
-from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
+from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import Range
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,6 +139,40 @@ class GroupedOption(click.Option):
             self.opts = opts
 
 
+class GroupedCommand(click.Command):
+    """A command with its options in groups; --help shows the common ones, --help-all every one."""
+
+    def __init__(self, *arguments: Any, examples: str = "", **spelled: Any) -> None:
+        super().__init__(*arguments, **spelled)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each group, then examples."""
+        whole = ctx.meta.get("hsfuse.help_all", False)
+        for group in GROUPS:
+            told = [
+                record
+                for one in self.get_params(ctx)
+                if isinstance(one, click.Option)
+                if getattr(one, "group", "running") == group and (whole or getattr(one, "common", True))
+                if (record := one.get_help_record(ctx)) is not None
+            ]
+            if told:
+                with formatter.section(group.capitalize()):
+                    formatter.write_dl(told)
+        with formatter.section("Examples"):
+            formatter.write(f"{self.examples}\n")
+        if not whole:
+            formatter.write(f"\nAll options: hsfuse {self.name} --help-all\n")
+
+
+def _help_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta["hsfuse.help_all"] = True
+        click.echo(context.get_help())
+        context.exit()
+
+
 def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: Any) -> Any:
     """An option of `fuse` as its field in `FuseOptions` has it: type, default, help; `text` is another help.
 
@@ -225,6 +259,9 @@ def ratio(text: str, **spelled: Any) -> Any:
 
 
 overwrite = option_of("overwrite")
+help_all = click.option(
+    "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="All options."
+)
 config = click.option(
     "--config",
     type=PATH,

@@ -1,0 +1,6 @@
+"""Many scenes: a table of jobs, each fused by a process of its own. Nothing here needs torch before a page is made."""
+
+from hsfuse.batch.jobs import Job, JobTable, read_jobs
+from hsfuse.batch.run import Outcome, run_jobs
+
+__all__ = ["Job", "JobTable", "Outcome", "read_jobs", "run_jobs"]

@@ -1,0 +1,290 @@
+"""A table of jobs: CSV, JSON lines or TOML, whose columns are `fuse`'s options and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hsfuse.core.errors import HsfuseError, SettingError
+from hsfuse.core.options import FORMER, OPTIONS, FuseOptions, kind_of
+from hsfuse.io.files import check_inputs, check_output, check_report_path, driver_of, split_paths
+from hsfuse.io.finished import MAY_BE_FILES, answers, files_of, is_fresh, provenance_in
+from hsfuse.io.toml import read_toml
+
+#: Columns that are files of a job and no options.
+FILES = ("hsi", "msi", "output", "report")
+#: Options of the whole batch, not of a job.
+OF_BATCH = ("resume", "dry_run")
+#: Column -> field: options go by their fields' names and by those of the command line.
+COLUMNS: dict[str, str] = {
+    **{name: name for name in (*FILES, *(name for name in OPTIONS if name not in OF_BATCH))},
+    **{option.name.lstrip("-").replace("-", "_"): name for name, option in OPTIONS.items() if option.name},
+    **FORMER,
+}
+#: Bytes of a table.
+MOST_BYTES = 2**28
+YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scene: `where` it stands in the table, its files, and how it is fused."""
+
+    where: str
+    hsi: Path
+    msi: tuple[Path, ...]
+    output: Path
+    options: FuseOptions
+    report: Path | None = None
+    figures: Path | None = None
+
+    @property
+    def made(self) -> list[Path]:
+        """All files that it makes."""
+        beside = [path for path in (self.report, self.figures) if path is not None]
+        return [*files_of(self.output, self.options), *beside]
+
+    def check(self) -> None:
+        """Raise an HsfuseError for what keeps it from being run and needs no pixels to be told."""
+        from hsfuse.methods import METHODS
+        from hsfuse.physics import load_srf
+
+        for name in ("method", "base"):
+            if (value := getattr(self.options, name)) not in METHODS:
+                raise SettingError(f"there is no {name} {value!r}; known are {', '.join(METHODS)}")
+        if self.options.srf not in ("auto", "estimate") and not Path(self.options.srf).is_file():
+            load_srf(self.options.srf)
+        check_inputs("HSI", [self.hsi])
+        check_inputs("MSI", self.msi)
+        goes_on, inputs = self.options.overwrite or self.options.resume, [self.hsi, *self.msi]
+        check_output(self.output, overwrite=goes_on, driver=self.options.format, protected=inputs)
+        for path in (self.report, self.figures):
+            if path is not None:
+                check_report_path(path, goes_on, [*inputs, self.output])
+
+    def state(self) -> str:
+        """ "finished"; "cube" where only what goes with it is missing; else "". From files alone, without torch."""
+        provenance = provenance_in(self.output, self.options)
+        if not answers(provenance, self.hsi, self.msi, self.output, self.options):
+            return ""
+        told = [path for path in (self.report, self.figures) if path is not None]
+        whole = all(path.exists() for path in self.made) and all(is_fresh(path, self.output) for path in told)
+        return "finished" if whole else "cube"
+
+    def arguments(self) -> list[str]:
+        """What `hsfuse` is given to do it."""
+        options = self.options
+        resume = options.resume and all(
+            driver_of(path, options.format if path == self.output else "auto") == "GTiff"
+            for path in (self.output, options.qa)
+            if path is not None
+        )
+        again = options.overwrite or (options.resume and not resume and self.state() == "cube")
+        words = [f"--hsi={self.hsi}", *(f"--msi={path}" for path in self.msi), f"--output={self.output}"]
+        words += [f"--{name}={path}" for name in ("report", "figures") if (path := getattr(self, name)) is not None]
+        words += _spelled(replace(options, resume=resume, overwrite=again))
+        return ["fuse", *words]
+
+
+def _spelled(options: FuseOptions) -> list[str]:
+    """Options that aren't the default, as words of the command line."""
+    plain, words = FuseOptions(), []
+    for name, option in OPTIONS.items():
+        value, own = getattr(options, name), option.name or f"--{name.replace('_', '-')}"
+        if value == getattr(plain, name):
+            continue
+        if isinstance(value, bool):
+            words.append(own)
+        elif isinstance(value, Mapping):
+            words += [f"{own}={key}={entry}" for key, entry in value.items()]
+        else:
+            words.append(f"{own}={','.join(value) if isinstance(value, tuple) else value}")
+    return words
+
+
+@dataclass
+class JobTable:
+    """The jobs of a table in their order, and a line for each thing that keeps it from being run."""
+
+    jobs: list[Job] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def check(self, only: int | None = None) -> None:
+        """Find what is wrong with the jobs' files, of all or of one; two that would write one file are always told."""
+        for job in self.jobs if only is None else [self.jobs[only]]:
+            try:
+                job.check()
+            except HsfuseError as error:
+                self.problems.append(f"{job.where}: {error}")
+        read = {path.resolve(): job.where for job in self.jobs for path in (job.hsi, *job.msi)}
+        written: dict[Path, str] = {}
+        for job in self.jobs:
+            for path in dict.fromkeys(path.resolve() for path in job.made):
+                other = written.setdefault(path, job.where)
+                if other != job.where:
+                    self.problems.append(f"{job.where}: {path} is already written by {other}; wanted another name")
+                elif read.get(path, job.where) != job.where:
+                    self.problems.append(f"{job.where}: {path} is read by {read[path]}; jobs run in no certain order")
+
+
+def read_jobs(path: Path, given: Mapping[str, Any] | None = None) -> JobTable:
+    """The jobs of a file: .csv, .jsonl or .toml ([[jobs]] and, for what is the same in all, [defaults]).
+
+    `given` are options of the command by name, for all jobs that don't say it themselves; they go before [defaults].
+    Relative paths are from the file's folder. SettingError for a file that is no table; what is wrong with single rows
+    and columns are `problems`.
+    """
+    table, defaults, rows = JobTable(), {}, []
+    kind = path.suffix.lower()
+    if kind == ".toml":
+        found = read_toml(path)
+        defaults, rows = found.pop("defaults", {}), found.pop("jobs", [])
+        if not isinstance(defaults, dict) or not isinstance(rows, list) or found:
+            strange = f"; it has {', '.join(map(repr, found))}" if found else ""
+            raise SettingError(f"{path}: wanted a table [defaults] and tables [[jobs]]{strange}")
+        table.problems += _strange(f"{path}, [defaults]", defaults)
+        rows = [(f"{path}, job {number}", row) for number, row in enumerate(rows)]
+    elif kind == ".csv":
+        rows = list(_csv_rows(path, table))
+    elif kind in (".jsonl", ".ndjson"):
+        rows = list(_json_rows(path))
+    else:
+        raise SettingError(f"{path}: {kind!r} names no kind of table; wanted .csv, .jsonl or .toml")
+    if not rows:
+        raise SettingError(f"{path} has no jobs; wanted a row for each scene with hsi, msi and output")
+    base = _named(defaults) | dict(given or {})
+    for where, row in rows:
+        problems = _strange(where, row) if kind != ".csv" else []
+        try:
+            job = _job(where, base | _named(row), path.parent)
+        except HsfuseError as error:
+            problems = problems or [f"{where}: {error}"]
+        else:
+            table.jobs.append(job)
+        table.problems += problems
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise SettingError(f"{path}: {size} bytes; a table of jobs has at most {MOST_BYTES}")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingError(f"{path}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _csv_rows(path: Path, table: JobTable) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows with what isn't empty; unknown columns are told once."""
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), skipinitialspace=True)
+    table.problems += _strange(f"{path}, line 1", reader.fieldnames or ())
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row:
+                table.problems.append(f"{where}: more entries than columns; quote those with commas")
+            yield where, {key: value.strip() for key, value in row.items() if key is not None and value}
+    except csv.Error as error:
+        raise SettingError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SettingError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise SettingError(f"{path}, line {number}: wanted an object with hsi, msi and output")
+        yield f"{path}, line {number}", row
+
+
+def _plain_name(name: str) -> str:
+    return name.strip().lstrip("-").replace("-", "_")
+
+
+def _strange(where: str, names: Any) -> list[str]:
+    """A line for each name that is no option."""
+    if not isinstance(names, Iterable) or isinstance(names, str):
+        return [f"{where}: wanted a table with hsi, msi and output, found {names!r}"]
+    out = []
+    for name in names:
+        if (plain := _plain_name(name)) not in COLUMNS:
+            near = get_close_matches(plain, COLUMNS, 1)
+            of_batch = "it is an option of the whole batch, --" + plain.replace("_", "-")
+            hint = (
+                of_batch
+                if plain in OF_BATCH
+                else f"did you mean {near[0]!r}?"
+                if near
+                else "see hsfuse fuse --help-all"
+            )
+            out.append(f"{where}: fuse has no option {name!r}; {hint}")
+    return out
+
+
+def _named(row: Any) -> dict[str, Any]:
+    """What a row says, by the names of the fields."""
+    known = row.items() if isinstance(row, Mapping) else ()
+    return {COLUMNS[_plain_name(key)]: value for key, value in known if _plain_name(key) in COLUMNS}
+
+
+def _job(where: str, row: dict[str, Any], folder: Path) -> Job:
+    for name in ("hsi", "msi", "output"):
+        if row.get(name) in (None, "", []):
+            raise SettingError(f"no {name}; each job has hsi, msi and output")
+    files = {name: row.pop(name, None) for name in FILES}
+    values = {name: _value(name, value, folder) for name, value in row.items()}
+    msi = files["msi"] if isinstance(files["msi"], list | tuple) else _split(str(files["msi"]), folder)
+    return Job(
+        where,
+        _from(folder, files["hsi"]),
+        tuple(_from(folder, one) for one in msi),
+        _from(folder, files["output"]),
+        FuseOptions.of(values),
+        None if files["report"] is None else _from(folder, files["report"]),
+    )
+
+
+def _split(text: str, folder: Path) -> list[Path]:
+    return [Path(text)] if (folder / text).exists() else split_paths(text)
+
+
+def _from(folder: Path, path: Any) -> Path:
+    """A path from the table's folder, absolute; GDAL's own names stay as they are."""
+    text = str(path)
+    if text.startswith("/vsi") or (":" in text and not (folder / text).exists()):
+        return Path(text)
+    return folder.absolute() / text
+
+
+def _value(name: str, value: Any, folder: Path) -> Any:
+    """A value as its option has it: words of a CSV become numbers, switches and lists, paths absolute."""
+    kind, _, _ = kind_of(name)
+    if kind is Path and isinstance(value, str | Path):
+        return _from(folder, value)
+    if name in MAY_BE_FILES and isinstance(value, str) and (folder / value).is_file():
+        return str(folder.absolute() / value)
+    if not isinstance(value, str):
+        return value
+    if kind is bool and value.lower() in (*YES, *NO):
+        return value.lower() in YES
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            return value  # which FuseOptions refuses
+    if kind is Mapping:
+        parts = [part.partition("=") for part in value.split(",")]
+        return {key.strip(): entry.strip() for key, _, entry in parts}
+    return value

@@ -1,0 +1,78 @@
+"""`hsfuse batch`: many scenes, by a table of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from tqdm import tqdm
+
+from hsfuse.batch import Outcome, read_jobs, run_jobs
+from hsfuse.cli import options
+from hsfuse.cli.console import SOME_FAILED, print_json
+from hsfuse.core.errors import SettingError
+from hsfuse.core.options import OPTIONS
+
+_EXAMPLES = """\
+  hsfuse batch scenes.csv --jobs 4 --resume
+  hsfuse batch scenes.toml --method blend --summary summary
+  hsfuse batch scenes.jsonl --index $SLURM_ARRAY_TASK_ID --resume
+  hsfuse batch scenes.csv --dry-run --json"""
+
+
+@click.command(cls=options.GroupedCommand, no_args_is_help=True, examples=_EXAMPLES)
+@click.argument("table", type=options.PATH, metavar="JOBS")
+@click.option("--jobs", "at_once", type=click.IntRange(1), default=1, show_default=True, help="Processes at once.")
+@click.option("--index", type=click.IntRange(0), help="Run only this job, counted from 0: for arrays of jobs.")
+@options.options_of(*OPTIONS)
+@click.option("--json", "as_json", is_flag=True, help="Print each job as a line of JSON.")
+@options.config
+@options.log_file
+@options.verbosity
+@options.help_all
+@click.pass_context
+def batch(
+    context: click.Context,
+    table: Path,
+    at_once: int,
+    index: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Fuse the scenes of JOBS, each by a process of its own; one that fails doesn't stop the rest.
+
+    JOBS is CSV, JSON lines (.jsonl) or TOML ([[jobs]], and [defaults] for all). Columns are hsi, msi, output, report
+    and the options of `hsfuse fuse` (see its --help-all); options here are for all jobs that don't say otherwise.
+    Relative paths are from the folder of JOBS. Exit code 4: some failed.
+    """
+    said = {
+        name: value for name, value in given.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    dry_run = bool(said.pop("dry_run", False))
+    found = read_jobs(table, said)
+    if index is not None and index >= len(found.jobs):
+        raise SettingError(f"{table} has no job {index}; it has {len(found.jobs)}, the first is 0")
+    if not found.problems:
+        found.check(index)
+    for problem in found.problems:
+        click.echo(f"hsfuse: {problem}", err=True)
+    if found.problems:
+        raise SettingError(f"{table}: nothing was started")
+    jobs = found.jobs if index is None else [found.jobs[index]]
+    with tqdm(total=len(jobs), desc="batch", unit="scene", disable=None, leave=False) as bar:
+
+        def tell(outcome: Outcome) -> None:
+            with tqdm.external_write_mode():
+                if as_json:
+                    print_json(outcome.to_dict(), indent=None)
+                else:
+                    click.echo(outcome.text())
+            bar.update()
+
+        outcomes = run_jobs(jobs, tell, at_once=at_once, dry_run=dry_run)
+    failed = sum(outcome.state == "failed" for outcome in outcomes)
+    if failed:
+        click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs failed", err=True)
+        context.exit(SOME_FAILED)

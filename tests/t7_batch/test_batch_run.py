@@ -1,0 +1,217 @@
+"""Jobs in processes: several at once, failures that stop nothing else, interruptions that leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fusing import read
+from scenes import memory_scene, save_pair
+
+from hsfuse.batch import Job, run_jobs
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import run_fusion
+
+OPTIONS = FuseOptions(method="bicubic", psf="assumed", srf="sentinel2a", register="off", match_radiometry="off")
+#: Stands for hsfuse: what it does is in the file that --msi names.
+PROGRAM = """
+import json, os, signal, sys, time
+from pathlib import Path
+named = dict(word[2:].split("=", 1) for word in sys.argv[1:] if "=" in word)
+output, what = Path(named["output"]), Path(named["msi"]).read_text()
+part = output.with_name(f".{output.stem}.0123abcd.part.tif")
+part.write_text("half")
+if what == "wait":
+    Path(named["msi"] + ".pid").write_text(str(os.getpid()))
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+        time.sleep(60)
+    finally:
+        part.unlink()
+if what == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+part.unlink()
+if what == "fail":
+    sys.exit("hsfuse: warning: of no account\\nhsfuse: error: the HSI is no raster")
+if what == "silent":
+    sys.exit(0)
+output.write_text(what)
+print(json.dumps({"warnings": ["one"]}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return [sys.executable, "-S", str(tmp_path / "program.py")]
+
+
+def job(folder: Path, what: str, name: str = "") -> Job:
+    name = name or what
+    (folder / f"{name}.txt").write_text(what)
+    return Job(name, folder / "hsi.tif", (folder / f"{name}.txt",), folder / f"{name}.tif", OPTIONS)
+
+
+def left(folder: Path) -> list[str]:
+    """What no one asked for."""
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_one_that_fails_or_dies_stops_no_other(tmp_path, program):
+    told = []
+    jobs = [job(tmp_path, what) for what in ("fail", "die", "silent", "good")]
+    outcomes = run_jobs(jobs, told.append, at_once=2, program=program)
+    assert told == outcomes
+    found = {outcome.job.where: (outcome.state, outcome.error) for outcome in outcomes}
+    assert found == {
+        "fail": ("failed", "the HSI is no raster"),
+        "die": ("failed", "ended by SIGKILL; perhaps memory ran out"),
+        "silent": ("failed", "the process ended without a result"),
+        "good": ("done", ""),
+    }
+    good = next(outcome for outcome in outcomes if outcome.state == "done")
+    assert "1 warning" in good.text()
+    assert good.to_dict()["command"][:2] == ["hsfuse", "fuse"]
+    assert not left(tmp_path)
+
+
+BATCH = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from hsfuse.batch.jobs import Job
+from hsfuse.batch.run import run_jobs
+from hsfuse.cli.console import told_errors
+from hsfuse.core.options import FuseOptions
+folder = Path({folder!r})
+jobs = [Job(n, folder / "hsi.tif", (folder / (n + ".txt"),), folder / (n + ".tif"), FuseOptions()) for n in "abc"]
+try:
+    with told_errors():
+        run_jobs(jobs, print, at_once=2, program={program!r})
+except Exception as error:
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interruption_ends_all_and_leaves_nothing(tmp_path, program, number):
+    for name in "abc":
+        job(tmp_path, "wait", name)
+    script = BATCH.format(path=sys.path, folder=str(tmp_path), program=program)
+    batch = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    wanted = [tmp_path / f"{name}.txt.pid" for name in "ab"]
+    pids = [int(wait_for(path)) for path in wanted]
+    batch.send_signal(number)
+    assert batch.wait(30) == (-number if number == signal.SIGKILL else 130)
+    for pid in pids:
+        wait_until(lambda pid=pid: not alive(pid))
+    assert not left(tmp_path)
+    assert not (tmp_path / "c.txt.pid").exists()
+    assert not list(tmp_path.glob("?.tif"))
+
+
+def wait_for(path: Path) -> str:
+    wait_until(lambda: path.exists() and path.read_text() != "")
+    return path.read_text()
+
+
+def wait_until(met, seconds: float = 60.0) -> None:
+    last = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and that nobody asked for since doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """A job that is finished."""
+    folder = tmp_path_factory.mktemp("fused")
+    pair = save_pair(folder, memory_scene((12, 12)))
+    one = Job("line 2", pair.hsi, (pair.msi,), folder / "fused.tif", replace(OPTIONS, resume=True))
+    run_fusion(one.hsi, one.msi[0], one.output, one.options)
+    return one
+
+
+def test_what_is_finished_is_skipped(fused):
+    assert [one.state for one in run_jobs([fused], lambda _: None, program=["no such program"])] == ["finished"]
+    changed = replace(fused, options=replace(fused.options, mtf=0.2))
+    with_report = replace(fused, report=fused.output.with_suffix(".html"))
+    assert (fused.state(), changed.state(), with_report.state()) == ("finished", "", "cube")
+    assert "--resume" in changed.arguments()
+    assert "--overwrite" not in with_report.arguments()
+    planned = run_jobs([changed], lambda _: None, dry_run=True, program=["no such program"])
+    assert [one.state for one in planned] == ["planned"]
+    os.utime(with_report.output, ns=(2, 2))
+    with_report.report.touch()
+    assert with_report.state() == "finished"
+    os.utime(with_report.report, ns=(1, 1))
+    assert with_report.state() == "cube"
+
+
+def test_skipping_needs_no_torch(fused):
+    line = {"hsi": fused.hsi.name, "msi": fused.msi[0].name, "output": fused.output.name}
+    line |= {name: getattr(OPTIONS, name) for name in ("method", "psf", "srf", "register", "match_radiometry")}
+    table = fused.hsi.with_name("jobs.jsonl")
+    table.write_text(json.dumps(line), encoding="utf-8")
+    code = (
+        f"import sys, hsfuse.cli as c\ntry:\n    c.main(['batch', {str(table)!r}, '--resume'])\n"
+        "finally:\n    assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{fused.output}: finished already\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_cubes(tmp_path):
+    """Twenty times, SIGKILL for the batch or for one of its processes; then --resume."""
+    import random
+
+    rng = random.Random(0)
+    scene = memory_scene((48, 48))
+    pair = save_pair(tmp_path, scene)
+    lines = [
+        {"hsi": "hsi.tif", "msi": "msi.tif", "seed": n, "srf": "sentinel2a", "method": "glp-ens"} for n in range(3)
+    ]
+
+    def table(folder: str) -> list[str]:
+        (tmp_path / folder).mkdir()
+        rows = [json.dumps(line | {"output": f"{folder}/{n}.tif", "tile": 16}) for n, line in enumerate(lines)]
+        (tmp_path / f"{folder}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+        return [sys.executable, "-m", "hsfuse", "batch", str(tmp_path / f"{folder}.jsonl"), "--jobs", "2", "--resume"]
+
+    began = time.monotonic()
+    subprocess.run(table("whole"), check=True, stdout=subprocess.DEVNULL)
+    took = time.monotonic() - began
+    for turn in range(20):
+        command = table(f"turn{turn}")
+        batch = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.1, 0.95) * took)
+        children = Path(f"/proc/{batch.pid}/task/{batch.pid}/children")
+        pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        victim = rng.choice([batch.pid, *pids])
+        os.kill(victim, signal.SIGKILL)
+        batch.wait()
+        for pid in pids:
+            wait_until(lambda pid=pid: not alive(pid))
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for n in range(3):
+            whole, again = read(tmp_path / f"whole/{n}.tif"), read(tmp_path / f"turn{turn}/{n}.tif")
+            assert whole.data.tobytes() == again.data.tobytes(), (turn, n)
+        assert not left(tmp_path / f"turn{turn}"), turn
+    assert pair.hsi.exists()

@@ -1,0 +1,120 @@
+"""Tables of jobs: what is read from each kind, and what is told before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hsfuse.batch import read_jobs
+from hsfuse.core.errors import SettingError
+
+ROW = {"hsi": "hsi.tif", "msi": ["b2.tif", "b3.tif"], "output": "out.tif", "report": "out.html", "srf": "own.csv",
+       "mtf": 0.3, "stac": True, "msi_bands": ["B2", "B3"], "creation_options": {"COMPRESS": "ZSTD"}}  # fmt: skip
+CSV = """\
+hsi, msi, output, report, srf, mtf, stac, msi-bands, co, qa
+hsi.tif, "b2.tif,b3.tif", out.tif, out.html, own.csv, 0.3, yes, "B2,B3", COMPRESS=ZSTD,
+"""
+TOML = """\
+[defaults]
+srf = "own.csv"
+mtf = 0.2
+stac = true
+[[jobs]]
+hsi = "hsi.tif"
+msi = ["b2.tif", "b3.tif"]
+output = "out.tif"
+report = "out.html"
+mtf = 0.3
+msi-bands = ["B2", "B3"]
+co = { COMPRESS = "ZSTD" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("hsi.tif", "b2.tif", "b3.tif", "own.csv"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.csv", CSV), ("a.toml", TOML), ("a.jsonl", json.dumps(ROW))])
+def test_each_kind_of_table_says_the_same(folder, name, text):
+    table = read_jobs(write(folder, name, text), {"method": "bicubic", "mtf": 0.1})
+    assert not table.problems
+    job = table.jobs[0]
+    assert (job.hsi, job.msi) == (folder / "hsi.tif", (folder / "b2.tif", folder / "b3.tif"))
+    assert (job.output, job.report) == (folder / "out.tif", folder / "out.html")
+    options = job.options
+    assert (options.srf, options.mtf, options.stac) == (str(folder / "own.csv"), 0.3, True)
+    assert (options.msi_bands, options.creation_options) == (("B2", "B3"), {"COMPRESS": "ZSTD"})
+    assert (options.method, options.qa) == ("bicubic", None)
+
+
+def test_the_command_line_goes_before_defaults_and_a_job_before_both(folder):
+    text = TOML.replace('srf = "own.csv"', 'srf = "landsat8"').replace("mtf = 0.3", "seed = 3")
+    options = read_jobs(write(folder, "a.toml", text), {"seed": 1, "mtf": 0.4}).jobs[0].options
+    assert (options.srf, options.mtf, options.seed) == ("landsat8", 0.4, 3)
+
+
+GOOD = "hsi.tif,b2.tif,o.tif"
+
+
+@pytest.mark.parametrize(
+    ("more", "rows", "told"),
+    [
+        ("methd", [f"{GOOD},x", "hsi.tif,b2.tif,p.tif,y"], "line 1: fuse has no option 'methd'; did you mean 'method'"),
+        ("resume", [f"{GOOD},1"], "line 1: fuse has no option 'resume'; it is an option of the whole batch"),
+        ("mtf", [f"{GOOD},,1"], "line 2: more entries than columns"),
+        ("mtf", ["hsi.tif,,o.tif"], "line 2: no msi"),
+        ("mtf", [f"{GOOD},high"], 'line 2: mtf is "high"'),
+        ("mtf", ["no.tif,b2.tif,o.tif"], "line 2: the HSI "),
+        ("mtf", ["hsi.tif,b2.tif,hsi.tif"], "line 2: the output "),
+        ("mtf", ["hsi.tif,b2.tif,no/o.tif"], "line 2: the output folder "),
+        ("method", [f"{GOOD},magic"], "line 2: there is no method 'magic'"),
+        ("srf", [f"{GOOD},magic"], "line 2: "),
+        ("mtf", [GOOD, "hsi.tif,b3.tif,./o.tif"], "is already written by "),
+        ("qa", [f"{GOOD},p.tif", "hsi.tif,b3.tif,p.tif,"], "p.tif is already written by "),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line_each(folder, more, rows, told):
+    table = read_jobs(write(folder, "a.csv", "\n".join([f"hsi,msi,output,{more}", *rows])))
+    if not table.problems:
+        table.check()
+    assert len(table.problems) == 1, table.problems
+    assert told in table.problems[0]
+    assert "\n" not in table.problems[0]
+
+
+def test_unknown_names_are_told_in_every_kind_of_table(folder):
+    lines = write(folder, "a.jsonl", json.dumps(ROW | {"x": 1}))
+    assert "a.jsonl, line 1: fuse has no option 'x'" in read_jobs(lines).problems[0]
+    tables = write(folder, "a.toml", TOML.replace("mtf = 0.2", "mft = 0.2"))
+    assert "[defaults]: fuse has no option 'mft'; did you mean 'mtf'?" in read_jobs(tables).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "", "has no jobs"),
+        ("a.xlsx", "", "wanted .csv, .jsonl or .toml"),
+        ("a.jsonl", "{", "line 1: not JSON"),
+        ("a.jsonl", "[]", "wanted an object"),
+        ("a.toml", "jobs = 3", r"wanted a table \[defaults\]"),
+        ("a.toml", "[scene]\n", "it has 'scene'"),
+    ],
+)
+def test_what_is_no_table_is_refused(folder, name, text, told):
+    with pytest.raises(SettingError, match=told):
+        read_jobs(write(folder, name, text))
+
+
+def test_a_missing_table_is_told(tmp_path):
+    with pytest.raises(SettingError, match="can't be read"):
+        read_jobs(tmp_path / "no.csv")
