@@ -34,10 +34,9 @@ class Scene:
 
     @property
     def observed(self) -> dict[str, str]:
-        """Keyword arguments that name LRHSI, MSI and response."""
-        return {
-            name: str(self.folder / file) for name, file in (("hsi", "hsi.tif"), ("msi", "msi.tif"), ("srf", "s.csv"))
-        }
+        """Keyword arguments that name LRHSI, MSI and response, and the PSF of the scene."""
+        files = {"hsi": "hsi.tif", "msi": "msi.tif", "srf": "s.csv"}
+        return {name: str(self.folder / file) for name, file in files.items()} | {"psf": "assumed"}
 
     def path(self, name: str) -> str:
         return str(self.folder / name)

@@ -6,7 +6,7 @@ from hsfuse.fusion import FusionResult, fuse
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube
 
-PLAIN = {"method": "glp-reg"}  # the quickest that uses both images
+PLAIN = {"method": "glp-reg", "psf": "assumed", "match_radiometry": "off"}  # the quickest that uses both images
 
 
 def run(pair, output, **options) -> FusionResult:

@@ -22,7 +22,7 @@ from hsfuse.pair.checks import misnamed
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
 
-PLAIN = FuseOptions(srf="sentinel2a")
+PLAIN = FuseOptions(srf="sentinel2a", psf="assumed")
 
 
 def wave_pair(folder, hsi_grid: Grid, msi_grid: Grid, ratio: float, moved=(0.0, 0.0)):

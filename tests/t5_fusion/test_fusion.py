@@ -80,7 +80,7 @@ def test_provenance_is_in_the_file(files, fused):
     assert found["method"]["method"] == "glp-reg"
     assert found["srf"]["bands"] == list(BANDS)
     assert len(found["srf"]["sha256"]) == 64
-    assert (found["scale"], found["settings"]["phase"], found["settings"]["psf"]) == (3, 1, "auto")
+    assert (found["scale"], found["settings"]["phase"], found["settings"]["psf"]) == (3, 1, "assumed")
     assert found["psf_kernel"]
     assert str(files.hsi) in found["inputs"]["HSI"]
 

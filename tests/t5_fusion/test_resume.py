@@ -20,7 +20,7 @@ from hsfuse.io.lock import only_writer
 from hsfuse.methods.adapt import Adaptation
 from hsfuse.physics import load_srf, write_srf
 
-TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off"}
+TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off", "psf": "assumed"}
 NETWORK = {
     **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "adapt_steps": 4,
     "adapt_minutes": 60.0, "consistency": "off",

@@ -35,11 +35,18 @@ def read_tiles(work, count=None):
     return [work.read(rows, cols) for rows in tiles.spans(0) for cols in tiles.spans(1)][:count]
 
 
+def alike(work):
+    """Three tiles of one shape, away from the border."""
+    tiles = read_tiles(work)
+    chosen = [tile for tile in tiles if tile.shapes == tiles[6].shapes][:3]
+    assert len(chosen) == 3
+    return chosen
+
+
 @pytest.mark.parametrize("name", [n for n in METHODS if not n.startswith("srlf")])
 def test_a_batch_gives_what_its_tiles_give(pair, name):
     work = TileWorker(pair, make_method(name).fit(sample_scene(pair), pair.model))
-    tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
-    assert len(tiles) == 3
+    tiles = alike(work)
     together = [tile.finish()[0] for tile in work.fuse(tiles)]
     alone = [work.fuse([tile])[0].finish()[0] for tile in tiles]
     np.testing.assert_allclose(together, alone, atol=ITERATED if name == "hysure" else 2e-6)
@@ -63,7 +70,7 @@ def test_a_batch_gives_what_its_tiles_give_with_a_network(pair):
     torch.nn.init.normal_(fuser.net.refine.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     fuser.share = torch.ones_like(fuser.share)
     work = TileWorker(pair, fuser)
-    tiles = [tile for tile in read_tiles(work) if tile.shapes == read_tiles(work, 7)[6].shapes][:3]
+    tiles = alike(work)
     together = np.stack([tile.finish()[0] for tile in work.fuse(tiles)])
     alone = np.stack([work.fuse([tile])[0].finish()[0] for tile in tiles])
     assert np.sqrt(np.mean((together - alone) ** 2)) < 1e-4 * alone.std()

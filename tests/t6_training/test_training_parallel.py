@@ -116,6 +116,7 @@ def test_training_stays_on_its_device(folder, kind, cache):
         assert all(isinstance(p.grad, OnGpu) for p in trainer.net.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow  # the test above is of its arithmetic, the one below of its shares
 def test_two_processes_end_with_the_weights_of_one(folder, cache):
     config = folder / "bands.toml"
     train(load_config(config), folder / "one.safetensors", data=folder, device="cpu")
