@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, LowPixels, inner_mask, low_pixels
@@ -25,6 +24,8 @@ from hsfuse.physics.model import ObservationModel
 BoolArray = NDArray[np.bool_]
 #: Cauchy's constant: 95 % efficiency where errors are normal. Passes, each with the noise about the last line.
 CAUCHY, PASSES = 2.385, 2
+#: Gauss-Newton steps at most, and when they are over, in gain and in deviations of the values.
+STEPS, SETTLED = 50, 1e-9
 #: Noise assumed at least, relative to the contrast.
 LEAST_NOISE = 1e-6
 STRIPS = 8
@@ -157,19 +158,39 @@ def match_lines(seen: FloatArray, msi: FloatArray) -> RadiometricMatch:
     return RadiometricMatch(gain, gain_sd, offset, offset_sd, correlations(seen, msi), seen.mean(1))
 
 
-def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Gain and offset of y against x; 1 and the difference of medians where they don't rise together."""
+def _line(x: FloatArray, y: FloatArray, start: FloatArray | None = None) -> tuple[float, float]:
+    """Gain and offset of y against x; 1 and the difference of medians where they don't rise together.
+
+    `start` (log gain, offset) is a line nearby, where one is known.
+    """
     if correlations(x[None], y[None])[0] <= 0:
         return 1.0, float(np.median(y - x))
-    gain = _deviation(y) / _deviation(x)
-    line = np.array([np.log(gain), np.median(y) - gain * np.median(x)])
+    if start is None:
+        gain = _deviation(y) / _deviation(x)
+        start = np.array([np.log(gain), np.median(y) - gain * np.median(x)])
+    line = start
     for _ in range(PASSES):
         noise = _deviation(_symmetric_misfit(line, x, y)) + LEAST_NOISE * np.sqrt(x.std() * y.std())
-        fit = least_squares(
-            _symmetric_misfit, line, args=(x, y), loss="cauchy", f_scale=CAUCHY * noise, x_scale=[0.1, y.std()]
-        )
-        line = fit.x
+        line = _nearest(line, x, y, CAUCHY * noise)
     return float(np.exp(line[0])), float(line[1])
+
+
+def _nearest(line: FloatArray, x: FloatArray, y: FloatArray, width: float) -> FloatArray:
+    """The line (log gain, offset) of least Cauchy loss of that width: Gauss-Newton, pixels weighted by their misfit."""
+    for _ in range(STEPS):
+        misfit = _symmetric_misfit(line, x, y)
+        root = np.exp(line[0] / 2)
+        weights = 1 / (1 + np.square(misfit / width))
+        by_gain, by_offset = -root * x - misfit / 2, -1 / root
+        weights /= weights.sum()
+        mean, mean_by_gain = weights @ misfit, weights @ by_gain  # the offset is eliminated first
+        alone = by_gain - mean_by_gain
+        gain_step = (weights * (misfit - mean)) @ alone / max(weights @ np.square(alone), 1e-300)
+        step = np.array([gain_step, (mean - mean_by_gain * gain_step) / by_offset])
+        line = line - step
+        if abs(step[0]) < SETTLED and abs(step[1]) < SETTLED * y.std():
+            break
+    return line
 
 
 def _symmetric_misfit(line: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -186,6 +207,8 @@ def _deviation(x: FloatArray) -> float:
 def _spread(x: FloatArray, y: FloatArray) -> tuple[float, float]:
     """Standard deviations of gain and offset: jackknife over strips (Efron, Stein 1981)."""
     strips = np.array_split(np.arange(x.size), STRIPS)
-    lines = np.array([_line(np.delete(x, strip), np.delete(y, strip)) for strip in strips])
+    gain, offset = _line(x, y)
+    start = np.array([np.log(gain), offset])
+    lines = np.array([_line(np.delete(x, strip), np.delete(y, strip), start) for strip in strips])
     gain, offset = np.sqrt((STRIPS - 1) * lines.var(0))
     return float(gain), float(offset)
