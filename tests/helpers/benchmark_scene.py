@@ -1,9 +1,15 @@
 """The cube that benchmarks of tests run on, and their sensor."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+from click.testing import CliRunner
 from scenes import save
 from scipy.ndimage import gaussian_filter
 
+from hsfuse.benchmark.process import CaseError, Finished
+from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
 
@@ -18,3 +24,11 @@ def reference(folder, name="scene.tif", side=32):
     spectra = np.stack([0.1 + 0.4 / (1 + np.exp(-(WAVELENGTHS_NM - at) / 40)) for at in (500, 650, 800)])
     cube = np.tensordot(spectra.T, parts / parts.sum(axis=0), axes=1)
     return save(folder / name, cube, Grid((side, side)), Spectrum(tuple(WAVELENGTHS_NM)))
+
+
+def run_here(arguments: list[str], folder: Path) -> Finished:
+    """As `run_hsfuse`, in the test's own process, which needn't start Python and torch anew."""
+    result = CliRunner().invoke(main, arguments)
+    if result.exit_code:
+        raise CaseError(result.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    return Finished(json.loads(result.stdout), 1.0, 1.0, 1.0)

@@ -57,12 +57,24 @@ class Waves:
 
     def on(self, grid: Grid, sigma: float = 0.0, moved: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
         """Values (bands, H, W) at the pixel centres of a grid of any CRS, the scene moved by (x, y) units first."""
+        if grid.crs == self.crs:
+            return self._on_plane(grid, sigma, moved)
         rows, cols = np.mgrid[: grid.shape[0], : grid.shape[1]] + 0.5
         x, y = grid.transform @ (cols, rows)
-        if grid.crs != self.crs:
-            found = transform(grid.crs, self.crs, x.ravel(), y.ravel())
-            x, y = (np.asarray(v).reshape(grid.shape) for v in found)
+        found = transform(grid.crs, self.crs, x.ravel(), y.ravel())
+        x, y = (np.asarray(v).reshape(grid.shape) for v in found)
         return self.at(x - moved[0], y - moved[1], sigma)
+
+    def _on_plane(self, grid: Grid, sigma: float, moved: tuple[float, float]) -> np.ndarray:
+        """The same as `at`, a wave's phase being one of the row and one of the column: far fewer cosines."""
+        frequency, amplitude, phase = self._drawn
+        damping = np.exp(-2 * np.pi**2 * sigma**2 * np.square(frequency).sum(axis=0))
+        (a, b, c, d, e, f), (height, width) = grid.transform[:6], grid.shape
+        first = phase + 2 * np.pi * np.array([c - moved[0] - self.centre[0], f - moved[1] - self.centre[1]]) @ frequency
+        by_row = np.exp(1j * (2 * np.pi * (np.arange(height) + 0.5)[:, None] * ([b, e] @ frequency) + first))
+        by_col = np.exp(2j * np.pi * (np.arange(width) + 0.5)[:, None] * ([a, d] @ frequency))
+        weighted = (amplitude * damping)[:, None] * by_row
+        return (0.3 + (weighted @ by_col.T).real).astype(np.float32)
 
 
 class ArrayReader(CubeReader):

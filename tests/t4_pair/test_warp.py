@@ -79,6 +79,13 @@ def rough():
     return {name: rng.random((3, *grid.shape), dtype=np.float32) for name, grid in GRIDS.items()}
 
 
+def test_the_scene_of_these_tests_is_one_however_it_is_computed():
+    scene, grid = Waves(), square(10, (40, 30), turn=12)
+    rows, cols = np.mgrid[:40, :30] + 0.5
+    x, y = grid.transform @ (cols, rows)
+    np.testing.assert_allclose(scene.on(grid, 7.0, (3, -4)), scene.at(x - 3, y + 4, 7.0), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_values_are_cubic_convolution_at_the_exact_place(name, rough):
     source = ArrayReader(rough[name], GRIDS[name])

@@ -1,4 +1,4 @@
-"""The benchmark: what it runs, what it keeps, and what it makes of failures. Cases are tiny, but real processes."""
+"""The benchmark: what it runs, what it keeps, and what it makes of failures. Cases are tiny; one is a real process."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmark_scene import SENSOR, reference
+from benchmark_scene import SENSOR, reference, run_here
 
 import hsfuse.benchmark.run as run_module
 import hsfuse.nets.weights as model_zoo
@@ -47,7 +47,9 @@ def config(folder):
 
 @pytest.fixture(scope="module")
 def result(config, folder):
-    return run_benchmark(config, folder / "out", command="hsfuse benchmark <x>")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "run_hsfuse", run_here)
+        return run_benchmark(config, folder / "out", command="hsfuse benchmark <x>")
 
 
 def without_processes(monkeypatch):
@@ -93,7 +95,18 @@ def test_what_is_done_is_not_run_again_but_failures_are(result, config, folder, 
     assert "a case was run" in again.failed[0].outcome.error
 
 
-def test_same_seed_same_figures_other_seed_others(result, folder):
+def test_a_case_is_a_process_of_its_own(result, folder):
+    chosen = parse_config(settings(methods=["gsa"]), folder=folder)
+    (row,) = run_benchmark(chosen, folder / "alone").rows
+    assert row.outcome.metrics == pytest.approx(result.rows[2].outcome.metrics)
+    assert row.outcome.seconds["wall"] > 0.5
+    assert row.outcome.seconds["cpu"] > 0.5  # Python and torch start up
+    assert row.outcome.peak_mib > 100
+
+
+def test_same_seed_same_figures_other_seed_others(result, folder, monkeypatch):
+    monkeypatch.setattr(run_module, "run_hsfuse", run_here)
+
     def figures(**changes):
         chosen = parse_config(settings(**changes), folder=folder)
         rows = run_benchmark(chosen, folder / f"again{len(changes)}", fresh=True).rows

@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmark_scene import SENSOR, reference
+from benchmark_scene import SENSOR, reference, run_here
 from click.testing import CliRunner
 
 from hsfuse.benchmark import load_config
 from hsfuse.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+
+
+@pytest.fixture(autouse=True)
+def cases_run_here(monkeypatch):
+    monkeypatch.setattr("hsfuse.benchmark.run.run_hsfuse", run_here)
 
 
 @pytest.fixture(scope="module")
