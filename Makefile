@@ -27,7 +27,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 # One thread a process: as many processes as cores (eight at most) share the tests, file by file.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 unit: $(VENV)/installed
 	$(PYTEST)
