@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pretend_gpu
 import pytest
 from scenes import MemoryScene, Pair, memory_scene, save_pair
 
 pretend_gpu.register()
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,8 @@ PENALTY, MOST_PENALTY = 0.1, 20.0
 BEYOND = 1.8
 #: Abundance in the interpolated start below which a material is not there.
 ABSENT = 5e-3
+#: Abundance at most, in units of how far the start is above that.
+PRESENT = 50.0
 #: Updates of M and N for each update of the abundances.
 FACTOR_STEPS = 4
 #: Weight of the LRHSI, relative to all else, in a direction of abundances in which it isn't looked at.
@@ -174,8 +176,11 @@ class CNMF(Method):
 
 
 def _present(state: Tensor, start: Tensor) -> Tensor:
-    """Abundances of a state: none below 0, and none of what isn't there from the start."""
-    return state.clamp_min(0).mul_(start > ABSENT)
+    """Abundances of a state: none below 0, and none of what isn't there from the start.
+
+    What is there may be had up to a bound that rises with it: a switch would make roundings into materials.
+    """
+    return torch.minimum(state, PRESENT * (start - ABSENT).clamp_min(0)).clamp_min_(0)
 
 
 def _factor_steps(m: Tensor, x: Tensor, a: Tensor, count: int = FACTOR_STEPS) -> Tensor:

@@ -18,8 +18,8 @@ from hsfuse.physics.sample import PairSample
 
 #: RMS difference, relative to the result's RMS: single precision rounds at 6e-8, iterations make more of it.
 TOLERANCE = 1e-4
-#: Training follows rounding.
-TRAINED = {"srlf": 1e-3}
+#: Training follows rounding; thirty materials from sixty-four LR pixels leave directions that rounding decides.
+LOOSE = {"srlf": 1e-3, "cnmf": 2e-4}
 
 
 @cache
@@ -35,4 +35,4 @@ def fused(name: str, factor: float) -> Tensor:
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "srlf-bands"])
 def test_multiplied_images_give_the_result_multiplied(name: str, factor: float) -> None:
     want = fused(name, 1.0)
-    assert rmse(fused(name, factor), want) <= TRAINED.get(name, TOLERANCE) * float(want.square().mean().sqrt())
+    assert rmse(fused(name, factor), want) <= LOOSE.get(name, TOLERANCE) * float(want.square().mean().sqrt())
