@@ -31,7 +31,7 @@ ONLY_IN = {
     "pystac": ("io",),
     "xarray": ("io", "fusion.model"),
     "rioxarray": ("io",),
-    "dask": ("fusion.lazy",),
+    "dask": ("fusion.lazy", "fusion.spread"),
     "safetensors": ("nets.tensors", "training.kept"),
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.

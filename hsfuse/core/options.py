@@ -185,6 +185,14 @@ class FuseOptions:
     tile: Annotated[int, Option("running", "Side of a tile in MSI pixels.")] = 192
     overlap: Annotated[int, Option("running", "MSI pixels over which tiles blend.")] = 16
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("running", "Where to compute.", common=True)] = "auto"
+    dask: Annotated[
+        str | None,
+        Option(
+            "running",
+            "Compute on Dask: local or local:N processes, a scheduler's tcp://..., or its .json file.",
+            metavar="WHERE",
+        ),
+    ] = None
     resume: Annotated[
         bool,
         Option(

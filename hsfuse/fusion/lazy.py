@@ -44,7 +44,7 @@ def lazy_cube(worker: TileWorker, tiles: TileGrid, bands: int) -> Any:
     name = f"hsfuse-{uuid4().hex[:12]}"
     detached = replace(pair, hsi=_detached(pair.hsi), msi=_detached(pair.msi))
     graph: dict[Any, Any] = {f"{name}-work": replace(worker, pair=detached)}
-    rows, runs = tiles.spans(0), _runs(tiles)
+    rows, runs = tiles.spans(0), runs_of(tiles)
     for i, row in enumerate(rows):
         for j, cols in enumerate(runs):
             read = row.read, (cols[0].read[0], cols[-1].read[1])
@@ -61,10 +61,12 @@ def lazy_cube(worker: TileWorker, tiles: TileGrid, bands: int) -> Any:
         tuple(row.finished[1] - row.finished[0] for row in rows),
         tuple(cols[-1].finished[1] - cols[0].finished[0] for cols in runs),
     )
-    return da.Array(HighLevelGraph.from_collections(name, graph, arrays), name, chunks, dtype=np.float32)
+    cube = da.Array(HighLevelGraph.from_collections(name, graph, arrays), name, chunks, dtype=np.float32)
+    # The last tile may be larger than the others, and chunks on disk can only end with a smaller one.
+    return cube if all(sizes[-1] <= sizes[0] for sizes in chunks) else cube.rechunk(tuple(s[0] for s in chunks))
 
 
-def _runs(tiles: TileGrid) -> list[list[Span]]:
+def runs_of(tiles: TileGrid) -> list[list[Span]]:
     """The tiles of a row in batches."""
     spans, count = tiles.spans(1), max(1, BATCH_PIXELS // tiles.stride**2)
     return [spans[first : first + count] for first in range(0, len(spans), count)]
@@ -175,7 +177,13 @@ class Edges:
 
 
 def fuse_batch(
-    worker: TileWorker, rows: Span, cols: list[Span], low: Any, low_borders: Any, high: Any, high_borders: Any
+    worker: TileWorker,
+    rows: Span,
+    cols: list[Span],
+    low: Any = None,
+    low_borders: Any = None,
+    high: Any = None,
+    high_borders: Any = None,
 ) -> Batch:
     """Fuse tiles of one row, from chunks where the pair's readers have no pixels."""
     pair = worker.pair
@@ -210,7 +218,16 @@ def edges_of(batch: Batch) -> Edges:
 def finish_batch(
     rows: Span, before: int, batch: Batch, left: Edges | None, above: Edges | None, corner: Edges | None
 ) -> FloatArray:
-    """The finished pixels (C, h, w) of a batch, its neighbours' edges added; NaN where they aren't valid."""
+    """The finished pixels (C, h, w) of a batch, NaN where they aren't valid."""
+    done = joined(rows, before, batch, left, above, corner)
+    done[:, ~batch.mask] = np.nan
+    return done
+
+
+def joined(
+    rows: Span, before: int, batch: Batch, left: Edges | None, above: Edges | None, corner: Edges | None
+) -> FloatArray:
+    """The finished pixels (C, h, w) of a batch, its neighbours' edges added."""
     done = batch.part[:, : len(batch.mask)].copy()
     if left is not None:
         done[:, :, :before] += left.right
@@ -220,5 +237,4 @@ def finish_batch(
             below = below.copy()
             below[:, :, :before] += corner.corner
         done[:, : rows.before] += below
-    done[:, ~batch.mask] = np.nan
     return done

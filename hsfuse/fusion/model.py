@@ -38,7 +38,7 @@ GAINS = "filling: gains"
 #: Groups of options that `fit` takes, with `clip`; the pair has been told those of the others that are of use.
 OWN_GROUPS = ("method", "running")
 #: Options of these groups that are about files.
-OF_FILES = ("save_model", "resume", "dry_run", "overwrite")
+OF_FILES = ("save_model", "dask", "resume", "dry_run", "overwrite")
 #: Band centres of one sensor differ less between scenes, in nm.
 SAME_BAND_NM = 1.0
 

@@ -54,6 +54,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
         if resume and (record := finished(output, options, plan)) is not None:
             return _result(pair, output, options, record, None, {}, done=True)
+        _check_spread(options)
         stored = check_outputs(pair, output, options, _model_file(options))
         provenance |= noted(pair)
         _tell(pair)
@@ -85,6 +86,11 @@ def _tell(pair: ScenePair) -> None:
         log.info("%s", note)
     for what, text in pair.summary().items():
         log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
+
+
+def _check_spread(options: FuseOptions) -> None:
+    if options.dask is not None and options.qa is not None:
+        raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
 
 
 def _model_file(options: FuseOptions) -> list[Path]:

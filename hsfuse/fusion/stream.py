@@ -84,8 +84,12 @@ class Destination:
         done = self.blender.add(rows, cols, data if self.plan is None else self.plan.pick(data))
         mask = mask[: done.shape[1], : done.shape[2]]
         if write:
-            self.writer.write(window_of(rows.finished, cols.finished), np.ascontiguousarray(done), mask)
+            self.put(rows, cols, done, mask)
         return mask
+
+    def put(self, rows: Span, cols: Span, done: FloatArray, mask: BoolArray) -> None:
+        """Write what is finished of a tile."""
+        self.writer.write(window_of(rows.finished, cols.finished), np.ascontiguousarray(done), mask)
 
 
 @dataclass
@@ -168,24 +172,54 @@ class Streamer:
             log.info("going on after %d of %d rows of tiles", self._first, self._rows)
         # The row of tiles before is fused again, for what overlaps into the first unfinished one.
         rows = self.tiles.spans(0)[max(self._first - 1, 0) :]
-        spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
-        size = self.work.batch
-        with (
-            tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar,
-            closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
-            Behind(BEHIND) as behind,
-        ):
-            bar.update(len(self.tiles) - len(spans))
-            for batch in batches(inputs, size):
-                behind.do(partial(self._keep, self.work.fuse(batch)))
-                bar.update(len(batch))
-                give_back_freed_memory()
+        with tqdm(total=len(self.tiles), desc="fusing", unit="tile", disable=None, leave=False) as bar:
+            bar.update(len(self.tiles) - len(rows) * len(self.tiles.spans(1)))
+            if self.options.dask is None:
+                self._fuse(rows, bar)
+            else:
+                self._spread(rows, bar, self.options.dask)
         publish([to.writer for to in (self.main, self.quality) if to is not None])
         clipped = self.main.writer.clipped
         if clipped:
             values = self._valid * self.main.writer.bands
             self._warn(clipping_note(self.output, clipped, values, self.storage.dtype, self.storage.scale))
         return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
+
+    def _fuse(self, rows: list[Span], bar: tqdm) -> None:
+        """Fuse rows of tiles in this process."""
+        spans, size = [(row, col) for row in rows for col in self.tiles.spans(1)], self.work.batch
+        with (
+            closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
+            Behind(BEHIND) as behind,
+        ):
+            for batch in batches(inputs, size):
+                behind.do(partial(self._keep, self.work.fuse(batch)))
+                bar.update(len(batch))
+                give_back_freed_memory()
+
+    def _spread(self, rows: list[Span], bar: tqdm, where: str) -> None:
+        """Have workers fuse rows of tiles; written here tile by tile, so that the bytes are those of one process."""
+        from hsfuse.fusion.spread import client_of, spread
+
+        with client_of(where) as client, Behind(BEHIND) as behind:
+            for batch in spread(client, self.work, self.tiles, rows):
+                start = batch.cols[0].finished[0]
+                for cols in batch.cols:
+                    part = slice(cols.finished[0] - start, cols.finished[1] - start)
+                    behind.do(partial(self._put, batch.rows, cols, batch.data[:, :, part], batch.mask[:, part]))
+                bar.update(len(batch.cols))
+
+    def _put(self, rows: Span, cols: Span, data: FloatArray, mask: BoolArray) -> None:
+        """Write what is finished of a tile that was blended elsewhere."""
+        if rows.support[0] // self.tiles.stride >= self._first:
+            self.main.put(rows, cols, data if self.main.plan is None else self.main.plan.pick(data), mask)
+            self._count(rows, cols, mask)
+
+    def _count(self, rows: Span, cols: Span, mask: BoolArray) -> None:
+        """A tile is written; at the end of a row of tiles, save how far it is."""
+        self._valid += int(mask.sum())
+        if cols.support[1] == self.tiles.shape[1] and rows.support[1] != self.tiles.shape[0]:
+            self._checkpoint({"rows": rows.support[0] // self.tiles.stride + 1, "valid": self._valid})
 
     def _state(self) -> dict[str, Any]:
         """How far all outputs are: killed between two of them, or with one gone, they differ."""
@@ -199,16 +233,13 @@ class Streamer:
         """Blend fused tiles in and write what they finish; at the end of a row of tiles, save how far it is."""
         for tile in tiles:
             rows, cols = tile.source.rows, tile.source.cols
-            number = rows.support[0] // self.tiles.stride
             data, mask, layers = tile.finish()
-            write = number >= self._first
+            write = rows.support[0] // self.tiles.stride >= self._first
             if self.quality is not None and layers is not None:
                 self.quality.add(rows, cols, layers, mask, write)
             mask = self.main.add(rows, cols, data, mask, write)
-            self._valid += int(mask.sum()) if write else 0
-            last = (rows.support[1] == self.tiles.shape[0], cols.support[1] == self.tiles.shape[1])
-            if write and last == (False, True):
-                self._checkpoint({"rows": number + 1, "valid": self._valid})
+            if write:
+                self._count(rows, cols, mask)
 
     def _checkpoint(self, state: dict[str, Any]) -> None:
         if self.quality is not None:

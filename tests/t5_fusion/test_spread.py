@@ -1,0 +1,117 @@
+"""A fuse over Dask's workers: the pixels of one process, also when a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import rasterio
+from fusing import PLAIN, run
+
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion import lazy, spread
+
+distributed = pytest.importorskip("distributed")
+
+#: 72 x 60 pixels in tiles of 16, overlapping by 6: five rows of batches of two tiles.
+TILES = {"tile": 16, "overlap": 6, "register": "off", "psf": "assumed", "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(lazy, "BATCH_PIXELS", 2 * 15 * 15)
+
+
+@pytest.fixture(scope="module")
+def wanted(files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("one") / "one.tif"
+    return run(files, output, **TILES).valid_share, raw(output)
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """One in this process."""
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as made:
+        yield made.scheduler_address
+
+
+def raw(path):
+    with rasterio.open(path) as ds:
+        return ds.read()
+
+
+def test_workers_give_the_pixels_of_one_process(files, wanted, scheduler, tmp_path):
+    result = run(files, tmp_path / "a.tif", dask=scheduler, bands="2-30", **TILES)
+    np.testing.assert_array_equal(raw(tmp_path / "a.tif"), wanted[1][1:30])
+    assert result.valid_share == wanted[0]
+
+
+def test_it_goes_on_where_it_stopped(files, wanted, scheduler, tmp_path, monkeypatch):
+    """Stopped in the third row of tiles, what is there stays, and one process ends it."""
+    taken, calls = spread._taken, []
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return taken(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(spread, "_taken", stopping)
+        run(files, tmp_path / "a.tif", dask=scheduler, resume=True, **TILES)
+    assert not (tmp_path / "a.tif").exists()
+    assert (tmp_path / ".a.unfinished.tif").exists()
+    run(files, tmp_path / "a.tif", resume=True, **TILES)
+    np.testing.assert_array_equal(raw(tmp_path / "a.tif"), wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("remote", "wanted local, local:N"),
+        ("local:0", "wanted local, local:N"),
+        ("none.json", "no scheduler of Dask's answers at none.json"),
+        ("tcp://127.0.0.1:9", "no scheduler of Dask's answers at tcp"),
+    ],
+)
+def test_where_no_worker_is_is_said_in_a_line(where, told, monkeypatch):
+    monkeypatch.setattr(spread, "PATIENCE", "1s")
+    with pytest.raises(SettingError, match=told) as caught, spread.client_of(where):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_quality_layers_are_refused(files, tmp_path):
+    with pytest.raises(SettingError, match="leave out --qa or --dask"):
+        run(files, tmp_path / "a.tif", dask="local:1", qa=tmp_path / "qa.tif", **TILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
+def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_path, monkeypatch, name):
+    from hsfuse.io import open_cube
+
+    taken, killed = spread._taken, []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+
+        def killing(*arguments):
+            if not killed:
+                (pid,) = list(distributed.Client(cluster).run(os.getpid).values())[:1]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return taken(*arguments)
+
+        monkeypatch.setattr(spread, "_taken", killing)
+        run(files, tmp_path / name, dask=cluster.scheduler_address, **TILES)
+    assert killed
+    with open_cube(tmp_path / name) as reader:
+        cube = reader.read()
+    np.testing.assert_array_equal(cube.data, wanted[1])
+
+
+@pytest.mark.slow
+def test_local_workers(files, wanted, tmp_path):
+    run(files, tmp_path / "a.tif", dask="local:2", **TILES, **{key: PLAIN[key] for key in PLAIN})
+    np.testing.assert_array_equal(raw(tmp_path / "a.tif"), wanted[1])
