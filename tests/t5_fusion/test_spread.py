@@ -58,8 +58,8 @@ def test_it_goes_on_where_it_stopped(files, wanted, scheduler, tmp_path, monkeyp
             raise KeyboardInterrupt
         return taken(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(spread, "_taken", stopping)
+    monkeypatch.setattr(spread, "_taken", stopping)
+    with pytest.raises(KeyboardInterrupt):
         run(files, tmp_path / "a.tif", dask=scheduler, resume=True, **TILES)
     assert not (tmp_path / "a.tif").exists()
     assert (tmp_path / ".a.unfinished.tif").exists()
