@@ -16,6 +16,7 @@ from hsfuse.physics.optics import sigma_from_mtf
 
 MSI_GRID = square(10.0, (176, 176))
 SCENE = Waves(bands=31, finest=10.0)
+SLOW = pytest.mark.slow
 
 
 def psnr(path) -> float:
@@ -49,7 +50,7 @@ def fused(folder, files, srf="sentinel2a", **options) -> float:
     return psnr(fuse(*files, srf, folder / "fused.tif", method="glp-reg", overwrite=True, **options).output)
 
 
-@pytest.mark.parametrize(("x", "y"), [(4.0, -3.0), pytest.param(-27.0, 14.0, marks=pytest.mark.slow), (80.0, -75.0)])
+@pytest.mark.parametrize(("x", "y"), [pytest.param(4.0, -3.0, marks=SLOW), pytest.param(-27.0, 14.0, marks=SLOW), (80.0, -75.0)])
 def test_an_estimated_shift_is_as_good_as_the_true_one(tmp_path, x, y):
     nominal = square(40.0, (44, 44))
     low = moved(nominal, x, y)
@@ -60,7 +61,7 @@ def test_an_estimated_shift_is_as_good_as_the_true_one(tmp_path, x, y):
     assert found > ignored
 
 
-@pytest.mark.parametrize("turn", [5.0, pytest.param(-12.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turn", [5.0, pytest.param(-12.0, marks=SLOW)])
 def test_a_rotated_grid_costs_little(tmp_path, turn):
     straight, rotated = square(40.0, (44, 44)), square(40.0, (44, 44), turn=turn)
     plain = fused(tmp_path, pair(tmp_path / "plain", straight, straight))

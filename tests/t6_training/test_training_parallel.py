@@ -79,8 +79,9 @@ def folder(tmp_path, cache):
     return tmp_path
 
 
-def trainer_of(folder, kind, cache, peers=None, device="cpu"):
+def trainer_of(folder, kind, cache, peers=None, device="cpu", batch=3):
     config = load_config(folder / f"{kind}.toml")
+    config = replace(config, optimiser=replace(config.optimiser, batch=batch))
     return Trainer(config, *load_references(config, folder), torch.device(device), cache, peers)
 
 
@@ -108,9 +109,9 @@ def test_the_parts_of_a_batch_have_gradients_that_sum_to_its_own(folder, kind, c
 
 @pytest.mark.parametrize("kind", ["any", "bands"])
 def test_training_stays_on_its_device(folder, kind, cache):
-    trainer_of(folder, kind, cache).step()  # draws are fused on the CPU in any case
+    trainer_of(folder, kind, cache, batch=1).step()  # draws are fused on the CPU in any case
     with pretend_gpu() as device:
-        trainer = trainer_of(folder, kind, cache, device=device)
+        trainer = trainer_of(folder, kind, cache, device=device, batch=1)
         assert all(np.isfinite(value) for value in trainer.step().values())
         assert all(np.isfinite(value) for value in trainer.validate().values())
         assert all(isinstance(p.grad, OnGpu) for p in trainer.net.parameters() if p.grad is not None)
