@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 import rasterio
-from fusing import PLAIN, run
+from fusing import run
 
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion import lazy, spread
@@ -113,5 +113,5 @@ def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_pat
 
 @pytest.mark.slow
 def test_local_workers(files, wanted, tmp_path):
-    run(files, tmp_path / "a.tif", dask="local:2", **TILES, **{key: PLAIN[key] for key in PLAIN})
+    run(files, tmp_path / "a.tif", dask="local:2", **TILES)
     np.testing.assert_array_equal(raw(tmp_path / "a.tif"), wanted[1])
