@@ -20,7 +20,7 @@ from hsfuse.core.package import __version__
 from hsfuse.io.files import output_files
 
 #: Options that say nothing of what an output holds; where further files go shows in their being there.
-NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac")
+NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac", "dask")
 #: Options that may name a file: a response, weights, a PSF.
 MAY_BE_FILES = ("srf", "model", "psf")
 

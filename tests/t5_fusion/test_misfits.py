@@ -50,7 +50,9 @@ def fused(folder, files, srf="sentinel2a", **options) -> float:
     return psnr(fuse(*files, srf, folder / "fused.tif", method="glp-reg", overwrite=True, **options).output)
 
 
-@pytest.mark.parametrize(("x", "y"), [pytest.param(4.0, -3.0, marks=SLOW), pytest.param(-27.0, 14.0, marks=SLOW), (80.0, -75.0)])
+@pytest.mark.parametrize(
+    ("x", "y"), [pytest.param(4.0, -3.0, marks=SLOW), pytest.param(-27.0, 14.0, marks=SLOW), (80.0, -75.0)]
+)
 def test_an_estimated_shift_is_as_good_as_the_true_one(tmp_path, x, y):
     nominal = square(40.0, (44, 44))
     low = moved(nominal, x, y)
