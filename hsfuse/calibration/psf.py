@@ -370,7 +370,7 @@ def estimate_psf(
 
     `kind` is "auto" (any family), "gaussian" or "free". A PSF `given` is kept where nothing is clearly better, and
     where the pair can't tell. `near` (y, x): what is known of the shift, HR pixels. SettingError for another kind, or a
-    free kernel at a ratio above 12; InputError when fewer than 64 LR pixels lie far enough from borders and invalid
+    free kernel at a ratio above 12; InputError when fewer than 36 LR pixels lie far enough from borders and invalid
     pixels.
     """
     if kind not in ("auto", "gaussian", "free"):

@@ -11,11 +11,13 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 from hsfuse.calibration.kernels import ROUND
-from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray
+from hsfuse.calibration.spectra import FloatArray
 from hsfuse.core.errors import InputError
 
 #: LR pixels on each side that a searched kernel reaches over: at most, and where the scene is small or the ratio large.
 REACH, LEAST_REACH, LARGE_RATIO = 3, 2, 12
+#: LR pixels from which a PSF is estimated at least.
+LEAST_PIXELS = 36
 #: LR pixels of a window, and windows into which a scene is cut at most.
 WINDOW_PIXELS, MOST_WINDOWS = 100, 48
 #: LR pixels that are looked at, and their neighbourhoods' values (float32: 64 MB), at most.

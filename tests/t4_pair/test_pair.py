@@ -243,7 +243,7 @@ def test_a_pair_that_cannot_tell_its_psf_keeps_the_assumed_one_and_says_so(tmp_p
     (tmp_path / "tiny").mkdir()
     tiny = save_pair(tmp_path / "tiny", memory_scene((9, 9)))
     with open_pair(tiny.hsi, tiny.msi, srf="sentinel2a", register="off") as pair:
-        assert any("wanted at least 64 to estimate a PSF from" in str(warning) for warning in pair.warnings)
+        assert any("wanted at least 36 to estimate a PSF from" in str(warning) for warning in pair.warnings)
         np.testing.assert_allclose(pair.model.psf.mtf(pair.ratio), 0.3, atol=0.01)
 
 

@@ -2,24 +2,26 @@
 
 from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from affine import Affine
 from rasterio.warp import transform
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, ArrayReader, Waves, square
 
-from hsfuse.calibration import Drift, LocalShift, Shift, estimate_shift, judge, register
+from hsfuse.calibration import Drift, LocalShift, Shift, estimate_psf, estimate_shift, judge, register
 from hsfuse.calibration.shift import SMOOTH, Fitted
 from hsfuse.calibration.windows import Block
 from hsfuse.core.cube import Cube, Spectrum
-from hsfuse.core.errors import GridError
+from hsfuse.core.errors import GridError, InputError
 from hsfuse.core.grid import Alignment, Grid
 from hsfuse.io import CubeReader
 from hsfuse.pair import nest
-from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.model import ObservationModel, box_psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
 
 RNG = np.random.default_rng(11)
@@ -398,3 +400,38 @@ def test_a_large_scene_is_looked_at_in_few_bounded_blocks():
     assert min(local.row for local in found.field) > 190
     low[:] = np.nan
     assert register(opened(nest(hsi, msi), ArrayReader(low, hsi), ArrayReader(high, msi), np.eye(1))).sd == inf
+
+
+@pytest.mark.slow
+def test_two_hundred_registered_pairs_are_left_alone():
+    """Crops of a real scene through a PSF that is estimated along, at any ratio and noise: no shift, no drift."""
+    path = Path(__file__).parents[2] / "examples" / "data" / "indian_pines_reference.tif"
+    with rasterio.open(path) as file:
+        cube = file.read().astype(np.float32)
+    bands = np.stack([part.mean(0) for part in np.array_split(cube, 4)])
+    bands /= bands.std((1, 2), keepdims=True)
+    wrong, lengths = [], []
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        s = int(rng.choice([2, 3, 4, 6, 8]))
+        side = int(rng.integers(12, 1 + min(40, 144 // s))) * s
+        top, left = rng.integers(0, 145 - side, 2)
+        high = bands[:, top : top + side, left : left + side]
+        widths = rng.uniform(0.3, 0.65, 2) * s
+        psf = [box_psf(s), gaussian_psf(widths[0], s), elliptic_psf(*widths, rng.uniform(-45, 45), s)][draw % 3]
+        low = ObservationModel(np.eye(4), psf, s).spatial(torch.from_numpy(high)[None])[0].numpy()
+        noise = 10 ** (-rng.uniform(20, 40) / 20)
+        low, seen_high = (image + (noise * by * rng.standard_normal(image.shape)).astype(np.float32)
+                          for image, by in ((low, 1), (high, 0.56)))  # fmt: skip
+        images = (torch.from_numpy(x)[None].double() for x in (low, seen_high))
+        try:
+            psf = estimate_psf(*images, torch.ones(1, *low.shape[1:], dtype=torch.bool), np.eye(4), s).psf
+        except InputError:
+            psf = gaussian_psf(sigma_from_mtf(0.3, s), s)
+        found = estimate_shift(low, seen_high, ObservationModel(np.eye(4), psf, s))
+        lengths.append(found.length)
+        if judge(found, s).correct:
+            wrong.append((draw, s, side // s, found.describe()))
+    assert not [one for one in wrong if "drifting" in one[3]]
+    assert not wrong
+    assert np.median(lengths) < 0.01
