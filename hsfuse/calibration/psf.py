@@ -271,9 +271,10 @@ class Judged:
     wander: float
 
     @classmethod
-    def of(cls, fit: Fit, window: NDArray[np.intp], wander: float) -> Judged:
+    def of(cls, fit: Fit, views: Views, wander: float) -> Judged:
         """One Gauss-Newton step from the fit to all windows stands for a fit to all but one."""
-        count, hessian = int(window.max()) + 1, fit.hessian
+        window, hessian = views.window, fit.hessian
+        count = int(window.max()) + 1
         held_out, moved = np.empty(count), np.zeros((count, len(fit.shape)))
         tiny = (1e-9 * np.trace(hessian) + 1e-12) * np.eye(len(fit.shape))
         for w in range(count):
@@ -281,6 +282,8 @@ class Judged:
             slopes, misfit = fit.slopes[:, :, inside], fit.misfit[:, inside]
             own, pull = np.einsum("icm,jcm->ij", slopes, slopes), np.einsum("icm,cm->i", slopes, misfit)
             moved[w] = np.linalg.solve(hessian - own + tiny, pull)
+            near = np.clip(fit.shape[:2] + moved[w, :2], *fit.family.bounds(views.ratio))
+            moved[w, :2] = near - fit.shape[:2]
             held_out[w] = ((misfit + np.einsum("icm,i->cm", slopes, moved[w])) ** 2).sum()
         return cls(fit, held_out, moved, wander)
 
@@ -419,7 +422,7 @@ def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Views]:
         fits[family.name] = search.best(family, starts, rough.centre)
     search = search.reweighted(min(fits.values(), key=lambda fit: fit.cost))
     again = [search.best(family, [fits[family.name].shape], fits[family.name].centre, 4) for family in families]
-    return [Judged.of(fit, views.window, wander) for fit in again], views
+    return [Judged.of(fit, views, wander) for fit in again], views
 
 
 def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
@@ -457,7 +460,7 @@ def _summed_up(
     place = fit.centre + move + views.offset
     return EstimatedPsf(
         psf,
-        Psf(_moved(kernel, views.offset), f"{psf.label}, shifted"),
+        Psf(_moved(kernel, views.offset), f"{psf.label}, shifted").with_few_terms(),
         name,
         (float(widths[0]), float(widths[1])),
         (float(widths_sd[0]), float(widths_sd[1])),

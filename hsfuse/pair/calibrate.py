@@ -126,16 +126,24 @@ def estimate_scene(
 
 
 def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:
-    """The pair with what was estimated in its observation model; the shift is left to the registration."""
+    """The pair with what was estimated in its observation model."""
     response, spectrum = found.as_response() or pair.response, pair.spectrum
     matrix, coverage = pair.model.srf.double().cpu().numpy(), pair.coverage
     if found.response is not None:
         assert spectrum.wavelengths_nm is not None
         covered = covered_bands(response, found.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
         matrix, coverage = covered.matrix, covered.coverage
-    psf = found.psf.psf if found.psf else pair.model.psf
-    model = ObservationModel(matrix, psf, pair.model.ratio, pair.model.phase, np.array(coverage))
-    return replace(pair, response=response, coverage=coverage, model=model, psf=found.psf)
+    model = ObservationModel(matrix, pair.model.psf, pair.model.ratio, pair.model.phase, np.array(coverage))
+    known = replace(pair, response=response, coverage=coverage, model=model, psf=None)
+    return known if found.psf is None else with_psf(known, found.psf)
+
+
+def with_psf(pair: ScenePair, found: EstimatedPsf) -> ScenePair:
+    """The pair with an estimated PSF, about where the LR pixels are seen to lie if `off_centre`."""
+    model = pair.model
+    psf = found.shifted if pair.off_centre and not found.doubt else found.psf
+    changed = ObservationModel(model.srf, psf, model.ratio, model.phase, model.msi_weights)
+    return replace(pair, model=changed, psf=found)
 
 
 def unknown_bands(

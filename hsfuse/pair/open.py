@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
-from hsfuse.calibration import compare_responses, judge, register, rough_shift
+from hsfuse.calibration import Verdict, compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.grid import IDENTITY
@@ -21,7 +21,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
-from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate
+from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, linear, misnamed
 from hsfuse.pair.identify import Identified, candidates, identify
 from hsfuse.pair.nesting import Nesting, nest
@@ -330,6 +330,9 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
         return pair
     if settings.phase not in (None, centred_phase(pair.ratio)):
         return replace(pair, notes=[*pair.notes, note("shift-stays")])
+    unwarped = _by_psf(pair, verdict, settings, kind, known)
+    if unwarped is not None:
+        return unwarped
     motion, moved = IDENTITY, pair
     for _ in range(REGISTRATIONS):
         motion = motion @ verdict.motion_on(moved.alignment.msi_window)
@@ -340,6 +343,27 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
         if not verdict.correct or max(left.length, left.drifting) < NOT_WORTH:
             break
     return moved
+
+
+def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:
+    """The pair without any warp: moved by whole MSI pixels, and by less than one in its estimated PSF.
+
+    A warp blurs, and what is aliased it can't move rightly. None where a drift or the pair's grids want one.
+    """
+    motion = verdict.motion
+    whole = Affine.translation(int(motion.c), int(motion.f))
+    if pair.warped or kind not in ESTIMATED or not motion.almost_equals(Affine.translation(motion.c, motion.f)):
+        return None
+    unwarped = replace(pair, off_centre=True)
+    if whole == IDENTITY:
+        told = pair.psf
+        moved = unwarped if told is None or told.doubt else with_psf(unwarped, told)
+    else:
+        moved = _moved(unwarped, whole, settings, kind, known)
+    if moved.warped or moved.psf is None or moved.psf.doubt:
+        return None
+    left = register(moved)
+    return None if judge(left, moved.ratio, inf).correct else replace(moved, residual=left)
 
 
 def _moved(pair: ScenePair, motion: Affine, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:

@@ -32,9 +32,10 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `tone` and `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF;
-    `sensors` says whether the model fits, None where that couldn't be told; `options` are those that it was opened
-    with. Pickled, it opens its files again where it is unpickled.
+    what it left; `off_centre`: less than an MSI pixel of it is left to the PSF, which isn't centred then. `tone` and
+    `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF; `sensors` says whether the
+    model fits, None where that couldn't be told; `options` are those that it was opened with. Pickled, it opens its
+    files again where it is unpickled.
     """
 
     hsi: CubeReader
@@ -49,6 +50,7 @@ class ScenePair:
     notes: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
     warped: bool = False
+    off_centre: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
     tone: ToneCurves | None = None

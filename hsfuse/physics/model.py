@@ -89,6 +89,12 @@ class Psf:
         rank = max(1, int((left > error).sum()))
         return Psf((u[:, :rank] * d[:rank]) @ vt[:rank], self.label)
 
+    @cached_property
+    def centre(self) -> tuple[float, float]:
+        """Its centre of gravity (y, x) in HR pixels from the middle; exactly 0 where that is rounding."""
+        taps = centred_taps(self.size)
+        return round(float(self.kernel.sum(1) @ taps), 6) + 0.0, round(float(self.kernel.sum(0) @ taps), 6) + 0.0
+
     def mtf(self, s: int) -> tuple[float, float]:
         """MTF at the LR Nyquist frequency 1 / (2 s), along columns (y) and along rows (x)."""
         wave = np.exp(-1j * pi * centred_taps(self.size) / s)
@@ -265,7 +271,7 @@ class ObservationModel(nn.Module):
         return torch.stack([rows @ x @ cols.T for rows, cols in pairs]).sum(0)
 
     def upsample(self, y: Tensor) -> Tensor:
-        """Cubic interpolation at the model's phase: (B, C, h, w) -> (B, C, H, W)."""
+        """Cubic interpolation at the model's phase and the PSF's centre: (B, C, h, w) -> (B, C, H, W)."""
         return self._apply_axes(y, "up")
 
     def spectral(self, x: Tensor) -> Tensor:
@@ -296,7 +302,7 @@ class ObservationModel(nn.Module):
         key = (kind, term, axis, n, dtype, device)
         if key not in self._matrices:
             if kind == "up":
-                matrix = interpolation_matrix(n, self.ratio, self.phase)
+                matrix = interpolation_matrix(n, self.ratio, self.phase + self.psf.centre[axis])
             else:
                 matrix = decimation_matrix(n, self._terms[term][axis], self.ratio, self.phase)
             with torch.inference_mode(False):  # kept for training, too, whoever asks first

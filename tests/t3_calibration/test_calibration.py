@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, shift
 
 from hsfuse.calibration import compare_responses, estimate_observation, estimate_psf, estimate_srf, match_radiometry
 from hsfuse.calibration.kernels import TURNED
@@ -362,6 +362,14 @@ def test_a_psf_is_read_back_from_its_record() -> None:
     assert again.label == psf.label
     with pytest.raises(SettingError, match="can't be read"):
         Psf.of_record({"terms": [[1]]})
+
+
+def test_the_psf_about_its_place_has_its_shift() -> None:
+    seen = observed(gaussian_psf(1.7, SCALE), 2)
+    moved = torch.from_numpy(shift(seen.msi.numpy(), (0, 0, -0.6, 0.3), order=3, mode="nearest"))
+    found = estimate_psf(seen.lrhsi, moved, seen.mask, MATRIX, SCALE)
+    np.testing.assert_allclose(found.shifted.centre, (-0.6, 0.3), atol=0.05)
+    assert found.psf.centre == (0, 0)
 
 
 def test_a_free_kernel_comes_nearer_to_a_psf_that_is_no_gaussian() -> None:

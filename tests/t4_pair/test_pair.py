@@ -111,6 +111,17 @@ def test_a_shift_is_corrected_and_told(tmp_path, moved):
         assert (pair.shift.dx * 40, -pair.shift.dy * 40) == pytest.approx(moved, abs=1.0)
 
 
+def test_a_shift_alone_needs_no_warp_where_the_psf_is_estimated(tmp_path):
+    files = wave_pair(tmp_path, square(40.0, (36, 36)), square(10.0, (144, 144)), 4.0, (13.0, -57.0))
+    with open_pair(*files, srf="sentinel2a", match_radiometry="off") as pair:
+        assert not pair.warped
+        assert pair.off_centre
+        assert pair.lr_shape == (34, 35)  # by 5 and 1 MSI pixels: two rows and a column lie beyond either image
+        np.testing.assert_allclose(np.abs(pair.model.psf.centre), (0.7, 0.3), atol=0.05)
+        assert pair.residual.length * 4 < 0.1
+        assert misfit(pair) < 0.05
+
+
 def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
     files = wave_pair(tmp_path, square(40.0, (64, 64)), square(10.0, (256, 256)), 4.0, (0.0, 60.0))
     with pytest.raises(GridError, match="at most 1 are"):
