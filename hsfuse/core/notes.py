@@ -40,6 +40,10 @@ TEMPLATES: dict[str, str] = {
     "msi-wavelengths-differ": (
         "the MSI's own wavelengths aren't those of {response}: {bands}; is --srf the MSI's sensor?"
     ),
+    "stripes-taken-out": (
+        "stripes along the HSI's columns are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
+        "noise's variance"
+    ),
     "sensor-told": "the MSI's sensor: {how}",
     "sensor-estimated": "the MSI doesn't say which sensor took it: its response is estimated from the pair; {advice}",
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",

@@ -114,6 +114,10 @@ class FuseOptions:
         Option("sensors", "Correct a shift between the two images, don't look, or only tell it.", common=True),
     ] = "auto"
     register_limit: Annotated[float, Range(0), Option("sensors", "Largest shift in LR pixels.")] = 3.0
+    destripe: Annotated[
+        Literal["auto", "off"],
+        Option("sensors", "Take out stripes along the columns of the LRHSI's own pixels where they clearly are."),
+    ] = "auto"
     match_radiometry: Annotated[
         Literal["auto", "off"],
         Option("sensors", "Bring the MSI's bands to the HSI's radiometry where they clearly differ."),

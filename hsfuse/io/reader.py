@@ -37,9 +37,9 @@ class CubeReader(ABC):
     offset, one per band), `nodata_values` (raw, one per band), `quantity` (what the metadata says the values are),
     `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
     that `read` has met. A subclass sets them while it opens and gives raw pixels by `pixels`; from then on a reader
-    stays as it is. Another unit or another mask (`rescaled`, `holding`, `with_nodata`, `without_fill`) is another
-    reader of the same open files, which are closed once, by any of them. Pickled, what `open_cube` has opened is opened
-    again where it is unpickled.
+    stays as it is. Another unit or mask (`rescaled`, `holding`, `with_nodata`, `without_fill`, `without_stripes`) is
+    another reader of the same open files, which are closed once, by any of them. Pickled, what `open_cube` has opened
+    is opened again where it is unpickled.
     """
 
     files: tuple[Path, ...]
@@ -59,6 +59,7 @@ class CubeReader(ABC):
         self.notes: list[Note] = []
         self.tags: dict[str, str] = {}
         self.nonfinite = 0
+        self._stripes: FloatArray | None = None
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
         self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -120,7 +121,13 @@ class CubeReader(ABC):
 
     def rescaled(self, factor: float) -> Self:
         """The same pixels with all values multiplied by a factor."""
-        return self._changed("rescaled", factor, scales=self.scales * factor, offsets=self.offsets * factor)
+        stripes = None if self._stripes is None else self._stripes * np.float32(factor)
+        changed = {"scales": self.scales * factor, "offsets": self.offsets * factor, "_stripes": stripes}
+        return self._changed("rescaled", factor, **changed)
+
+    def without_stripes(self, stripes: FloatArray) -> Self:
+        """The same pixels less what each detector adds to its column: `stripes` (C, columns), in values as read now."""
+        return self._changed("without_stripes", stripes, _stripes=stripes.astype(np.float32))
 
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""
@@ -150,6 +157,9 @@ class CubeReader(ABC):
         spectrum = self.spectrum.select(chosen)
         raw, file_mask = self.pixels(chosen, self._checked(window))
         data, valid, nonfinite = self._decode(raw, chosen)
+        if self._stripes is not None:
+            first = int(window.col_off)
+            data -= self._stripes[chosen, first : first + data.shape[2]][:, None]
         asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
         self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
         mask = valid[asked].all(axis=0)

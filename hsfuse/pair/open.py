@@ -23,6 +23,7 @@ from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usabl
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, linear, misnamed
+from hsfuse.pair.destripe import destriped
 from hsfuse.pair.identify import Identified, candidates, identify
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair
@@ -145,6 +146,9 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
     warnings += [*masked, *masked_too]
+    if settings.destripe == "auto":
+        low, striped = destriped(low)
+        notes += striped
     match, response, how = _bands(low, high, settings)
     notes += [note("sensor-told", how=how)] if how else []
     match, empty = _carrying(match, high)

@@ -1,0 +1,97 @@
+"""Stripes of a pushbroom sensor: what one detector of a band adds to its whole column.
+
+Each band's detectors err on their own, so stripes lie outside the few directions in which a scene's spectra vary: what
+these leave of the spectra, averaged along each column, is the stripe and little noise (compare Gomez-Chova et al. 2008,
+"Correction of systematic spatial noise in push-broom hyperspectral sensors", Applied Optics 47(28)). The directions are
+those of spectra within columns, which no stripe changes. What changes slowly across columns stays: smile and
+illumination do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import savgol_filter
+
+from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra
+
+#: Spectra from which the directions are found, most of these, and fewest columns and rows to judge by.
+SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 16
+#: Columns over which what stays is smoothed by parabolas (Savitzky, Golay 1964).
+SLOW = 15
+#: A band has stripes where the variance of its columns' means is so many times what noise leaves of it; they are taken
+#: out where so large a share of the bands has any. Directions may hold at most so much of a band.
+CLEAR, LEAST_SHARE, MOST_HELD = 2.5, 0.25, 0.5
+#: Detectors of different bands err on their own: where columns of all bands have fewer patterns than this share of what
+#: independent ones would have, they are the ground's.
+LEAST_RANK = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Stripes:
+    """`values` (C, w) that detectors add to columns, 0 for a band without; `times` (C,) by how much columns' means
+    vary in place of what noise would make them."""
+
+    values: FloatArray
+    times: FloatArray
+
+    @property
+    def clear(self) -> NDArray[np.bool_]:
+        """Which bands have stripes: (C,) bool."""
+        return self.times > CLEAR
+
+    def __bool__(self) -> bool:
+        """Whether enough bands have them."""
+        return bool(self.clear.mean() >= LEAST_SHARE)
+
+
+Strip = tuple[NDArray[np.floating], NDArray[np.bool_]]
+
+
+def estimate_stripes(strips: Callable[[], Iterable[Strip]]) -> Stripes | None:
+    """From strips of rows, (C, h, w) with their masks (h, w), given twice; None for too small or too gappy an image."""
+    found = np.concatenate([_within(data, mask) for data, mask in strips()], 1).astype(np.float64)
+    if found.shape[1] < 2 * LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE:
+        return None
+    found = found[:, :: max(1, found.shape[1] // SPECTRA)]
+    noise = band_noise(found)[:, None]
+    kept = min(MOST_DIRECTIONS, clean_spectra(found).basis.shape[1], len(found) // 2)
+    axes = np.linalg.svd(found / noise, full_matrices=False)[0][:, :kept]
+    sums, counts, squares = 0.0, np.zeros(0), 0.0
+    for data, mask in strips():
+        flat = data.reshape(len(data), -1) / noise
+        rest = (flat - axes @ (axes.T @ flat)).reshape(data.shape) * mask
+        sums, squares = sums + rest.sum(1), squares + (rest**2).sum((1, 2))
+        counts = mask.sum(0) + (counts if counts.size else 0)
+    if counts.size < LEAST_SIDE or np.median(counts) < LEAST_SIDE:
+        return None
+    column = sums / np.maximum(counts, 1)
+    fast = column - savgol_filter(column, SLOW, 2, axis=1)
+    within = squares / counts.sum() - (column**2 * counts).sum(1) / counts.sum()
+    times = (fast**2 * counts).mean(1) / np.maximum(within, 1e-12)
+    clear = times > CLEAR
+    free = max(2, int(clear.sum()) - kept)  # ranks that the directions leave
+    if _rank(fast[clear]) < LEAST_RANK * free * counts.size / (free + counts.size):
+        times = np.minimum(times, CLEAR)
+    held = np.minimum((axes**2).sum(1), MOST_HELD)[:, None]
+    shrunk = np.maximum(1 - 1 / np.maximum(times, 1e-12), 0)[:, None]
+    values = np.where((times > CLEAR)[:, None] & (counts >= LEAST_SIDE), noise * fast * shrunk / (1 - held), 0)
+    return Stripes(values, times)
+
+
+def _within(data: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """Valid spectra (C, n) of a strip (C, h, w) less their columns' means, in which its stripes are."""
+    count = np.maximum(mask.sum(0), 1)
+    return (data - (data * mask).sum(1, keepdims=True) / count)[:, mask]
+
+
+def _rank(columns: FloatArray) -> float:
+    """How many patterns columns (k, w) of bands have in effect: k w / (k + w) where each band errs on its own."""
+    if len(columns) < 2:
+        return 0.0
+    unit = columns / (np.linalg.norm(columns, axis=1, keepdims=True) + 1e-30)
+    energy = np.linalg.svd(unit, compute_uv=False) ** 2
+    return float(energy.sum() ** 2 / (energy**2).sum())

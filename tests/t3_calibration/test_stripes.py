@@ -1,0 +1,77 @@
+"""Stripes are found and taken out where detectors err, and nothing is where they don't."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rasterio.windows import Window
+from scenes import memory_scene, mixture, save_pair
+
+from hsfuse.calibration.stripes import estimate_stripes
+from hsfuse.io import open_cube
+
+NOISE, BANDS = 0.004, 124
+
+
+def cube(stripes: float, seed: int = 0, shape=(40, 48)) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy scene (C, h, w) and its stripes (C, w), whose deviation is `stripes` times the noise's."""
+    rng = np.random.default_rng(seed)
+    between = np.stack([np.interp(np.linspace(0, 30, BANDS), np.arange(31), one) for one in np.eye(31)], 1)
+    clean = np.tensordot(between, mixture(shape, seed), 1)
+    added = stripes * NOISE * rng.standard_normal((len(clean), shape[1]))
+    return clean + NOISE * rng.standard_normal(clean.shape) + added[:, None], added
+
+
+def strips(data: np.ndarray, mask: np.ndarray | None = None):
+    whole = np.ones(data.shape[1:], bool) if mask is None else mask
+    return lambda: [(data[:, i : i + 10], whole[i : i + 10]) for i in range(0, data.shape[1], 10)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_alone_has_no_stripes(seed):
+    assert not estimate_stripes(strips(cube(0.0, seed)[0]))
+
+
+def test_stripes_are_found_under_gaps_too():
+    data, added = cube(1.0)
+    mask = np.ones(data.shape[1:], bool)
+    mask[5:12, 10:20] = False
+    found = estimate_stripes(strips(np.where(mask, data, 0), mask))
+    assert found
+    assert found.clear.mean() > 0.9
+    assert (added - found.values).std() < 0.5 * added.std()
+
+
+def test_what_changes_slowly_across_columns_stays():
+    data, _ = cube(0.0)
+    tilted = data + 0.05 * np.linspace(-1, 1, data.shape[2]) ** 2
+    found = estimate_stripes(strips(tilted))
+    assert not found
+    assert not found.values.any()
+
+
+def test_ground_that_runs_along_columns_is_no_stripe():
+    """Of a material that few pixels have, which the directions miss: its bands rise and fall together."""
+    data, _ = cube(0.0)
+    lines = np.zeros(data.shape[2])
+    lines[[9, 21, 22, 37]] = 3 * NOISE
+    found = estimate_stripes(strips(data + np.sin(np.arange(BANDS) / 9.0)[:, None, None] * lines))
+    assert not found
+
+
+def test_too_small_an_image_is_left_alone():
+    assert estimate_stripes(strips(cube(1.0, shape=(12, 60))[0])) is None
+
+
+def test_a_reader_without_stripes_is_so_in_any_window_and_unit(tmp_path):
+    scene = memory_scene((20, 24))
+    files = save_pair(tmp_path, scene)
+    stripes = np.random.default_rng(0).standard_normal((31, 24)).astype(np.float32) / 100
+    with open_cube(files.hsi, role="HSI") as reader:
+        plain = reader.read(Window(3, 2, 9, 5), [4, 7]).data
+        for other in (reader.without_stripes(stripes), reader.without_stripes(stripes).again()):
+            assert np.allclose(
+                plain - other.read(Window(3, 2, 9, 5), [4, 7]).data, stripes[[4, 7], None, 3:12], atol=1e-6
+            )
+        double = reader.without_stripes(stripes).rescaled(2).read(Window(3, 2, 9, 5), [4, 7]).data
+    assert np.allclose(double, 2 * (plain - stripes[[4, 7], None, 3:12]), atol=1e-6)
