@@ -6,15 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hsfuse.core.notes import Note, records, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.tiles import TileGrid
-from hsfuse.methods import Method
-from hsfuse.nets.scan import backend_name
+from hsfuse.methods import Method, method_class
 from hsfuse.pair import ScenePair, psf_told
 from hsfuse.pair.sensors import sensing
 
@@ -78,12 +75,21 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": options.seed,
         "device": device,
-        "scan": backend_name(torch.device(device)),
+        "scan": scan_backend(method_class(options.method), device),
         "fusing": _fusing(options),
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         **noted(pair),
     }
+
+
+def scan_backend(method: type[Method] | Method, device: str) -> str | None:
+    """How the scans of a method's network run; None without one, so that Numba is loaded only where it is of use."""
+    if not method.kinds:
+        return None
+    from hsfuse.nets.scan import choose_backend
+
+    return choose_backend(device)
 
 
 def noted(pair: ScenePair) -> dict[str, Any]:

@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
-from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of
+from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of, scan_backend
 from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
@@ -26,7 +24,6 @@ from hsfuse.io import Paths, Storage, output_files
 from hsfuse.io.finished import files_of, request
 from hsfuse.io.lock import only_writer
 from hsfuse.methods import Method, method_for
-from hsfuse.nets.scan import backend_name
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
 from hsfuse.physics.sample import PairSample
@@ -129,7 +126,7 @@ def fit_method(pair: ScenePair, scene: PairSample, options: FuseOptions, device:
 
 
 def _fit(fuser: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
-    log.debug("scan backend: %s, device: %s", backend_name(torch.device(device)), device)
+    log.debug("scan backend: %s, device: %s", scan_backend(fuser, device), device)
     return fuser.fit(scene, pair.model.to(device))
 
 

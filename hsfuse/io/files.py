@@ -42,6 +42,11 @@ def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:
     return (path.with_suffix(".dat") if path.suffix.lower() == ".hdr" else path, path.with_suffix(".hdr"))
 
 
+def item_path(output: Path) -> Path:
+    """Where the STAC item of an output goes: the same name with the suffix .stac.json."""
+    return output.with_suffix(".stac.json")
+
+
 def check_output(
     path: str | Path,
     inputs: Iterable[str | Path] = (),

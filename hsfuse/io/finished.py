@@ -17,7 +17,7 @@ from typing import Any
 from hsfuse.core.errors import InputError
 from hsfuse.core.options import OPTIONS, FuseOptions
 from hsfuse.core.package import __version__
-from hsfuse.io.files import output_files
+from hsfuse.io.files import item_path, output_files
 
 #: Options that say nothing of what an output holds; where further files go shows in their being there.
 NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac", "dask")
@@ -50,8 +50,6 @@ def _asked(hsi: str | Path, msi: Iterable[str | Path], output: Path, options: Fu
 
 def files_of(output: Path, options: FuseOptions) -> list[Path]:
     """All files that a fusion makes."""
-    from hsfuse.io.stac import item_path
-
     beside = [options.qa, options.save_model, item_path(output) if options.stac else None]
     return [*output_files(output, options.format), *filter(None, beside)]
 

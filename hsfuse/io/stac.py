@@ -17,7 +17,7 @@ from rasterio.warp import transform_geom
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.io.files import driver_of, output_files, write_whole
+from hsfuse.io.files import driver_of, item_path, output_files, write_whole
 from hsfuse.io.gdal import wkt2
 from hsfuse.io.sinks import Storage
 
@@ -34,11 +34,6 @@ EXTENSIONS = [
 ]
 #: Points along each border of the footprint: a straight border on the map bends in longitude and latitude.
 BORDER_POINTS = 8
-
-
-def item_path(output: Path) -> Path:
-    """Where the item of an output goes: the same name with the suffix .stac.json."""
-    return output.with_suffix(".stac.json")
 
 
 def check_item(output: Path, grid: Grid, overwrite: bool) -> None:

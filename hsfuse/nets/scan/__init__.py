@@ -76,9 +76,6 @@ def choose_backend(device: torch.device | str) -> str:
     return forced
 
 
-backend_name = choose_backend
-
-
 def fused_block(x: Tensor) -> Callable[[Any, Tensor], Tensor] | None:
     """Function that computes a whole SS2D block for the map `x` without gradients, where there is one."""
     if x.dtype != torch.float32 or choose_backend(x.device) != "cpu":
