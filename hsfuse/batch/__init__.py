@@ -2,5 +2,6 @@
 
 from hsfuse.batch.jobs import Job, JobTable, read_jobs
 from hsfuse.batch.run import Outcome, run_jobs
+from hsfuse.batch.summary import with_figures, write_summary
 
-__all__ = ["Job", "JobTable", "Outcome", "read_jobs", "run_jobs"]
+__all__ = ["Job", "JobTable", "Outcome", "read_jobs", "run_jobs", "with_figures", "write_summary"]

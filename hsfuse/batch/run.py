@@ -144,6 +144,7 @@ def run_jobs(
 ) -> list[Outcome]:
     """Run jobs, `at_once` in their order, and `tell` of each as it ends; what a job with `resume` has finished stays.
 
+    What became of them is given in their order.
     However this is left, no process of it runs on, and none has left a file under a temporary name.
     """
     waiting, running, outcomes = deque(jobs), list[_Running](), list[Outcome]()
@@ -170,7 +171,8 @@ def run_jobs(
                 time.sleep(POLL_S)
     finally:
         _end(running)
-    return outcomes
+    places = {job.output: number for number, job in enumerate(jobs)}
+    return sorted(outcomes, key=lambda outcome: places[outcome.job.output])
 
 
 def _end(running: Sequence[_Running]) -> None:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from hsfuse.batch import Outcome, read_jobs, run_jobs
+from hsfuse.batch import Outcome, read_jobs, run_jobs, with_figures, write_summary
 from hsfuse.cli import options
 from hsfuse.cli.console import SOME_FAILED, print_json
 from hsfuse.core.errors import SettingError
@@ -26,6 +26,12 @@ _EXAMPLES = """\
 @click.argument("table", type=options.PATH, metavar="JOBS")
 @click.option("--jobs", "at_once", type=click.IntRange(1), default=1, show_default=True, help="Processes at once.")
 @click.option("--index", type=click.IntRange(0), help="Run only this job, counted from 0: for arrays of jobs.")
+@click.option(
+    "--summary",
+    type=options.PATH,
+    metavar="FOLDER",
+    help="Put a page of all scenes (index.html) and summary.csv there, and a report of each that has none.",
+)
 @options.options_of(*OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="Print each job as a line of JSON.")
 @options.config
@@ -38,6 +44,7 @@ def batch(
     table: Path,
     at_once: int,
     index: int | None,
+    summary: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -54,6 +61,8 @@ def batch(
     found = read_jobs(table, said)
     if index is not None and index >= len(found.jobs):
         raise SettingError(f"{table} has no job {index}; it has {len(found.jobs)}, the first is 0")
+    if summary is not None and not found.problems and not dry_run:
+        found.jobs = with_figures(found.jobs, summary)
     if not found.problems:
         found.check(index)
     for problem in found.problems:
@@ -72,6 +81,9 @@ def batch(
             bar.update()
 
         outcomes = run_jobs(jobs, tell, at_once=at_once, dry_run=dry_run)
+    if summary is not None and index is None and not dry_run:
+        page = write_summary(outcomes, summary, table.name)
+        click.echo(f"summary: {page}", err=True)
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     if failed:
         click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs failed", err=True)

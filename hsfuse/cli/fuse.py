@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -42,6 +43,13 @@ _EXAMPLES = """\
 )
 @options.options_of(*OPTIONS)
 @options.grouped("output", "--report", type=options.PATH, help="Write a self-contained HTML report of the result, too.")
+@options.grouped(
+    "output",
+    "--figures",
+    type=options.PATH,
+    common=False,
+    help="Write metrics, verdict and a thumbnail as JSON, too: what `hsfuse batch --summary` shows.",
+)
 @options.json_output
 @options.config
 @options.log_file
@@ -53,6 +61,7 @@ def fuse(
     msi: tuple[str, ...],
     output: Path | None,
     report: Path | None,
+    figures: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -64,7 +73,7 @@ def fuse(
     """
     low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
-    result = fuse_and_report(low, high, place, chosen, report)
+    result = fuse_and_report(low, high, place, chosen, report, figures)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -91,33 +100,45 @@ def _named(
 
 
 def fuse_and_report(
-    hsi: Path, msi: Path | tuple[Path, ...], output: Path, chosen: FuseOptions, report: Path | None
+    hsi: Path,
+    msi: Path | tuple[Path, ...],
+    output: Path,
+    chosen: FuseOptions,
+    report: Path | None,
+    figures: Path | None = None,
 ) -> Any:
-    """`run_fusion`, then an HTML report of the result against its inputs; what needs no pixels is looked at first."""
-    from hsfuse.io.files import check_inputs, check_output, check_report_path
+    """`run_fusion`, then an HTML report of the result against its inputs, and the `figures` of it for a summary.
+
+    What needs no pixels is looked at first.
+    """
+    from hsfuse.io.files import check_inputs, check_output, check_report_path, write_whole
 
     several = (msi,) if isinstance(msi, Path) else msi
     check_inputs("HSI", [hsi])
     check_inputs("MSI", several)
     goes_on = chosen.overwrite or chosen.dry_run or chosen.resume
     check_output(output, overwrite=goes_on, driver=chosen.format, protected=[hsi, *several])
-    if report is not None:
+    told = [path for path in (report, figures) if path is not None]
+    for path in told:
         theirs = chosen.overwrite or (chosen.resume and output.exists())
-        check_report_path(report, theirs, [hsi, *several, output])
+        check_report_path(path, theirs, [hsi, *several, output])
     from hsfuse.fusion import run_fusion
     from hsfuse.io.finished import is_fresh
 
     result = run_fusion(hsi, msi, output, chosen)
-    if report is not None and not chosen.dry_run and not (result.done and is_fresh(report, output)):
+    if told and not chosen.dry_run and not (result.done and all(is_fresh(path, output) for path in told)):
         from hsfuse.assessment import assess
-        from hsfuse.assessment.report import write_report
+        from hsfuse.assessment.report import figures_of, write_report
 
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
         for one in made.warnings:
             _log.warning("%s", one)
-        write_report([made], report, overwrite=chosen.overwrite or result.done)
-        if chosen.stac:
-            from hsfuse.io.stac import add_report
+        if report is not None:
+            write_report([made], report, overwrite=chosen.overwrite or result.done)
+            if chosen.stac:
+                from hsfuse.io.stac import add_report
 
-            add_report(output, report)
+                add_report(output, report)
+        if figures is not None:
+            write_whole(figures, json.dumps(figures_of(made), allow_nan=False))
     return result

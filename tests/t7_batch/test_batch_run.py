@@ -68,7 +68,8 @@ def test_one_that_fails_or_dies_stops_no_other(tmp_path, program):
     told = []
     jobs = [job(tmp_path, what) for what in ("fail", "die", "silent", "good")]
     outcomes = run_jobs(jobs, told.append, at_once=2, program=program)
-    assert told == outcomes
+    assert [outcome.job for outcome in outcomes] == jobs
+    assert {outcome.job.where for outcome in told} == {one.where for one in jobs}
     found = {outcome.job.where: (outcome.state, outcome.error) for outcome in outcomes}
     assert found == {
         "fail": ("failed", "the HSI is no raster"),

@@ -53,14 +53,11 @@ _SCRIPTS = ("chart.js", "report.js")
 
 def render_report(assessments: Sequence[Assessment], title: str | None = None) -> str:
     """One self-contained HTML page of one or several assessments; several are compared at the top."""
-    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
-    environment.filters["figure"] = number
     names = short_names([a.fused for a in assessments])
     ends = map_limits(assessments)
-    return environment.get_template("template.html").render(
+    return fill(
+        "template.html",
         title=title or ", ".join(names),
-        version=__version__,
-        style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         names=column_names(assessments),
         unranked=unranked(assessments),
@@ -68,6 +65,14 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
         parts=[_part(a, name, ends) for a, name in zip(assessments, names, strict=True)],
         catalogue=_defined(assessments),
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this folder, with hsfuse's version and the reports' style."""
+    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
+    environment.filters["figure"] = number
+    style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(version=__version__, style=style, **values)
 
 
 def _sections(assessments: Sequence[Assessment]) -> list[tuple[str, list[MetricRow]]]:

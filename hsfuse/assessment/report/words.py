@@ -53,12 +53,17 @@ def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Ca
         value = assessment.metrics.get(key)
         if value is None:
             continue
-        info, percent = CATALOGUE[key], "relative" in key
-        unit = {"degrees": "°", "1": ""}.get(info.unit, info.unit)
-        text = f"{100 * value:.2g}" if percent else number(value)
-        told = (text, "%" if percent else unit, f"{info.direction} is better", meaning)
+        told = (*shown(key, value), f"{CATALOGUE[key].direction} is better", meaning)
         out.append(Card(title, *told, *(_definition(assessment) if key == "psnr" else ())))
     return out
+
+
+def shown(key: str, value: float) -> tuple[str, str]:
+    """A key figure as text, and its unit."""
+    if "relative" in key:
+        return f"{100 * value:.2g}", "%"
+    unit = CATALOGUE[key].unit
+    return number(value), {"degrees": "°", "1": ""}.get(unit, unit)
 
 
 def _definition(a: Assessment) -> tuple[str, str]:
