@@ -147,7 +147,7 @@ def run_jobs(
     What became of them is given in their order.
     However this is left, no process of it runs on, and none has left a file under a temporary name.
     """
-    waiting, running, outcomes = deque(jobs), list[_Running](), list[Outcome]()
+    running, outcomes = list[_Running](), list[Outcome]()
     environment = _environment(at_once)
 
     def ended(outcome: Outcome) -> None:
@@ -155,24 +155,35 @@ def run_jobs(
         tell(outcome)
 
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.popleft()
-                if job.options.resume and job.state() == "finished":
-                    ended(Outcome(job, "finished"))
-                elif dry_run:
-                    ended(Outcome(job, "planned"))
-                else:
-                    running.append(_Running.start(job, program, environment))
-            for one in [each for each in running if each.process.poll() is not None]:
-                running.remove(one)
-                ended(one.outcome())
-            if running:
-                time.sleep(POLL_S)
+        for waiting in map(deque, _rounds(jobs)):
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    job = waiting.popleft()
+                    if job.options.resume and job.state() == "finished":
+                        ended(Outcome(job, "finished"))
+                    elif dry_run:
+                        ended(Outcome(job, "planned"))
+                    else:
+                        running.append(_Running.start(job, program, environment))
+                for one in [each for each in running if each.process.poll() is not None]:
+                    running.remove(one)
+                    ended(one.outcome())
+                if running:
+                    time.sleep(POLL_S)
     finally:
         _end(running)
     places = {job.output: number for number, job in enumerate(jobs)}
     return sorted(outcomes, key=lambda outcome: places[outcome.job.output])
+
+
+def _rounds(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that fit a model for others go before these, so that the order of the table says which fits it."""
+    first, rest, seen = list[Job](), list[Job](), set[str]()
+    for job in jobs:
+        key = repr((job.options.of_groups("method"), job.options.srf, job.options.msi_bands))
+        (rest if job.options.reuse_model is None or key in seen else first).append(job)
+        seen.add(key)
+    return [first, rest]
 
 
 def _end(running: Sequence[_Running]) -> None:

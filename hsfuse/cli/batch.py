@@ -14,6 +14,7 @@ from hsfuse.cli import options
 from hsfuse.cli.console import SOME_FAILED, print_json
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import OPTIONS
+from hsfuse.io.finished import MAY_BE_FILES
 
 _EXAMPLES = """\
   hsfuse batch scenes.csv --jobs 4 --resume
@@ -52,10 +53,12 @@ def batch(
 
     JOBS is CSV, JSON lines (.jsonl) or TOML ([[jobs]], and [defaults] for all). Columns are hsi, msi, output, report
     and the options of `hsfuse fuse` (see its --help-all); options here are for all jobs that don't say otherwise.
-    Relative paths are from the folder of JOBS. Exit code 4: some failed.
+    Relative paths in JOBS are from its folder. Exit code 4: some failed.
     """
     said = {
-        name: value for name, value in given.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT
+        name: _from_here(name, value)
+        for name, value in given.items()
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT
     }
     dry_run = bool(said.pop("dry_run", False))
     found = read_jobs(table, said)
@@ -88,3 +91,10 @@ def batch(
     if failed:
         click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs failed", err=True)
         context.exit(SOME_FAILED)
+
+
+def _from_here(name: str, value: Any) -> Any:
+    """A path that stands on the command line is from the folder that the command runs in."""
+    if isinstance(value, Path) or (name in MAY_BE_FILES and Path(value).is_file()):
+        return type(value)(Path(value).absolute())
+    return value

@@ -156,6 +156,15 @@ class FuseOptions:
     ] = 0
     seed: Annotated[int, Range(0), Option("method", "Seed of all randomness.")] = 0
     save_model: Annotated[Path | None, Option("method", "Keep the fitted weights in this .safetensors file.")] = None
+    reuse_model: Annotated[
+        Path | None,
+        Option(
+            "method",
+            "Take a fitted model from this folder, if it is of the same pair of sensors and the same options; "
+            "else fit one and keep it there.",
+            metavar="FOLDER",
+        ),
+    ] = None
 
     clip: Annotated[Literal["none", "zero"], Option("output", "zero: raise negative fused values to 0.")] = "none"
     dtype: Annotated[

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +20,11 @@ from hsfuse.core.options import OPTIONS, FuseOptions, Pace
 from hsfuse.core.package import __version__
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.result import method_of, provenance_of
-from hsfuse.fusion.run import fit_method
+from hsfuse.fusion.run import ensemble_turns, fit_method
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import AHEAD, Blender, TileGrid, TileWorker, ahead, batches
 from hsfuse.io.files import write_whole
+from hsfuse.io.lock import one_at_a_time
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling, sample_scene
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
     from hsfuse.methods.state import State
 
+log = logging.getLogger(__name__)
+
 FORMAT = "hsfuse-model-1"
 #: Files of a folder that a model is kept in.
 ABOUT, METHOD = "model.json", "method.safetensors"
@@ -38,7 +44,7 @@ GAINS = "filling: gains"
 #: Groups of options that `fit` takes, with `clip`; the pair has been told those of the others that are of use.
 OWN_GROUPS = ("method", "running")
 #: Options of these groups that are about files.
-OF_FILES = ("save_model", "dask", "resume", "dry_run", "overwrite")
+OF_FILES = ("save_model", "reuse_model", "dask", "resume", "dry_run", "overwrite")
 #: Band centres of one sensor differ less between scenes, in nm.
 SAME_BAND_NM = 1.0
 
@@ -220,6 +226,43 @@ def load_model(folder: str | Path, device: str = "auto") -> FittedModel:
     if gains is None or state.digest() != digest:
         raise ModelError(f"{folder / METHOD} isn't the method that {ABOUT} was written with: fit it again")
     return _restored(state, gains.numpy(), options, sensors, place)
+
+
+def reuse(
+    pair: ScenePair, options: FuseOptions, device: str, fit: Callable[[], Method], gains: FloatArray
+) -> tuple[Method, dict[str, Any]]:
+    """A method from the folder `options.reuse_model`, else what `fit` makes, which is kept there; what is told of it.
+
+    One is taken that was fitted in the same way to a pair of the same sensors. Of several processes that want the same
+    one fits it and the others wait.
+    """
+    assert options.reuse_model is not None
+    sensors, folder = Sensors.of(pair), options.reuse_model
+    way = {name: value for name, value in options.of_groups("method").items() if name not in OF_FILES}
+    turns = ensemble_turns(options.ensemble, pair)
+    coarse = [__version__, way, asdict(options.pace), turns, pair.response.name, sensors.ratio, sensors.msi_bands]
+    name = f"{options.method}-{sha256(json.dumps(coarse, default=str, sort_keys=True).encode()).hexdigest()[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} for fitted models can't be made: {error.strerror}") from error
+    with one_at_a_time(folder / name):
+        for number in count():
+            place = folder / f"{name}-{number}"
+            try:
+                model = load_model(place, device) if (place / ABOUT).exists() else None
+            except ModelError as error:
+                log.warning("%s", error)
+                model = None
+            if model is None:
+                break
+            if model.sensors.misfit(sensors) is None:
+                log.info("nothing is fitted to this scene: the model in %s is of the same sensors and options", place)
+                return model.method, {"model": place.name, "reused": True}
+        method = fit()
+        FittedModel(method, gains, options, sensors, device).save(place, overwrite=True)
+        log.info("the fitted model is kept in %s, for other scenes of these sensors", place)
+        return method, {"model": place.name, "reused": False}
 
 
 def _restored(state: State, gains: FloatArray, options: FuseOptions, sensors: Sensors, device: str) -> FittedModel:

@@ -25,7 +25,7 @@ TOLD = ("hsfuse", "settings", "srf", "scale", "fusing", "weights_sha256", "tiles
 def plan_print(pair: ScenePair, options: FuseOptions, provenance: Mapping[str, Any]) -> str:
     """Fingerprint of inputs and settings, known before anything is fitted."""
     inputs = [file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
-    told = {key: provenance[key] for key in TOLD}
+    told = {key: provenance[key] for key in TOLD} | {"reuse_model": options.reuse_model}
     return _digest(json.dumps([inputs, told, options.of_groups("output")], default=str, sort_keys=True).encode())
 
 

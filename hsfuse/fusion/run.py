@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -61,7 +61,10 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        method = fitted_once(partial(_fit, method, pair, scene, device), output, plan if resume else None, device)
+        fit = partial(_fit, method, pair, scene, device)
+        if options.reuse_model is not None:
+            fit = partial(_reuse, pair, scene, options, device, fit, provenance)
+        method = fitted_once(fit, output, plan if resume else None, device)
         give_back_freed_memory()
         fitted = time.monotonic()
         provenance |= {**method_of(method), "seconds": {"fit": round(fitted - start, 2)}}
@@ -128,6 +131,23 @@ def fit_method(pair: ScenePair, scene: PairSample, options: FuseOptions, device:
 def _fit(fuser: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     log.debug("scan backend: %s, device: %s", scan_backend(fuser, device), device)
     return fuser.fit(scene, pair.model.to(device))
+
+
+def _reuse(
+    pair: ScenePair,
+    scene: PairSample,
+    options: FuseOptions,
+    device: str,
+    fit: Callable[[], Method],
+    provenance: dict[str, Any],
+) -> Method:
+    """A method that was fitted to another scene where there is one, else to this; the provenance says which."""
+    from hsfuse.fusion.model import reuse
+
+    gains = Filling.of(scene, pair.model).gains
+    assert gains is not None
+    method, provenance["fitted"] = reuse(pair, options, device, fit, gains)
+    return method
 
 
 def _stream(
