@@ -167,6 +167,8 @@ def make_frame(scene: PairSample, model: ObservationModel, base: str, fuser: Met
         return frame
     frame = replace(frame, fuser=fuser or make_method(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
+    if not target.numel():  # narrower than s LR pixels: no error is known
+        return replace(frame, step=torch.zeros_like(frame.step))
     error = frame.see(low, msi).base * frame.unit[:, None, None] - frame.subspace.project(target)
     return replace(frame, step=rms(error) / frame.unit)
 

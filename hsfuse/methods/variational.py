@@ -132,8 +132,6 @@ class SylvesterSolver:
         """
         (gy, vy), (gx, vx) = (self.model.leading_axes(axis, rhs) for axis in (0, 1))
         b = mix(self.vectors.T, rhs)
-        if not len(gy) or not len(gx):  # a scene of a pixel or two, of which the PSF sees nothing
-            return mix(self.vectors, b)
         coupled = b[:, : int((self.values * float(gy.max() * gx.max()) > self.negligible).sum())]
         energy = self.values[: coupled.shape[1]].to(rhs)[:, None, None] * gy[:, None] * gx
         inside = (vy.T @ coupled @ vx).mul_(energy / (1 + energy))
