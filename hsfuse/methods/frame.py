@@ -76,7 +76,7 @@ class SceneFrame:
 
     def fused(self, lrhsi: Tensor, msi: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         """The method's coefficients (B, K, H, W) on this frame's axes, and what it has outside of them (see `Seen`)."""
-        if self.fuser is None:
+        if self.fuser is None or not lrhsi.numel():  # nothing: a scene narrower than s LR pixels, reduced
             return self.base.coefficients(lrhsi, clean), self.base.outside_low(lrhsi)
         if isinstance(self.fuser, SubspaceMethod):
             turn = self.subspace.basis.T @ self.fuser.subspace.basis.to(self.subspace.basis)
@@ -167,8 +167,6 @@ def make_frame(scene: PairSample, model: ObservationModel, base: str, fuser: Met
         return frame
     frame = replace(frame, fuser=fuser or make_method(base).fit(scene, model))
     target, low, msi = reduced_images(scene, model)
-    if not target.numel():  # narrower than s LR pixels: no error is known
-        return replace(frame, step=torch.zeros_like(frame.step))
     error = frame.see(low, msi).base * frame.unit[:, None, None] - frame.subspace.project(target)
     return replace(frame, step=rms(error) / frame.unit)
 
