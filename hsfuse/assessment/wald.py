@@ -35,7 +35,7 @@ from hsfuse.physics.optics import sigma_from_mtf
 #: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
 LEAST_SIDE = 4
 #: What a fused file may record of its fusion; the rest doesn't change the result.
-_RECORDED = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
+_RECORDED = ("method", "base", "model", "effort", "tile", "overlap", "ensemble", "clip")
 #: What it records of SRLF-Net's adaptation -> the option that it was.
 _ADAPTED = {
     "steps": "adapt_steps", "minutes": "adapt_minutes", "consistency_step": "consistency", "seed": "seed",

@@ -56,6 +56,7 @@ def digest(facts: Any) -> str:
 METHOD_OPTIONS = (
     "base",
     "model",
+    "effort",
     "adapt",
     "adapt_steps",
     "adapt_minutes",

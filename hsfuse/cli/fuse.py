@@ -67,9 +67,9 @@ def fuse(
 ) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
-    By default SRLF-Net corrects a training-free base twice: as it has learned from other sensors' scenes, then as it
-    learns from this one, within --adapt-steps and --adapt-minutes. The latter counts as far as the scene's own held-out
-    blocks bear it out.
+    By default SRLF-Net corrects a training-free base as it has learned from other sensors' scenes. With --effort best
+    it learns from this one, too, within --adapt-steps and --adapt-minutes, which counts as far as the scene's own
+    held-out blocks bear it out; --effort fast is the base alone.
     """
     low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))

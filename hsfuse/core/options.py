@@ -134,7 +134,19 @@ class FuseOptions:
         ),
     ] = "auto"
     base: Annotated[str, Option("method", "Training-free method that SRLF-Net corrects.", metavar="NAME")] = "blend"
-    adapt: Annotated[OnOff, Option("method", "Train on the scene.", common=True)] = "on"
+    effort: Annotated[
+        Literal["fast", "normal", "best"],
+        Option(
+            "method",
+            "fast: the base alone; normal: corrected by weights for any sensor; best: and by a network trained on the "
+            "scene, which takes minutes.",
+            common=True,
+        ),
+    ] = "normal"
+    adapt: Annotated[
+        OnOff | None,
+        Option("method", "Train on the scene.", default="as --effort, --base, --model and a budget for it say"),
+    ] = None
     adapt_steps: Annotated[
         int | None, Range(0), Option("method", "Training steps at most.", default="160, from scratch 300")
     ] = None
@@ -151,7 +163,7 @@ class FuseOptions:
         Option(
             "method",
             "Average over this many turned and mirrored runs.",
-            default="8 up to 1024 x 1024 MSI pixels, above that 1",
+            default="1; 8 when it trains on a scene of up to 1024 x 1024 MSI pixels",
         ),
     ] = 0
     seed: Annotated[int, Range(0), Option("method", "Seed of all randomness.")] = 0
@@ -256,9 +268,17 @@ class FuseOptions:
         return self.of_groups("inputs", "sensors")
 
     @property
+    def adapts(self) -> bool:
+        """Whether a network is trained on the scene: as told, else where effort, base, weights or budget ask for it."""
+        if self.adapt is not None or self.adapt_steps == 0:
+            return self.adapt == "on" and self.adapt_steps != 0
+        budget = self.adapt_steps is not None or self.adapt_minutes is not None
+        return budget or self.effort == "best" or self.model == "none" or self.base != FuseOptions.base
+
+    @property
     def steps(self) -> int | None:
         """Steps of adaptation at most; None: as many as usual."""
-        return 0 if self.adapt == "off" else self.adapt_steps
+        return self.adapt_steps if self.adapts else 0
 
     def adapting(self) -> dict[str, Any]:
         """All that says how a network adapts to the scene, for provenance."""

@@ -239,7 +239,7 @@ def reuse(
     assert options.reuse_model is not None
     sensors, folder = Sensors.of(pair), options.reuse_model
     way = {name: value for name, value in options.of_groups("method").items() if name not in OF_FILES}
-    turns = ensemble_turns(options.ensemble, pair)
+    turns = ensemble_turns(options, pair)
     coarse = [__version__, way, asdict(options.pace), turns, pair.response.name, sensors.ratio, sensors.msi_bands]
     name = f"{options.method}-{sha256(json.dumps(coarse, default=str, sort_keys=True).encode()).hexdigest()[:8]}"
     try:

@@ -109,7 +109,8 @@ def method_of(fuser: Method) -> dict[str, Any]:
 def _fusing(options: FuseOptions) -> dict[str, Any]:
     """What it takes to fuse another pair the same way."""
     kept = ("method", "base", "model", "tile", "overlap", "ensemble", "clip")
-    return {key: getattr(options, key) for key in kept} | {"adapt": options.adapting()}
+    effort = "best" if options.adapts else options.effort
+    return {key: getattr(options, key) for key in kept} | {"effort": effort, "adapt": options.adapting()}
 
 
 def _shift(pair: ScenePair) -> dict[str, Any]:

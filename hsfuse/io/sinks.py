@@ -107,10 +107,11 @@ class Storage:
         kind = np.dtype(self.dtype)
         raw: NDArray[np.floating] = data.astype(np.float64 if kind.itemsize > 2 and kind != np.float32 else np.float32)
         if self.scale != 1 or self.offset != 0:
-            raw = (raw - self.offset) / self.scale
+            raw -= raw.dtype.type(self.offset)
+            raw /= raw.dtype.type(self.scale)
         blank = ~(mask & np.isfinite(raw))
-        raw[blank] = 0
         if kind.kind != "f":
+            raw[blank] = 0
             info = np.iinfo(kind)
             np.clip(np.rint(raw, out=raw), info.min, info.max, out=raw)
         out = raw.astype(kind, copy=False)
@@ -192,7 +193,7 @@ class GeoTiffSink:
         }
         packing = packing_of(product)
         if packing:
-            packing["zlevel"] = 1
+            packing |= {"zlevel": 1, "num_threads": "all_cpus"}
         # Four bands of uint8 would be taken for red, green, blue and alpha otherwise.
         colours = {"photometric": "minisblack", "alpha": "unspecified"}
         with gdal_env(GDAL_PAM_ENABLED="NO"):

@@ -216,6 +216,8 @@ def method_for(options: FuseOptions) -> Method:
     no use for weights, or can't do without, ModelError for weights that aren't there.
     """
     cls = method_class(options.method)
+    if (options.method, options.model, options.effort) == (FuseOptions.method, "auto", "fast") and not options.adapts:
+        return method_class(options.base)()
     if options.model in ("auto", "none"):
         if options.model == "none" and cls.needs_weights:
             raise SettingError(f"--method {options.method} is nothing without weights; leave out --model none")

@@ -110,11 +110,18 @@ class ConditionedFrame(SceneFrame):
         regression = self.base.coefficients(lrhsi, clean) / self.unit[:, None, None]
         return replace(seen, obs=conditioned(self, seen, regression, blended))
 
+    def start(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
+        """The blend's coefficients (B, K, H, W) alone, on this frame's axes."""
+        return mix(self._turn, self.blend.coefficients(lrhsi, msi))
+
     def _turned(self, blended: Blended) -> Blended:
         """On this frame's axes, which span the same subspace."""
-        turn = self.subspace.basis.T @ self.blend.subspace.basis.to(self.subspace.basis)
-        members = torch.einsum("jk,mbkhw->mbjhw", turn, blended.members)
-        return replace(blended, fused=mix(turn, blended.fused), members=members)
+        members = torch.einsum("jk,mbkhw->mbjhw", self._turn, blended.members)
+        return replace(blended, fused=mix(self._turn, blended.fused), members=members)
+
+    @property
+    def _turn(self) -> Tensor:
+        return self.subspace.basis.T @ self.blend.subspace.basis.to(self.subspace.basis)
 
 
 def conditioned_frame(scene: PairSample, model: ObservationModel) -> ConditionedFrame:

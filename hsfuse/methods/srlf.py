@@ -115,7 +115,7 @@ class SRLF(Method):
         if options.base not in BASES:
             raise SettingError(f"there is no base {options.base!r} for SRLF-Net; known are {', '.join(BASES)}")
         self.base_name, self.weights, self.config = options.base, weights, config
-        self.turns, self.seed = options.ensemble or TURNS, options.seed
+        self.turns, self.seed = options.ensemble or (TURNS if options.adapts else 1), options.seed
         self.adaptation = AdaptationLog()
         self.card: ModelCard | None = None
         self.known: AnySensor | None = None
@@ -202,11 +202,14 @@ class SRLF(Method):
 
     def _correct(self, run: Adaptation, clock: float) -> float:
         """Train within the budget, then decide how much of the network to use; returns the time it is then."""
-        errors = run.before
+        errors, trained = run.before, run.steps > 0 and run.minutes > 0
         if self.card is not None:
-            errors = self._trust(run)
+            errors = errors if self.card.kind == "any-sensor" else self._trust(run)
             clock = self._note("weights", errors, clock)
-        if run.steps > 0 and run.minutes > 0:
+        if not trained and (self.card is None or self.card.kind == "any-sensor"):
+            run.log.gain, run.log.verdict = 1 - errors.error, f"off: {self._start} is the result"
+            return clock
+        if trained:
             self.net = run.run(self.net)
             errors = self._trust(run)
             clock = self._note("adaptation", errors, clock)

@@ -14,7 +14,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.adapt import Errors, Judge, change
 from hsfuse.methods.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame, guides
-from hsfuse.methods.frame import TOO_NARROW, noise_adder, reduced_images, reducible
+from hsfuse.methods.frame import TOO_NARROW, Seen, noise_adder, reduced_images, reducible
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.methods.subspace import SpectralSubspace
 from hsfuse.nets.srlf import SRLFNet
@@ -88,14 +88,12 @@ class AnySensor(Method):
         target, lrhsi, msi = reduced_images(scene, self.frame.base.model)
         lrhsi, msi = noise_adder(scene, self.frame.base.model)(lrhsi, msi, torch.Generator().manual_seed(0))
         valid = scene.mask[:, : target.shape[2], : target.shape[3]]
-        blocks = list(zip(lrhsi.split(1), msi.split(1), strict=True))
-        blend = self.frame.blend
-        turn = self.subspace.basis.T @ blend.subspace.basis.to(self.subspace.basis)
+        seen = [self.frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
+        unit = self.frame.unit[:, None, None]
         found, start = (
-            torch.cat([coefficients(*block) for block in blocks]).permute(0, 2, 3, 1)[valid]
-            for coefficients in (self.coefficients, blend.coefficients)
+            torch.cat(maps).permute(0, 2, 3, 1)[valid]
+            for maps in ([self._corrected(each) for each in seen], [each.base * unit for each in seen])
         )
-        start = start @ turn.T
         wanted = self.subspace.project(target).permute(0, 2, 3, 1)[valid]
         return Judge(start, wanted).errors(found - start)
 
@@ -110,9 +108,13 @@ class AnySensor(Method):
     @torch.no_grad()
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        seen, frame = self.frame.see(lrhsi, msi), self.frame
         if not self.share:
-            return seen.base * frame.unit[:, None, None]
+            return self.frame.start(lrhsi, msi)
+        return self._corrected(self.frame.see(lrhsi, msi))
+
+    def _corrected(self, seen: Seen) -> Tensor:
+        """Coefficients (B, K, H, W) of what the frame saw, with the network's share."""
+        frame = self.frame
         step = self.share * frame.step[:, None, None]
         return self.net.ensemble(seen.base, seen.obs, step, self.turns) * frame.unit[:, None, None]
 

@@ -49,3 +49,14 @@ def test_options_change_others_only_where_given():
     assert FuseOptions.of({"mtf": 0.25}, base) == FuseOptions(method="gsa", mtf=0.25)
     with pytest.raises(SettingError, match="creation_options"):
         FuseOptions.of({}, {"COMPRESS": "LZW"})
+
+
+def test_effort_says_whether_a_network_is_trained_unless_something_else_does():
+    assert not FuseOptions().adapts
+    assert not FuseOptions(effort="fast").adapts
+    assert FuseOptions(effort="best").adapts
+    for asked in ({"adapt": "on"}, {"adapt_minutes": 1.0}, {"adapt_steps": 5}, {"model": "none"}, {"base": "glp-reg"}):
+        assert FuseOptions.of(asked).adapts
+        assert not FuseOptions.of({**asked, "adapt": "off"}).adapts
+    assert not FuseOptions(effort="best", adapt_steps=0).adapts
+    assert FuseOptions(adapt="off", adapt_steps=9).steps == 0
