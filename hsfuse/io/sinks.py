@@ -171,12 +171,22 @@ class GeoTiffSink:
         self._raw_bytes = 0
         if go_on:
             self._open_again()
+            self._check()
         else:
             self._create(product)
 
     def _open_again(self) -> None:
         with gdal_env(GDAL_PAM_ENABLED="NO"):
             self._ds = rasterio.open(self._path, "r+")
+
+    def _check(self) -> None:
+        """Read what is there: each tile has a checksum, and one that was damaged would end every run that goes on."""
+        try:
+            for _, window in self._ds.block_windows(1):
+                self._ds.read(window=window)
+        except BaseException:
+            self._ds.close()
+            raise
 
     def flush(self) -> None:
         """Have a whole file on the disk, to which more can be written."""

@@ -154,8 +154,14 @@ class CubeWriter:
         if self._journal is not None:
             self.resumed = self._journal.load()
             if self.resumed is not None:
-                self._pixels_written, self.clipped = int(self.resumed["pixels"]), int(self.resumed.get("clipped", 0))
-                return GeoTiffSink(self._product, go_on=True)
+                try:
+                    sink = GeoTiffSink(self._product, go_on=True)
+                except (*RASTER_ERRORS, TypeError):  # the latter is rasterio's where a file is none that GDAL knows
+                    self.resumed = None
+                else:
+                    self._pixels_written = int(self.resumed["pixels"])
+                    self.clipped = int(self.resumed.get("clipped", 0))
+                    return sink
             self.discarded = self._journal.path.exists()
             self._journal.clear()
         return SINKS[self.driver](self._product)

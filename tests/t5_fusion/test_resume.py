@@ -117,6 +117,18 @@ def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
     assert not fuse(*inputs, out, overwrite=True, **how).done
 
 
+@pytest.mark.parametrize("damage", ["cut", "header"])
+def test_an_unfinished_file_that_was_damaged_is_made_anew(files, tmp_path, monkeypatch, damage):
+    inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "psf": "assumed"}
+    stopped(monkeypatch, *inputs, out, **how)
+    data = tmp_path / ".a.unfinished.tif"
+    raw = data.read_bytes()
+    data.write_bytes(raw[: len(raw) * 2 // 3] if damage == "cut" else bytes(64) + raw[64:])
+    result = fuse(*inputs, out, resume=True, **how)
+    np.testing.assert_array_equal(read(out).data, read(fuse(*inputs, tmp_path / "b.tif", **how).output).data)
+    assert any("it starts anew" in text for text in result.warnings)
+
+
 def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):
     out = tmp_path / "a.tif"
     with only_writer([out]), pytest.raises(OutputError, match="being written by another process"):
