@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= demo-output
 DATA   := examples/data
 
-.PHONY: demo test test-all test-portable lint types unit tables format clean
+.PHONY: demo docs test test-all test-portable lint types unit tables format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -45,17 +45,25 @@ test-portable: $(VENV)/installed
 	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) $(STRICT) $(NUMERIC)
 
 tables: $(VENV)/installed
-	for page in README.md models/README.md models/srlf-any-scores.md; do \
+	for page in README.md docs/methods.md models/README.md models/srlf-any-scores.md; do \
 	  $(BIN)/hsfuse benchmark tables examples/results/*.csv --into $$page || exit 1; done
+
+# The site, in site/; any warning, such as a dead link, is an error.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(OUT) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
