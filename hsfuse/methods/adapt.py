@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods.frame import SceneFrame, Seen, noise_adder, reduced_images
+from hsfuse.nets.relearn import angle_map
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 from hsfuse.physics.sample import PairSample
 
@@ -84,9 +85,8 @@ def held_out_cells(shape: tuple[int, ...], s: int, seed: int) -> Tensor:
 
 def angles(found: Tensor, target: Tensor) -> Tensor:
     """Spectral angles in radians between coefficients (P, K): (P,); 0 where either is zero."""
-    product = found.norm(dim=1) * target.norm(dim=1)
-    cosine = (found * target).sum(1) / product.clamp_min(1e-30)
-    return torch.where(product > 0, cosine.clamp(-1, 1).arccos(), 0.0)
+    both = (found != 0).any(1) & (target != 0).any(1)
+    return torch.where(both, angle_map(found, target), 0.0)
 
 
 class Judge:

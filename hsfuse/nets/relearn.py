@@ -33,7 +33,7 @@ def ssim_map(x: Tensor, y: Tensor, size: int = 5, sigma: float = 1.5) -> Tensor:
 
 
 def angle_map(x: Tensor, y: Tensor) -> Tensor:
-    """Spectral angle in radians per pixel: (B, C, h, w) twice -> (B, h, w); exact for small ones, too.
+    """Spectral angle in radians: (B, C, ...) twice -> (B, ...), such as (B, h, w) of images; exact for small ones, too.
 
     By chords of the unit circle, since the cosine of a small angle is 1 but for rounding (Kahan 2006, "How futile are
     mindless assessments of roundoff in floating-point computation?", section 12).

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hsfuse.nets.srlf import dihedral
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf
 
 Array = NDArray[np.float32]
@@ -26,13 +28,7 @@ def crop(cube: Array, size: int, multiple: int, rng: np.random.Generator) -> Arr
     h, w = (min(n, size) // multiple * multiple for n in cube.shape[1:])
     row, col = (int(rng.integers(n - side + 1)) for n, side in zip(cube.shape[1:], (h, w), strict=True))
     window = cube[:, row : row + h, col : col + w]
-    return dihedral(window, int(rng.integers(8)))
-
-
-def dihedral(image: Array, k: int) -> Array:
-    """One of the eight rotations and reflections of (..., H, W)."""
-    turned = np.rot90(image, k % 4, (-2, -1))
-    return np.ascontiguousarray(turned[..., ::-1] if k >= 4 else turned)
+    return dihedral(torch.from_numpy(np.array(window)), int(rng.integers(8))).contiguous().numpy()
 
 
 def spectral_variant(

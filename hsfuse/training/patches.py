@@ -13,10 +13,9 @@ from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.values import Count, Positive, Share
-from hsfuse.nets.srlf import Observation
+from hsfuse.nets.srlf import Observation, dihedral
 from hsfuse.physics import MIN_COVERAGE, load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
-from hsfuse.training.augment import dihedral
 from hsfuse.training.sample import EVERY, Reference, Sample, sample
 
 
@@ -144,16 +143,16 @@ class PatchSource(FixedSensors):
         parts = [self._patch(place, int(rng.integers(8)) if self.settings.augment else 0) for place in chosen][part]
         if not parts:
             return []
-        truth, low, msi = (torch.from_numpy(np.stack(t)) for t in zip(*parts, strict=True))
+        truth, low, msi = (torch.stack(t) for t in zip(*parts, strict=True))
         unit = torch.ones(truth.shape[1])
         base = self.model.upsample(low)
         return [sample(base, truth, Observation(low, msi, msi, self.model, unit), unit[:, None, None])]
 
-    def _patch(self, place: tuple[int, int, int], turn: int) -> tuple[np.ndarray, ...]:
+    def _patch(self, place: tuple[int, int, int], turn: int) -> tuple[Tensor, ...]:
         i, row, col = place
         size, s = self.settings.size, self.settings.scale
         low, msi = self.pairs[i]
         truth = self.references[i].data[:, row : row + size, col : col + size]
         low = low[:, row // s : (row + size) // s, col // s : (col + size) // s]
         msi = msi[:, row : row + size, col : col + size]
-        return tuple(dihedral(part, turn) for part in (truth, low.numpy(), msi.numpy()))
+        return tuple(dihedral(part, turn) for part in (torch.from_numpy(np.array(truth)), low, msi))
