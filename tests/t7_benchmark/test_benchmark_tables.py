@@ -1,4 +1,4 @@
-"""Tables of stored results: means, leads, Markdown, and the README's own."""
+"""Tables of stored results: means, leads, Markdown, and the pages' own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_marked_places_are_filled_and_nothing_else(rows):
 
 def test_the_pages_tables_are_those_of_the_stored_results():
     stored = {file.stem: read_csv(file) for file in sorted((ROOT / "examples" / "results").glob("*.csv"))}
-    pages = [ROOT / "README.md", ROOT / "docs" / "methods.md", *sorted((ROOT / "models").glob("*.md"))]
+    pages = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "models").glob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     assert all(f"<!-- benchmark:{name}" in "".join(texts.values()) for name in stored)
     for page, text in texts.items():
