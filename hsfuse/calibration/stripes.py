@@ -28,6 +28,8 @@ CLEAR, LEAST_SHARE, MOST_HELD = 2.5, 0.25, 0.5
 #: Detectors of different bands err on their own: where columns of all bands have fewer patterns than this share of what
 #: independent ones would have, they are the ground's.
 LEAST_RANK = 0.5
+#: Share of the correlation between both halves of the rows that stripes would give, and the ground doesn't.
+LASTING = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,26 +62,55 @@ def estimate_stripes(strips: Callable[[], Iterable[Strip]]) -> Stripes | None:
     noise = band_noise(found)[:, None]
     kept = min(MOST_DIRECTIONS, clean_spectra(found).basis.shape[1], len(found) // 2)
     axes = np.linalg.svd(found / noise, full_matrices=False)[0][:, :kept]
-    sums, counts, squares = 0.0, np.zeros(0), 0.0
+    parts, squares = [], 0.0
     for data, mask in strips():
         flat = data.reshape(len(data), -1) / noise
         rest = (flat - axes @ (axes.T @ flat)).reshape(data.shape) * mask
-        sums, squares = sums + rest.sum(1), squares + (rest**2).sum((1, 2))
-        counts = mask.sum(0) + (counts if counts.size else 0)
-    if counts.size < LEAST_SIDE or np.median(counts) < LEAST_SIDE:
+        parts.append((rest.sum(1), mask.sum(0)))
+        squares = squares + (rest**2).sum((1, 2))
+    column, counts = _columns(parts)
+    if min(counts.size, len(column)) < LEAST_SIDE or np.median(counts) < LEAST_SIDE or len(parts) < 2:
         return None
-    column = sums / np.maximum(counts, 1)
-    fast = column - savgol_filter(column, SLOW, 2, axis=1)
+    fast = _fast(column)
     within = squares / counts.sum() - (column**2 * counts).sum(1) / counts.sum()
     times = (fast**2 * counts).mean(1) / np.maximum(within, 1e-12)
     clear = times > CLEAR
     free = max(2, int(clear.sum()) - kept)  # ranks that the directions leave
-    if _rank(fast[clear]) < LEAST_RANK * free * counts.size / (free + counts.size):
+    few = _rank(fast[clear]) < LEAST_RANK * free * counts.size / (free + counts.size)
+    if few or not _lasting(parts, times):
         times = np.minimum(times, CLEAR)
     held = np.minimum((axes**2).sum(1), MOST_HELD)[:, None]
     shrunk = np.maximum(1 - 1 / np.maximum(times, 1e-12), 0)[:, None]
     values = np.where((times > CLEAR)[:, None] & (counts >= LEAST_SIDE), noise * fast * shrunk / (1 - held), 0)
     return Stripes(values, times)
+
+
+def _columns(parts: list[tuple[FloatArray, NDArray[np.integer]]]) -> tuple[FloatArray, NDArray[np.integer]]:
+    """Columns' means (C, w) and counts (w,) from strips' sums and counts."""
+    counts = np.sum([count for _, count in parts], 0)
+    return np.sum([total for total, _ in parts], 0) / np.maximum(counts, 1), counts
+
+
+def _fast(column: FloatArray) -> FloatArray:
+    """What changes from one column to the next."""
+    fast: FloatArray = column - savgol_filter(column, SLOW, 2, axis=1)
+    return fast
+
+
+def _lasting(parts: list[tuple[FloatArray, NDArray[np.integer]]], times: FloatArray) -> bool:
+    """Whether both halves of the rows have the same columns, as far as noise lets them: detectors do, the ground not.
+
+    With stripes of variance (t - 1) n, n that of the noise of a column's mean, halves correlate by (t - 1) / (t + 1).
+    """
+    clear = times > CLEAR
+    if not clear.any():
+        return False
+    middle = len(parts) // 2
+    one, other = (_fast(_columns(half)[0])[clear] for half in (parts[:middle], parts[middle:]))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found = (one * other).sum(1) / np.maximum(lengths, 1e-30)
+    expected = (times[clear] - 1) / (times[clear] + 1)
+    return bool(found.mean() >= LASTING * expected.mean())
 
 
 def _within(data: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.floating]:

@@ -43,7 +43,7 @@ def cloudy_pair(folder, hsi_share: float, msi_share: float, moved=(0.0, 0.0)):
 def errors(folder, truth: np.ndarray, name: str, method: str) -> tuple[np.ndarray, np.ndarray]:
     """RMS over the bands of each pixel's error (H, W), NaN where invalid; the mask of what was fused."""
     fuse(folder / "hsi.tif", folder / "msi.tif", "sentinel2a", folder / name, method=method, register="off",
-         match_radiometry="off", overwrite=True)  # fmt: skip
+         psf="assumed", match_radiometry="off", overwrite=True)  # fmt: skip
     with open_cube(folder / name) as reader:
         cube = reader.read()
     rms = np.sqrt(np.square(cube.data - truth).mean(0))

@@ -97,7 +97,7 @@ def test_the_settings_are_what_the_line_said(pair, monkeypatch):
     monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
     fuse(pair, "--adapt-steps=7", "--adapt-minutes=2.5", "--psf-sigma=1.5", "--phase=1", "--ensemble=4", "--overwrite",
          "--dry-run", "--model=m", "--save-model=k", "--report=r.html", "--seed=9")  # fmt: skip
-    settings, report = seen[0][3:]
+    settings, report, _ = seen[0][3:]
     assert (settings.adapt_steps, settings.adapt_minutes, settings.seed) == (7, 2.5, 9)
     assert (settings.psf_sigma, settings.phase) == (1.5, 1)
     assert (settings.ensemble, settings.overwrite, settings.dry_run) == (4, True, True)
@@ -371,7 +371,7 @@ def test_files_by_place_a_configuration_and_a_log(pair, monkeypatch):
     more = [f"--config={config}", f"--log-file={log}", "--co", "ZLEVEL=9,TILED=YES", "-of", "COG", "--mtf=0.2"]
     line = ["fuse", str(pair.hsi), str(pair.msi), str(folder / "o.tif"), "--srf=sentinel2a"]
     CliRunner().invoke(main, [*line, *more], env={"HSFUSE_FUSE_SEED": "5"})
-    hsi, msi, output, found, _ = seen[0]
+    hsi, msi, output, found, *_ = seen[0]
     assert (hsi, msi, output) == (pair.hsi, pair.msi, folder / "o.tif")
     assert (found.method, found.adapt_steps, found.stac, found.mtf, found.seed) == ("gsa", 7, True, 0.2, 5)
     assert (found.format, found.msi_bands) == ("COG", ("B2", "B3", "B4", "B8"))
