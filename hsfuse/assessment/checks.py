@@ -301,9 +301,15 @@ def _closely(correlation: float) -> str:
     return f"{correlation:.2f}" if correlation < 0.98 else f"{correlation:.3f}"
 
 
+#: Share of the base's error below which a network's gain is nothing to speak of, such as one that isn't used has.
+LEAST_GAIN = 0.005
+
+
 def _learning(a: Assessment) -> Iterator[Check]:
     record = a.provenance.get("adaptation")
     if not isinstance(record, Mapping) or not isinstance(gain := record.get("gain"), int | float):
+        return
+    if 0 < gain < LEAST_GAIN:
         return
     if gain > 0:
         text = f"On parts of the scene that it never learned from, the network's error is {gain:.0%} below its base's."
