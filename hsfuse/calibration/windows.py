@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, floor
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
 from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.physics.degrade import shifted_axis
 from hsfuse.physics.model import MIN_PSF_WEIGHT, ObservationModel
-from hsfuse.physics.optics import keys_slopes, keys_weights
 
 Floats = NDArray[np.float64]
 Part = tuple[slice, slice]
@@ -102,8 +102,8 @@ class Block:
         rows, cols = part or self.whole
         total: FloatArray | None = None
         for down_taps, right_taps in model.psf.separable_terms():
-            y, down = _taps(down_taps, shift[0], rows, self.msi.shape[1], model)
-            x, right = _taps(right_taps, shift[1], cols, self.msi.shape[2], model)
+            y, down = shifted_axis(down_taps, shift[0], rows, self.msi.shape[1], model)
+            x, right = shifted_axis(right_taps, shift[1], cols, self.msi.shape[2], model)
             mask = self.msi_mask[y, x]
             planes = np.concatenate([self.msi[:, y, x] * mask, mask[None].astype(np.float32)])
             ways = ((0, 0), (1, 0), (0, 1)) if slopes else ((0, 0),)
@@ -118,28 +118,6 @@ class Block:
             return View(data, data[:0], data[:0], valid)
         change = (total[1:, :-1] - data * weight[1:, None]) / weight[0]
         return View(data, change[0], change[1], valid)
-
-
-def _taps(
-    taps: Floats, shift: float, part: slice, size: int, model: ObservationModel
-) -> tuple[slice, tuple[sparse.csr_array, sparse.csr_array]]:
-    """Which of `size` MSI pixels LR pixels `part` (n) take along an axis, (m), and the matrices (n, m) that do it.
-
-    The first blurs, shifts and decimates, the other is its derivative by the shift; nothing lies beyond the ends.
-    """
-    s, n = model.ratio, part.stop - part.start
-    offset = -shift * s
-    whole = floor(offset)
-    first = round(model.phase - (len(taps) - 1) / 2) + whole - 1
-    index = first + (part.start + np.arange(n))[:, None] * s + np.arange(len(taps) + 3)
-    inside = (index >= 0) & (index < size)
-    low, high = (int(index[inside].min()), int(index[inside].max()) + 1) if inside.any() else (0, 1)
-    places, ends = index[inside] - low, np.concatenate([[0], np.cumsum(inside.sum(1))])
-    made = []
-    for four in (keys_weights(offset - whole), -s * keys_slopes(offset - whole)):
-        values = np.broadcast_to(np.convolve(taps, four), index.shape)[inside].astype(np.float32)
-        made.append(sparse.csr_array((values, places, ends), shape=(n, high - low)))
-    return slice(low, high), (made[0], made[1])
 
 
 def _along_rows(matrix: sparse.csr_array, planes: FloatArray) -> FloatArray:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hsfuse.core.errors import OutputError
 from hsfuse.io.files import remove
+
+fcntl: Any = None
+with suppress(ImportError):  # Windows has no flock: there nothing is held
+    import fcntl
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,9 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
 
     Where there can be no such file, or the file system has no locks, nothing is held.
     """
+    if fcntl is None:
+        yield
+        return
     lock = path.with_name(f".{path.name}.lock")
     held: IO[str] | None = None
     while held is None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
+from scipy import sparse
 from torch import Tensor
 
 from hsfuse.core.cube import BoolArray, Cube, FloatArray
 from hsfuse.physics.model import MIN_PSF_WEIGHT, ObservationModel
+from hsfuse.physics.optics import keys_slopes, keys_weights
 
 #: Reference values (pixels x bands) held at a time: 128 MB of float32.
 VALUES_AT_ONCE = 2**25
@@ -88,6 +91,28 @@ def seen(
     cube = read(around)
     data, mask = degrade(model, cube.data, cube.mask)
     return data[:, *cut], mask[cut]
+
+
+def shifted_axis(
+    taps: NDArray[np.float64], shift: float, part: slice, size: int, model: ObservationModel
+) -> tuple[slice, tuple[sparse.csr_array, sparse.csr_array]]:
+    """Which of `size` MSI pixels LR pixels `part` (n) take along an axis, (m), and the matrices (n, m) that do it.
+
+    The first blurs, shifts and decimates, the other is its derivative by the shift; nothing lies beyond the ends.
+    """
+    s, n = model.ratio, part.stop - part.start
+    offset = -shift * s
+    whole = floor(offset)
+    first = round(model.phase - (len(taps) - 1) / 2) + whole - 1
+    index = first + (part.start + np.arange(n))[:, None] * s + np.arange(len(taps) + 3)
+    inside = (index >= 0) & (index < size)
+    low, high = (int(index[inside].min()), int(index[inside].max()) + 1) if inside.any() else (0, 1)
+    places, ends = index[inside] - low, np.concatenate([[0], np.cumsum(inside.sum(1))])
+    made = []
+    for four in (keys_weights(offset - whole), -s * keys_slopes(offset - whole)):
+        values = np.broadcast_to(np.convolve(taps, four), index.shape)[inside].astype(np.float32)
+        made.append(sparse.csr_array((values, places, ends), shape=(n, high - low)))
+    return slice(low, high), (made[0], made[1])
 
 
 def _blurred(model: ObservationModel, data: FloatArray, weight: FloatArray | None) -> FloatArray:
