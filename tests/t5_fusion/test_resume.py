@@ -136,6 +136,12 @@ def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):
     assert not list(tmp_path.glob("*a.*"))
 
 
+def test_where_there_are_no_locks_an_output_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("hsfuse.io.lock.fcntl", None)
+    with only_writer([tmp_path / "a.tif"]), only_writer([tmp_path / "a.tif"]):
+        assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("what", ["nothing", "input", "header", "options", "another's file"])
 def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path, what):
     hsi, msi, out = tmp_path / "hsi.tif", tmp_path / "msi.tif", tmp_path / "out" / "a.tif"
