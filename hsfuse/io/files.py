@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from hsfuse.core.errors import InputError, OutputError, SettingError
 
@@ -116,7 +117,7 @@ def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | 
         raise OutputError(f"the report {path} exists; give another name, or --overwrite")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} for the report doesn't exist; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not _takes_files(path.parent):
         raise OutputError(f"the folder {path.parent} for the report can't be written to")
 
 
@@ -129,8 +130,17 @@ def _same(a: Path, b: Path) -> bool:
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"the output folder {folder} doesn't exist; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _takes_files(folder):
         raise OutputError(f"the output folder {folder} can't be written to")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made in a folder, tried out: rights don't tell of what is mounted or kept by the system."""
+    try:
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _stale_headers(files: tuple[Path, ...]) -> list[Path]:
