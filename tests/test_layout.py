@@ -25,7 +25,7 @@ WITHOUT_TORCH = ("core",)
 ONLY_IN = {
     "click": ("cli",),
     "jinja2": ("assessment.report",),
-    "matplotlib": ("assessment.report", "training.curves"),
+    "matplotlib": ("assessment.report", "training.loop"),
     "h5py": ("io",),
     "zarr": ("io",),
     "pystac": ("io",),

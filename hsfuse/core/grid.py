@@ -115,55 +115,68 @@ def align(hsi: Grid, msi: Grid) -> Alignment:
         raise GridError(
             f"the HSI is in {_name(hsi.crs)} but the MSI in {_name(msi.crs)}; reproject the HSI to the MSI's CRS first"
         )
-    ratio = _whole_ratio(hsi, msi)
-    return _overlap(hsi, msi, ratio)
+    place = relation(hsi, msi)
+    if not _whole(place, hsi):
+        raise GridError(
+            f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
+            f"ratio is {place.size[0]:.4g} x {place.size[1]:.4g}, wanted one whole number of at least 2 in both "
+            "directions without rotation; resample the HSI to a multiple of the MSI's GSD first"
+        )
+    return _overlap(hsi, msi, place)
 
 
 def nests(hsi: Grid, msi: Grid) -> bool:
     """Whether georeferenced grids nest, be it without overlap: what `align` wants of CRS, ratio and pixel borders."""
-    return hsi.crs == msi.crs and _ratio_and_drift(hsi, msi)[1] and _misfit(hsi, msi)[2] <= GRID_TOLERANCE_PX
+    place = relation(hsi, msi)
+    return hsi.crs == msi.crs and _whole(place, hsi) and place.misfit <= GRID_TOLERANCE_PX
 
 
 def _name(crs: CRS | None) -> str:
     return "no CRS" if crs is None else crs.to_string()
 
 
-def _ratio_and_drift(hsi: Grid, msi: Grid) -> tuple[Affine, bool]:
-    """One grid's pixels on the other, and whether that is a whole ratio without rotation over the whole HSI."""
-    relative = ~msi.transform @ hsi.transform
+@dataclass(frozen=True)
+class GridRelation:
+    """How a coarse grid's pixels lie in a fine one's, all in fine pixels.
+
+    `size` (rows, columns) of a coarse pixel and the nearest whole number to it, `ratio`; `row` and `col` where the
+    coarse grid starts; `drift`, by how much one coarse pixel departs from a square of `ratio` pixels without rotation.
+    """
+
+    size: tuple[float, float]
+    ratio: int
+    row: float
+    col: float
+    drift: float
+
+    @property
+    def misfit(self) -> float:
+        """How far the coarse grid's start is from a corner of a fine pixel."""
+        return max(abs(self.row - round(self.row)), abs(self.col - round(self.col)))
+
+
+def relation(coarse: Grid, fine: Grid) -> GridRelation:
+    """Where a coarse grid lies on a fine one of the same coordinates; whether that is near enough is the caller's."""
+    relative = ~fine.transform @ coarse.transform
     ratio = round(relative.a)
-    drift = max(hsi.shape) * max(abs(relative.a - ratio), abs(relative.e - ratio), abs(relative.b), abs(relative.d))
-    return relative, ratio >= 2 and drift <= GRID_TOLERANCE_PX * ratio
+    drift = max(abs(relative.a - ratio), abs(relative.e - ratio), abs(relative.b), abs(relative.d))
+    return GridRelation((relative.e, relative.a), ratio, relative.f, relative.c, drift)
 
 
-def _misfit(hsi: Grid, msi: Grid) -> tuple[float, float, float]:
-    """MSI row and column where the HSI starts, and how far that is from an MSI pixel's corner."""
-    row, col = msi.pixel_of(hsi)
-    return row, col, max(abs(row - round(row)), abs(col - round(col)))
+def _whole(place: GridRelation, hsi: Grid) -> bool:
+    """Whether the ratio is whole, without rotation, over the whole HSI."""
+    return place.ratio >= 2 and max(hsi.shape) * place.drift <= GRID_TOLERANCE_PX * place.ratio
 
 
-def _whole_ratio(hsi: Grid, msi: Grid) -> int:
-    """Ratio of the GSDs, checked against rotation and against drift over the whole MSI."""
-    relative, whole = _ratio_and_drift(hsi, msi)
-    ratio = round(relative.a)
-    if not whole:
+def _overlap(hsi: Grid, msi: Grid, place: GridRelation) -> Alignment:
+    if place.misfit > GRID_TOLERANCE_PX:
         raise GridError(
-            f"the GSDs are {hsi.gsd[0]:g} x {hsi.gsd[1]:g} (HSI) and {msi.gsd[0]:g} x {msi.gsd[1]:g} (MSI): the "
-            f"ratio is {relative.e:.4g} x {relative.a:.4g}, wanted one whole number of at least 2 in both directions "
-            "without rotation; resample the HSI to a multiple of the MSI's GSD first"
+            f"the HSI starts at MSI row {place.row:.3f}, column {place.col:.3f}: {place.misfit:.2f} of an MSI pixel "
+            f"off the grid (at most {GRID_TOLERANCE_PX} allowed); resample the HSI onto the MSI's grid first"
         )
-    return ratio
-
-
-def _overlap(hsi: Grid, msi: Grid, s: int) -> Alignment:
-    row, col, misfit = _misfit(hsi, msi)
-    if misfit > GRID_TOLERANCE_PX:
-        raise GridError(
-            f"the HSI starts at MSI row {row:.3f}, column {col:.3f}: {misfit:.2f} of an MSI pixel off the grid "
-            f"(at most {GRID_TOLERANCE_PX} allowed); resample the HSI onto the MSI's grid first"
-        )
-    rows = _common(round(row), hsi.shape[0], msi.shape[0], s)
-    cols = _common(round(col), hsi.shape[1], msi.shape[1], s)
+    s = place.ratio
+    rows = _common(round(place.row), hsi.shape[0], msi.shape[0], s)
+    cols = _common(round(place.col), hsi.shape[1], msi.shape[1], s)
     if rows is None or cols is None:
         raise GridError(f"the two images don't overlap: HSI {_bounds(hsi)}, MSI {_bounds(msi)}")
     (top, first_row, h), (left, first_col, w) = rows, cols

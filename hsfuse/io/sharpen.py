@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import GridError
-from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid, relation
 from hsfuse.io.reader import CubeReader
 from hsfuse.physics.optics import gaussian, keys_weights, sigma_from_mtf
 
@@ -78,17 +78,18 @@ def _crs(grid: Grid) -> str:
 
 
 def _nested(fine: Grid, grid: Grid, name: str) -> Place:
-    step = ~grid.transform @ fine.transform
-    ratio = round(1 / step.a) if step.a > 0 else 0
-    drift = max(fine.shape) * max(abs(ratio * v - w) for v, w in ((step.a, 1), (step.e, 1), (step.b, 0), (step.d, 0)))
-    misfit = max(abs(v * ratio - round(v * ratio)) for v in (step.c, step.f))
-    if ratio < 1 or max(drift, misfit) > GRID_TOLERANCE_PX:
+    place = relation(grid, fine)
+    s = max(1, place.ratio)
+    # Over the whole image less than the tolerance; `align`, which crops, allows a tolerance a coarse pixel's side.
+    drift = max(fine.shape) / s * place.drift
+    if place.ratio < 1 or max(drift, place.misfit) > GRID_TOLERANCE_PX:
         raise GridError(
             f"{name} ({grid.describe()}) doesn't nest with the finest band ({fine.describe()}): its pixel is "
             f"{grid.gsd[0] / fine.gsd[0]:.4g} x {grid.gsd[1] / fine.gsd[1]:.4g} of the finest, its border "
-            f"{misfit:.2f} of a pixel off; wanted whole numbers, the same orientation and at most {GRID_TOLERANCE_PX}"
+            f"{place.misfit:.2f} of a pixel off; wanted whole numbers, the same orientation and at most "
+            f"{GRID_TOLERANCE_PX}"
         )
-    return Place(ratio, round(step.f * ratio) / ratio, round(step.c * ratio) / ratio)
+    return Place(s, -round(place.row) / s, -round(place.col) / s)
 
 
 def _check_cover(place: Place, fine: Grid, grid: Grid, name: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hsfuse.core.errors import SettingError
 from hsfuse.methods import make_method
 from hsfuse.methods.srlf_bands import BandFrame, ExactFit, band_guides, correction, look, measure_frame, mirror_shift
+from hsfuse.nets.relearn import smooth_angle
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.sample import PairSample
 from hsfuse.training.augment import spectral_change
@@ -72,9 +72,8 @@ class BandSample:
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:
-    """Mean spectral angle in radians per sample, for small angles, with a finite gradient at zero: (B,)."""
-    gap = functional.normalize(a, dim=1, eps=1e-4) - functional.normalize(b, dim=1, eps=1e-4)
-    return (gap.square().sum(1) + 1e-12).sqrt().mean((1, 2))
+    """Mean spectral angle in radians per sample, (B, C, H, W) twice -> (B,); spectra of dark pixels count for less."""
+    return smooth_angle(a, b, 1e-4).mean((1, 2))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
+from hsfuse.nets.relearn import smooth_angle
 from hsfuse.nets.srlf import Observation
 
 #: All samples of a batch.
@@ -58,10 +58,9 @@ class Sample:
         return ((error if self.outside is None else error + self.outside) ** 2).mean((0, 2, 3))
 
     def angle_error(self, z: Tensor) -> Tensor:
-        """Mean spectral angle in radians, for small angles, with a finite gradient at zero."""
+        """Mean spectral angle in radians, as `smooth_angle` has it."""
         unit = self.observation.unit[:, None, None]
-        gap = functional.normalize(z * unit, dim=1) - functional.normalize(self.target * unit, dim=1)
-        return ((gap**2).sum(1) + 1e-12).sqrt().mean()
+        return smooth_angle(z * unit, self.target * unit).mean()
 
     def losses(self, z: Tensor) -> dict[str, Tensor]:
         """The loss's terms: `gain`, the log ratio of the RMS error to the base's, mean over bands (-0.115 is a gain of

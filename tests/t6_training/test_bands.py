@@ -32,9 +32,9 @@ from hsfuse.physics.sample import PairSample
 from hsfuse.training import train
 from hsfuse.training.augment import spectral_change
 from hsfuse.training.config import parse_config
+from hsfuse.training.loop import LABEL
 from hsfuse.training.optimiser import MatrixOptimiser
 from hsfuse.training.sample import Reference
-from hsfuse.training.scores import LABEL
 from hsfuse.training.trainer import Trainer
 
 CPU = torch.device("cpu")

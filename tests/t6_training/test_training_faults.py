@@ -16,8 +16,8 @@ from hsfuse.methods.cnmf import CNMF
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.training import kept, loop, train
 from hsfuse.training.config import load_config, parse_config
+from hsfuse.training.loop import stoppable
 from hsfuse.training.sample import Reference
-from hsfuse.training.stopping import stoppable
 from hsfuse.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "examples/configs"

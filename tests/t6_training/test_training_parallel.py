@@ -14,7 +14,7 @@ from hsfuse.core.errors import InputError, SettingError
 from hsfuse.io.toml import read_toml
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.training import load_config, train
-from hsfuse.training.curves import draw_curves, read_log
+from hsfuse.training.loop import draw_curves, read_log
 from hsfuse.training.parallel import Peers, join_peers
 from hsfuse.training.references import load_references
 from hsfuse.training.trainer import Trainer
