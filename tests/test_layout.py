@@ -99,6 +99,7 @@ def test_methods_are_known_by_what_all_methods_are():
     for path in above:
         if not within(HOUSE.name(path), "training"):
             assert not HOUSE.own(imports(path)) & own, path
+            assert "hsfuse.methods.SubspaceMethod" not in imports(path), path
 
 
 def test_names_that_say_nothing_are_not_used():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
-from hsfuse.methods import Method, SubspaceMethod, compose
+from hsfuse.methods import Method, predict_inside
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling
 
@@ -148,8 +148,6 @@ def lr_mask_to_hr(mask: BoolArray, s: int) -> BoolArray:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: LR pixels to each side that cubic interpolation looks at.
-REACH = 2
 #: Tiles fused at once: a GPU is idle with one, a CPU's caches are full with it.
 GPU_BATCH = 8
 #: Batches read ahead, and batches fused but not yet written: nobody waits for long, and little is in memory.
@@ -254,34 +252,14 @@ class TileWorker:
 
     def _fuse(self, tiles: list[TileInput]) -> list[FusedTile]:
         x, y = (torch.stack(images) for images in zip(*[(t.lrhsi, t.msi) for t in tiles], strict=True))
-        if self.quality is None and isinstance(self.fuser, SubspaceMethod):
-            return self._composed(tiles, self.fuser, self.fuser.coefficients(x, y), self.fuser.outside_low(x))
         if self.quality is None:
-            fused, layers = self.fuser.predict(x, y), None
-        else:
-            self.quality.expect()
-            fused = self.fuser.predict(x, y)
-            layers = self.quality.layers(fused, x, y)
+            parts = predict_inside(self.fuser, self.pair.model, x, y, [tile.inner for tile in tiles])
+            return [FusedTile(tile, part, None, self.clip) for tile, part in zip(tiles, parts, strict=True)]
+        self.quality.expect()
+        fused = self.fuser.predict(x, y)
+        layers = self.quality.layers(fused, x, y)
         cut = [(..., *tile.inner) for tile in tiles]
-        return [
-            FusedTile(tile, fused[i][cut[i]], None if layers is None else layers[i][cut[i]], self.clip)
-            for i, tile in enumerate(tiles)
-        ]
-
-    def _composed(
-        self, tiles: list[TileInput], fuser: SubspaceMethod, coefficients: Tensor, outside: Tensor
-    ) -> list[FusedTile]:
-        """What `predict` does with coefficients (B, K, H, W), without making all bands of a halo that is cut off."""
-        s, made = self.pair.ratio, []
-        for tile, a, low in zip(tiles, coefficients.split(1), outside.split(1), strict=True):
-            wide = [slice(max(0, part.start // s - REACH), part.stop // s + REACH) for part in tile.inner]
-            inner = [
-                slice(part.start - s * w.start, part.stop - s * w.start)
-                for part, w in zip(tile.inner, wide, strict=True)
-            ]
-            fused = compose(fuser.subspace, self.pair.model, a[..., *tile.inner], low[..., *wide], (inner[0], inner[1]))
-            made.append(FusedTile(tile, fused[0].float(), None, self.clip))
-        return made
+        return [FusedTile(tile, fused[i][cut[i]], layers[i][cut[i]], self.clip) for i, tile in enumerate(tiles)]
 
     def _empty(self, tile: TileInput) -> FusedTile:
         """A tile without a valid pixel."""

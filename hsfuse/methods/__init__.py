@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_checkable
@@ -158,6 +159,28 @@ def compose(
         bands = slice(first, first + BANDS_AT_ONCE)
         fused[:, bands] += model.upsample(outside[:, bands])[..., *inner]
     return fused
+
+
+#: LR pixels to each side that `ObservationModel.upsample`, cubic interpolation, looks at.
+REACH = 2
+
+
+def predict_inside(
+    method: Method, model: ObservationModel, lrhsi: Tensor, msi: Tensor, inner: Sequence[tuple[slice, slice]]
+) -> list[Tensor]:
+    """What `method.predict` gives of tiles (B, C, h, w) and (B, c, H, W) in the rows and columns `inner` of each, B x
+    (C, H', W'); where there are coefficients, without making all bands of a halo that is cut off."""
+    if not isinstance(method, SubspaceMethod):
+        return [tile[..., *part] for tile, part in zip(method.predict(lrhsi, msi), inner, strict=True)]
+    s, made = model.ratio, []
+    coefficients, outside = method.coefficients(lrhsi, msi), method.outside_low(lrhsi)
+    for part, a, low in zip(inner, coefficients.split(1), outside.split(1), strict=True):
+        wide = [slice(max(0, side.start // s - REACH), side.stop // s + REACH) for side in part]
+        rows, cols = (
+            slice(side.start - s * w.start, side.stop - s * w.start) for side, w in zip(part, wide, strict=True)
+        )
+        made.append(compose(method.subspace, model, a[..., *part], low[..., *wide], (rows, cols))[0].float())
+    return made
 
 
 #: name -> "module:class"; modules are imported when asked for.
