@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import hypot
 from typing import Any
 
@@ -26,6 +26,19 @@ SHIFT_LIMIT_PX = 0.4
 BLIND_RANGE_NM = 40.0
 #: Where leaves' reflectance rises, in nm, the share of it that a range must hold, and the widest range named after it.
 RED_EDGE_NM, RED_EDGE_SHARE, NAMED_NM = (700.0, 750.0), 0.5, 150.0
+#: A reference fits clearly better otherwise where its picture then lacks at most this share of what it lacks now to a
+#: correlation of 1, and reaches `FITS`; below `UNLIKE` it hardly follows the cube at all.
+LACKS, FITS, UNLIKE = 0.5, 0.5, 0.3
+#: How a reference may be turned; the last four are possible on square scenes alone.
+TURNS: dict[str, Callable[[Floats], Floats]] = {
+    "turned upside down": lambda x: x[:, ::-1],
+    "mirrored left to right": lambda x: x[:, :, ::-1],
+    "turned by 180 degrees": lambda x: x[:, ::-1, ::-1],
+    "turned by 90 degrees": lambda x: np.rot90(x, 1, (1, 2)),
+    "turned by 270 degrees": lambda x: np.rot90(x, 3, (1, 2)),
+    "with rows and columns exchanged": lambda x: x.transpose(0, 2, 1),
+    "with rows and columns exchanged from the other corner": lambda x: np.rot90(x, 2, (1, 2)).transpose(0, 2, 1),
+}
 
 
 def warn(
@@ -54,6 +67,60 @@ def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> 
     if observed is None or not then or then == observed.pair.response.sha256 or recorded(provenance, "srf") == ESTIMATE:
         return []
     return [warning("other-response", source=str(observed.pair.response.source))]
+
+
+def strange_reference(fused: Floats, reference: Floats, step: int) -> list[Note]:
+    """A warning where the reference seems turned, moved or of another place, told by pictures (n, h, w) of both.
+
+    One pixel of a picture is `step` pixels of the cube; NaN is masked.
+    """
+    now = _correlation(fused, reference)
+    if np.isnan(now):
+        return []
+    square = fused.shape[1] == fused.shape[2]
+    ways = list(TURNS.items())[: None if square else 3]
+    otherwise = [(_correlation(fused, turn(reference)), how) for how, turn in ways]
+    down, right = _moved(fused, reference)
+    if down or right:
+        there = _correlation(*_overlap(fused, reference, down, right))
+        otherwise.append((there, f"moved by {down * step:+d} rows and {right * step:+d} columns"))
+    best, how = max((found for found in otherwise if not np.isnan(found[0])), default=(np.nan, ""))
+    if best >= FITS and 1 - best < LACKS * (1 - now):
+        return [warning("reference-turned", how=how, correlation=best, now=now)]
+    return [warning("reference-unlike", correlation=now)] if now < UNLIKE else []
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    """Mean over n of the correlations of pictures (n, h, w), of those that aren't constant; NaN without any."""
+    valid = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    if valid.sum() < 2:
+        return float("nan")
+    x, y = (picture[:, valid] - picture[:, valid].mean(axis=1, keepdims=True) for picture in (a, b))
+    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return float(((x * y).sum(axis=1)[size > 0] / size[size > 0]).mean()) if (size > 0).any() else float("nan")
+
+
+def _moved(a: Floats, b: Floats) -> tuple[int, int]:
+    """By how many rows and columns b is to be moved to lie on a, by phase correlation, up to a quarter of the picture.
+
+    Kuglin, Hines 1975, "The phase correlation image alignment method", Proc. IEEE Conf. Cybernetics and Society.
+    """
+    flat = [np.nan_to_num(p - np.nanmean(p, axis=(1, 2), keepdims=True)) for p in (a, b)]
+    first, second = (np.fft.fft2(picture) for picture in flat)
+    cross = first * second.conj()
+    peak = np.fft.ifft2(cross / np.maximum(np.abs(cross), np.finfo(float).tiny)).real.sum(axis=0)
+    rows, cols = (np.fft.fftfreq(n, 1 / n).astype(int) for n in peak.shape)
+    far = (np.abs(rows) > peak.shape[0] // 4)[:, None] | (np.abs(cols) > peak.shape[1] // 4)
+    row, col = np.unravel_index(int(np.where(far, -np.inf, peak).argmax()), peak.shape)
+    return int(rows[row]), int(cols[col])
+
+
+def _overlap(a: Floats, b: Floats, down: int, right: int) -> tuple[Floats, Floats]:
+    """The parts of both that lie on each other once b is moved."""
+    height, width = a.shape[1:]
+    rows, cols = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
+    there = slice(rows.start - down, rows.stop - down), slice(cols.start - right, cols.stop - right)
+    return a[:, rows, cols], b[:, *there]
 
 
 def _inconsistent(result: MetricResult) -> list[Note]:

@@ -12,7 +12,7 @@ from typing import Any
 from hsfuse.assessment.checks import TOPICS, checks
 from hsfuse.assessment.composites import composites
 from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
-from hsfuse.assessment.findings import msi_gains, other_response, shift_words, warn
+from hsfuse.assessment.findings import msi_gains, other_response, shift_words, strange_reference, warn
 from hsfuse.assessment.inputs import Inputs, Source, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid
 from hsfuse.assessment.result import Assessment, BandGain, ImageFacts, Registration
@@ -116,6 +116,7 @@ class _Work:
         registration = self._registration()
         shift = self._shift(registration)
         warnings = (
+            *self._reference_warnings(),
             *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
             *other_response(self.provenance, self.inputs.observed),
         )
@@ -167,6 +168,13 @@ class _Work:
         self.told["observation"] = observed.model.describe()
         low = (self.shape[0], self.shape[1] // observed.ratio, self.shape[2] // observed.ratio)
         return NoReferenceMetrics(self.shape, low, len(observed.msi_names), self.settings.window)
+
+    def _reference_warnings(self) -> list[Note]:
+        """What speaks against the reference itself."""
+        if self.inputs.reference is None:
+            return []
+        fused, reference = (self.into.views[image] for image in ("fused", "reference"))
+        return strange_reference(fused.mean(), reference.mean(), fused.step)
 
     def _peak(self, reference: Source) -> tuple[float, str]:
         """The highest possible value, of the quantity and not of its encoding, and where it is from."""

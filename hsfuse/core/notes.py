@@ -138,6 +138,14 @@ TEMPLATES: dict[str, str] = {
         "brightness, and consistency with the MSI includes this."
     ),
     "unseen": "No MSI band sees {ranges}: fine detail there is inferred from other wavelengths, not measured.",
+    "reference-turned": (
+        "The reference fits the cube clearly better {how} (correlation {correlation:.2f} in place of {now:.2f}): all "
+        "figures against it are of no use before both lie alike."
+    ),
+    "reference-unlike": (
+        "The reference hardly follows the cube (correlation {correlation:.2f}): check that it shows the same place on "
+        "the same day."
+    ),
     "other-response": (
         "The cube was fused with another spectral response than {source} holds now: what is said of its agreement with "
         "the MSI is about this one."

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from hsfuse import metrics
 from hsfuse.assessment import assess, check, choose_points, comparison, explain, overall, parse_limits, text_table
-from hsfuse.assessment.findings import blind_ranges
+from hsfuse.assessment.findings import TURNS, blind_ranges, strange_reference
 from hsfuse.assessment.indices import IndexSums
 from hsfuse.assessment.passes import BlockMeans, point_grid
 from hsfuse.core.cube import Spectrum
@@ -282,6 +282,38 @@ def test_blind_ranges_are_those_without_weight():
 
 def verdicts(a):
     return {check.topic: check.verdict for check in a.checks}
+
+
+@pytest.mark.parametrize("how", TURNS)
+def test_a_turned_reference_is_told_with_the_way_that_fits(flawed, how):
+    turned = flawed[::8]
+    for _ in range(3 if "90 " in how or "270" in how else 1):  # the turn that undoes it
+        turned = TURNS[how](turned)
+    (told,) = strange_reference(flawed[::8], turned, 1)
+    assert (told.code, told.values["how"]) == ("reference-turned", how)
+
+
+@pytest.mark.parametrize(("down", "right"), [(1, 0), (-3, 5), (0, -7)])
+def test_a_moved_reference_is_told_with_the_way_that_fits(flawed, down, right):
+    a, b = flawed[::8, 8:40, 8:40], flawed[::8, 8 + down : 40 + down, 8 + right : 40 + right]
+    (told,) = strange_reference(a, b, 2)
+    assert told.values["how"] == f"moved by {2 * down:+d} rows and {2 * right:+d} columns"
+
+
+def test_what_is_like_its_reference_or_has_nothing_to_see_is_not_warned_of(flawed):
+    seen = np.where(np.arange(48) < 20, np.nan, flawed[::8])
+    assert strange_reference(flawed[::8], seen, 1) == []
+    assert strange_reference(flawed[::8], np.ones_like(seen), 1) == []
+    assert strange_reference(np.full_like(seen, np.nan), seen, 1) == []
+    noise = np.random.default_rng(3).random(seen.shape)
+    assert [told.code for told in strange_reference(noise, seen, 1)] == ["reference-unlike"]
+
+
+def test_assess_warns_of_a_reference_upside_down(scene, flawed):
+    write_cube(scene.path("flawed.tif"), flawed)
+    write_cube(scene.path("turned.tif"), scene.truth[:, ::-1])
+    a = assess(scene.path("flawed.tif"), reference=scene.path("turned.tif"), window=8)
+    assert [told.values.get("how") for told in a.warnings] == ["turned upside down"]
 
 
 def test_checks_speak_for_a_true_cube_and_against_a_wrong_one(tmp_path):
