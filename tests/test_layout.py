@@ -31,7 +31,7 @@ ONLY_IN = {
     "pystac": ("io",),
     "xarray": ("io", "fusion.model"),
     "rioxarray": ("io",),
-    "dask": ("fusion.lazy", "fusion.spread"),
+    "dask": ("core.cluster", "fusion.lazy", "batch.run"),
     "safetensors": ("nets.tensors", "training.kept"),
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.

@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
+from uuid import uuid4
 
 from hsfuse.batch.jobs import Job
+from hsfuse.core.cluster import client_of
 from hsfuse.core.errors import OutputError
 from hsfuse.core.process import reason
 from hsfuse.io.files import output_files
@@ -53,13 +55,18 @@ class Outcome:
             return f"{self.job.output}: finished already"
         if self.state == "planned":
             return f"{self.job.output}: would be made"
-        said = len(self.result.get("warnings", ()))
+        said = len(self.warnings)
         parts = [
             f"done in {self.seconds:.1f} s",
             f"{said} warning{'s' if said > 1 else ''}" if said else "",
             self.reused,
         ]
         return f"{self.job.output}: {', '.join(part for part in parts if part)}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was warned of in fusing and assessing it now."""
+        return list(self.result.get("warnings", ()))
 
     @property
     def reused(self) -> str:
@@ -75,7 +82,7 @@ class Outcome:
             "where": self.job.where,
             "seconds": round(self.seconds, 2),
             "error": self.error or None,
-            "warnings": list(self.result.get("warnings", ())),
+            "warnings": self.warnings,
             "report": None if self.job.report is None else str(self.job.report),
             "model_reused": bool(self.reused),
             "command": ["hsfuse", *self.job.arguments()],
@@ -139,41 +146,104 @@ def run_jobs(
     tell: Callable[[Outcome], None],
     *,
     at_once: int = 1,
+    dask: str | None = None,
     dry_run: bool = False,
     program: Sequence[str] = PROGRAM,
 ) -> list[Outcome]:
     """Run jobs, `at_once` in their order, and `tell` of each as it ends; what a job with `resume` has finished stays.
 
-    What became of them is given in their order.
-    However this is left, no process of it runs on, and none has left a file under a temporary name.
+    With `dask` (`local[:N]`, an address or a file) the workers there run them, each as many at once as it has threads.
+    What became of them is given in their order. However this is left, no process of it runs on, and none has left a
+    file under a temporary name. SettingError where no scheduler answers.
     """
-    running, outcomes = list[_Running](), list[Outcome]()
-    environment = _environment(at_once)
+    outcomes = list[Outcome]()
 
     def ended(outcome: Outcome) -> None:
         outcomes.append(outcome)
         tell(outcome)
 
-    try:
-        for waiting in map(deque, _rounds(jobs)):
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    job = waiting.popleft()
-                    if job.options.resume and job.state() == "finished":
-                        ended(Outcome(job, "finished"))
-                    elif dry_run:
-                        ended(Outcome(job, "planned"))
-                    else:
-                        running.append(_Running.start(job, program, environment))
-                for one in [each for each in running if each.process.poll() is not None]:
-                    running.remove(one)
-                    ended(one.outcome())
-                if running:
-                    time.sleep(POLL_S)
-    finally:
-        _end(running)
+    with ExitStack() as held:
+        client = None if dask is None or dry_run else held.enter_context(client_of(dask))
+        for some in _rounds(jobs):
+            waiting = []
+            for job in some:
+                if job.options.resume and job.state() == "finished":
+                    ended(Outcome(job, "finished"))
+                elif dry_run:
+                    ended(Outcome(job, "planned"))
+                else:
+                    waiting.append(job)
+            run = _in_processes(waiting, at_once, program) if client is None else _on_workers(waiting, client, program)
+            with closing(run):
+                for outcome in run:
+                    ended(outcome)
     places = {job.output: number for number, job in enumerate(jobs)}
     return sorted(outcomes, key=lambda outcome: places[outcome.job.output])
+
+
+def _in_processes(jobs: Sequence[Job], at_once: int, program: Sequence[str]) -> Generator[Outcome, None, None]:
+    """What became of jobs that run here, as they end."""
+    waiting, running, environment = deque(jobs), list[_Running](), _environment(at_once)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(_Running.start(waiting.popleft(), program, environment))
+            for one in [each for each in running if each.process.poll() is not None]:
+                running.remove(one)
+                yield one.outcome()
+            if running:
+                time.sleep(POLL_S)
+    finally:
+        _end(running)
+
+
+def _on_workers(jobs: Sequence[Job], client: Any, program: Sequence[str]) -> Generator[Outcome, None, None]:
+    """What became of jobs that are tasks of Dask's workers, as they end; a lost worker's are run again."""
+    from dask.distributed import as_completed
+
+    name = f"hsfuse-batch-{uuid4().hex[:12]}"
+    tasks = {client.submit(run_here, job, program, key=f"{name}-{i}"): job for i, job in enumerate(jobs)}
+    try:
+        for task in as_completed(list(tasks)):
+            try:
+                yield task.result()
+            except Exception as error:  # whatever Dask raises of a task whose workers died again and again
+                told = " ".join(str(error).split())
+                yield Outcome(tasks[task], "failed", error=f"Dask gave it up ({type(error).__name__}: {told})"[:300])
+    finally:
+        client.cancel(list(tasks))
+
+
+def run_here(job: Job, program: Sequence[str]) -> Outcome:
+    """Run a job on this worker of Dask's, by a process of its own, which ends when its task is cancelled."""
+    from dask.distributed import get_worker
+
+    worker, key = get_worker(), get_worker().get_current_task()
+    _wait_for_lost(job)
+    if not job.options.overwrite and job.state() == "finished":  # by a worker that was lost before it could say so
+        return Outcome(job, "done")
+    one = _Running.start(job, program, os.environ)
+    try:
+        while one.process.poll() is None:
+            task = worker.state.tasks.get(key)
+            if task is None or task.state != "executing":
+                return Outcome(job, "failed", error="cancelled")
+            time.sleep(POLL_S)
+    finally:
+        if one.process.returncode is None:
+            _end([one])
+    return one.outcome()
+
+
+def _wait_for_lost(job: Job) -> None:
+    """Wait while the process of a worker that was lost still writes the output, but not for ever."""
+    last = time.monotonic() + GRACE_S
+    while time.monotonic() < last:
+        try:
+            with only_writer(output_files(job.output, job.options.format), job.made):
+                return
+        except OutputError:
+            time.sleep(POLL_S)
 
 
 def _rounds(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -79,10 +79,11 @@ def _csv(outcomes: Sequence[Outcome], figures: Sequence[dict[str, Any]]) -> str:
     metrics = list(dict.fromkeys(key for found in figures for key in found.get("metrics", {})))
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["output", "state", "error", "seconds", "verdict", "warnings", "report", *metrics])
+    table.writerow(["output", "state", "error", "seconds", "verdict", "warnings", "report", "warning_texts", *metrics])
     for outcome, found in zip(outcomes, figures, strict=True):
         seconds = f"{outcome.seconds:.2f}" if outcome.state == "done" else ""
         told = [outcome.job.output, outcome.state, outcome.error, seconds, found.get("verdict", "")]
-        told += [len(found["warnings"]) if "warnings" in found else "", outcome.job.report or ""]
+        warnings = outcome.warnings or found.get("warnings", [])
+        told += ["" if outcome.state == "failed" else len(warnings), outcome.job.report or "", "; ".join(warnings)]
         table.writerow([*told, *(found.get("metrics", {}).get(key, "") for key in metrics)])
     return out.getvalue()

@@ -331,6 +331,9 @@ class EstimatedPsf:
     correlation: FloatArray
     doubt: str = ""
 
+    def __repr__(self) -> str:
+        return f"EstimatedPsf({self.describe()})"
+
     def describe(self) -> str:
         """One line for people."""
         (y, x), (sy, sx) = self.sigma, self.sigma_sd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from tqdm import tqdm
 from hsfuse.batch import Outcome, read_jobs, run_jobs, with_figures, write_summary
 from hsfuse.cli import options
 from hsfuse.cli.console import SOME_FAILED, print_json
+from hsfuse.core.cluster import check_scheduler
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import OPTIONS
 from hsfuse.io.finished import MAY_BE_FILES
 
+_log = logging.getLogger("hsfuse.batch")
+
 _EXAMPLES = """\
   hsfuse batch scenes.csv --jobs 4 --resume
+  hsfuse batch scenes.csv --dask scheduler.json --resume
   hsfuse batch scenes.toml --method blend --summary summary
   hsfuse batch scenes.jsonl --index $SLURM_ARRAY_TASK_ID --resume
   hsfuse batch scenes.csv --dry-run --json"""
@@ -33,7 +38,10 @@ _EXAMPLES = """\
     metavar="FOLDER",
     help="Put a page of all scenes (index.html) and summary.csv there, and a report of each that has none.",
 )
-@options.options_of(*OPTIONS)
+@options.options_of(*(name for name in OPTIONS if name != "dask"))
+@options.option_of(
+    "dask", "Run the jobs on Dask's workers: local or local:N, a scheduler's tcp://..., or its .json file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each job as a line of JSON.")
 @options.config
 @options.log_file
@@ -60,12 +68,22 @@ def batch(
         for name, value in given.items()
         if context.get_parameter_source(name) != ParameterSource.DEFAULT
     }
-    dry_run = bool(said.pop("dry_run", False))
+    dry_run, dask = bool(said.pop("dry_run", False)), said.pop("dask", None)
+    if dask is not None:
+        if context.get_parameter_source("at_once") != ParameterSource.DEFAULT:
+            raise click.UsageError(
+                "--jobs is for processes here; with --dask the workers' threads say how many run at once"
+            )
+        check_scheduler(dask)
     found = read_jobs(table, said)
     if index is not None and index >= len(found.jobs):
         raise SettingError(f"{table} has no job {index}; it has {len(found.jobs)}, the first is 0")
     if summary is not None and not found.problems and not dry_run:
         found.jobs = with_figures(found.jobs, summary)
+    if dask is not None:
+        found.problems += [
+            f"{job.where}: dask is for one scene alone, not within --dask" for job in found.jobs if job.options.dask
+        ]
     if not found.problems:
         found.check(index)
     for problem in found.problems:
@@ -81,9 +99,11 @@ def batch(
                     print_json(outcome.to_dict(), indent=None)
                 else:
                     click.echo(outcome.text())
+                for warning in outcome.warnings:
+                    _log.debug("%s: warning: %s", outcome.job.output, warning)
             bar.update()
 
-        outcomes = run_jobs(jobs, tell, at_once=at_once, dry_run=dry_run)
+        outcomes = run_jobs(jobs, tell, at_once=at_once, dask=dask, dry_run=dry_run)
     if summary is not None and index is None and not dry_run:
         page = write_summary(outcomes, summary, table.name)
         click.echo(f"summary: {page}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
+from hsfuse.core.notes import texts
 from hsfuse.core.options import OPTIONS, FuseOptions
 
 _log = logging.getLogger("hsfuse.fuse")
@@ -113,6 +115,10 @@ def fuse_and_report(
     """
     from hsfuse.io.files import check_inputs, check_output, check_report_path, write_whole
 
+    if chosen.dask is not None:
+        from hsfuse.core.cluster import check_scheduler
+
+        check_scheduler(chosen.dask)
     several = (msi,) if isinstance(msi, Path) else msi
     check_inputs("HSI", [hsi])
     check_inputs("MSI", several)
@@ -133,6 +139,8 @@ def fuse_and_report(
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
         for one in made.warnings:
             _log.warning("%s", one)
+        said = list(dict.fromkeys([*result.warnings, *texts(made.warnings)]))
+        result = replace(result, warnings=said, records=(*result.records, *made.warnings))
         if report is not None:
             write_report([made], report, overwrite=chosen.overwrite or result.done)
             if chosen.stac:
@@ -140,5 +148,5 @@ def fuse_and_report(
 
                 add_report(output, report)
         if figures is not None:
-            write_whole(figures, json.dumps(figures_of(made), allow_nan=False))
+            write_whole(figures, json.dumps(figures_of(made) | {"warnings": result.warnings}, allow_nan=False))
     return result

@@ -32,6 +32,20 @@ class Spectrum:
 
         return Spectrum(pick(self.wavelengths_nm), pick(self.fwhm_nm), pick(self.names), pick(self.good))
 
+    def __repr__(self) -> str:
+        told = [self.describe()]
+        told += [
+            f"{name} for {len(values)}" for name, values in (("FWHM", self.fwhm_nm), ("names", self.names)) if values
+        ]
+        told += [f"{self.good.count(False)} bad"] if self.good is not None else []
+        return f"Spectrum({', '.join(told)})"
+
+    def describe(self) -> str:
+        """How many bands from where to where."""
+        if self.wavelengths_nm:
+            return f"{len(self.wavelengths_nm)} bands, {min(self.wavelengths_nm):g} to {max(self.wavelengths_nm):g} nm"
+        return ", ".join(self.names) if self.names else "bands without wavelengths"
+
 
 @dataclass(frozen=True)
 class Cube:
@@ -45,6 +59,10 @@ class Cube:
     def __post_init__(self) -> None:
         if self.data.ndim != 3 or self.data.shape[1:] != self.grid.shape or self.mask.shape != self.grid.shape:
             raise InputError(f"cube {self.data.shape} and mask {self.mask.shape} don't fit the grid {self.grid.shape}")
+
+    def __repr__(self) -> str:
+        valid = self.mask.mean() if self.mask.size else 0.0
+        return f"Cube({len(self.data)} bands, {self.grid.describe()}, {valid:.1%} valid; {self.spectrum.describe()})"
 
     @property
     def wavelengths_nm(self) -> NDArray[np.float64]:

@@ -65,6 +65,10 @@ class Grid:
         col, row = ~self.transform @ (other.transform.c, other.transform.f)
         return row, col
 
+    def __repr__(self) -> str:
+        place = f", upper left at {self.transform.c:.12g}, {self.transform.f:.12g}" if self.georeferenced else ""
+        return f"Grid({self.describe()}{place})"
+
     def describe(self) -> str:
         """One line for people: size, GSD, CRS."""
         crs = "no CRS" if self.crs is None else self.crs.to_string()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hsfuse.core.cube import FloatArray
+from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import ModelError, OutputError, SettingError
 from hsfuse.core.options import OPTIONS, FuseOptions, Pace
 from hsfuse.core.package import __version__
@@ -62,6 +62,10 @@ class Sensors:
         """Those of a pair, with the bands in use."""
         return cls(pair.ratio, tuple(pair.spectrum.wavelengths_nm or ()), pair.msi_names)
 
+    def __repr__(self) -> str:
+        told = Spectrum(self.wavelengths_nm).describe()
+        return f"Sensors(ratio {self.ratio}, {told}, MSI {', '.join(self.msi_bands)})"
+
     def misfit(self, other: Sensors) -> str | None:
         """In what another pair differs, in words; None where it is of the same sensors."""
         if other.ratio != self.ratio:
@@ -90,6 +94,9 @@ class FittedModel:
     options: FuseOptions
     sensors: Sensors
     device: str = "cpu"
+
+    def __repr__(self) -> str:
+        return f"FittedModel({self.method.id} on {self.device}, {self.sensors})"
 
     def worker(self, pair: ScenePair) -> TileWorker:
         """What fuses tiles of a pair; ModelError where that isn't of the sensors that the method was fitted to."""

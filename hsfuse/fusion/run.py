@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsfuse.core.cluster import check_workers
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
@@ -89,8 +90,11 @@ def _tell(pair: ScenePair) -> None:
 
 
 def _check_spread(options: FuseOptions) -> None:
-    if options.dask is not None and options.qa is not None:
+    if options.dask is None:
+        return
+    if options.qa is not None:
         raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
+    check_workers(options.dask)
 
 
 def _model_file(options: FuseOptions) -> list[Path]:

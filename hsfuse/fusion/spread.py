@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from hsfuse.core.cube import BoolArray, FloatArray
-from hsfuse.core.errors import SettingError
 from hsfuse.fusion.lazy import Batch, Edges, edges_of, fuse_batch, joined, runs_of
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
 
 #: Batches under way for each worker: one is computed, one waits.
 IN_FLIGHT = 2
-#: How long a scheduler may take to answer.
-PATIENCE = "20s"
 
 
 @dataclass(frozen=True)
@@ -33,35 +28,6 @@ class Finished:
     cols: list[Span]
     data: FloatArray
     mask: BoolArray
-
-
-@contextmanager
-def client_of(where: str) -> Iterator[Any]:
-    """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError."""
-    try:
-        from dask.distributed import Client, LocalCluster
-    except ImportError as error:
-        raise SettingError("--dask needs the package distributed: pip install 'hsfuse[dask]'") from error
-    kind, _, count = where.partition(":")
-    if kind == "local" and (count.isdecimal() or not count) and count != "0":
-        workers = int(count) if count else None
-        with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
-        return
-    if not where.endswith(".json") and "://" not in where:
-        raise SettingError(f"--dask is {where!r}; wanted local, local:N, an address such as tcp://..., or a .json file")
-    if where.endswith(".json") and not Path(where).is_file():
-        raise SettingError(f"no scheduler of Dask's answers at {where}: the file doesn't exist")
-    told = {"scheduler_file": where} if where.endswith(".json") else {"address": where}
-    try:
-        client = Client(**told, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise SettingError(f"no scheduler of Dask's answers at {where}: {' '.join(str(error).split())}") from error
-    with client:
-        yield client
 
 
 def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -> Iterator[Finished]:

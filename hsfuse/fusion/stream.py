@@ -199,7 +199,8 @@ class Streamer:
 
     def _spread(self, rows: list[Span], bar: tqdm, where: str) -> None:
         """Have workers fuse rows of tiles; written here tile by tile, so that the bytes are those of one process."""
-        from hsfuse.fusion.spread import client_of, spread
+        from hsfuse.core.cluster import client_of
+        from hsfuse.fusion.spread import spread
 
         with client_of(where) as client, Behind(BEHIND) as behind:
             for batch in spread(client, self.work, self.tiles, rows):

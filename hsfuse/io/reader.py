@@ -64,6 +64,9 @@ class CubeReader(ABC):
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
         self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path}: {self.count} bands, {self.grid.describe()})"
+
     @property
     def count(self) -> int:
         """Number of bands."""

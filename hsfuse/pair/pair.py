@@ -60,6 +60,13 @@ class ScenePair:
     options: FuseOptions = field(default_factory=FuseOptions)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
+    def __repr__(self) -> str:
+        lines = [f"{what}: {text}" for what, text in self.summary().items() if what != "SRF"]
+        told = f"{len(self.notes)} notes, {len(self.warnings)} warnings"
+        return "\n  ".join(
+            ["ScenePair", *lines, f"HSI bands: {self.spectrum.describe()}; SRF: {self.response.name}", told]
+        )
+
     @property
     def ratio(self) -> int:
         """Ratio of the GSDs."""

@@ -50,6 +50,9 @@ class Psf:
             raise SettingError(f"the PSF kernel has shape {self.kernel.shape}, wanted square with a positive sum")
         object.__setattr__(self, "kernel", self.kernel / self.kernel.sum())
 
+    def __repr__(self) -> str:
+        return f"Psf({self.label})"
+
     @property
     def size(self) -> int:
         """Taps along one axis."""
@@ -308,6 +311,10 @@ class ObservationModel(nn.Module):
             with torch.inference_mode(False):  # kept for training, too, whoever asks first
                 self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
         return self._matrices[key]
+
+    def extra_repr(self) -> str:
+        """What torch's modules show of themselves."""
+        return f"{self.srf.shape[1]} HSI bands, {self.describe()}"
 
     def describe(self) -> str:
         """One line for people and provenance."""

@@ -103,6 +103,10 @@ class SpectralResponse:
     defaults: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        low, high = (f"{self.wavelengths_nm[i]:g}" for i in (0, -1))
+        return f"SpectralResponse({self.name}, bands {', '.join(self.bands)}, {low} to {high} nm)"
+
     @property
     def curve(self) -> FloatArray:
         """(c, n) response per nm, any scale: weights of wide HSI bands are large for that reason alone."""

@@ -101,9 +101,19 @@ def test_xarray_opens_a_zarr_group_as_it_is_meant(tmp_path, transform):
 
 
 def test_packed_integers_are_decoded_by_xarray(tmp_path):
+    """As float64 where the scale is JSON's, which has no other; as float32 where it is told a scale of that type."""
     data, mask = scene()
     write_cube(tmp_path / "a.zarr", data, mask, dtype="int16", scale=1e-4)
     cube = opened(tmp_path / "a.zarr")
+    xr = pytest.importorskip("xarray")
+    packed = xr.open_zarr(tmp_path / "a.zarr", mask_and_scale=False)
+    packed.reflectance.attrs["scale_factor"] = np.float32(packed.reflectance.attrs["scale_factor"])
+    single = xr.decode_cf(packed)["reflectance"]
+    with open_cube(tmp_path / "a.zarr") as reader:
+        wanted = np.where(mask, reader.read().data, np.nan)
+    assert single.dtype == cube.astype("float32").dtype == np.float32
+    for decoded in (single, cube.astype("float32")):
+        np.testing.assert_allclose(decoded.values, wanted, rtol=2.5e-7, atol=0)
     assert cube.dtype.kind == "f"
     assert cube.encoding["dtype"] == np.int16
     assert np.abs(cube.values - data)[:, mask].max() <= 0.5e-4 + np.abs(data[:, mask]).max() * 1e-6

@@ -235,3 +235,23 @@ def test_the_graph_of_the_largest_scene_is_small(pair, model):
     cube = lazy.lazy_cube(replace(model.worker(pair), pair=big), tiles, 31)
     assert cube.shape == (31, 10980, 10980)
     assert len(cube.__dask_graph__()) < 20_000
+
+
+def test_what_a_user_holds_shows_itself_in_a_few_lines(scene):
+    """Grid, bands, sensors, ratio and PSF, and no array."""
+    with hsfuse.open_pair(scene.hsi, scene.msi, **OPENED) as pair:
+        model, cube = hsfuse.fit(pair, **SMALL), pair.msi.read()
+        shown = {
+            repr(pair): ["93 x 78 MSI pixels, ratio 3", "31 bands, 430 to 940 nm", "sentinel2a", "PSF Gaussian, sigma"],
+            repr(model): ["glp-reg", "31 bands, 430 to 940 nm", "ratio 3", "B2, B3, B4, B8"],
+            repr(pair.model): ["31 HSI bands, ratio 3", "PSF Gaussian"],
+            repr(cube): ["4 bands", "93 x 78 pixels of 10 x 10, EPSG:32633", "% valid"],
+            repr(pair.response): ["sentinel2a", "B8A", "nm"],
+            repr(pair.hsi): ["hsi.tif", "31 bands", "30 x 30"],
+            repr(pair.spectrum): ["31 bands", "FWHM for 31"],
+        }
+    for text, wanted in shown.items():
+        assert all(part in text for part in wanted), text
+        assert len(text) < 800, text
+        assert "array(" not in text
+        assert text.count("\n") < 9

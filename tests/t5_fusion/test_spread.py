@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from fusing import run
 
+from hsfuse.core import cluster
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion import lazy, spread
 
@@ -77,8 +78,8 @@ def test_it_goes_on_where_it_stopped(files, wanted, scheduler, tmp_path, monkeyp
     ],
 )
 def test_where_no_worker_is_is_said_in_a_line(where, told, monkeypatch):
-    monkeypatch.setattr(spread, "PATIENCE", "1s")
-    with pytest.raises(SettingError, match=told) as caught, spread.client_of(where):
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
+    with pytest.raises(SettingError, match=told) as caught, cluster.client_of(where):
         pass
     assert "\n" not in str(caught.value)
 

@@ -1,0 +1,101 @@
+"""Dask's schedulers and workers: reached by name, and of the same version of hsfuse. No torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pydoc
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hsfuse.core.errors import SettingError
+from hsfuse.core.package import __version__
+
+log = logging.getLogger(__name__)
+
+#: How long a scheduler may take to answer.
+PATIENCE = "20s"
+#: How long its host may take to be reached, in seconds.
+REACH_S = 5.0
+
+
+def check_scheduler(where: str) -> str:
+    """The address in `local[:N]`, a scheduler's address, or its file; SettingError at once where nobody listens there.
+
+    Of `local` it is "".
+    """
+    if re.fullmatch(r"local(:[1-9]\d*)?", where):
+        return ""
+    address = where
+    if where.endswith(".json"):
+        try:
+            address = str(json.loads(Path(where).read_text(encoding="utf-8"))["address"])
+        except OSError as error:
+            raise SettingError(f"no scheduler of Dask's answers at {where}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingError(
+                f"{where} is no file of a Dask scheduler (--scheduler-file): it has no address"
+            ) from error
+    elif "://" not in where:
+        raise SettingError(f"--dask is {where!r}; wanted local, local:N, an address such as tcp://..., or a .json file")
+    try:
+        place = urlsplit(address)
+        if place.scheme in ("tcp", "tls"):
+            socket.create_connection((place.hostname or "", place.port or 8786), REACH_S).close()
+    except (OSError, ValueError) as error:
+        raise SettingError(f"no scheduler of Dask's answers at {where}: {_short(error)}") from error
+    return address
+
+
+def check_workers(where: str) -> None:
+    """`check_scheduler`, and SettingError where a worker that is there has another hsfuse."""
+    if check_scheduler(where):
+        with client_of(where):
+            pass
+
+
+@contextmanager
+def client_of(where: str) -> Iterator[Any]:
+    """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError."""
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError as error:
+        raise SettingError("--dask needs the package distributed: pip install 'hsfuse[dask]'") from error
+    address = check_scheduler(where)
+    if not address:
+        count = where.partition(":")[2]
+        with (
+            LocalCluster(
+                n_workers=int(count) if count else None, threads_per_worker=1, dashboard_address=None
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"no scheduler of Dask's answers at {where}: {_short(error)}") from error
+    with client:
+        _check_workers(client, where)
+        yield client
+
+
+def _check_workers(client: Any, where: str) -> None:
+    """SettingError where a worker's hsfuse is another one: states and options are for one version."""
+    found = client.run(pydoc.locate, "hsfuse.core.package.__version__")  # of the standard library: any worker has it
+    for worker, version in found.items():
+        if version != __version__:
+            has = f"hsfuse {version}" if version else "no hsfuse"
+            raise SettingError(f"the worker {worker} of {where} has {has}; wanted {__version__}, as here")
+    if not found:
+        log.info("the scheduler at %s has no workers yet; the work begins with the first one", where)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())

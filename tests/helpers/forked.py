@@ -1,0 +1,32 @@
+"""The command line in processes that start at once: forked off a server that has imported hsfuse already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+#: What a fuse with a cheap method needs.
+MODULES = ["hsfuse.cli", "hsfuse.fusion.run", "hsfuse.methods.regression", "hsfuse.pair.shift", "rasterio", "zarr"]
+_FORKS = multiprocessing.get_context("forkserver")
+
+
+def start(arguments: list[str], said: Path) -> BaseProcess:
+    """Run `hsfuse` with these arguments, in a session of its own; what it prints goes to a file."""
+    _FORKS.set_forkserver_preload(MODULES)
+    process = _FORKS.Process(target=_run, args=(arguments, str(said)))
+    process.start()
+    return process
+
+
+def _run(arguments: list[str], said: str) -> None:
+    from hsfuse.cli import main
+
+    sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(sink, stream)
+    os.setsid()
+    sys.argv = ["hsfuse", *arguments]
+    main(arguments)
