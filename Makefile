@@ -26,8 +26,9 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-# One thread a process: as many processes as cores (eight at most) share the tests, file by file.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# One thread a process: as many processes as cores (eight at most) share the tests, file by file, in the order of
+# conftest.py.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/installed
 	$(PYTEST)

@@ -32,6 +32,20 @@ def tiny_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+#: Files whose tests take longest. Where processes share the tests file by file, these come first.
+LONG = (
+    "test_resume", "test_fusion", "test_pair", "test_calibration", "test_readme", "test_srlf_any", "test_adaptation",
+    "test_degenerate_scenes", "test_scan", "test_misfits", "test_training", "test_assessment", "test_shift",
+    "test_cli_fuse", "test_triton", "test_fusion_outputs",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No long file is begun when all others are done."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def _names_in_examples(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
     if isinstance(request.node, pytest.DoctestItem):

@@ -183,6 +183,7 @@ def test_a_plain_method_loads_no_other_and_little_besides(tmp_path):
     others = {module.partition(":")[0] for module in METHODS.values()} - {"hsfuse.methods.baselines"}
     assert not {*others, "hsfuse.methods.adapt", "hsfuse.methods.state", "hsfuse.nets"} & loaded
     assert {"hsfuse.fusion.stream", "hsfuse.io.writer"} < loaded
+    assert not {"numba", "matplotlib", "scipy.signal", "scipy.stats"} & loaded  # 0.3 to 1 s of processor time each
     assert len(loaded) <= MOST_LOADED
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from hsfuse.assessment.inputs import Inputs
 from hsfuse.assessment.passes import Collectors, choose_points
@@ -85,5 +84,7 @@ def expected_of(into: Collectors) -> Expected | None:
     told, real = told[known], real[known]
     if "rmse" not in into.maps:
         return Expected(float(told.mean()))
+    from scipy.stats import spearmanr  # slow to import, and only quality rasters need it
+
     rank = float(spearmanr(told, real).statistic) if np.ptp(told) > 0 and np.ptp(real) > 0 else None
     return Expected(float(told.mean()), float(real.mean()), rank)

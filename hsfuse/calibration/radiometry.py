@@ -152,7 +152,7 @@ def match_lines(seen: FloatArray, msi: FloatArray) -> RadiometricMatch:
     if (msi.std(1) < 1e-9).all() or (seen.std(1) < 1e-9).all():
         raise InputError("every band of one image is constant over the common area: radiometry can't be matched")
     lines = [_line(x, y) for x, y in zip(seen, msi, strict=True)]
-    spreads = [_spread(x, y) for x, y in zip(seen, msi, strict=True)]
+    spreads = [_spread(x, y, line) for x, y, line in zip(seen, msi, lines, strict=True)]
     gain, offset = np.array(lines).T
     gain_sd, offset_sd = np.array(spreads).T
     return RadiometricMatch(gain, gain_sd, offset, offset_sd, correlations(seen, msi), seen.mean(1))
@@ -204,11 +204,10 @@ def _deviation(x: FloatArray) -> float:
     return float(np.median(np.abs(x - np.median(x)))) / 0.6745 + LEAST_NOISE * float(x.std())
 
 
-def _spread(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Standard deviations of gain and offset: jackknife over strips (Efron, Stein 1981)."""
+def _spread(x: FloatArray, y: FloatArray, line: tuple[float, float]) -> tuple[float, float]:
+    """Standard deviations of the gain and offset of a line: jackknife over strips (Efron, Stein 1981)."""
     strips = np.array_split(np.arange(x.size), STRIPS)
-    gain, offset = _line(x, y)
-    start = np.array([np.log(gain), offset])
+    start = np.array([np.log(line[0]), line[1]])
     lines = np.array([_line(np.delete(x, strip), np.delete(y, strip), start) for strip in strips])
     gain, offset = np.sqrt((STRIPS - 1) * lines.var(0))
     return float(gain), float(offset)

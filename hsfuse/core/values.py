@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -42,10 +43,15 @@ def check_values(where: str, values: Mapping[str, Any], cls: Any, plain: Range |
 
     `plain` is the range of numbers whose hint has none (None: any, whoever uses the number says what it may be).
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     for name, value in values.items():
         if not _is(value, hints[name], plain):
             raise SettingError(f"{where} {name} is {_told(value)}, wanted {_wanted(hints[name], plain)}".lstrip())
+
+
+@cache  # to evaluate the texts that hints are takes longer than all checks
+def _hints(cls: Any) -> Mapping[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def _is(value: Any, hint: Any, plain: Range | None = NOT_NEGATIVE) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from hsfuse.core.errors import SrfError
@@ -187,7 +188,12 @@ def merged_centres(centres: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
 def _usual_spacing(nodes: FloatArray, reach: int = 5) -> FloatArray:
     """(m - 1,) median of the spacings around each spacing: what it would be had no band been dropped."""
     step = np.diff(nodes)
-    return np.array([np.median(step[max(0, i - reach) : i + reach + 1]) for i in range(step.size)])
+    if not step.size:
+        return step
+    around = np.sort(sliding_window_view(np.pad(step, reach, constant_values=np.nan), 2 * reach + 1))
+    known = np.isfinite(around).sum(1)  # NaN, beyond either end, is sorted last
+    middle: FloatArray = np.take_along_axis(around, np.stack([(known - 1) // 2, known // 2], 1), 1).mean(1)
+    return middle
 
 
 def _node_widths(nodes: FloatArray, fwhm: FloatArray | None, member: NDArray[np.intp]) -> FloatArray:

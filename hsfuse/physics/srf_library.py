@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,13 @@ class SrfRecord:
 
 
 def list_srfs() -> list[SrfRecord]:
-    """Every response of the library, by name; only the files' headers are read."""
-    return [_record(path) for path in sorted(data_folder("srf").glob("*.csv"))]
+    """Every response of the library, by name; only the files' headers are read, once a process."""
+    return list(_library())
+
+
+@cache
+def _library() -> tuple[SrfRecord, ...]:
+    return tuple(_record(path) for path in sorted(data_folder("srf").glob("*.csv")))
 
 
 def load_srf(name_or_path: str | Path) -> SpectralResponse:

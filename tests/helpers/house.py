@@ -191,12 +191,13 @@ try:
     main(sys.argv[1:])
 finally:
     loaded = [name for name in sys.modules if name.split(".")[0] == "hsfuse"]
-    print("LOADED", *loaded, *{"torch"} & sys.modules.keys(), file=sys.stderr)
+    heavy = {"torch", "numba", "matplotlib", "scipy.signal", "scipy.stats"}
+    print("LOADED", *loaded, *heavy & sys.modules.keys(), file=sys.stderr)
 """
 
 
 def run(root: Path, *arguments: str) -> tuple[set[str], bool, float]:
-    """Modules of hsfuse that a command loads, whether torch is loaded, and its processor seconds."""
+    """Modules of hsfuse and heavy ones that a command loads, whether torch is loaded, and its processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURE, *arguments]

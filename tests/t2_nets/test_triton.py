@@ -19,7 +19,7 @@ from hsfuse.nets.scan.reference import scan2d_reference
 
 #: Map and channels, and sizes other than the module's.
 CASES = {
-    "three blocks of channels": ((1, 1, 2, 10), {"CHANNELS": 8}),
+    "three blocks of channels": ((1, 1, 2, 6), {"CHANNELS": 4}),
     "a batch, chunks that neither run nor are chained at once": (
         (2, 2, 3, 2), {"SHORTEST": 4, "PROGRAMS": 2, "CHAIN": {"ROWS": 1, "BLOCK": 8}}
     ),

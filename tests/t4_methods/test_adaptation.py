@@ -42,7 +42,7 @@ def settings(steps=6, minutes=60, pace=None, **changes):
 
 def small_fuser(options=FAST):
     """One stage, so that a step takes milliseconds; the base's subspace has 16 dimensions."""
-    return SRLF(options, None, SRLFConfig(K, K, 3, stages=1, dropout=0.1))
+    return SRLF(options, None, SRLFConfig(K, K, 3, stages=1, dropout=0.1, expand=1))
 
 
 def rehearsal(scene, mask=None, base="glp-reg"):
@@ -56,7 +56,7 @@ def adaptation(scene, chosen=FAST, mask=None):
 
 def small_net(seed=0):
     torch.manual_seed(seed)
-    return SRLFNet(SRLFConfig(K, K, 3, stages=1, dropout=0.0))
+    return SRLFNet(SRLFConfig(K, K, 3, stages=1, dropout=0.0, expand=1))
 
 
 @pytest.mark.parametrize(("shape", "s"), [((1, 24, 20), 3), ((5, 48, 48), 4), ((1, 9, 100), 2), ((2, 8, 8), 8)])
@@ -91,7 +91,7 @@ def test_held_out_targets_do_not_train(tiny):
     """Poisoned where they judge, targets leave every weight as it is; poisoned elsewhere they don't."""
     states = []
     for where in (None, "held", "train"):
-        run = adaptation(tiny, settings(4, pace={"check_every": 100, "patience": 100}))
+        run = adaptation(tiny, settings(2, pace={"check_every": 100, "patience": 100}))
         held, train = run.rehearsal.held, run.rehearsal.train_mask
         spoil = {"held": held, "train": train, None: torch.zeros_like(held)}[where]
         for pair in (run.rehearsal.low, *run.rehearsal.draws):
@@ -107,10 +107,10 @@ def test_held_out_targets_do_not_train(tiny):
 
 def test_training_lowers_the_loss(tiny):
     run = adaptation(
-        tiny, settings(60, pace={"check_every": 10, "patience": 100, "consistency": 0, "learning_rate": 4e-3})
+        tiny, settings(24, pace={"check_every": 4, "patience": 100, "consistency": 0, "learning_rate": 8e-3})
     )
     best = run.run(small_net())
-    assert run.log.steps == list(range(0, 61, 10))
+    assert run.log.steps == list(range(0, 25, 4))
     assert run.log.train_loss[-1] < 0.97 * run.log.train_loss[1]
     assert run.log.held_out[0] == pytest.approx(1, abs=1e-5)  # the identity's error is the base's
     both = [(a + b) / 2 for a, b in zip(run.log.held_out, run.log.held_out_angle, strict=True)]
@@ -284,7 +284,7 @@ def test_training_on_the_scene_helps_at_full_resolution():
 def test_seeds_repeat(tiny):
     results = []
     for seed in (0, 0, 1):
-        fuser = small_fuser(settings(9, pace={"learning_rate": 1e-2}, base="bicubic", seed=seed))
+        fuser = small_fuser(settings(3, pace={"learning_rate": 1e-2}, base="bicubic", seed=seed))
         fuser.fit(tiny.training, tiny.model)
         fuser.share = torch.ones_like(fuser.share)
         results.append(fuser.predict(tiny.lrhsi, tiny.msi))

@@ -111,7 +111,7 @@ def test_quality_layers_lie_on_the_same_grid(files, tmp_path):
     assert not cube.data[2:4].any()  # no network, nothing learned again
 
 
-def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_path):
+def test_quality_layers_of_the_network_say_what_was_learned_again(files, tmp_path, one_stage):
     how = {"method": "srlf", "base": "bicubic", "adapt_steps": 2, "adapt_minutes": 60.0, "ensemble": 2}
     result = run(files, tmp_path / "a.tif", qa=tmp_path / "qa.tif", **how)
     layers = read(tmp_path / "qa.tif").data
@@ -131,7 +131,7 @@ def test_a_stac_item_lies_beside(files, tmp_path):
     assert len(item["assets"]["data"]["bands"]) == BANDS
 
 
-@pytest.mark.parametrize("after", [5, 9, 11])
+@pytest.mark.parametrize("after", [5, pytest.param(9, marks=pytest.mark.slow), 11])
 def test_it_goes_on_where_it_stopped(files, tmp_path, monkeypatch, caplog, after):
     """72 x 60 pixels in tiles of 16: five rows of four."""
     how = {"tile": 16, "overlap": 4, "resume": True}

@@ -14,7 +14,7 @@ from hsfuse.io import open_cube
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
 
-MSI_GRID = square(10.0, (176, 176))
+MSI_GRID = square(10.0, (144, 144))
 SCENE = Waves(bands=31, finest=10.0)
 SLOW = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def fused(folder, files, srf="sentinel2a", **options) -> float:
     ("x", "y"), [pytest.param(4.0, -3.0, marks=SLOW), pytest.param(-27.0, 14.0, marks=SLOW), (80.0, -75.0)]
 )
 def test_an_estimated_shift_is_as_good_as_the_true_one(tmp_path, x, y):
-    nominal = square(40.0, (44, 44))
+    nominal = square(40.0, (36, 36))
     low = moved(nominal, x, y)
     known = fused(tmp_path, pair(tmp_path / "true", low, low), register="off")
     found = fused(tmp_path, pair(tmp_path / "off", low, nominal))
@@ -65,13 +65,13 @@ def test_an_estimated_shift_is_as_good_as_the_true_one(tmp_path, x, y):
 
 @pytest.mark.parametrize("turn", [5.0, pytest.param(-12.0, marks=SLOW)])
 def test_a_rotated_grid_costs_little(tmp_path, turn):
-    straight, rotated = square(40.0, (44, 44)), square(40.0, (44, 44), turn=turn)
+    straight, rotated = square(40.0, (36, 36)), square(40.0, (36, 36), turn=turn)
     plain = fused(tmp_path, pair(tmp_path / "plain", straight, straight))
     assert fused(tmp_path, pair(tmp_path / "turned", rotated, rotated)) > plain - 1.0
 
 
 def test_an_estimated_psf_is_as_good_as_the_true_one(tmp_path):
-    low = square(40.0, (44, 44))
+    low = square(40.0, (36, 36))
     files = pair(tmp_path / "pair", low, low, mtf=0.15)
     known, estimated = (fused(tmp_path, files, **how) for how in ({"mtf": 0.15}, {"psf": "estimate"}))
     assert estimated > known - 0.5
@@ -79,14 +79,14 @@ def test_an_estimated_psf_is_as_good_as_the_true_one(tmp_path):
 
 
 def test_an_estimated_response_is_as_good_as_the_true_one(tmp_path):
-    low = square(40.0, (44, 44))
+    low = square(40.0, (36, 36))
     files = pair(tmp_path / "pair", low, low)
     assert fused(tmp_path, files, srf="estimate") > fused(tmp_path, files) - 0.5
 
 
 def test_all_three_estimated_together_are_as_good_as_the_true_ones(tmp_path):
     """Response, PSF and shift, none of them known."""
-    nominal = square(40.0, (44, 44))
+    nominal = square(40.0, (36, 36))
     low = moved(nominal, -27.0, 14.0)
     known = fused(tmp_path, pair(tmp_path / "true", low, low, mtf=0.2), mtf=0.2, register="off")
     files = pair(tmp_path / "off", low, nominal, mtf=0.2)

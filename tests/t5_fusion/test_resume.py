@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from hsfuse.physics import load_srf, write_srf
 
 TILES = {"tile": 16, "overlap": 4, "method": "glp-reg", "register": "off", "match_radiometry": "off", "psf": "assumed"}
 NETWORK = {
-    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "adapt_steps": 4,
+    **TILES, "tile": 48, "method": "srlf", "base": "bicubic", "ensemble": 1, "adapt_steps": 2,
     "adapt_minutes": 60.0, "consistency": "off",
 }  # fmt: skip
 
@@ -67,7 +68,7 @@ def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
     assert any("a.tif was made otherwise; it starts anew" in text for text in result.warnings) == (what != "nothing")
 
 
-def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch):
+def test_weights_that_were_replaced_start_it_anew(files, tmp_path, monkeypatch, one_stage):
     inputs, out, used = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", tmp_path / "used.safetensors"
     for seed in (0, 5):
         fuse(*inputs, out, **NETWORK, model="none", seed=seed, save_model=tmp_path / f"{seed}.safetensors",
@@ -97,24 +98,33 @@ def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume
     assert "done already" in again.text()
 
 
-@pytest.mark.parametrize("what", ["settings", "input", "quality layers", "another's file"])
-def test_what_was_made_otherwise_is_not_done(files, tmp_path, what):
+def test_what_was_made_otherwise_is_not_done(files, tmp_path):
     inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "resume": True}
-    if what == "another's file":
-        shutil.copy(files.hsi, out)
-    else:
-        fuse(*inputs, out, **how)
-    if what == "settings":
-        how["mtf"] = 0.2
-    elif what == "input":
-        os.utime(files.msi, ns=(1, 1))
-    elif what == "quality layers":
-        how["qa"] = tmp_path / "qa.tif"
-    before = out.stat().st_mtime_ns
-    with pytest.raises(OutputError, match="exists already"):
-        fuse(*inputs, out, **how)
-    assert out.stat().st_mtime_ns == before
+
+    def refused(**changed):
+        before = out.stat().st_mtime_ns
+        with pytest.raises(OutputError, match="exists already"):
+            fuse(*inputs, out, **{**how, **changed})
+        assert out.stat().st_mtime_ns == before
+
+    shutil.copy(files.hsi, out)
+    refused()
     assert not fuse(*inputs, out, overwrite=True, **how).done
+    refused(mtf=0.2)
+    refused(qa=tmp_path / "qa.tif")
+    with touched(files.msi):
+        refused()
+    assert fuse(*inputs, out, **how).done  # none of these has changed it
+    assert not fuse(*inputs, out, overwrite=True, **{**how, "mtf": 0.2}).done
+
+
+@contextmanager
+def touched(path):
+    """Changed at another time, for a while."""
+    before = path.stat()
+    os.utime(path, ns=(1, 1))
+    yield
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize("damage", ["cut", "header"])
@@ -142,8 +152,7 @@ def test_where_there_are_no_locks_an_output_is_written_all_the_same(tmp_path, mo
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("what", ["nothing", "input", "header", "options", "another's file"])
-def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path, what):
+def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path):
     hsi, msi, out = tmp_path / "hsi.tif", tmp_path / "msi.tif", tmp_path / "out" / "a.tif"
     out.parent.mkdir()
     for source, copy in ((files.hsi, hsi), (files.msi, msi)):
@@ -152,20 +161,24 @@ def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path
     note.write_text("<PAMDataset></PAMDataset>")
     options = FuseOptions(srf="sentinel2a", **TILES)
     run_fusion(hsi, msi, out, options)
-    assert answers(provenance_in(out, options), hsi, [msi], out, options)
-    if what == "input":
-        os.utime(msi, ns=(1, 1))
-    elif what == "header":
-        note.unlink()
-    elif what == "options":
-        options = replace(options, mtf=0.2)
-    elif what == "another's file":
-        shutil.copy(hsi, out)
-    assert answers(provenance_in(out, options), hsi, [msi], out, options) == (what == "nothing")
+
+    def finished(options=options):
+        return answers(provenance_in(out, options), hsi, [msi], out, options)
+
+    assert finished()
+    assert not finished(replace(options, mtf=0.2))
+    with touched(msi):
+        assert not finished()
+    aside = note.rename(tmp_path / "aside")  # a header beside the HSI
+    assert not finished()
+    aside.rename(note)
+    assert finished()
+    shutil.copy(hsi, out)
+    assert not finished()
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_the_network_is_the_one_that_made_the_first_tiles(files, tmp_path, monkeypatch, lost):
+def test_the_network_is_the_one_that_made_the_first_tiles(files, tmp_path, monkeypatch, one_stage, lost):
     """However long it would be trained this time; where it isn't there any more, all tiles are made anew."""
     inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "part" / "a.tif"
     out.parent.mkdir()
