@@ -10,6 +10,7 @@ import pytest
 from hsfuse.core.errors import OutputError, SettingError, SrfError
 from hsfuse.core.package import data_folder
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf, match_bands, write_srf
+from hsfuse.physics.response import _usual_spacing
 
 LIBRARY = sorted(path.stem for path in data_folder("srf").glob("*.csv"))
 DENSE_NM = np.arange(390.0, 2501.0, 5.0)
@@ -228,6 +229,12 @@ def test_a_table_at_the_hsi_centres_is_r_itself(tmp_path: Path) -> None:
     matrix, coverage = load_srf(path).matrix([510, 500, 530, 520])
     np.testing.assert_allclose(matrix, [[0.75, 0.25, 0, 0], [0, 0, 0.5, 0.5]])
     np.testing.assert_allclose(coverage, 1.0)
+
+
+def test_the_usual_spacing_is_the_median_of_those_around():
+    step = np.random.default_rng(0).uniform(1, 9, 14)
+    wanted = [np.median(step[max(0, i - 5) : i + 6]) for i in range(14)]
+    np.testing.assert_allclose(_usual_spacing(np.cumsum([400, *step])), wanted)
 
 
 def test_a_single_hsi_band() -> None:
