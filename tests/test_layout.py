@@ -36,7 +36,7 @@ ONLY_IN = {
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.
 RASTERIO_TYPES = ("crs", "windows")
-RASTERIO_WARPS = {"pair.warp": ("warp", "enums"), "pair.mapping": ("warp",)}
+RASTERIO_WARPS = {"pair.warp": ("warp", "enums"), "pair.mapping": ("warp",), "assessment.report.place": ("warp",)}
 LONGEST_FILE = 520
 #: Modules of hsfuse that one plain fusion loads.
 MOST_LOADED = 100

@@ -1,40 +1,84 @@
-"""How good a fused cube is: `assess` measures it, `Assessment` holds all of it, `text_table` puts it in words."""
+"""How good a fused cube is: `assess` measures it, `Assessment` holds all of it, `text_table` puts it in words.
 
-from hsfuse.assessment.checks import checks, overall
-from hsfuse.assessment.passes import choose_points
-from hsfuse.assessment.result import (
-    Assessment,
-    BandGain,
-    Check,
-    Curve,
-    Expected,
-    Histogram,
-    IndexCheck,
-    MapLayer,
-    Picture,
-    Registration,
-    ResponseCurves,
-    SampledSpectra,
-)
-from hsfuse.assessment.run import assess
-from hsfuse.assessment.settings import AssessSettings
-from hsfuse.assessment.table import (
-    SECTIONS,
-    MetricRow,
-    MissedLimit,
-    check,
-    column_names,
-    columns,
-    comparison,
-    explain,
-    number,
-    parse_limits,
-    rows,
-    short_names,
-    text_table,
-    unranked,
-)
+Names are imported when first used: what shows or prints an assessment needs no torch.
+"""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hsfuse.assessment.checks import overall
+    from hsfuse.assessment.passes import choose_points
+    from hsfuse.assessment.result import (
+        Assessment,
+        BandGain,
+        Check,
+        Curve,
+        Expected,
+        Histogram,
+        IndexCheck,
+        MapLayer,
+        Picture,
+        Registration,
+        ResponseCurves,
+        SampledSpectra,
+    )
+    from hsfuse.assessment.run import assess
+    from hsfuse.assessment.settings import AssessSettings
+    from hsfuse.assessment.table import (
+        SECTIONS,
+        MetricRow,
+        MissedLimit,
+        check,
+        column_names,
+        columns,
+        comparison,
+        explain,
+        number,
+        parse_limits,
+        rows,
+        short_names,
+        text_table,
+        unranked,
+    )
+
+#: Module -> the names that it gives.
+_FROM = {
+    "checks": ("overall",),
+    "passes": ("choose_points",),
+    "result": (
+        "Assessment",
+        "BandGain",
+        "Check",
+        "Curve",
+        "Expected",
+        "Histogram",
+        "IndexCheck",
+        "MapLayer",
+        "Picture",
+        "Registration",
+        "ResponseCurves",
+        "SampledSpectra",
+    ),
+    "run": ("assess",),
+    "settings": ("AssessSettings",),
+    "table": (
+        "SECTIONS",
+        "MetricRow",
+        "MissedLimit",
+        "check",
+        "column_names",
+        "columns",
+        "comparison",
+        "explain",
+        "number",
+        "parse_limits",
+        "rows",
+        "short_names",
+        "text_table",
+        "unranked",
+    ),
+}
 __all__ = [
     "SECTIONS",
     "AssessSettings",
@@ -54,7 +98,6 @@ __all__ = [
     "SampledSpectra",
     "assess",
     "check",
-    "checks",
     "choose_points",
     "column_names",
     "columns",
@@ -68,3 +111,10 @@ __all__ = [
     "text_table",
     "unranked",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _FROM.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module 'hsfuse.assessment' has no attribute {name!r}")
+    return getattr(import_module(f"hsfuse.assessment.{module}"), name)

@@ -155,6 +155,19 @@ class _Scale:
     def __call__(self, value: float) -> Verdict:
         return "good" if value <= self.good else "look" if value < self.poor else "poor"
 
+    def words(self, what: str, unit: str = "%") -> str:
+        """Both ends of `what` is measured, in percent or another unit."""
+        good, poor = (f"{100 * v:g}%" if unit == "%" else f"{v:g} {unit}" for v in (self.good, self.poor))
+        return f"{what}: good up to {good}, poor from {poor}"
+
+    @property
+    def correlations(self) -> str:
+        """Both ends, of a scale of how far correlations are from 1."""
+        return f"correlation: good from {1 - self.good:g}, poor up to {1 - self.poor:g}"
+
+
+_ERROR = _Scale(AGREES, DISAGREES)
+
 
 def checks(a: Assessment) -> tuple[Check, ...]:
     """All checks that the assessment allows, most important first."""
@@ -188,7 +201,7 @@ def _pair(a: Assessment) -> Iterator[Check]:
         topic = TOPICS.get(one.code, "The pair of images")
         if one.code == "model-misfit" and "part" in one.values:
             topic += f" ({one.values['part']})"
-        yield Check(topic, "look" if one.code in LESSER else "poor", text)
+        yield Check(topic, "look" if one.code in LESSER else "poor", text, code="pair")
 
 
 def _truth(a: Assessment) -> Iterator[Check]:
@@ -196,18 +209,18 @@ def _truth(a: Assessment) -> Iterator[Check]:
     reduced = a.reduced.metrics.get("relative_rmse") if a.reduced else None
     if error is not None:
         text = f"It differs from the reference by {error:.1%}, in the shape of spectra by {angle or 0:.2g}° on average."
-        yield Check("Agreement with the truth", _Scale(AGREES, DISAGREES)(error), text)
+        yield Check("Agreement with the truth", _ERROR(error), text, code="truth", limits=_ERROR.words("error"))
     elif reduced is not None and a.reduced is not None:
         text = (
             f"One step of resolution down, where the LRHSI is the truth, the method is off by {reduced:.1%} and "
             f"{a.reduced.metrics.get('sam') or 0:.2g}°. At full resolution it may be less or more, of this order."
         )
-        yield Check("Test against the LRHSI", _Scale(AGREES, DISAGREES)(reduced), text)
+        yield Check("Test against the LRHSI", _ERROR(reduced), text, code="truth", limits=_ERROR.words("error"))
     else:
         text = (
             "Its fine detail was held against no truth. A test at reduced resolution would say more (--protocol wald)."
         )
-        yield Check("No test against a truth", "look", text)
+        yield Check("No test against a truth", "look", text, code="untested")
 
 
 def _inputs(a: Assessment) -> Iterator[Check]:
@@ -215,23 +228,25 @@ def _inputs(a: Assessment) -> Iterator[Check]:
         error = a.metrics.get(f"{prefix}relative_rmse")
         if f"{prefix}relative_rmse" in a.metrics and (error is None or not np.isfinite(error)):
             text = f"The {image} can't be compared with the cube: it has no valid pixel, or nothing but zeros."
-            yield Check(f"Agreement with the {image}", "poor", text)
+            yield Check(f"Agreement with the {image}", "poor", text, code="inputs", limits=_ERROR.words("misfit"))
         elif error is not None:
             text = f"{how}, the cube differs by {error:.1%}."
-            yield Check(f"Agreement with the {image}", _Scale(AGREES, DISAGREES)(error), text)
+            yield Check(f"Agreement with the {image}", _ERROR(error), text, "", "inputs", _ERROR.words("misfit"))
 
 
 def _position(a: Assessment) -> Iterator[Check]:
     if a.registration is None:
         return
     if a.shift_px is None:
-        yield Check("Position", "look", "Whether the two images lie on each other can't be told from them.")
+        text = "Whether the two images lie on each other can't be told from them."
+        yield Check("Position", "look", text, code="position")
         return
+    scale = _Scale(*SHIFT_PX)
     before, now = a.registration.found.length, hypot(*a.shift_px)
     text = f"The two images lie on each other to within {max(now, 0.01):.2f} MSI pixels"
     if a.registration.left is not None:
         text += f"; a shift of {before:.2f} LRHSI pixels was corrected"
-    yield Check("Position", _Scale(*SHIFT_PX)(now), text + ".")
+    yield Check("Position", scale(now), f"{text}.", code="position", limits=scale.words("shift", "MSI pixels"))
 
 
 def _radiometry(a: Assessment) -> Iterator[Check]:
@@ -240,13 +255,14 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
     if not known:
         return
     band, gain = max(known.items(), key=lambda item: abs(item[1] - 1))
-    verdict = _Scale(*GAIN)(abs(gain - 1))
+    scale = _Scale(*GAIN)
+    verdict, told = scale(abs(gain - 1)), {"code": "radiometry", "limits": scale.words("difference")}
     if verdict == "good":
-        yield Check("Radiometry", "good", "Both sensors see the same brightness, band by band.")
+        yield Check("Radiometry", "good", "Both sensors see the same brightness, band by band.", **told)
         return
     handled = "taken out before the fusion" if a.radiometry else "not corrected"
     text = f"The two sensors differ in brightness by up to {gain - 1:+.0%} (MSI band {band}), {handled}."
-    yield Check("Radiometry", "look" if a.radiometry else verdict, text)
+    yield Check("Radiometry", "look" if a.radiometry else verdict, text, **told)
 
 
 def _weakest(a: Assessment) -> Iterator[Check]:
@@ -259,10 +275,11 @@ def _weakest(a: Assessment) -> Iterator[Check]:
     text = f"{held.how}, the weakest: {told}. Half of all bands reach {_closely(found.median)}."
     if found.median - worst < LEVEL:
         text = f"{held.how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
-    poor = sum(run.share for run in found.runs if _Scale(*WEAKEST)(1 - run.value) == "poor")
-    verdict = _Scale(*WEAKEST)(1 - worst)
+    scale = _Scale(*WEAKEST)
+    poor = sum(run.share for run in found.runs if scale(1 - run.value) == "poor")
+    verdict = scale(1 - worst)
     verdict = "look" if verdict == "poor" and poor < FEW else verdict
-    yield Check("Weakest bands", verdict, text, "weak" if verdict == "look" else "")
+    yield Check("Weakest bands", verdict, text, "weak" if verdict == "look" else "", "bands", scale.correlations)
 
 
 def _coverage(a: Assessment) -> Iterator[Check]:
@@ -272,8 +289,10 @@ def _coverage(a: Assessment) -> Iterator[Check]:
     text = f"The MSI sees {int(seen.sum())} of the {seen.size} bands"
     text += "." if seen.all() else "; fine detail in the others is inferred from these."
     held = unseen_correlation(a)
-    verdict = _Scale(*UNSEEN)(1 - float(seen.mean())) if held is None else _Scale(*GUESSED)(1 - held[0])
-    yield Check("Inferred bands", verdict, f"{text} {unseen_words(a)}".rstrip())
+    scale = _Scale(*UNSEEN) if held is None else _Scale(*GUESSED)
+    verdict = scale(1 - float(seen.mean()) if held is None else 1 - held[0])
+    limits = scale.words("share of bands that aren't seen") if held is None else scale.correlations
+    yield Check("Inferred bands", verdict, f"{text} {unseen_words(a)}".rstrip(), code="bands", limits=limits)
 
 
 def unseen_correlation(a: Assessment) -> tuple[float, float] | None:
@@ -317,16 +336,18 @@ def _learning(a: Assessment) -> Iterator[Check]:
         text = "The scene is too small to see on a part of it what the network gains."
     else:
         text = "On parts of the scene that it never learned from, the network is no better than its training-free base."
-    yield Check("Gain of the network", "good" if gain > 0 else "look", text)
+    yield Check(
+        "Gain of the network", "good" if gain > 0 else "look", text, code="network", limits="gain: good above 0"
+    )
 
 
 def _expectation(a: Assessment) -> Iterator[Check]:
     if a.expected is None:
         return
-    e = a.expected
+    e, told = a.expected, {"code": "expected", "limits": f"rank correlation: good above {RANK:g}"}
     if e.rank_correlation is None or e.found is None:
         text = f"{e.mean:.3g} on average, by the quality raster; untested here."
-        yield Check("Expected error", "look", text, "untested")
+        yield Check("Expected error", "look", text, "untested", **told)
         return
     text = (
         f"The quality raster expects {e.mean:.3g} on average, {e.found:.3g} was found. It puts the pixels in the order "
@@ -334,10 +355,11 @@ def _expectation(a: Assessment) -> Iterator[Check]:
     text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}"
     text += "." if e.rank_correlation > RANK else ": weak."
     good = e.rank_correlation > RANK
-    yield Check("Expected error", "good" if good else "look", text, "" if good else "weak")
+    yield Check("Expected error", "good" if good else "look", text, "" if good else "weak", **told)
 
 
 def _validity(a: Assessment) -> Iterator[Check]:
     share = 1 - a.valid_pixels / (a.shape[1] * a.shape[2])
     text = "All pixels are valid." if share == 0 else f"{share:.1%} of the pixels are masked or nodata."
-    yield Check("Missing pixels" if share > MASKED[0] else "Completeness", _Scale(*MASKED)(share), text)
+    topic, scale = "Missing pixels" if share > MASKED[0] else "Completeness", _Scale(*MASKED)
+    yield Check(topic, scale(share), text, code="masked", limits=scale.words("share that is masked"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from hsfuse.assessment.inputs import Inputs
+if TYPE_CHECKING:
+    from hsfuse.assessment.inputs import Inputs
 
 #: Wavelengths of red, green and blue on the screen, in nm.
 KINDS = {

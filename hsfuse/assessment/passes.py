@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from math import ceil, isqrt
+from math import ceil, isqrt, sqrt
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ Bools = NDArray[np.bool_]
 
 #: Longest side of maps and pictures, in pixels.
 MAX_SIDE = 600
-#: Points a side of the grid of sampled spectra.
-POINTS_A_SIDE = 24
+#: Room for sampled spectra in a report, in bytes of its text, and most points whatever their size.
+SPECTRA_BYTES, MOST_POINTS = 3_000_000, 10_000
 
 
 class BlockMeans:
@@ -73,13 +73,25 @@ class PointSampler:
         self.values[here] = data[:, r[here], c[here]].T
 
 
-def point_grid(shape: tuple[int, int], ratio: int, per_side: int = POINTS_A_SIDE) -> tuple[NDArray, NDArray]:
-    """HR rows and columns (n,) of an even grid of points, in the middle of LR pixels (ratio 1: any pixels)."""
+def points_for(values: int) -> int:
+    """How many points fit the report, of so many values each: 16 bits, three bytes are four of text."""
+    return max(1, min(MOST_POINTS, SPECTRA_BYTES * 3 // (4 * 2 * max(1, values))))
+
+
+def point_grid(shape: tuple[int, int], ratio: int, count: int) -> tuple[NDArray, NDArray]:
+    """HR rows and columns (n,) of an even grid of at most `count` points.
+
+    In the middle of LR pixels where there are no more points than those (ratio 1: any pixels).
+    """
+    step = max(1.0, sqrt(shape[0] * shape[1] / count))
+    unit = ratio if step >= ratio else 1
+    cells = [max(1, length // unit) for length in shape]
+    short = min(min(cells), max(1, int(min(shape) / step)))
+    numbers = [short, min(max(cells), max(1, count // short))]
     axes = []
-    for length in shape:
-        cells = max(1, length // ratio)
-        chosen = np.unique(((np.arange(min(per_side, cells)) + 0.5) * cells / min(per_side, cells)).astype(np.int64))
-        axes.append(np.minimum(chosen * ratio + ratio // 2, length - 1))
+    for length, known, number in zip(shape, cells, numbers if shape[0] <= shape[1] else numbers[::-1], strict=True):
+        chosen = ((np.arange(number) + 0.5) * known / number).astype(np.int64)
+        axes.append(np.minimum(chosen * unit + unit // 2, length - 1))
     rows, cols = np.meshgrid(*axes, indexing="ij")
     return rows.ravel(), cols.ravel()
 

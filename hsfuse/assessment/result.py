@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.calibration import Shift
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import Note, records, texts
 from hsfuse.io.reader import CubeReader, Quantity
-from hsfuse.physics.model import Psf
+
+if TYPE_CHECKING:  # an assessment is shown without torch
+    from hsfuse.calibration import Shift
+    from hsfuse.physics.model import Psf
 
 #: Uncertainty in LR pixels above which a shift isn't known, and fewest windows that can tell it.
 MAX_SD, MIN_WINDOWS = 0.25, 3
@@ -144,13 +146,16 @@ class Expected:
 class Check:
     """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words.
 
-    `word` is what the verdict is called here, where another word than usual says more.
+    `word` is what the verdict is called here, where another word than usual says more; `code` says which check it is,
+    `limits` where good ends and poor begins ("" where no figure decides).
     """
 
     topic: str
     verdict: Literal["good", "look", "poor"]
     text: str
     word: str = ""
+    code: str = ""
+    limits: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hsfuse.assessment.composites import composites
 from hsfuse.assessment.exhibits import curves_of, expected_of, maps_of, pictures_of, response_of, spectra_of
 from hsfuse.assessment.findings import msi_gains, other_response, shift_words, strange_reference, warn
 from hsfuse.assessment.inputs import Inputs, Source, open_inputs
-from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid
+from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid, points_for
 from hsfuse.assessment.result import Assessment, BandGain, ImageFacts, Registration
 from hsfuse.assessment.settings import AssessSettings, recorded
 from hsfuse.calibration import register
@@ -82,7 +82,7 @@ class _Work:
         self.shape = (len(inputs.fused.bands), *inputs.shape)
         self.told: dict[str, str] = {}
         self.ratio = self._scale()
-        self.points = point_grid(inputs.shape, self.ratio or 1)
+        self.points = point_grid(inputs.shape, self.ratio or 1, points_for(self._values_a_point()))
         self.kinds = composites(inputs)
         display = {
             image: tuple(dict.fromkeys(b for k in kinds.values() for b in k)) for image, kinds in self.kinds.items()
@@ -94,6 +94,12 @@ class _Work:
             return self.inputs.observed.ratio
         value = self.settings.ratio or recorded(self.provenance, "scale")
         return int(value) if value else None
+
+    def _values_a_point(self) -> int:
+        """Values of all images at one point."""
+        observed, cubes = self.inputs.observed, 1 + (self.inputs.reference is not None)
+        more = 0 if observed is None else self.shape[0] + len(observed.msi_names)
+        return cubes * self.shape[0] + more
 
     def run(self, files: dict[str, str], started: float) -> Assessment:
         """Both passes, then everything in one place, with a verdict."""

@@ -85,6 +85,8 @@ def recorded(provenance: Mapping[str, Any], name: str) -> Any:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

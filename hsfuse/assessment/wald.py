@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from hsfuse.assessment import Assessment, AssessSettings, assess, checks
+from hsfuse.assessment import Assessment, AssessSettings, assess
+from hsfuse.assessment.checks import checks
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid

@@ -12,7 +12,7 @@ from hsfuse import metrics
 from hsfuse.assessment import assess, check, choose_points, comparison, explain, overall, parse_limits, text_table
 from hsfuse.assessment.findings import TURNS, blind_ranges, strange_reference
 from hsfuse.assessment.indices import IndexSums
-from hsfuse.assessment.passes import BlockMeans, point_grid
+from hsfuse.assessment.passes import MOST_POINTS, SPECTRA_BYTES, BlockMeans, point_grid, points_for
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid
@@ -264,10 +264,16 @@ def test_block_means_do_not_depend_on_tiles():
 
 
 def test_points_lie_inside_and_represent_all_kinds():
-    rows, cols = point_grid((20, 300), 4, per_side=8)
-    assert rows.max() < 20
-    assert cols.max() < 300
-    assert rows.size == 5 * 8
+    for count, step in ((8, 4), (375, 4), (2000, 1), (6000, 1), (9999, 1)):
+        rows, cols = point_grid((20, 300), 4, count)
+        assert rows.max() < 20
+        assert cols.max() < 300
+        assert 0.4 * min(count, 6000) < rows.size <= count
+        assert np.isin(rows % 4, (2,) if step == 4 else range(4)).all()
+    assert rows.size == 20 * 300  # all there are
+    assert point_grid((1, 1), 1, 1)[0].tolist() == [0]
+    assert points_for(604) * 604 * 2 * 4 / 3 <= SPECTRA_BYTES
+    assert (points_for(0), points_for(10**9)) == (MOST_POINTS, 1)
     spectra = np.repeat(np.eye(3), [5, 3, 2], axis=0)
     spectra[0] = np.nan
     assert {int(np.argmax(spectra[i])) for i in choose_points(spectra, 3)} == {0, 1, 2}

@@ -14,9 +14,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from assessed_scene import SCALE, make_scene, write_cube
+from rasterio.warp import transform
 
 from hsfuse.assessment import Curve, assess
 from hsfuse.assessment.report import render_report
+from hsfuse.assessment.report.figures import map_limits
 from hsfuse.assessment.wald import assess_wald
 from hsfuse.fusion import fuse
 
@@ -84,7 +86,7 @@ def test_a_click_shows_the_spectra_there(pages, tmp_path):
     page, a = pages["one"]
     script = """
 note("before", one(".where").textContent); note("lines", one(".plot").querySelectorAll("path").length);
-at(one(".picker"), 0.99, 0.99); note("after", one(".where").textContent);
+at(one(".picker"), 0.999, 0.999); note("after", one(".where").textContent);
 press(one(".picker"), "ArrowLeft"); note("left", one(".where").textContent);
 one(".points button").click(); note("chosen", one(".points button").getAttribute("aria-pressed"));
 """
@@ -92,9 +94,71 @@ one(".points button").click(); note("chosen", one(".points button").getAttribute
     rows, cols = a.spectra.rows, a.spectra.cols
     assert found["before"].startswith("Point A")
     assert int(found["lines"]) >= 3  # reference, LRHSI and fused; the MSI has marks
-    assert found["after"].endswith(f"row {rows.max()}, column {cols.max()}.")
-    assert found["left"].endswith(f"row {rows.max()}, column {np.unique(cols)[-2]}.")
+    assert found["after"].startswith(f"Point row {rows.max()}, column {cols.max()}. x 600")
+    assert " N, " in found["after"]  # and its latitude and longitude
+    assert re.search(r"Error against the reference [\d.e-]+ reflectance\. ", found["after"])
+    assert found["left"].startswith(f"Point row {rows.max()}, column {np.unique(cols)[-2]}.")
     assert found["chosen"] == "true"
+
+
+def test_the_cursor_tells_place_and_value(pages, tmp_path):
+    page, a = pages["one"]
+    script = """
+const over = (node, x, y) => {
+  const b = node.getBoundingClientRect(), place = { clientX: b.left + x * b.width, clientY: b.top + y * b.height };
+  node.dispatchEvent(new PointerEvent("pointermove", place));
+  return one(".tip").textContent;
+};
+one('[data-map="0"] img').decode().then(() => {
+  note("map", over(one('[data-map="0"] img'), 20.5 / 96, 70.5 / 96));
+  note("stage", over(one(".stage"), 90.5 / 96, 5.5 / 96));
+  one(".stage").dispatchEvent(new PointerEvent("pointerleave")); note("gone", one(".tip").hidden);
+});
+"""
+    found = noted(opened(page, tmp_path, script, "--virtual-time-budget=1000"))
+    place, coordinates, degrees, value = found["map"].split("\n")
+    assert (place, coordinates) == ("row 70, column 20", "x 600205, y 4999295 m, EPSG:32633")
+    lon, lat = transform("EPSG:32633", "EPSG:4326", [600205], [4999295])
+    assert degrees == f"{lat[0]:.6f}° N, {lon[0]:.6f}° E"
+    told, step = float(value.split()[-2]), map_limits([a])["rmse"][1] / 254
+    assert told == pytest.approx(a.maps[0].values[70, 20], abs=0.51 * step + 0.005 * told)
+    assert re.search(r"^fused: \d+ nm [≤≥ ]*0\.\d+, \d+ nm", found["stage"].split("\n")[-1])
+    assert found["gone"] == "true"
+
+
+def test_charts_and_spectra_are_saved_as_csv(pages, tmp_path):
+    page, a = pages["one"]
+    script = """
+const texts = [], names = [];
+window.Blob = class { constructor(parts) { texts.push(parts.join("")); } };
+URL.createObjectURL = () => "#";
+HTMLAnchorElement.prototype.click = function () { names.push(this.download); };
+note("charts", document.querySelectorAll(".chart").length - document.querySelectorAll(".chart .csv").length);
+one(".curves .csv").click(); one(".plot .csv").click(); one(".histogram .csv").click(); one(".points .csv").click();
+note("names", names.join());
+const lines = texts.map((t) => t.trim().split("\\r\\n"));
+note("csv", lines.slice(0, 3).map((l) => l.join("~")).join("|")); note("points", lines[3].length);
+"""
+    found = noted(opened(page, tmp_path, script))
+    curve, spectrum, histogram = (part.split("~") for part in found["csv"].split("|"))
+    assert found["charts"] == "0"
+    assert found["names"].split(",")[0] == "sfim-PSNR.csv"
+    psnr = next(c for c in a.curves if c.name == "psnr")
+    assert [float(line.split(",")[1]) for line in curve[1:]] == pytest.approx(psnr.values, rel=1e-5)
+    assert spectrum[0] == "&quot;wavelength, nm&quot;,reference,LRHSI,fused,MSI"
+    assert len(spectrum) == 1 + 24 + 4
+    assert sum(int(line.split(",")[2]) for line in histogram[1:]) == 96 * 96
+    assert int(found["points"]) == 1 + 4 * a.spectra.rows.size
+
+
+def test_a_link_unfolds_its_part(pages, tmp_path):
+    script = """
+const link = one('.contents a[href$="-prov"]'), part = document.getElementById(link.hash.slice(1)).closest("details");
+note("before", part.open); link.click(); setTimeout(() => note("after", part.open), 50);
+dispatchEvent(new Event("beforeprint")); note("printed", document.querySelectorAll("details:not([open])").length);
+"""
+    found = noted(opened(pages["one"][0], tmp_path, script, "--virtual-time-budget=1000"))
+    assert (found["before"], found["after"], found["printed"]) == ("false", "true", "0")
 
 
 def test_pictures_change_with_what_is_picked_and_flicker(pages, tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from assessed_scene import make_scene, write
 from rasterio.windows import Window
 
-from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, checks, overall
-from hsfuse.assessment.checks import weakest
+from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, overall
+from hsfuse.assessment.checks import checks, weakest
 from hsfuse.assessment.findings import blind_ranges, range_words
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.words import is_calm, other_warnings, verdict_word

@@ -10,19 +10,36 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from affine import Affine
 from assessed_scene import SCALE, make_scene, write_cube
 from rasterio.crs import CRS
+from rasterio.warp import transform
+from scipy.interpolate import RegularGridInterpolator
 
 from hsfuse.assessment import Assessment, MapLayer, Registration, assess
 from hsfuse.assessment.report import render_report, write_report
-from hsfuse.assessment.report.facts import gsd, header
+from hsfuse.assessment.report.advice import ADVICE
+from hsfuse.assessment.report.citation import SOURCES, methods_paragraph
+from hsfuse.assessment.report.facts import gsd, header, scene_title
 from hsfuse.assessment.report.figures import map_figure, map_limits, mtf_curves, spectra_data, training
 from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
-from hsfuse.assessment.report.words import cards, effort, flat, method_words, shift_figures, stages, training_words
+from hsfuse.assessment.report.words import (
+    cards,
+    effort,
+    flat,
+    grouped,
+    method_words,
+    shift_figures,
+    stages,
+    training_words,
+)
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.core.errors import OutputError
+from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
+from hsfuse.methods import METHODS
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -192,8 +209,18 @@ def test_provenance_shows_nothing_of_python():
 
 
 def test_provenance_lines_are_flat():
-    lines = flat({"a": {"b": 0.123456789}, "steps": list(range(100))})
-    assert lines == [("a › b", "0.123457"), ("steps", "0, 1, …, 99, (100 values)")]
+    files = [["x.tif", 1234, 17]]
+    long = ["a sentence that is longer than forty characters", "short"]
+    taps = [[1.0] * 16] * 2
+    lines = flat(
+        {"a": {"b_c": 0.123456789, "taps": taps}, "steps": list(range(100)), "notes": long, "input_files": files}
+    )
+    assert lines == [
+        ("a › b c", "0.123457"), ("a › taps", "(2 × 16 values)"), ("steps", "0, 1, …, 99, (100 values)"),
+        ("notes 1", long[0]), ("notes 2", "short"), ("input file 1", "x.tif, 1,234 bytes"),
+    ]  # fmt: skip
+    assert grouped(lines)["a"] == [("b c", "0.123457"), ("taps", "(2 × 16 values)")]
+    assert [key for key, _ in grouped(lines)[""]] == ["steps", "notes 1", "notes 2", "input file 1"]
 
 
 def test_stretch_and_invalid_pixels():
@@ -324,7 +351,7 @@ def test_details_of_the_method_stand_at_the_end(assessed):
     method = {"method": "srlf", "base": "blend", "MSI gain": "0.994"}
     page = render_report([replace(assessed[0], provenance={"method": method})])
     assert page.index("srlf; base blend") < page.index("Can it be trusted?") < page.index("MSI gain")
-    assert page.index("Do spectral indices survive?") < page.index("How it was fused")
+    assert page.index("Do spectral indices survive?</h2>") < page.index("How it was fused</h2>")
 
 
 def test_the_caption_names_only_the_pictures_there_are(assessed):
@@ -377,3 +404,69 @@ def test_a_psf_that_was_assumed_says_why():
     assert lines["PSF"] == "Assumed, as the pair can't tell it: windows disagree. Gaussian."
     assert "B2 isn't linear" in lines["Radiometry"]
     assert mtf_curves(a) == []
+
+
+def test_each_check_tells_its_limits_and_what_to_do(assessed):
+    page = Outline(render_report(assessed[:1]))
+    text = " ".join(page.text)
+    assert all(check.code in ADVICE for check in assessed[0].checks)
+    assert "Error: good up to 3%, poor from 10%." in text
+    assert "Correlation: good from 0.9, poor up to 0.5." in text
+    assert text.count("What a bad one looks like, what to do") == len(assessed[0].checks)
+    assert not re.search(r"\b(None|True|False)\b|[{}]", text)
+
+
+def test_parts_fold_and_the_contents_name_each(assessed):
+    page = Outline(render_report(assessed[:1]))
+    parts = [attrs for tag, attrs in page.tags if tag == "details" and attrs.get("class") == "part"]
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("href", "").startswith("#")]
+    assert len(parts) == len(links) - 1  # the other leads past the head
+    assert 3 < sum("open" in attrs for attrs in parts) < len(parts)
+
+
+def test_the_title_is_the_scene_and_the_page_has_its_date(assessed):
+    a = assessed[0]
+    assert scene_title(a, "flawed.tif") == "hsi sharpened by msi"
+    assert scene_title(replace(a, images={}), "flawed.tif") == "flawed.tif"
+    facts = {
+        "LRHSI": replace(a.images["LRHSI"], sensor="EnMAP", acquired="2022-07-24"),
+        "MSI": replace(a.images["MSI"], sensor="Sentinel-2A"),
+    }
+    assert scene_title(replace(a, images=facts), "x") == "EnMAP 2022-07-24 sharpened by Sentinel-2A"
+    tags = Outline(render_report([a])).tags
+    assert [re.fullmatch(r"\d{4}-\d\d-\d\dT.*", attrs["datetime"]) for tag, attrs in tags if tag == "time"] != [None]
+
+
+def test_the_paragraph_on_methods_cites_in_order_what_was_used(assessed):
+    assert set(SOURCES) == set(METHODS)
+    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "cnmf"}}
+    text, references = methods_paragraph(replace(assessed[0], provenance=record))
+    cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(", ")]
+    assert list(dict.fromkeys(cited)) == list(range(1, len(references) + 1))
+    assert "by the method srlf [2] on the base cnmf [3]" in text
+    assert "Yokoya" in references[2]
+    assert "the hyperspectral image hsi.tif (12 × 12 pixels, GSD 40 m)" in text
+    assert f"PSNR {assessed[0].metrics['psnr']:.2f} dB, Spectral angle" in text
+    bare, _ = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}))
+    assert bare.startswith("A cube of 3 bands and 4 × 5 pixels was fused. Quality was")
+
+
+def test_places_are_those_of_the_map():
+    turned = Affine.translation(600000, 5000000) @ Affine.rotation(20) @ Affine.scale(30, -30)
+    for crs in ("EPSG:32633", "EPSG:4326"):
+        grid = Grid(
+            (2000, 3000), turned if crs != "EPSG:4326" else Affine(0.001, 0, 179.5, 0, -0.001, 10), CRS.from_string(crs)
+        )
+        told = place(grid)
+        nodes = told["lonlat"]
+        rows, cols = np.array([13.5, 1999, 777]), np.array([2900.5, 1, 1500])
+        found = [
+            RegularGridInterpolator((nodes["rows"], nodes["cols"]), np.reshape(nodes[k], (25, 25)))((rows, cols))
+            for k in ("lon", "lat")
+        ]
+        x, y = grid.transform @ np.array([cols, rows])
+        lon, lat = transform(crs, "EPSG:4326", x, y)
+        np.testing.assert_allclose((found[0] - lon + 180) % 360 - 180, 0, atol=1e-5)
+        np.testing.assert_allclose(found[1], lat, atol=1e-5)
+        assert told["transform"] == pytest.approx(list(grid.transform)[:6])
+    assert (place(Grid((3, 4))), place(Grid((3, 4), turned))["lonlat"]) == (None, None)

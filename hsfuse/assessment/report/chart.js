@@ -57,9 +57,46 @@ const hsfuseChart = (() => {
   };
   let charts = 0;
 
-  // spec: title, x, y (axis labels), series [{name, x, y, colour, dash, marks, flat}], shade [[from, to]], zero, range
+  // Files of numbers, made in the page: a table [header, ...rows] becomes a CSV file to save.
+  const field = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(v) ? `"${String(v).replaceAll('"', '""')}"` : String(v));
+  function save(name, table) {
+    const text = table.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n", link = html("a", "");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name.replace(/[^\w.-]+/g, "-") + ".csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  function csvButton(parent, text, what, name, table) {
+    const button = html("button", "csv", parent, text);
+    button.type = "button";
+    button.setAttribute("aria-label", what);
+    button.addEventListener("click", () => save(name(), table()));
+  }
+
+  // The numbers of a chart: a row for each x of the series that share their x, a column for each series.
+  function tableOf(spec) {
+    const drawn = spec.series.filter((s) => s.flat === undefined), groups = new Map();
+    for (const s of drawn) { const key = s.x.join(); groups.set(key, [...(groups.get(key) || []), s]); }
+    const rows = [...groups.values()].flatMap((same) => same[0].x.map((x, k) => [x, ...drawn.map((s) => (same.includes(s) ? s.y[k] : null))]));
+    if (groups.size > 1) rows.sort((a, b) => a[0] - b[0]);
+    return [[spec.x, ...drawn.map((s) => s.name || spec.title || spec.y)], ...rows];
+  }
+
+  // Drawn again when its width changes: a part is unfolded, a phone turned.
+  const specs = new WeakMap();
+  const widths = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      const drawn = specs.get(target);
+      if (contentRect.width && Math.abs(contentRect.width - drawn.width) > 1) chart(target, drawn.spec);
+    }
+  });
+
+  // spec: title, x, y (axis labels), series [{name, x, y, colour, dash, marks, flat}], shade [[from, to]], zero, range,
+  // file (name of its numbers as CSV), table (those, where they aren't the series')
   function chart(host, spec) {
     host.replaceChildren();
+    specs.set(host, { spec, width: host.clientWidth });
+    widths.observe(host);
     const W = Math.max(260, host.clientWidth || 640), H = spec.height || 300, L = 62, R = 12, T = 10, B = 42;
     if (spec.title) html("h3", "", host, spec.title);
     if (spec.series.length > 1) legend(host, spec.series);
@@ -102,6 +139,7 @@ const hsfuseChart = (() => {
       svg("text", { x: sx(spec.at) + (sx(spec.at) > W - 60 ? -6 : 6), y: H - B - 8, "text-anchor": sx(spec.at) > W - 60 ? "end" : "start" }, root, spec.mark || "kept");
     }
     readout(host, root, spec, sx, { W, H, T, B, x0, x1, L, R });
+    if (spec.file) csvButton(host, "CSV", `Numbers of the ${root.getAttribute("aria-label").replace("Chart", "chart")}, as CSV`, () => spec.file, () => spec.table || tableOf(spec));
   }
 
   function draw(root, s, sx, sy) {
@@ -153,5 +191,5 @@ const hsfuseChart = (() => {
     root.addEventListener("pointerleave", () => { hair.setAttribute("visibility", "hidden"); line.textContent = " "; });
   }
 
-  return { html, chart };
+  return { html, chart, save, csvButton, short };
 })();

@@ -40,6 +40,13 @@ def _cube(a: Assessment) -> Iterator[str]:
     yield f"{a.shape[0]} bands{span}"
 
 
+def scene_title(a: Assessment, name: str) -> str:
+    """The scene by the sensors and days of its inputs, else by their files' names; `name` where neither is known."""
+    inputs = [a.images[key] for key in ("LRHSI", "MSI") if key in a.images]
+    told = [" ".join((image.sensor or Path(image.path).stem, image.acquired)).strip() for image in inputs]
+    return " sharpened by ".join(told) or name
+
+
 def gsd(spacing: tuple[float, float], crs: CRS | None) -> str:
     """A GSD (y, x) in the unit of its reference system, such as `GSD 20 m`."""
     unit = "map units" if crs is None else "°" if crs.is_geographic else crs.linear_units

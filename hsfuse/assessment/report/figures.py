@@ -57,11 +57,13 @@ class MapFigure:
     ticks: tuple[str, str, str]
     colours: str
     alt: str
+    palette: str
+    ends: tuple[float, float]
 
 
-def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, str]]]:
-    """Per kind and image: data address and caption; images of one kind share their stretch."""
-    out: dict[str, dict[str, dict[str, str]]] = {}
+def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, Any]]]:
+    """Per kind and image: data address, caption, bands and stretch; images of one kind share their stretch."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
     kinds = dict.fromkeys(p.kind for p in assessment.pictures)
     for kind in kinds:
         same = [p for p in assessment.pictures if p.kind == kind]
@@ -76,10 +78,13 @@ def _limits(picture: Picture, same: Sequence[Picture]) -> tuple[Floats, Floats]:
     return stretch_limits([p.values for p in same if p.image == "fused"] or [picture.values])
 
 
-def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, str]:
+def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, Any]:
     return {
         "src": data_uri(to_rgb(picture.values, limits)),
         "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}",
+        "labels": picture.labels,
+        "low": numbers(limits[0]),
+        "high": numbers(limits[1]),
     }
 
 
@@ -115,6 +120,8 @@ def map_figure(layer: MapLayer, ends: tuple[float, float], data_unit: str = "") 
         _ticks(low, top, known),
         ", ".join(colour_stops(name)),
         f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}",
+        name,
+        (low, top),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,19 @@ from hsfuse.assessment import (
     unranked,
 )
 from hsfuse.assessment.indices import unseen
-from hsfuse.assessment.report.facts import UNIT_CODES, header, unit_notes
-from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
+from hsfuse.assessment.report.advice import ADVICE
+from hsfuse.assessment.report.citation import methods_paragraph
+from hsfuse.assessment.report.facts import UNIT_CODES, header, scene_title, unit_notes
+from hsfuse.assessment.report.figures import MapFigure, chart_data, map_figure, map_limits, pictures
+from hsfuse.assessment.report.pictures import palette_hex
+from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
     REFERENCE_CARDS,
     cards,
     effort,
     flat,
+    grouped,
     in_short,
     is_calm,
     method_lines,
@@ -55,14 +61,16 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
     """One self-contained HTML page of one or several assessments; several are compared at the top."""
     names = short_names([a.fused for a in assessments])
     ends = map_limits(assessments)
+    parts = [_part(a, name, ends) for a, name in zip(assessments, names, strict=True)]
     return fill(
         "template.html",
-        title=title or ", ".join(names),
+        title=title or (scene_title(assessments[0], names[0]) if len(names) == 1 else ", ".join(names)),
+        made=datetime.now().astimezone(),
         script=Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         names=column_names(assessments),
         unranked=unranked(assessments),
         comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
-        parts=[_part(a, name, ends) for a, name in zip(assessments, names, strict=True)],
+        parts=parts,
         catalogue=_defined(assessments),
     )
 
@@ -88,18 +96,20 @@ def _defined(assessments: Sequence[Assessment]) -> list[MetricRow]:
 def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     response, shown, unit = assessment.response, pictures(assessment), assessment.unit.words
     assumed = unit_notes(assessment)
-    return {
+    maps = [map_figure(m, ends[m.name], unit) for m in assessment.maps]
+    reduced = _reduced(assessment)
+    part: dict[str, Any] = {
         "a": assessment,
         "name": name,
-        "contents": _contents(assessment),
         "overall": overall(assessment.checks),
         "short": in_short(assessment),
         "cards": cards(assessment),
         "pictures": shown,
-        "maps": [map_figure(m, ends[m.name], unit) for m in assessment.maps],
+        "comparable": any(len(images) > 1 for images in shown.values()),
+        "maps": maps,
         "header": header(assessment),
         "assumed": [note[:1].upper() + note[1:].rstrip(".") + "." for note in assumed],
-        "checks": [(check, verdict_word(check)) for check in assessment.checks],
+        "checks": [(check, verdict_word(check), ADVICE.get(check.code)) for check in assessment.checks],
         "warnings": other_warnings(assessment),
         "calm": is_calm(assessment),
         "notes": [n.text for n in assessment.notes if n.severity == "note" and n.code not in UNIT_CODES],
@@ -108,35 +118,56 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
         "method": method_words(assessment.provenance),
         "method_lines": method_lines(assessment.provenance),
-        "reduced": _reduced(assessment),
+        "reduced": reduced,
         "shifts": shift_figures(assessment),
-        "sensors": sensor_lines(assessment),
+        "sensors": sensor_lines(assessment) if assessment.sensors or response is not None else [],
         "has_mtf": assessment.psf is not None and assessment.ratio is not None,
         "response_rows": response_rows(assessment),
         "stages": stages(assessment.provenance),
         "effort": effort(assessment.provenance),
         "training": training_words(assessment.provenance),
-        "provenance": flat(assessment.provenance),
-        "data": Markup(_json(chart_data(assessment) | {"pictures": shown})),
+        "methods": methods_paragraph(assessment),
+        "provenance": grouped(flat(assessment.provenance)),
+        "data": Markup(
+            _json(chart_data(assessment) | _seen(assessment, [*maps, *(reduced or {}).get("maps", ())], shown))
+        ),
+    }
+    return part | {"contents": [(anchor, title) for anchor, title, there in _parts(assessment, part) if there]}
+
+
+def _seen(a: Assessment, maps: Sequence[MapFigure], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the value and the place under the cursor: the pictures, the maps in their order, the cube's grid."""
+    return {
+        "name": Path(a.fused).name,
+        "shape": a.shape,
+        "place": place(a.images["fused"].grid) if "fused" in a.images else None,
+        "pictures": shown,
+        "maps": [{"title": m.title, "unit": m.unit, "palette": m.palette, "ends": m.ends} for m in maps],
+        "palettes": {name: palette_hex(name) for name in dict.fromkeys(m.palette for m in maps)},
     }
 
 
-def _contents(a: Assessment) -> list[tuple[str, str]]:
-    """Anchors and short titles of the parts that there are, in their order."""
-    parts = (
+def _parts(a: Assessment, part: Mapping[str, Any]) -> tuple[tuple[str, str, Any], ...]:
+    """Anchors and short titles of the parts in their order, and whether there is something in them."""
+    return (
         ("trust", "Can it be trusted?", a.checks),
-        ("key", "Key figures", True),
-        ("look", "Before and after", a.pictures),
-        ("maps", "Where it is good", a.maps),
-        ("wald", "Reduced resolution", a.reduced),
+        ("key", "Key figures", part["cards"]),
+        ("look", "Before and after", part["comparable"]),
+        ("maps", "Where it is good", part["maps"]),
+        ("wald", "Reduced resolution", part["reduced"]),
         ("spectra", "Spectra", a.spectra),
-        ("bands", "Band by band", True),
+        ("bands", "Band by band", a.curves),
         ("index", "Spectral indices", a.indices),
-        ("sensors", "The sensors", a.sensors or a.response or shift_figures(a)),
-        ("in", "What was compared", True),
-        ("prov", "Provenance", a.provenance),
+        ("sensors", "The sensors", part["sensors"] or part["coverage"] or part["shifts"]),
+        ("methods", "Methods, to cite", True),
+        ("stages", "Stages", part["stages"]),
+        ("fit", "Fitting", part["training"]),
+        ("how", "How it was fused", part["method_lines"]),
+        ("in", "What was compared", a.inputs or a.settings),
+        ("notes", "Notes", part["notes"]),
+        ("effort", "Time", part["effort"]),
+        ("prov", "Provenance", part["provenance"]),
     )
-    return [(anchor, title) for anchor, title, there in parts if there]
 
 
 def _reduced(assessment: Assessment) -> dict[str, Any] | None:

@@ -41,18 +41,30 @@ def to_rgb(picture: Floats, limits: tuple[Floats, Floats]) -> Bytes:
 
 def map_uri(values: Floats, limits: tuple[float, float], name: str) -> str:
     """Map (h, w) through a matplotlib colour map as a data: address for HTML; NaN is transparent."""
-    from matplotlib import colormaps
     from PIL import Image
 
     low, high = limits
     scaled = (values - low) / (high - low if high > low else 1)
     index = np.round(np.nan_to_num(np.clip(scaled, 0, 1)) * (_NAN_INDEX - 1)).astype(np.uint8)
     image = Image.fromarray(np.where(np.isfinite(values), index, np.uint8(_NAN_INDEX)))
-    palette = colormaps[name](np.linspace(0, 1, _NAN_INDEX), bytes=True)[:, :3]
-    image.putpalette(np.concatenate([palette, [[0, 0, 0]]]).astype(np.uint8).tobytes())  # makes it a palette image
+    image.putpalette(
+        np.concatenate([_palette(name), [[0, 0, 0]]]).astype(np.uint8).tobytes()
+    )  # makes it a palette image
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True, transparency=_NAN_INDEX)
     return _uri("image/png", out.getvalue())
+
+
+def _palette(name: str) -> Bytes:
+    """The colours (255, 3) of a map from its low to its high end, evenly spaced."""
+    from matplotlib import colormaps
+
+    return colormaps[name](np.linspace(0, 1, _NAN_INDEX), bytes=True)[:, :3]
+
+
+def palette_hex(name: str) -> str:
+    """The colours of a map from low to high as hexadecimal digits, six a colour."""
+    return _palette(name).astype(np.uint8).tobytes().hex()
 
 
 def colour_stops(name: str, count: int = 16) -> list[str]:

@@ -1,11 +1,87 @@
 (() => {
-  const { html, chart } = hsfuseChart;
+  const { html, chart, csvButton, short } = hsfuseChart;
   const LOOK = { fused: {}, LRHSI: { dash: "7 4" }, MSI: { marks: true }, reference: { dash: "2 3" } };
   const SPARE = ["fused", "LRHSI", "MSI", "4", "5", "6", "reference"];
 
+  // Where a pixel lies, whole numbers being corners: lines of text for its map coordinates, longitude and latitude.
+  function whereabouts(place, row, col) {
+    if (!place) return [];
+    const [a, b, c, d, e, f] = place.transform, x = a * col + b * row + c, y = d * col + e * row + f;
+    const digits = place.geographic ? 6 : Math.max(0, 1 - Math.floor(Math.log10(Math.hypot(a, d))));
+    const lines = place.geographic ? [] : [`x ${x.toFixed(digits)}, y ${y.toFixed(digits)}${place.unit ? " " + place.unit : ""}${place.crs ? `, ${place.crs}` : ""}`];
+    const at = place.lonlat && between(place.lonlat, row, col);
+    if (at) lines.push(`${Math.abs(at.lat).toFixed(6)}° ${at.lat < 0 ? "S" : "N"}, ${Math.abs(at.lon).toFixed(6)}° ${at.lon < 0 ? "W" : "E"}`);
+    return lines;
+  }
 
-  function slider(file, pictures) {
-    const box = file.querySelector(".compare");
+  // Bilinear between the nodes around a pixel.
+  function between({ rows, cols, lon, lat }, row, col) {
+    const cell = (nodes, v) => { const n = nodes.length - 1, k = Math.min(n - 1, Math.max(0, Math.floor((v * n) / nodes[n]))); return [k, (v - nodes[k]) / (nodes[k + 1] - nodes[k])]; };
+    const [i, u] = cell(rows, row), [j, v] = cell(cols, col), n = cols.length;
+    const mix = (w) => (1 - u) * ((1 - v) * w[i * n + j] + v * w[i * n + j + 1]) + u * ((1 - v) * w[(i + 1) * n + j] + v * w[(i + 1) * n + j + 1]);
+    return { lon: ((mix(lon) + 540) % 360) - 180, lat: mix(lat) };
+  }
+
+  // What stands in a picture at a share of its height and width: its bytes there.
+  const bytes = new WeakMap();
+  function pixel(image, down, right) {
+    if (!image.naturalWidth) return null;
+    const known = bytes.get(image);
+    let seen = known && known.src === image.src ? known : null;
+    if (!seen) {
+      const canvas = html("canvas", ""), w = (canvas.width = image.naturalWidth), h = (canvas.height = image.naturalHeight);
+      const pen = canvas.getContext("2d", { willReadFrequently: true });
+      pen.drawImage(image, 0, 0);
+      seen = { src: image.src, w, h, data: pen.getImageData(0, 0, w, h).data };
+      bytes.set(image, seen);
+    }
+    const at = (share, n) => Math.min(n - 1, Math.max(0, Math.floor(share * n)));
+    const k = 4 * (at(down, seen.h) * seen.w + at(right, seen.w));
+    return seen.data.slice(k, k + 4);
+  }
+
+  // The value of a map: the place of its colour on the bar.
+  function valueOf(map, palettes, rgba) {
+    if (!rgba || !rgba[3]) return "no data";
+    const hex = palettes[map.palette], [low, high] = map.ends, last = hex.length / 6 - 1;
+    let best = 0, least = Infinity;
+    for (let k = 0; k <= last; k++) {
+      const c = parseInt(hex.slice(6 * k, 6 * k + 6), 16), far = Math.abs((c >> 16) - rgba[0]) + Math.abs(((c >> 8) & 255) - rgba[1]) + Math.abs((c & 255) - rgba[2]);
+      if (far < least) { least = far; best = k; }
+    }
+    const sign = best === last ? "≥ " : best === 0 && low ? "≤ " : "";
+    return `${sign}${+(low + ((high - low) * best) / last).toPrecision(3)}${map.unit ? " " + map.unit : ""}`;
+  }
+
+  // The values of three bands, from the stretch of the picture.
+  const valuesOf = (picture, rgba) => (rgba[0] === 128 && rgba[1] === 128 && rgba[2] === 128 ? "no data" : picture.labels.map((label, i) => {
+    const sign = rgba[i] === 255 ? "≥ " : rgba[i] === 0 ? "≤ " : "";
+    return `${label} ${sign}${+(picture.low[i] + ((picture.high[i] - picture.low[i]) * rgba[i]) / 255).toPrecision(2)}`;
+  }).join(", "));
+
+  // A note beside the cursor over an image, as long as it is there.
+  const tip = html("div", "tip", document.body);
+  tip.hidden = true;
+  function hover(node, told) {
+    const share = (event) => { const b = node.getBoundingClientRect(); return [(event.clientY - b.top) / b.height, (event.clientX - b.left) / b.width]; };
+    node.addEventListener("pointermove", (event) => {
+      const [down, right] = share(event);
+      if (down < 0 || right < 0 || down >= 1 || right >= 1) return;
+      tip.textContent = told(down, right).join("\n");
+      tip.hidden = false;
+      const { width, height } = tip.getBoundingClientRect(), room = document.documentElement.clientWidth;
+      tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, room - width - 4))}px`;
+      tip.style.top = `${event.clientY + 18 + height > innerHeight ? event.clientY - height - 12 : event.clientY + 18}px`;
+    });
+    node.addEventListener("pointerleave", () => { tip.hidden = true; });
+  }
+  const at = (data, down, right) => {
+    const row = down * data.shape[1], col = right * data.shape[2];
+    return [`row ${Math.floor(row)}, column ${Math.floor(col)}`, ...whereabouts(data.place, row, col)];
+  };
+
+  function slider(file, data) {
+    const pictures = data.pictures, box = file.querySelector(".compare");
     if (!box) return;
     const stage = box.querySelector(".stage"), wipe = box.querySelector(".wipe");
     const picks = ["left", "right", "kind"].map((name) => file.querySelector(`.pick-${name}`));
@@ -27,6 +103,11 @@
     wipe.addEventListener("input", move);
     move();
     flicker(file.querySelector(".flicker"), stage, move);
+    hover(stage, (down, right) => {
+      const side = 100 * right < parseFloat(stage.style.getPropertyValue("--cut")) ? 0 : 1;
+      const name = picks[side].value, picture = pictures[picks[2].value][name], image = stage.querySelector(side ? ".right" : ".left");
+      return [...at(data, down, right), ...(picture ? [`${name}: ${valuesOf(picture, pixel(image, down, right))}`] : [])];
+    });
   }
 
   // Whole images in turn: the eye sees what moves.
@@ -63,6 +144,8 @@
     });
     const here = html("span", "mark here", picker);
     let current = s.chosen.length ? s.chosen[0] : 0;
+    const figures = [...file.querySelectorAll("figure.map[data-map]")].map((figure) => ({ map: data.maps[+figure.dataset.map], image: figure.querySelector("img") }));
+    const stem = data.name.replace(/\.\w+$/, "");
     function select(k) {
       current = k;
       place(here, k);
@@ -72,10 +155,26 @@
         mark.classList.toggle("chosen", s.chosen[i] === k);
       });
       const series = ["reference", "LRHSI", "fused", "MSI"].filter((n) => read[n]).map((name) => ({ name, x: s.images[name].x, y: read[name](k), colour: name, ...LOOK[name] }));
-      chart(plot, { x: data.axis, y: data.unit, series: series.filter((t) => t.y.some((v) => v !== null)), shade: data.absorption, zero: true, height: 360 });
-      const letter = s.chosen.indexOf(k);
-      where.textContent = `Point ${letter >= 0 ? String.fromCharCode(65 + letter) + ", " : ""}row ${s.rows[k]}, column ${s.cols[k]}.`;
+      show(series, s.rows[k], s.cols[k], s.chosen.includes(k) ? `Point ${String.fromCharCode(65 + s.chosen.indexOf(k))}, ` : "Point ");
     }
+    function show(series, row, col, point) {
+      const known = series.filter((t) => t.y.some((v) => v !== null)), file = `${stem}-spectrum-row${row}-column${col}`;
+      chart(plot, { x: data.axis, y: data.unit, series: known, shade: data.absorption, zero: true, height: 360, file });
+      const [down, right] = [(row + 0.5) / s.height, (col + 0.5) / s.width];
+      const values = figures.map(({ map, image }) => `${map.title.replace(/ \(.*/, "")} ${valueOf(map, data.palettes, pixel(image, down, right))}`);
+      where.textContent = `${point}row ${row}, column ${col}. ${[...whereabouts(data.place, row + 0.5, col + 0.5), ...values].map((t) => `${t}.`).join(" ")}`;
+    }
+    // All points in one table: the columns are all wavelengths of all images.
+    const everything = () => {
+      const names = Object.keys(read), nm = [...new Set(names.flatMap((n) => s.images[n].x))].sort((a, b) => a - b);
+      const rows = s.rows.flatMap((row, k) => names.map((n) => { const y = new Map(read[n](k).map((v, i) => [s.images[n].x[i], v])); return [row, s.cols[k], n, ...nm.map((x) => y.get(x))]; }));
+      return [["row", "column", "image", ...nm.map((x) => `${x}${data.axis.includes("nm") ? " nm" : ""}`)], ...rows];
+    };
+    csvButton(box.querySelector(".points"), `All ${s.rows.length} points as CSV`, `Spectra of all ${s.rows.length} points, as CSV`, () => `${stem}-spectra`, everything);
+    hover(picker, (down, right) => {
+      const image = picker.querySelector("img"), kind = file.querySelector(".pick-kind")?.value || Object.keys(data.pictures)[0];
+      return [...at(data, down, right), ...(image && data.pictures[kind] ? [`fused: ${valuesOf(data.pictures[kind].fused, pixel(image, down, right))}`] : [])];
+    });
     const nearest = (row, col, allowed) => {
       let best = current, least = Infinity;
       s.rows.forEach((r, k) => {
@@ -86,25 +185,55 @@
     };
     picker.addEventListener("click", (event) => {
       const b = picker.getBoundingClientRect();
-      select(nearest(((event.clientY - b.top) / b.height) * s.height - 0.5, ((event.clientX - b.left) / b.width) * s.width - 0.5));
+      pick.at((event.clientY - b.top) / b.height, (event.clientX - b.left) / b.width);
     });
     const moves = { ArrowUp: (k) => s.rows[k] < s.rows[current], ArrowDown: (k) => s.rows[k] > s.rows[current], ArrowLeft: (k) => s.cols[k] < s.cols[current], ArrowRight: (k) => s.cols[k] > s.cols[current] };
     picker.addEventListener("keydown", (event) => {
       if (!moves[event.key]) return;
       event.preventDefault();
-      select(nearest(s.rows[current], s.cols[current], moves[event.key]));
+      pick.move(event.key);
     });
-    select(current);
+    // What is done with a place that was picked; `hsfuse view`, which has all spectra, does it its own way.
+    const pick = {
+      at: (down, right) => select(nearest(down * s.height - 0.5, right * s.width - 0.5)),
+      move: (key) => select(nearest(s.rows[current], s.cols[current], moves[key])),
+      show, here, LOOK,
+    };
+    if (s.rows.length) select(current);
+    return pick;
   }
 
+  // A link into a folded part unfolds it; all parts are printed, each as it was afterwards.
+  const unfold = () => { const part = document.getElementById(location.hash.slice(1))?.closest("details"); if (part) part.open = true; };
+  addEventListener("hashchange", unfold);
+  document.querySelectorAll(".contents a").forEach((link) => link.addEventListener("click", () => setTimeout(unfold)));
+  unfold();
+  let folded = [];
+  addEventListener("beforeprint", () => { folded = [...document.querySelectorAll("details:not([open])")]; folded.forEach((d) => { d.open = true; }); });
+  addEventListener("afterprint", () => folded.forEach((d) => { d.open = false; }));
+
+  for (const box of document.querySelectorAll(".methods")) {
+    const button = html("button", "copy", box.parentNode, "Copy");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      getSelection().selectAllChildren(box);
+      button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
+    });
+  }
+
+  window.hsfuseReport = [];
   for (const file of document.querySelectorAll("article.file")) {
-    const data = JSON.parse(file.querySelector(".data").textContent);
-    slider(file, data.pictures);
-    spectra(file, data);
+    const data = JSON.parse(file.querySelector(".data").textContent), stem = data.name.replace(/\.\w+$/, "");
+    slider(file, data);
+    for (const figure of file.querySelectorAll("figure.map[data-map]")) {
+      const map = data.maps[+figure.dataset.map], image = figure.querySelector("img");
+      hover(image, (down, right) => [...at(data, down, right), `${map.title}: ${valueOf(map, data.palettes, pixel(image, down, right))}`]);
+    }
+    window.hsfuseReport.push({ file, data, pick: spectra(file, data) });
     for (const [name, drawn] of [[".curves", data.curves], [".reduced-curves", data.reduced]]) {
       for (const c of drawn) {
         const series = [{ name: "", x: c.x, y: c.y, colour: "fused" }];
-        chart(html("div", "chart", file.querySelector(name)), { title: c.title + (c.unit ? `, ${c.unit}` : ""), x: data.axis, series, shade: data.absorption, zero: c.zero, height: 230 });
+        chart(html("div", "chart", file.querySelector(name)), { title: c.title + (c.unit ? `, ${c.unit}` : ""), x: data.axis, series, shade: data.absorption, zero: c.zero, height: 230, file: `${stem}${name === ".curves" ? "" : "-reduced"}-${c.title}` });
       }
     }
     file.querySelectorAll(".histogram").forEach((host) => {
@@ -112,17 +241,17 @@
       const x = h.edges.flatMap((e) => [e, e]), y = [0, ...h.counts.flatMap((n) => [(100 * n) / total, (100 * n) / total]), 0];
       let sum = 0;
       const end = h.counts.findIndex((n) => (sum += n) >= 0.998 * total) + 1;
-      chart(host, { x: h.unit, y: "%", series: [{ name: "", x, y, colour: "fused" }], xrange: [0, h.edges[end]], zero: true, whole: true, height: 240 });
+      chart(host, { x: h.unit, y: "%", series: [{ name: "", x, y, colour: "fused" }], xrange: [0, h.edges[end]], zero: true, whole: true, height: 240, file: `${stem}-${h.title}`, table: [["from", "to", "pixels"], ...h.counts.map((n, i) => [h.edges[i], h.edges[i + 1], n])] });
     });
     const response = file.querySelector(".response");
-    if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length], dash: ["none", "6 3", "2 3"][Math.floor(i / SPARE.length) % 3] })), shade: data.absorption, zero: true, whole: true, height: 260 });
+    if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length], dash: ["none", "6 3", "2 3"][Math.floor(i / SPARE.length) % 3] })), shade: data.absorption, zero: true, whole: true, height: 260, file: `${stem}-response` });
     const mtf = file.querySelector(".mtf");
-    if (mtf) chart(mtf, { x: "cycles per LRHSI pixel", y: "MTF", series: data.mtf.map((m, i) => ({ ...m, colour: ["fused", "LRHSI", "reference", "reference"][m.dash === "2 3" ? 2 : i] })), xrange: [0, 1], zero: true, whole: true, height: 260, at: 0.5, mark: "Nyquist" });
+    if (mtf) chart(mtf, { x: "cycles per LRHSI pixel", y: "MTF", series: data.mtf.map((m, i) => ({ ...m, colour: ["fused", "LRHSI", "reference", "reference"][m.dash === "2 3" ? 2 : i] })), xrange: [0, 1], zero: true, whole: true, height: 260, at: 0.5, mark: "Nyquist", file: `${stem}-MTF` });
     const training = file.querySelector(".training");
     if (training) {
       const t = data.training, series = t.curves.map((c, i) => ({ ...c, colour: ["LRHSI", "fused"][i] }));
       if (t.base !== null) series.push({ name: "training-free base on the same blocks", x: [Math.min(...t.curves[0].x), Math.max(...t.curves[0].x)], y: [t.base, t.base], flat: t.base, colour: "reference", dash: "7 4" });
-      chart(training, { x: "step", y: "loss, relative error", series, zero: true, whole: true, height: 280, at: t.kept });
+      chart(training, { x: "step", y: "loss, relative error", series, zero: true, whole: true, height: 280, at: t.kept, file: `${stem}-fitting` });
     }
   }
 })();

@@ -151,26 +151,46 @@ def method_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """A nested record as (path, text) lines; long lists are cut, what is unset is left out, as are notes' records.
 
-    The notes stand there as texts, too.
+    The notes stand there as texts, too; a text of more than `LONG` characters in a list has a line of its own.
     """
     out: list[tuple[str, str]] = []
     for key, value in record.items():
-        name = f"{prefix}{key}"
-        if value is None or value == [] or (key == "records" and not prefix):
+        name = f"{prefix}{key}".replace("_", " ")
+        if value is None or value in ([], {}, "") or (key == "records" and not prefix):
             continue
-        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        if key == "input_files" and not prefix and isinstance(value, list):
+            out += [(f"input file {i}", f"{one[0]}, {one[1]:,} bytes") for i, one in enumerate(value, start=1)]
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             for i, one in enumerate(value[:3], start=1):
                 out += flat(one, f"{name} {i} › ")
             if len(value) > 3:
                 out.append((name, f"({len(value)} entries)"))
         elif isinstance(value, Mapping):
             out += flat(value, f"{name} › ")
+        elif isinstance(value, list) and any(isinstance(one, str) and len(one) > LONG for one in value):
+            out += [(f"{name} {i}", _text(one)) for i, one in enumerate(value, start=1)]
+        elif isinstance(value, list) and all(isinstance(one, list) for one in value):
+            out.append((name, f"({_size(value)} values)"))
         elif isinstance(value, list):
             ends = value if len(value) <= 6 else [*value[:2], "…", value[-1], f"({len(value)} values)"]
             out.append((name, ", ".join(map(_text, ends))))
         else:
             out.append((name, _text(value)))
     return out
+
+
+def _size(value: Any) -> str:
+    """The lengths of lists in lists, such as 2 × 16."""
+    return f"{len(value)} × {_size(value[0])}" if value and isinstance(value[0], list) else str(len(value))
+
+
+def grouped(lines: Iterable[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """Lines by the first part of their path, what has only one first, under ""."""
+    out: dict[str, list[tuple[str, str]]] = {"": []}
+    for path, text in lines:
+        first, _, rest = path.partition(" › ")
+        out.setdefault(first if rest else "", []).append((rest or first, text))
+    return {group: found for group, found in out.items() if found}
 
 
 def _text(value: Any) -> str:
@@ -181,6 +201,8 @@ def _text(value: Any) -> str:
     return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+#: Longest text that stands beside others in a line.
+LONG = 40
 #: Width of a drawing of shifts, and length of its longest arrow, in its own units.
 DRAWN_WIDTH, LONGEST = 300.0, 34.0
 
