@@ -21,7 +21,7 @@ from hsfuse.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 #: Pages whose blocks are run; the first leaves what the others use.
-PAGES = ("tutorial", "methods", "trust", "products", "sensors", "pipelines")
+PAGES = ("tutorial", "methods", "trust", "report", "products", "sensors", "pipelines")
 #: Added to each `hsfuse fuse` that is to succeed; the last one of an option given twice counts.
 QUICK = ("--method", "bicubic")
 

@@ -29,9 +29,15 @@ def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
         centres["reference"] = inputs.wavelengths_nm
     found = {image: pick(nm) for image, nm in centres.items()}
     if not found["fused"]:
-        spread = tuple(int(len(inputs.wavelengths_nm) * share) for share in (5 / 6, 1 / 2, 1 / 6))
-        found = {image: {"bands from the whole range": spread} if image != "MSI" else {} for image in found}
+        spread = colours(np.array(()), len(inputs.wavelengths_nm))
+        found = {image: spread if image != "MSI" else {} for image in found}
     return {image: {k: v for k, v in kinds.items() if k in found["fused"]} for image, kinds in found.items()}
+
+
+def colours(wavelengths_nm: np.ndarray, count: int) -> dict[str, tuple[int, ...]]:
+    """Bands for each kind of picture of a cube of `count` bands; from its whole range where no kind has its bands."""
+    spread = tuple(int(count * share) for share in (5 / 6, 1 / 2, 1 / 6))
+    return pick(wavelengths_nm) or {"bands from the whole range": spread}
 
 
 def pick(wavelengths_nm: np.ndarray) -> dict[str, tuple[int, ...]]:

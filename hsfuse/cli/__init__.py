@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fuse": ("hsfuse.cli.fuse", "fuse", "Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid."),
     "batch": ("hsfuse.cli.batch", "batch", "Fuse many scenes, by a table of jobs."),
     "assess": ("hsfuse.cli.assess", "assess", "Say how good fused cubes are, with or without a reference."),
+    "view": ("hsfuse.cli.view", "view", "Show a fused cube in the browser: any pixel's spectrum, any bands."),
     "simulate": ("hsfuse.cli.simulate", "simulate", "Make an LRHSI and an MSI from a reference cube."),
     "train": ("hsfuse.cli.train", "train", "Train SRLF-Net on reference cubes and save a model."),
     "benchmark": ("hsfuse.cli.benchmark", "benchmark", "Compare methods on reference cubes."),

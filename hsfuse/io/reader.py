@@ -175,10 +175,14 @@ class CubeReader(ABC):
 
     def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
         """Decimated look at bands (0-based): data and validity of each band, both (C, *shape)."""
-        raw, file_mask = self.pixels(bands, self._whole(), shape)
+        return self.sample_of(self._whole(), bands, shape)
+
+    def sample_of(self, window: Window, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
+        """The same of a window; InputError when it isn't inside the image, or the image is warped."""
+        raw, file_mask = self.pixels(bands, self._checked(window), shape)
         data, valid, _ = self._decode(raw, bands)
         if self._masked_together:
-            valid &= ~self._filled(raw, bands, self._whole(), shape)
+            valid &= ~self._filled(raw, bands, window, shape)
         return data, valid if file_mask is None else valid & file_mask
 
     def _filled(self, raw: NDArray, bands: Sequence[int], window: Window, shape: tuple[int, int] | None) -> BoolArray:

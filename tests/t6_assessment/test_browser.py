@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ from rasterio.warp import transform
 from hsfuse.assessment import Curve, assess
 from hsfuse.assessment.report import render_report
 from hsfuse.assessment.report.figures import map_limits
+from hsfuse.assessment.report.serve import CubeView, serve
 from hsfuse.assessment.wald import assess_wald
 from hsfuse.fusion import fuse
+from hsfuse.io import open_cube
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -66,8 +70,16 @@ def pages(tmp_path_factory):
 def opened(page, folder, script="", *options, what="--dump-dom"):
     """The page as it is after the script, once the browser had nothing to complain about."""
     file = folder / "report.html"
-    file.write_text(page.replace("</body>", f"<script>{{{HELPERS}{script}}}</script></body>"), encoding="utf-8")
-    command = [BROWSER, *QUIET, f"--user-data-dir={folder / 'profile'}", *options, what, file.as_uri()]
+    file.write_text(scripted(page, script), encoding="utf-8")
+    return browsed(file.as_uri(), folder, *options, what)
+
+
+def scripted(page, script):
+    return page.replace("</body>", f"<script>{{{HELPERS}{script}}}</script></body>")
+
+
+def browsed(address, folder, *options):
+    command = [BROWSER, *QUIET, f"--user-data-dir={folder / 'profile'}", *options, address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return done.stdout
@@ -149,6 +161,33 @@ note("csv", lines.slice(0, 3).map((l) => l.join("~")).join("|")); note("points",
     assert len(spectrum) == 1 + 24 + 4
     assert sum(int(line.split(",")[2]) for line in histogram[1:]) == 96 * 96
     assert int(found["points"]) == 1 + 4 * a.spectra.rows.size
+
+
+def test_with_its_server_any_pixel_and_any_bands_are_shown(pages, tmp_path):
+    cube = pages["one"][1].fused
+    script = """
+const click = (text) => [...document.querySelectorAll(".live button")].find((b) => b.textContent === text).click();
+const set = (what, value) => { what.value = value; what.dispatchEvent(new Event("change")); };
+const soon = (act) => new Promise((done) => setTimeout(() => done(act()), 3000));
+(async () => {
+  await soon(() => at(one(".picker"), 30.5 / 96, 41.5 / 96));
+  await soon(() => { note("clicked", one(".where").textContent); press(one(".picker"), "ArrowDown"); });
+  await soon(() => { note("moved", one(".where").textContent); click("Nearer"); set(one(".live select"), 23); });
+  await soon(() => { note("near", one(".picker img").naturalWidth); note("alt", one(".picker img").alt); });
+  at(one(".picker"), 0, 0);
+  await soon(() => note("corner", one(".where").textContent));
+})();
+"""
+    with open_cube(cube, role="raster") as reader:
+        view, found = CubeView(reader), SimpleQueue()
+        view.page = scripted(view.page, script)
+        threading.Thread(target=serve, args=(view, 0, found.put), daemon=True).start()
+        told = noted(browsed(found.get(timeout=20), tmp_path, "--virtual-time-budget=20000", "--dump-dom"))
+    assert told["clicked"].startswith("Pixel row 41, column 30. x 600305, y 4999585 m")
+    assert told["moved"].startswith("Pixel row 42, column 30.")
+    assert told["near"] == "48"
+    assert told["alt"].startswith("Fused cube, red 1000 nm")
+    assert told["corner"].startswith("Pixel row 18, column 6.")
 
 
 def test_a_link_unfolds_its_part(pages, tmp_path):

@@ -448,7 +448,7 @@ def test_the_paragraph_on_methods_cites_in_order_what_was_used(assessed):
     assert "the hyperspectral image hsi.tif (12 × 12 pixels, GSD 40 m)" in text
     assert f"PSNR {assessed[0].metrics['psnr']:.2f} dB, Spectral angle" in text
     bare, _ = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}))
-    assert bare.startswith("A cube of 3 bands and 4 × 5 pixels was fused. Quality was")
+    assert bare.startswith("A cube of 3 bands and 4 × 5 pixels was fused.")
 
 
 def test_places_are_those_of_the_map():

@@ -104,13 +104,15 @@ def _sentences(a: Assessment, cite: _References) -> Iterator[str]:
     if a.response is not None:
         bands = ", ".join(a.response.bands)
         yield f"Of the multispectral image the bands {bands} were used, with the spectral responses {a.response.name}."
-    for source, what in ((a, "Against a reference"), (a.reduced, "At reduced resolution by Wald's protocol")):
-        if source is not None and "psnr" in source.metrics:
-            wald = cite(_WALD) if source is a.reduced else ""
-            yield f"{what}{wald} it reaches {_figures(source, TRUTH, cite)}."
+    if "psnr" in a.metrics:
+        yield f"Against a reference it reaches {_figures(a, TRUTH, cite)}."
+    if a.reduced is not None and "psnr" in a.reduced.metrics:
+        wald = cite(_WALD)
+        yield f"At reduced resolution by Wald's protocol{wald} it reaches {_figures(a.reduced, TRUTH, cite)}."
     if a.metrics.get("hqnr") is not None:
         yield f"Judged without a reference it has {_figures(a, ALONE, cite)}."
-    yield f"Quality was assessed with hsfuse {__version__}{cite(_software(__version__))}."
+    if a.metrics:
+        yield f"Quality was assessed with hsfuse {__version__}{cite(_software(__version__))}."
 
 
 _KINDS = {"LRHSI": "the hyperspectral image", "MSI": "and the multispectral image"}

@@ -67,7 +67,7 @@ def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, Any]]]:
     kinds = dict.fromkeys(p.kind for p in assessment.pictures)
     for kind in kinds:
         same = [p for p in assessment.pictures if p.kind == kind]
-        out[kind] = {p.image: _picture(p, _limits(p, same)) for p in same}
+        out[kind] = {p.image: picture_record(p, _limits(p, same)) for p in same}
     return out
 
 
@@ -78,7 +78,8 @@ def _limits(picture: Picture, same: Sequence[Picture]) -> tuple[Floats, Floats]:
     return stretch_limits([p.values for p in same if p.image == "fused"] or [picture.values])
 
 
-def _picture(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, Any]:
+def picture_record(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, Any]:
+    """What the script needs of a picture stretched between two levels a band."""
     return {
         "src": data_uri(to_rgb(picture.values, limits)),
         "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}",

@@ -129,7 +129,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "methods": methods_paragraph(assessment),
         "provenance": grouped(flat(assessment.provenance)),
         "data": Markup(
-            _json(chart_data(assessment) | _seen(assessment, [*maps, *(reduced or {}).get("maps", ())], shown))
+            as_json(chart_data(assessment) | _seen(assessment, [*maps, *(reduced or {}).get("maps", ())], shown))
         ),
     }
     return part | {"contents": [(anchor, title) for anchor, title, there in _parts(assessment, part) if there]}
@@ -189,7 +189,7 @@ def _reduced(assessment: Assessment) -> dict[str, Any] | None:
     }
 
 
-def _json(data: Any) -> str:
+def as_json(data: Any) -> str:
     """JSON that can stand inside a script element."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

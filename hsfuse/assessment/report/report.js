@@ -133,13 +133,18 @@
     if (!s || !box) return;
     const picker = box.querySelector(".picker"), where = box.querySelector(".where"), plot = box.querySelector(".plot");
     const read = Object.fromEntries(Object.entries(s.images).map(([name, image]) => [name, decode(image)]));
-    const place = (node, k) => { node.style.left = `${(100 * (s.cols[k] + 0.5)) / s.width}%`; node.style.top = `${(100 * (s.rows[k] + 0.5)) / s.height}%`; };
+    // A mark at a pixel, in what is seen of the scene.
+    const place = (node, row, col) => {
+      const v = pick.view, [x, y] = [(col + 0.5 - v.col) / v.cols, (row + 0.5 - v.row) / v.rows];
+      node.style.left = `${100 * x}%`;
+      node.style.top = `${100 * y}%`;
+      return x >= 0 && x <= 1 && y >= 0 && y <= 1;
+    };
     const letters = s.chosen.map((k, i) => {
       const letter = String.fromCharCode(65 + i);
       const mark = html("span", "mark", picker, letter), button = html("button", "", box.querySelector(".points"), letter);
       button.type = "button";
       button.addEventListener("click", () => select(k));
-      place(mark, k);
       return { button, mark };
     });
     const here = html("span", "mark here", picker);
@@ -148,14 +153,19 @@
     const stem = data.name.replace(/\.\w+$/, "");
     function select(k) {
       current = k;
-      place(here, k);
-      here.hidden = s.chosen.includes(k);
+      marks(s.rows[k], s.cols[k]);
+      pick.selected(s.rows[k], s.cols[k]);
+      show(of(k), s.rows[k], s.cols[k], s.chosen.includes(k) ? `Point ${String.fromCharCode(65 + s.chosen.indexOf(k))}, ` : "Point ");
+    }
+    const of = (k) => ["reference", "LRHSI", "fused", "MSI"].filter((n) => read[n]).map((name) => ({ name, x: s.images[name].x, y: read[name](k), colour: name, ...LOOK[name] }));
+    function marks(row, col) {
+      const lettered = s.chosen.findIndex((k) => s.rows[k] === row && s.cols[k] === col);
+      here.hidden = !place(here, row, col) || lettered >= 0;
       letters.forEach(({ button, mark }, i) => {
-        button.setAttribute("aria-pressed", String(s.chosen[i] === k));
-        mark.classList.toggle("chosen", s.chosen[i] === k);
+        button.setAttribute("aria-pressed", String(i === lettered));
+        mark.classList.toggle("chosen", i === lettered);
+        mark.hidden = !place(mark, s.rows[s.chosen[i]], s.cols[s.chosen[i]]);
       });
-      const series = ["reference", "LRHSI", "fused", "MSI"].filter((n) => read[n]).map((name) => ({ name, x: s.images[name].x, y: read[name](k), colour: name, ...LOOK[name] }));
-      show(series, s.rows[k], s.cols[k], s.chosen.includes(k) ? `Point ${String.fromCharCode(65 + s.chosen.indexOf(k))}, ` : "Point ");
     }
     function show(series, row, col, point) {
       const known = series.filter((t) => t.y.some((v) => v !== null)), file = `${stem}-spectrum-row${row}-column${col}`;
@@ -170,10 +180,11 @@
       const rows = s.rows.flatMap((row, k) => names.map((n) => { const y = new Map(read[n](k).map((v, i) => [s.images[n].x[i], v])); return [row, s.cols[k], n, ...nm.map((x) => y.get(x))]; }));
       return [["row", "column", "image", ...nm.map((x) => `${x}${data.axis.includes("nm") ? " nm" : ""}`)], ...rows];
     };
-    csvButton(box.querySelector(".points"), `All ${s.rows.length} points as CSV`, `Spectra of all ${s.rows.length} points, as CSV`, () => `${stem}-spectra`, everything);
+    if (s.rows.length > 1) csvButton(box.querySelector(".points"), `All ${s.rows.length} points as CSV`, `Spectra of all ${s.rows.length} points, as CSV`, () => `${stem}-spectra`, everything);
     hover(picker, (down, right) => {
       const image = picker.querySelector("img"), kind = file.querySelector(".pick-kind")?.value || Object.keys(data.pictures)[0];
-      return [...at(data, down, right), ...(image && data.pictures[kind] ? [`fused: ${valuesOf(data.pictures[kind].fused, pixel(image, down, right))}`] : [])];
+      const v = pick.view, picture = pick.picture || data.pictures[kind]?.fused;
+      return [...at(data, (v.row + down * v.rows) / s.height, (v.col + right * v.cols) / s.width), ...(image && picture ? [`fused: ${valuesOf(picture, pixel(image, down, right))}`] : [])];
     });
     const nearest = (row, col, allowed) => {
       let best = current, least = Infinity;
@@ -197,7 +208,9 @@
     const pick = {
       at: (down, right) => select(nearest(down * s.height - 0.5, right * s.width - 0.5)),
       move: (key) => select(nearest(s.rows[current], s.cols[current], moves[key])),
-      show, here, LOOK,
+      sampled: (row, col) => { const k = s.rows.findIndex((r, i) => r === row && s.cols[i] === col); return k < 0 ? [] : of(k); },
+      selected: () => {},
+      show, mark: marks, picture: null, view: { row: 0, col: 0, rows: s.height, cols: s.width },
     };
     if (s.rows.length) select(current);
     return pick;

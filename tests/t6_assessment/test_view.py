@@ -1,0 +1,154 @@
+"""A cube in the browser: its server gives what the file holds, to its own machine only, and nothing else."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import socket
+import threading
+
+import numpy as np
+import pytest
+from assessed_scene import GRID, make_scene, write, write_cube
+from PIL import Image
+
+from hsfuse.assessment import assess
+from hsfuse.assessment.report import render_report
+from hsfuse.assessment.report.serve import CubeView, serve
+from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.grid import Grid
+from hsfuse.io import open_cube
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    made = make_scene(tmp_path_factory.mktemp("scene"))
+    mask = np.ones(GRID.shape, bool)
+    mask[3, 4] = False
+    write_cube(made.path("fused.tif"), made.truth, mask)
+    return made
+
+
+@pytest.fixture(scope="module")
+def asked(scene):
+    """Ask the server of fused.tif: path, and headers to replace; gives status, text, headers."""
+    with open_cube(scene.path("fused.tif"), role="raster") as reader:
+        view, found, ready = CubeView(reader), [], threading.Event()
+        thread = threading.Thread(
+            target=serve, args=(view, 0, lambda url: (found.append(url), ready.set())), daemon=True
+        )
+        thread.start()
+        assert ready.wait(20)
+        port = int(found[0].rstrip("/").rpartition(":")[2])
+
+        def ask(path, method="GET", **headers):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            told = answer.status, answer.read().decode(), dict(answer.getheaders())
+            connection.close()
+            return told
+
+        ask.port = port
+        yield ask
+
+
+def test_the_spectrum_of_a_pixel_is_the_file_s(asked, scene):
+    status, text, headers = asked("/spectrum?row=7&col=40")
+    assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    np.testing.assert_array_equal(np.float32(json.loads(text)["values"]), scene.truth[:, 7, 40])
+    assert json.loads(asked("/spectrum?row=3&col=4")[1])["values"] == [None] * 24
+
+
+def test_a_picture_has_any_bands_of_any_window(asked, scene):
+    window = "row=8&col=16&rows=20&cols=10"
+    told = json.loads(asked(f"/picture?red=20&green=3&blue=0&{window}")[1])
+    assert told["labels"] == ["924 nm", "496 nm", "420 nm"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(told["src"].partition(",")[2]))))
+    assert pixels.shape == (20, 10, 3)
+    for i, band in enumerate((20, 3, 0)):
+        low, high = told["low"][i], told["high"][i]
+        shown = low + (high - low) * pixels[:, :, i] / 255
+        np.testing.assert_allclose(
+            shown, scene.truth[band, 8:28, 16:26].clip(low, high), atol=0.51 * (high - low) / 255
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/spectrum?row=48&col=0", 404),
+        ("/spectrum?row=0&col=-1", 404),
+        ("/spectrum?row=0", 400),
+        ("/spectrum?row=0&col=1e3", 400),
+        ("/spectrum?row=0&col=99999999999999999999", 400),
+        ("/picture?red=0&green=0&blue=24&row=0&col=0&rows=9&cols=9", 404),
+        ("/picture?red=0&green=0&blue=0&row=40&col=0&rows=9&cols=9", 404),
+        ("/picture?red=0&green=0&blue=0&row=0&col=0&rows=0&cols=9", 404),
+        ("/picture?red=0&green=0&blue=0", 400),
+        ("/fused.tif", 404),
+        ("/../fused.tif", 404),
+        ("/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("//etc/passwd", 404),
+    ],
+)
+def test_what_is_not_there_is_not_given(asked, path, status):
+    found, text, _ = asked(path)
+    assert found == status
+    assert "root" not in text
+
+
+def test_only_this_machine_by_its_own_name_is_answered(asked):
+    for host in ("evil.example", f"evil.example:{asked.port}", "127.0.0.1:1", "127.0.0.1", ""):
+        assert asked("/", Host=host)[0] == 403, host
+        assert asked("/spectrum?row=0&col=0", Host=host)[0] == 403, host
+    assert asked("/", Host=f"localhost:{asked.port}")[0] == 200
+    assert asked("/", method="POST")[0] == 501
+    _, _, headers = asked("/")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_a_silent_connection_holds_up_nobody(asked):
+    with socket.create_connection(("127.0.0.1", asked.port)):
+        assert asked("/")[0] == 200
+
+
+def test_a_port_in_use_is_told(asked, scene):
+    with open_cube(scene.path("fused.tif"), role="raster") as reader, pytest.raises(SettingError, match="--port"):
+        serve(CubeView(reader), asked.port, print)
+
+
+def test_the_page_is_the_report_or_the_cube_alone(scene, asked):
+    path = scene.path("fused.tif")
+    page = render_report([assess(path, reference=scene.path("truth.tif"), window=8)])
+    (scene.folder / "r.html").write_text(page, encoding="utf-8")
+    with open_cube(path, role="raster") as reader:
+        shown = CubeView(reader, scene.folder / "r.html").page
+    assert shown.startswith(page.rpartition("</body>")[0])
+    live = json.loads(re.search(r'id="live">(.*?)</script>', shown)[1])
+    assert (live["name"], live["shape"], live["labels"][0]) == ("fused.tif", [24, 48, 48], "420 nm")
+    alone = asked("/")[1]
+    assert "Can it be trusted?" not in alone
+    assert "<h1>fused.tif</h1>" in alone
+    assert "Key figures" not in alone
+
+
+@pytest.mark.parametrize(
+    "text", ["<html>mine</html>", '<script type="application/json" class="data">{</script>', "\udc80"]
+)
+def test_a_page_that_is_no_report_of_the_cube_is_refused(scene, tmp_path, text):
+    (tmp_path / "r.html").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with open_cube(scene.path("fused.tif"), role="raster") as reader, pytest.raises(InputError, match=r"r\.html"):
+        CubeView(reader, tmp_path / "r.html")
+
+
+def test_a_cube_without_wavelengths_or_place_has_a_page(tmp_path, scene):
+    write(tmp_path / "a.tif", scene.truth[:1], Grid(GRID.shape), Spectrum(None, None, ("sum",)))
+    with open_cube(tmp_path / "a.tif", role="raster") as reader:
+        view = CubeView(reader)
+    assert '"labels":["band 1"]' in view.page
+    assert '"place":null' in view.page
