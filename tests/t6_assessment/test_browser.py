@@ -291,3 +291,4 @@ def test_it_prints(pages, tmp_path):
     opened(pages["one"][0], tmp_path, "", f"--print-to-pdf={pdf}", what="--no-pdf-header-footer")
     assert pdf.read_bytes().startswith(b"%PDF")
     assert os.path.getsize(pdf) > 50_000
+    assert "@media screen and (max-width" in pages["one"][0]  # paper is no phone, narrow as it is
