@@ -13,7 +13,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.physics.model import Psf
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
-_UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off")
+_UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off", smile="off")
 #: Options of which a given PSF has no use.
 _PSF = ("mtf", "psf_sigma", "psf_size", "psf")
 _SECTIONS = ("settings", "scene", "observation", "options")

@@ -111,7 +111,13 @@ def assess_reduced(
 def _same(options: FuseOptions, pair: ScenePair, psf: Path, srf: Path) -> FuseOptions:
     """Options for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
     own = replace(
-        options, srf=str(srf), msi_bands=pair.msi_names, register="off", match_radiometry="off", destripe="off"
+        options,
+        srf=str(srf),
+        msi_bands=pair.msi_names,
+        register="off",
+        match_radiometry="off",
+        destripe="off",
+        smile="off",
     )
     return replace(own, mtf=None, psf_sigma=None, psf_size=None, psf=str(psf))
 

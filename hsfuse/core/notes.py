@@ -44,6 +44,10 @@ TEMPLATES: dict[str, str] = {
         "stripes along the HSI's columns are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
         "noise's variance"
     ),
+    "smile-taken-out": (
+        "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.1f} nm over its "
+        "columns (a smile); its spectra are brought to those of the middle column"
+    ),
     "sensor-told": "the MSI's sensor: {how}",
     "sensor-estimated": "the MSI doesn't say which sensor took it: its response is estimated from the pair; {advice}",
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",

@@ -118,6 +118,10 @@ class FuseOptions:
         Literal["auto", "off"],
         Option("sensors", "Take out stripes along the columns of the LRHSI's own pixels where they clearly are."),
     ] = "auto"
+    smile: Annotated[
+        Literal["auto", "off"],
+        Option("sensors", "Bring the LRHSI's spectra to common wavelengths where its columns' clearly differ."),
+    ] = "auto"
     match_radiometry: Annotated[
         Literal["auto", "off"],
         Option("sensors", "Bring the MSI's bands to the HSI's radiometry where they clearly differ."),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, isnan, sqrt
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import Note, about_file
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Role = Literal["HSI", "MSI", "raster"]
 Quantity = Literal["reflectance", "radiance", "unknown"]
@@ -37,9 +40,9 @@ class CubeReader(ABC):
     offset, one per band), `nodata_values` (raw, one per band), `quantity` (what the metadata says the values are),
     `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
     that `read` has met. A subclass sets them while it opens and gives raw pixels by `pixels`; from then on a reader
-    stays as it is. Another unit or mask (`rescaled`, `holding`, `with_nodata`, `without_fill`, `without_stripes`) is
-    another reader of the same open files, which are closed once, by any of them. Pickled, what `open_cube` has opened
-    is opened again where it is unpickled.
+    stays as it is. Another unit or mask (`rescaled`, `holding`, `with_nodata`, `without_fill`, `without_stripes`,
+    `without_smile`) is another reader of the same open files, which are closed once, by any of them. Pickled, what
+    `open_cube` has opened is opened again where it is unpickled.
     """
 
     files: tuple[Path, ...]
@@ -60,6 +63,7 @@ class CubeReader(ABC):
         self.tags: dict[str, str] = {}
         self.nonfinite = 0
         self._stripes: FloatArray | None = None
+        self._smile: tuple[FloatArray, sparse.csr_array] | None = None
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
         self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -132,6 +136,14 @@ class CubeReader(ABC):
         """The same pixels less what each detector adds to its column: `stripes` (C, columns), in values as read now."""
         return self._changed("without_stripes", stripes, _stripes=stripes.astype(np.float32))
 
+    def without_smile(self, shifts_nm: FloatArray, slope: sparse.csr_array) -> Self:
+        """The same spectra at each band's nominal wavelength: a detector's lies `shifts_nm` (C, columns) above.
+
+        `slope` (C, C) makes the derivative by nm of a spectrum; to first order. A detector of which no valid neighbour
+        is known stays as it is.
+        """
+        return self._changed("without_smile", shifts_nm, slope, _smile=(shifts_nm, slope))
+
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""
         return self._changed("holding", quantity, quantity=quantity)
@@ -160,9 +172,9 @@ class CubeReader(ABC):
         spectrum = self.spectrum.select(chosen)
         raw, file_mask = self.pixels(chosen, self._checked(window))
         data, valid, nonfinite = self._decode(raw, chosen)
-        if self._stripes is not None:
-            first = int(window.col_off)
-            data -= self._stripes[chosen, first : first + data.shape[2]][:, None]
+        self._take_stripes(data, chosen, window)
+        if self._smile is not None:
+            data -= self._smiling(data, valid, chosen, window)
         asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
         self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
         mask = valid[asked].all(axis=0)
@@ -172,6 +184,29 @@ class CubeReader(ABC):
             mask &= ~self._filled(raw, chosen, window, None)
         data[:, ~mask] = 0
         return Cube(data, self.grid.window(window), spectrum, mask)
+
+    def _take_stripes(self, data: FloatArray, bands: Sequence[int], window: Window) -> None:
+        """Take the stripes out of bands (C, h, w) of a window, in place."""
+        if self._stripes is not None:
+            first = int(window.col_off)
+            data -= self._stripes[bands, first : first + data.shape[2]][:, None]
+
+    def _smiling(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> FloatArray:
+        """What the smile adds to bands (C, h, w) of a window; their neighbours are read if need be."""
+        assert self._smile is not None
+        shifts, slope = self._smile
+        rows, first = slope[bands], int(window.col_off)
+        missing = np.setdiff1d(rows.indices, bands).tolist()
+        if missing:
+            more, fine, _ = self._decode(self.pixels(missing, self._checked(window))[0], missing)
+            self._take_stripes(more, missing, window)
+            data, valid = np.concatenate([data, more]), np.concatenate([valid, fine])
+        rows = rows[:, [*bands, *missing]].astype(np.float32)
+        change = (rows @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:])
+        if not valid.all():
+            gaps = abs(rows) @ (~valid).reshape(len(valid), -1).astype(np.float32)
+            change[gaps.reshape(change.shape) > 0] = 0
+        return np.asarray(change * shifts[bands, first : first + data.shape[2]][:, None])
 
     def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
         """Decimated look at bands (0-based): data and validity of each band, both (C, *shape)."""

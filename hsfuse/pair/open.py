@@ -23,7 +23,7 @@ from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usabl
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, linear, misnamed
-from hsfuse.pair.destripe import destriped
+from hsfuse.pair.destripe import destriped, unsmiled
 from hsfuse.pair.identify import Identified, candidates, identify
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair
@@ -149,6 +149,9 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     if settings.destripe == "auto":
         low, striped = destriped(low)
         notes += striped
+    if settings.smile == "auto":
+        low, smiling = unsmiled(low)
+        notes += smiling
     match, response, how = _bands(low, high, settings)
     notes += [note("sensor-told", how=how)] if how else []
     match, empty = _carrying(match, high)
@@ -350,12 +353,13 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:
-    """The pair without any warp: moved by whole MSI pixels, and by less than one in its estimated PSF.
+    """The pair without any warp: moved by whole LR pixels, and by the rest in its estimated PSF.
 
-    A warp blurs, and what is aliased it can't move rightly. None where a drift or the pair's grids want one.
+    A warp blurs, and what is aliased it can't move rightly; a move by part of an LR pixel would lose a row of
+    them. None where a drift or the pair's grids want a warp.
     """
     motion = verdict.motion
-    whole = Affine.translation(int(motion.c), int(motion.f))
+    whole = Affine.translation(*(pair.ratio * round(v / pair.ratio) for v in (motion.c, motion.f)))
     if pair.warped or kind not in ESTIMATED or not motion.almost_equals(Affine.translation(motion.c, motion.f)):
         return None
     unwarped = replace(pair, off_centre=True)

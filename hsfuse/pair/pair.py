@@ -32,7 +32,7 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `off_centre`: less than an MSI pixel of it is left to the PSF, which isn't centred then. `tone` and
+    what it left; `off_centre`: half an LR pixel of it at most is left to the PSF, which isn't centred then. `tone` and
     `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF; `sensors` says whether the
     model fits, None where that couldn't be told; `options` are those that it was opened with. Pickled, it opens its
     files again where it is unpickled.

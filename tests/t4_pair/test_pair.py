@@ -116,8 +116,8 @@ def test_a_shift_alone_needs_no_warp_where_the_psf_is_estimated(tmp_path):
     with open_pair(*files, srf="sentinel2a", match_radiometry="off") as pair:
         assert not pair.warped
         assert pair.off_centre
-        assert pair.lr_shape == (34, 35)  # by 5 and 1 MSI pixels: two rows and a column lie beyond either image
-        np.testing.assert_allclose(np.abs(pair.model.psf.centre), (0.7, 0.3), atol=0.05)
+        assert pair.lr_shape == (35, 36)  # a row lies beyond the MSI, which the LRHSI has moved by 5.7 MSI pixels
+        np.testing.assert_allclose(np.abs(pair.model.psf.centre), (1.7, 1.3), atol=0.05)
         assert pair.residual.length * 4 < 0.1
         assert misfit(pair) < 0.05
 

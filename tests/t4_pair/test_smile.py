@@ -1,0 +1,119 @@
+"""A smile is found and taken out where band centres differ over the columns, and none is where they don't."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rasterio.windows import Window
+from waves import ArrayReader, Waves, square
+
+from hsfuse.calibration.smile import derivative, estimate_smile
+from hsfuse.core.cube import Spectrum
+from hsfuse.pair.destripe import unsmiled
+
+NM, SHAPE, NOISE = np.arange(430.0, 1000.0, 8.0), (40, 36), 0.002
+#: Absorption lines of the air: centre and depth, each wide enough for the bands to show its slopes.
+LINES = ((590, 0.05), (687, 0.15), (719, 0.2), (761, 0.4), (823, 0.2), (935, 0.5))
+
+
+def spectra(nm: np.ndarray) -> np.ndarray:
+    """Of three materials in sunlight through air: (3, *nm.shape)."""
+    air = 1 - sum(depth * np.exp(-(((nm - centre) / 20) ** 2)) for centre, depth in LINES)
+    leaf = 0.05 + 0.4 / (1 + np.exp(-(nm - 715) / 12)) + 0.05 * np.exp(-(((nm - 550) / 30) ** 2))
+    soil = 0.1 + 0.25 * (nm - 400) / 600
+    roof = 0.3 - 0.1 * np.exp(-(((nm - 860) / 60) ** 2))
+    return np.stack([leaf, soil, roof]) * air
+
+
+def scene(edges_nm: tuple[float, float], seed: int = 0, across: float = 0.0, noise: float = NOISE) -> np.ndarray:
+    """(C, h, w) whose centres lie so far above their nominal place at the left and the right edge, by a parabola.
+
+    `across`: how much the share of each material rises from left to right.
+    """
+    u = np.linspace(-1, 1, SHAPE[1])
+    left, right = edges_nm
+    moved = (right - left) / 2 * u + (right + left) / 2 * u**2
+    shares = Waves(seed=seed).on(square(10.0, SHAPE)) + 0.2
+    shares = shares * (1 + across * np.array([1, -1, 0.5])[:, None, None] * u)
+    seen = spectra(NM[:, None] + moved)
+    drawn = np.random.default_rng(seed).standard_normal((NM.size, *SHAPE))
+    return np.einsum("kcw,khw->chw", seen, shares) + noise * drawn
+
+
+def estimated(cube: np.ndarray):
+    u = np.broadcast_to(np.linspace(-1, 1, cube.shape[2]), cube.shape[1:])
+    halves = [(cube[:, rows].reshape(len(cube), -1), u[rows].ravel()) for rows in (slice(0, 20), slice(20, 40))]
+    return estimate_smile(halves, NM, cube.shape[2])
+
+
+@pytest.mark.parametrize("edges", [(2.0, 2.0), (-1.5, -1.5), (-2.0, 2.0)])
+def test_a_smile_is_found(edges):
+    found = estimated(scene(edges))
+    assert found
+    assert found.shifts_nm[:, [0, -1]] == pytest.approx(np.tile(edges, (NM.size, 1)), abs=0.35)
+    np.testing.assert_allclose(found.shifts_nm[:, SHAPE[1] // 2], 0, atol=0.1)
+    assert found.sd_nm < 0.2
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("across", [0.0, 0.6])
+def test_ground_that_changes_over_the_columns_is_no_smile(seed, across):
+    assert not estimated(scene((0.0, 0.0), seed, across))
+
+
+def test_a_blur_that_grows_to_the_edges_is_no_smile():
+    plain = scene((0.0, 0.0), noise=0)
+    share = 0.5 * np.linspace(-1, 1, SHAPE[1]) ** 2
+    wide = np.concatenate([plain[:1], (plain[:-2] + plain[2:]) / 2, plain[-1:]])
+    drawn = np.random.default_rng(0).standard_normal(plain.shape)
+    assert not estimated((1 - share) * plain + share * wide + NOISE * drawn)
+
+
+def test_one_half_of_the_rows_alone_is_not_believed():
+    one, other = scene((3.0, 3.0)), scene((-3.0, -3.0))
+    assert not estimated(np.concatenate([one[:, :20], other[:, 20:]], 1))
+
+
+def test_few_bands_are_left_alone():
+    cube = scene((3.0, 3.0))[::3]
+    u = np.broadcast_to(np.linspace(-1, 1, SHAPE[1]), SHAPE).ravel()
+    half = cube.reshape(len(cube), -1), u
+    assert not estimate_smile([half, half], NM[::3], SHAPE[1])
+
+
+def test_the_derivative_is_that_of_parabolas_but_at_gaps():
+    nm = np.array([400.0, 410, 425, 430, 900, 910])
+    slope = derivative(nm)
+    np.testing.assert_allclose(slope @ np.ones(6), 0, atol=1e-12)
+    np.testing.assert_allclose(slope @ nm, 1)
+    np.testing.assert_allclose((slope @ nm**2)[1:3], 2 * nm[1:3])
+    assert slope[3, 4] == 0
+    assert slope[4, 3] == 0
+
+
+def test_a_reader_without_its_smile_is_so_in_any_window_and_bands():
+    cube = scene((2.0, 2.0))
+    spectrum = Spectrum(tuple(NM), None, tuple(f"b{i}" for i in range(NM.size)))
+    with ArrayReader(cube.astype(np.float32), square(10.0, SHAPE), spectrum) as reader:
+        better, (told,) = unsmiled(reader)
+        whole = better.read().data
+        part = better.read(Window(3, 5, 9, 4), [30, 31, 7]).data
+        double = better.rescaled(2).read().data
+    np.testing.assert_allclose(part, whole[[30, 31, 7], 5:9, 3:12], atol=1e-6)
+    np.testing.assert_allclose(double, 2 * whole, atol=1e-5)
+    truth = scene((0.0, 0.0))
+    before, after = (np.square(data - truth).mean((1, 2)) for data in (cube, whole))
+    steep = before > 2 * np.median(before)
+    assert after[steep].sum() < 0.2 * before[steep].sum()
+    assert told.code == "smile-taken-out"
+    assert told.values["nm"] == pytest.approx(2, abs=0.35)
+
+
+def test_beside_what_is_invalid_spectra_stay_as_they_are():
+    cube = scene((2.0, 2.0)).astype(np.float32)
+    cube[20, 3, 4] = np.nan
+    with ArrayReader(cube, square(10.0, SHAPE), Spectrum(tuple(NM), None, None)) as reader:
+        better, _ = unsmiled(reader)
+        data = better.read(bands=[19, 21]).data
+    np.testing.assert_array_equal(data[:, 3, 4], cube[[19, 21], 3, 4])
+    assert np.isfinite(data).all()
