@@ -11,7 +11,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
 from hsfuse.fusion.tiles import TileGrid
-from hsfuse.methods import Method, method_class
+from hsfuse.methods import Method
 from hsfuse.pair import ScenePair, psf_told
 from hsfuse.pair.sensors import sensing
 
@@ -55,7 +55,9 @@ class FusionResult:
         return "\n".join(lines)
 
 
-def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device: str) -> dict[str, Any]:
+def provenance_of(
+    pair: ScenePair, options: FuseOptions, method: Method, tiles: TileGrid, device: str
+) -> dict[str, Any]:
     """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
     weights = None
     if options.model not in ("auto", "none"):
@@ -75,7 +77,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": options.seed,
         "device": device,
-        "scan": scan_backend(method_class(options.method), device),
+        "scan": scan_backend(method, device),
         "fusing": _fusing(options),
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
@@ -83,7 +85,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
     }
 
 
-def scan_backend(method: type[Method] | Method, device: str) -> str | None:
+def scan_backend(method: Method, device: str) -> str | None:
     """How the scans of a method's network run; None without one, so that Numba is loaded only where it is of use."""
     if not method.kinds:
         return None

@@ -46,7 +46,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         pair = held.enter_context(open_pair(hsi, msi, options))
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
-        provenance = provenance_of(pair, options, tiles, device)
+        provenance = provenance_of(pair, options, method, tiles, device)
         plan = plan_print(pair, options, provenance)
         resume, provenance["plan"] = options.resume, plan
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
