@@ -1,10 +1,11 @@
 """How good a fused cube is: `assess` measures it, `Assessment` holds all of it, `text_table` puts it in words.
 
-Names are imported when first used: what shows or prints an assessment needs no torch.
+Names are imported when first used: what the metrics are, and whether limits are understood, is told without torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hsfuse.core.package import when_used
 
 if TYPE_CHECKING:
     from hsfuse.assessment.checks import overall
@@ -42,43 +43,6 @@ if TYPE_CHECKING:
         unranked,
     )
 
-#: Module -> the names that it gives.
-_FROM = {
-    "checks": ("overall",),
-    "passes": ("choose_points",),
-    "result": (
-        "Assessment",
-        "BandGain",
-        "Check",
-        "Curve",
-        "Expected",
-        "Histogram",
-        "IndexCheck",
-        "MapLayer",
-        "Picture",
-        "Registration",
-        "ResponseCurves",
-        "SampledSpectra",
-    ),
-    "run": ("assess",),
-    "settings": ("AssessSettings",),
-    "table": (
-        "SECTIONS",
-        "MetricRow",
-        "MissedLimit",
-        "check",
-        "column_names",
-        "columns",
-        "comparison",
-        "explain",
-        "number",
-        "parse_limits",
-        "rows",
-        "short_names",
-        "text_table",
-        "unranked",
-    ),
-}
 __all__ = [
     "SECTIONS",
     "AssessSettings",
@@ -111,10 +75,42 @@ __all__ = [
     "text_table",
     "unranked",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    module = next((module for module, names in _FROM.items() if name in names), None)
-    if module is None:
-        raise AttributeError(f"module 'hsfuse.assessment' has no attribute {name!r}")
-    return getattr(import_module(f"hsfuse.assessment.{module}"), name)
+__getattr__ = when_used(
+    "hsfuse.assessment",
+    {
+        "checks": ("overall",),
+        "passes": ("choose_points",),
+        "result": (
+            "Assessment",
+            "BandGain",
+            "Check",
+            "Curve",
+            "Expected",
+            "Histogram",
+            "IndexCheck",
+            "MapLayer",
+            "Picture",
+            "Registration",
+            "ResponseCurves",
+            "SampledSpectra",
+        ),
+        "run": ("assess",),
+        "settings": ("AssessSettings",),
+        "table": (
+            "SECTIONS",
+            "MetricRow",
+            "MissedLimit",
+            "check",
+            "column_names",
+            "columns",
+            "comparison",
+            "explain",
+            "number",
+            "parse_limits",
+            "rows",
+            "short_names",
+            "text_table",
+            "unranked",
+        ),
+    },
+)

@@ -16,13 +16,12 @@ from hsfuse.assessment.findings import msi_gains, other_response, shift_words, s
 from hsfuse.assessment.inputs import Inputs, Source, open_inputs
 from hsfuse.assessment.passes import Collectors, high_pass, largest_value, low_pass, point_grid, points_for
 from hsfuse.assessment.result import Assessment, BandGain, ImageFacts, Registration
-from hsfuse.assessment.settings import AssessSettings, recorded
+from hsfuse.assessment.settings import AssessSettings, check_compared, recorded
 from hsfuse.calibration import register
-from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, note, read_records, warning
 from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import MetricResult, NoReferenceMetrics, ReferenceMetrics
-from hsfuse.pair import psf_told
 from hsfuse.pair.quantity import MOST_REFLECTANCE
 from hsfuse.pair.sensors import sensing
 from hsfuse.pair.warp import own_reader
@@ -50,10 +49,7 @@ def assess(
     >>> found.metrics["rmse"], round(found.metrics["ssim"], 6)
     (0.0, 1.0)
     """
-    if reference is None and hsi is None and msi is None:
-        raise SettingError(
-            "there is nothing to hold the fused cube against: give --reference, or --hsi, --msi and --srf"
-        )
+    check_compared(reference, hsi, msi)
     started = time.perf_counter()
     with ExitStack() as stack:
         reader = stack.enter_context(open_cube(fused, role="raster"))
@@ -242,7 +238,7 @@ class _Work:
         if self.inputs.observed is None:
             return {}
         given = self.settings.recorded_psf(self.provenance) is not None
-        return sensing(self.inputs.observed.pair, given or psf_told(self.settings.options(self.provenance)[0]))
+        return sensing(self.inputs.observed.pair, given or self.settings.options(self.provenance)[0].psf_told)
 
     def _radiometry(self) -> tuple[BandGain, ...]:
         match = self.inputs.observed.pair.radiometry if self.inputs.observed else None

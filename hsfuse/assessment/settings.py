@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
-from hsfuse.physics.model import Psf
+
+if TYPE_CHECKING:  # what is wrong with them is told without torch
+    from hsfuse.physics.model import Psf
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off", smile="off")
@@ -72,9 +74,19 @@ class AssessSettings:
 
     def recorded_psf(self, provenance: Mapping[str, Any]) -> Psf | None:
         """The PSF that the fused file was made with; None where it doesn't say, or another one is asked for."""
+        from hsfuse.physics.model import Psf
+
         record = provenance.get("psf_kernel")
         asked = any(name in self._asked for name in _PSF)
         return Psf.of_record(record) if isinstance(record, Mapping) and not asked else None
+
+
+def check_compared(reference: object, hsi: object, msi: object) -> None:
+    """SettingError where there is nothing to compare a fused cube with."""
+    if reference is None and hsi is None and msi is None:
+        raise SettingError(
+            "there is nothing to hold the fused cube against: give --reference, or --hsi, --msi and --srf"
+        )
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:

@@ -27,7 +27,7 @@ from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import DEFAULT_MTF, FuseOptions
 from hsfuse.fusion import run_fusion
 from hsfuse.io import CubeWriter, Paths, open_cube, read_provenance
-from hsfuse.pair import ScenePair, open_pair, psf_kind
+from hsfuse.pair import ScenePair, open_pair
 from hsfuse.physics import write_srf
 from hsfuse.physics.degrade import seen, strips
 from hsfuse.physics.model import ObservationModel, gaussian_psf
@@ -170,7 +170,7 @@ def _degrade(pair: ScenePair, files: _Files, model: ObservationModel) -> None:
 
 def _model(pair: ScenePair, options: FuseOptions) -> ObservationModel:
     """The sensors' model: the pair's, less what resampling the LRHSI has added to its PSF."""
-    if not pair.warped or psf_kind(options) != "assumed":
+    if not pair.warped or options.psf_kind != "assumed":
         return pair.model
     mtf = DEFAULT_MTF if options.mtf is None else options.mtf
     sigma = sigma_from_mtf(mtf, pair.ratio) if options.psf_sigma is None else options.psf_sigma

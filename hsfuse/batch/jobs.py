@@ -52,21 +52,18 @@ class Job:
 
     def check(self) -> None:
         """Raise an HsfuseError for what keeps it from being run and needs no pixels to be told."""
-        from hsfuse.methods import METHODS
-        from hsfuse.physics import load_srf
+        from hsfuse.methods import check_names
 
-        for name in ("method", "base"):
-            if (value := getattr(self.options, name)) not in METHODS:
-                raise SettingError(f"there is no {name} {value!r}; known are {', '.join(METHODS)}")
-        if self.options.srf not in ("auto", "estimate") and not Path(self.options.srf).is_file():
-            load_srf(self.options.srf)
+        check_names(self.options)
         check_inputs("HSI", [self.hsi])
         check_inputs("MSI", self.msi)
-        goes_on, inputs = self.options.overwrite or self.options.resume, [self.hsi, *self.msi]
-        check_output(self.output, overwrite=goes_on, driver=self.options.format, protected=inputs)
+        options, inputs = self.options, [self.hsi, *self.msi]
+        goes_on = options.overwrite or options.resume or options.dry_run
+        check_output(self.output, overwrite=goes_on, driver=options.format, protected=inputs)
         for path in (self.report, self.figures):
             if path is not None:
-                check_report_path(path, goes_on, [*inputs, self.output])
+                theirs = options.overwrite or (options.resume and self.output.exists())
+                check_report_path(path, theirs, [*inputs, self.output])
 
     def state(self) -> str:
         """ "finished"; "cube" where only what goes with it is missing; else "". From files alone, without torch."""

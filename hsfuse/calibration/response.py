@@ -24,6 +24,7 @@ from hsfuse.calibration.spectra import CleanSpectra, FloatArray, LowPixels, clea
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.response import SpectralResponse, merged_centres
+from hsfuse.physics.srf_bands import LEAVE_OUT
 
 #: Points between neighbouring HSI centres at which a curve is integrated.
 POINTS_BETWEEN = 5
@@ -384,7 +385,10 @@ def _fit_within(
 def _fit_band(spectra: CleanSpectra, search: Search, z: FloatArray, number: int, quick: bool) -> _Band:
     centred = z - z.mean()
     if centred.var() < LEAST_MSI_VARIANCE:
-        raise InputError(f"MSI band {number + 1} is constant over the common area: its response can't be estimated")
+        raise InputError(
+            f"MSI band {number + 1} is constant over the common area: its response can't be estimated; name the bands "
+            f"with --msi-bands, {LEAVE_OUT}"
+        )
     likelihood = Likelihood.of(spectra, search.tops, centred)
     best = search.likeliest(likelihood)
     curve, gain, noise = likelihood.curve(best)

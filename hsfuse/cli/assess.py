@@ -15,6 +15,7 @@ from hsfuse.core.options import FuseOptions
 _log = logging.getLogger("hsfuse.assess")
 #: Options of `fuse` that say how the two images are to be understood.
 UNDERSTOOD = tuple(FuseOptions().of_pair())
+IMAGES = ("reference", "hsi", "msi", "qa")
 
 
 @click.command(no_args_is_help=True)
@@ -76,14 +77,24 @@ def _assess(
 ) -> int:
     """Assess, print, write the report; returns the exit code."""
     from hsfuse import assessment
-    from hsfuse.assessment.report import write_report
-    from hsfuse.assessment.wald import assess_wald
+    from hsfuse.assessment.settings import check_compared
     from hsfuse.io.files import check_report_path
+    from hsfuse.io.open import check_readable
 
     limits = {} if fail_under is None else assessment.parse_limits(fail_under)
+    reference, hsi, msi, qa = (settings[name] for name in ("reference", "hsi", "msi", "qa"))
+    check_compared(reference, hsi, msi)
+    assessment.AssessSettings.of({name: value for name, value in settings.items() if name not in IMAGES})
     if report is not None:
-        inputs = (*fused, settings["reference"], settings["hsi"], *_several(settings["msi"]))
+        inputs = (*fused, reference, hsi, *_several(msi))
         check_report_path(report, overwrite, [path for path in inputs if path is not None])
+    for image in (*fused, reference, qa):
+        check_readable(image)
+    check_readable(hsi, "HSI")
+    check_readable(msi, "MSI")
+    from hsfuse.assessment.report import write_report
+    from hsfuse.assessment.wald import assess_wald
+
     measure = assess_wald if protocol == "wald" else assessment.assess
     results = [measure(path, **settings) for path in fused]
     _say(results)

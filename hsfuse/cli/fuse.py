@@ -111,25 +111,27 @@ def fuse_and_report(
 ) -> Any:
     """`run_fusion`, then an HTML report of the result against its inputs, and the `figures` of it for a summary.
 
-    What needs no pixels is looked at first.
+    What needs no pixels is looked at first: whether it can be done, and whether it is done.
     """
-    from hsfuse.io.files import check_inputs, check_output, check_report_path, write_whole
+    from hsfuse.batch.jobs import Job
+    from hsfuse.io.files import write_whole
+    from hsfuse.io.finished import is_fresh
 
     if chosen.dask is not None:
         from hsfuse.core.cluster import check_scheduler
 
         check_scheduler(chosen.dask)
     several = (msi,) if isinstance(msi, Path) else msi
-    check_inputs("HSI", [hsi])
-    check_inputs("MSI", several)
-    goes_on = chosen.overwrite or chosen.dry_run or chosen.resume
-    check_output(output, overwrite=goes_on, driver=chosen.format, protected=[hsi, *several])
     told = [path for path in (report, figures) if path is not None]
-    for path in told:
-        theirs = chosen.overwrite or (chosen.resume and output.exists())
-        check_report_path(path, theirs, [hsi, *several, output])
+    job = Job("", hsi, several, output, chosen, report, figures)
+    job.check()
+    from hsfuse.fusion.result import FusionResult
+    from hsfuse.fusion.storage import look_ahead
+
+    if chosen.resume and job.state() == "finished":
+        return FusionResult.of_finished(output, chosen)
+    look_ahead(hsi, several, output, chosen)
     from hsfuse.fusion import run_fusion
-    from hsfuse.io.finished import is_fresh
 
     result = run_fusion(hsi, msi, output, chosen)
     if told and not chosen.dry_run and not (result.done and all(is_fresh(path, output) for path in told)):

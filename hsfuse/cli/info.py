@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "bands": reader.count,
             "size": list(grid.shape),
             "crs": None if grid.crs is None else grid.crs.to_string(),
+            "unit": _unit(grid),
             "gsd": list(grid.gsd) if grid.georeferenced else None,
             "bounds": _bounds(grid) if grid.georeferenced else None,
             "dtype": reader.dtype,
@@ -69,7 +71,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "offset": reader.offset,
             "quantity": reader.quantity,
             "quantity_note": guess.note or None,
-            "nodata": reader.nodata,
+            "nodata": "NaN" if reader.nodata is not None and isnan(reader.nodata) else reader.nodata,
             "masks": tags.get("MASK"),
             "names": spectrum.names,
             "wavelengths_nm": spectrum.wavelengths_nm,
@@ -79,6 +81,14 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "notes": texts(reader.notes),
             "provenance": {key: value for key, value in tags.items() if key.startswith("HSFUSE_")},
         }
+
+
+def _unit(grid: Grid) -> str | None:
+    """What GSD and bounds are in: "m" or as the CRS calls it; None where there is no CRS."""
+    if not grid.georeferenced or grid.crs is None:
+        return None
+    name = "degrees" if grid.crs.is_geographic else grid.crs.linear_units
+    return "m" if name.lower() in ("metre", "meter") else name
 
 
 def _bounds(grid: Grid) -> list[float]:
@@ -96,11 +106,11 @@ def _shown(facts: dict[str, Any]) -> str:
         "driver": facts["driver"],
         "size": f"{rows} rows x {cols} columns x {facts['bands']} bands",
         "CRS": facts["crs"] or "none",
-        "GSD": _numbers(facts["gsd"], " x "),
-        "bounds": _numbers(facts["bounds"], ", "),
+        "GSD": _numbers(facts["gsd"], " x ", facts["unit"]),
+        "bounds": _numbers(facts["bounds"], ", ", facts["unit"]),
         "numbers": f"{facts['dtype']}, scale {facts['scale']:g}, offset {facts['offset']:g}",
         "quantity": facts["quantity"] + (f" ({facts['quantity_note']})" if facts["quantity_note"] else ""),
-        "nodata": _nodata(facts["nodata"]),
+        "nodata": "none" if facts["nodata"] is None else facts["nodata"],
         **({"masked": facts["masks"]} if facts["masks"] else {}),
         "names": _few(facts["names"]),
         "wavelengths": _range(facts["wavelengths_nm"], "unknown"),
@@ -112,12 +122,10 @@ def _shown(facts: dict[str, Any]) -> str:
     return "\n".join([facts["file"], *(f"  {key + ': ':<14}{value}" for key, value in lines.items()), *notes])
 
 
-def _numbers(values: list[float] | None, separator: str) -> str:
-    return "not georeferenced" if values is None else separator.join(f"{value:.10g}" for value in values)
-
-
-def _nodata(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
+def _numbers(values: list[float] | None, separator: str, unit: str | None) -> str:
+    if values is None:
+        return "not georeferenced"
+    return separator.join(f"{value:.10g}" for value in values) + (f" {unit}" if unit else "")
 
 
 def _few(values: Any, most: int = 16) -> str:
@@ -129,4 +137,7 @@ def _few(values: Any, most: int = 16) -> str:
 
 
 def _range(values: tuple[float, ...] | None, unknown: str) -> str:
-    return unknown if values is None else f"{min(values):g} to {max(values):g} nm"
+    if values is None:
+        return unknown
+    low, high = min(values), max(values)
+    return f"{low:g} nm" if low == high else f"{low:g} to {high:g} nm"

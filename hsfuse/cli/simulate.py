@@ -34,6 +34,9 @@ def simulate(reference: Path, outdir: Path, as_json: bool, **settings: Any) -> N
     OUTDIR receives lrhsi.dat and .hdr, msi.tif, and reference.tif: the reference cropped to whole LR pixels.
     The LRHSI's georeference follows --phase, so a georeferenced pair is fused without --phase.
     """
+    from hsfuse.io.open import check_readable
+
+    check_readable(reference, "HSI")
     from hsfuse.benchmark.simulate import simulate as run
 
     pair = run(reference, outdir, **settings)

@@ -118,11 +118,15 @@ def estimate(
     """
     import logging
 
-    from hsfuse.pair.open import estimate_pair
+    from hsfuse.io.open import check_readable
     from hsfuse.physics import check_csv, write_srf
 
     if output is not None:
         check_csv(output, overwrite=overwrite)
+    check_readable(hsi, "HSI")
+    check_readable(msi, "MSI")
+    from hsfuse.pair.open import estimate_pair
+
     found, notes = estimate_pair(hsi, msi, **settings)
     log = logging.getLogger(__name__)
     for note in notes:

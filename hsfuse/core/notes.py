@@ -50,6 +50,10 @@ TEMPLATES: dict[str, str] = {
     ),
     "sensor-told": "the MSI's sensor: {how}",
     "sensor-estimated": "the MSI doesn't say which sensor took it: its response is estimated from the pair; {advice}",
+    "names-contradicted": (
+        "the MSI's bands are named as those of {sensor}, but the pair has {bands}; they are called by their numbers "
+        "and their response is estimated{advice}"
+    ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
     "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
     "model-misfit": (

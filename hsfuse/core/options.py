@@ -22,6 +22,8 @@ GROUPS = ("inputs", "sensors", "method", "output", "running")
 OnOff = Literal["on", "off"]
 #: MTF at Nyquist that is assumed where neither the user nor the pair tells it.
 DEFAULT_MTF = 0.3
+#: Values of `psf` that have the PSF estimated from the pair.
+ESTIMATED = ("auto", "gaussian", "free")
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,31 @@ class FuseOptions:
     def of_pair(self) -> dict[str, Any]:
         """What says how the two images are to be understood, by name: what `open_pair` looks at."""
         return self.of_groups("inputs", "sensors")
+
+    @property
+    def psf_kind(self) -> str:
+        """How the PSF is come by: "assumed", "auto", "gaussian", "free" or "file"."""
+        told = any(value is not None for value in (self.mtf, self.psf_sigma, self.psf_size))
+        if self.psf in ("assumed", "mtf") or (self.psf == "auto" and told):
+            return "assumed"
+        return {"estimate": "gaussian"}.get(self.psf, self.psf if self.psf in ESTIMATED else "file")
+
+    @property
+    def psf_file(self) -> Path | None:
+        """The file of the PSF's taps, where `psf` names one; SettingError where that isn't there."""
+        if self.psf_kind != "file":
+            return None
+        if not Path(self.psf).is_file():
+            known = "auto, assumed, gaussian, free"
+            raise SettingError(
+                f"--psf is {self.psf!r}, wanted {known} or a file of the kernel's taps, and there is none"
+            )
+        return Path(self.psf)
+
+    @property
+    def psf_told(self) -> bool:
+        """Whether the options themselves say what the PSF is."""
+        return self.psf_kind == "file" or (self.mtf, self.psf_sigma) != (None, None)
 
     @property
     def adapts(self) -> bool:

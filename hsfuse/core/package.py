@@ -1,8 +1,11 @@
-"""The package's version, and where its data folders are: inside an installed wheel, or in a checkout."""
+"""The package's version, where its data folders are (in an installed wheel or a checkout), and imports put off."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -13,3 +16,18 @@ def data_folder(name: str) -> Path:
     """Folder `srf` or `models`: `hsfuse/_data/NAME` of an installed wheel, else the checkout's own NAME."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def when_used(package: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """A package's `__getattr__` that imports each module with its `names` only when one of them is used.
+
+    So that what needs only a part of a package, such as a command that ends with an error, doesn't wait for torch.
+    """
+
+    def attribute(name: str) -> Any:
+        for module, given in names.items():
+            if name in given:
+                return getattr(import_module(f"{package}.{module}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return attribute

@@ -1,16 +1,22 @@
-"""The main job: an LRHSI file and an MSI file to an HRHSI file, with a report where one is wanted."""
+"""The main job: an LRHSI file and an MSI file to an HRHSI file, with a report where one is wanted.
+
+Names are imported when first used: whether an output is finished, or can be made at all, is told without torch.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.device import pick_device
-from hsfuse.fusion.model import FittedModel, fit, load_model
-from hsfuse.fusion.result import FusionResult
-from hsfuse.fusion.run import fit_method, run_fusion
-from hsfuse.io import Paths
+from hsfuse.core.package import when_used
+
+if TYPE_CHECKING:
+    from hsfuse.fusion.device import pick_device
+    from hsfuse.fusion.model import FittedModel, fit, load_model
+    from hsfuse.fusion.result import FusionResult
+    from hsfuse.fusion.run import fit_method, run_fusion
+    from hsfuse.io import Paths
 
 __all__ = [
     "FittedModel",
@@ -23,6 +29,15 @@ __all__ = [
     "pick_device",
     "run_fusion",
 ]
+__getattr__ = when_used(
+    "hsfuse.fusion",
+    {
+        "device": ("pick_device",),
+        "model": ("FittedModel", "fit", "load_model"),
+        "result": ("FusionResult",),
+        "run": ("fit_method", "run_fusion"),
+    },
+)
 
 
 def fuse(
@@ -48,4 +63,6 @@ def fuse(
     >>> result.shape, result.valid_share
     ((40, 48, 48), 1.0)
     """
+    from hsfuse.fusion.run import run_fusion
+
     return run_fusion(hsi, msi, output, FuseOptions.of({**given, "srf": srf}, options))

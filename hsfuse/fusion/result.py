@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from hsfuse.core.notes import Note, records, texts
+from hsfuse.core.notes import Note, read_records, records, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__
 from hsfuse.fusion.resume import file_sha256
-from hsfuse.fusion.tiles import TileGrid
+from hsfuse.io import open_cube, output_files, read_provenance
 from hsfuse.methods import Method
-from hsfuse.pair import ScenePair, psf_told
-from hsfuse.pair.sensors import sensing
+
+if TYPE_CHECKING:  # what is finished is told without torch
+    from hsfuse.fusion.tiles import TileGrid
+    from hsfuse.pair import ScenePair
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class FusionResult:
     dry_run: bool = False
     done: bool = False
     records: tuple[Note, ...] = ()
+
+    @classmethod
+    def of_finished(cls, output: Path, options: FuseOptions) -> Self:
+        """Of an output that an earlier run has finished, as its file says; InputError where that can't be read."""
+        with open_cube(output_files(output, options.format)[0]) as reader:
+            provenance, shape = read_provenance(reader.tags), (reader.count, *reader.grid.shape)
+        told = read_records(provenance.get("records"))
+        notes, warnings = texts(told, "note"), texts(told, "warning")
+        return cls(output, shape, None, provenance, notes, warnings, {}, options.dry_run, True, tuple(told))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -59,6 +70,8 @@ def provenance_of(
     pair: ScenePair, options: FuseOptions, method: Method, tiles: TileGrid, device: str
 ) -> dict[str, Any]:
     """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
+    from hsfuse.pair.sensors import sensing
+
     weights = None
     if options.model not in ("auto", "none"):
         from hsfuse.nets.weights import find_model
@@ -71,7 +84,7 @@ def provenance_of(
         "settings": {**options.of_pair(), "phase": pair.model.phase},
         "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
         "psf_kernel": pair.model.psf.record(),
-        "sensors": sensing(pair, psf_told(options)),
+        "sensors": sensing(pair, options.psf_told),
         "scale": pair.ratio,
         "weights_sha256": weights,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},

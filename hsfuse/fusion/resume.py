@@ -7,14 +7,16 @@ import logging
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import kept_method
 from hsfuse.io.finished import file_print, files_of, provenance_in
 from hsfuse.methods import Method
-from hsfuse.pair import ScenePair
+
+if TYPE_CHECKING:  # what is finished is told without torch
+    from hsfuse.pair import ScenePair
 
 log = logging.getLogger(__name__)
 

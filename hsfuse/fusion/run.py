@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsfuse.core.cluster import check_workers
-from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
@@ -52,8 +50,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
         if resume and (record := finished(output, options, plan)) is not None:
             return _result(pair, output, options, record, None, {}, done=True)
-        _check_spread(options)
-        stored = check_outputs(pair, output, options, _model_file(options))
+        stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
         _tell(pair)
         if options.dry_run:
@@ -87,22 +84,6 @@ def _tell(pair: ScenePair) -> None:
         log.info("%s", note)
     for what, text in pair.summary().items():
         log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
-
-
-def _check_spread(options: FuseOptions) -> None:
-    if options.dask is None:
-        return
-    if options.qa is not None:
-        raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
-    check_workers(options.dask)
-
-
-def _model_file(options: FuseOptions) -> list[Path]:
-    if options.save_model is None:
-        return []
-    if options.method != FuseOptions.method:
-        raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {options.method}")
-    return [options.save_model]
 
 
 def _save_weights(path: Path, method: Method) -> None:

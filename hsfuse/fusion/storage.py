@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import floor, log10
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsfuse.core.cluster import check_workers
 from hsfuse.core.cube import FloatArray, Spectrum
-from hsfuse.core.errors import SettingError
+from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, try_writing
+from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open_cube, try_writing
+from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
-from hsfuse.pair import ScenePair
+from hsfuse.pair import nest
+from hsfuse.physics.optics import sigma_from_mtf
+
+if TYPE_CHECKING:  # what headers tell is told without torch
+    from hsfuse.core.grid import Grid
+    from hsfuse.pair import ScenePair
 
 #: Integers hold this many times the HSI's largest value: fused pixels are brighter than the mixed ones of the HSI.
 HEADROOM = 1.5
@@ -171,30 +181,79 @@ def _common_scale(hsi: CubeReader) -> tuple[float, float]:
     return scale, float(low - info.min * scale)
 
 
-def check_outputs(pair: ScenePair, output: Path, options: FuseOptions, also: list[Path]) -> Storage:
-    """How the cube is stored; OutputError or SettingError before any work for what can't be written.
+def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, options: FuseOptions) -> None:
+    """OutputError or SettingError for outputs that can't be written, as far as files and options tell.
 
-    `also` are single further files. A few pixels are written the same way to a temporary folder. A note is added where
-    the type changes to integers.
+    A few pixels are written to a temporary folder as the cube, in the type asked for, and the quality layers will be.
     """
-    inputs: list[Path] = [*pair.hsi.files, *pair.msi.files]
-    overwrite = options.overwrite or options.dry_run
+    inputs: list[Path] = [*hsi.files, *msi.files]
+    overwrite, goes_on = options.overwrite or options.dry_run, "trial" if options.resume else None
     files = list(check_output(output, inputs, overwrite=overwrite, driver=options.format))
-    dtype = storage_type(pair, options)
+    dtype = options.dtype or hsi.dtype
     if dtype not in DTYPES:
         raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {', '.join(DTYPES)}")
-    for extra, driver in [*((path, "GTiff") for path in also), *([(options.qa, "auto")] if options.qa else [])]:
-        files += check_output(extra, [*inputs, *files], overwrite=overwrite, driver=driver)
+    if options.dask is not None:
+        if options.qa is not None:
+            raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
+        check_workers(options.dask)
+    if options.save_model is not None and options.method != FuseOptions.method:
+        raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {options.method}")
+    for extra, driver in ((options.save_model, "GTiff"), (options.qa, "auto")):
+        if extra is not None:
+            files += check_output(extra, [*inputs, *files], overwrite=overwrite, driver=driver)
     if options.stac:
         from hsfuse.io.stac import check_item
 
-        check_item(output, pair.alignment.hr_grid, overwrite)
-    stored = storage(pair, options)
-    grid, goes_on = pair.alignment.hr_grid, "trial" if options.resume else None
-    try_writing(output, grid, plan_bands(pair, options).spectrum, replace(stored, overviews=False), goes_on)
+        check_item(output, grid, overwrite)
+    stored = Storage(options.format, dtype, options=options.creation_options)
+    try_writing(output, grid, hsi.spectrum, stored, goes_on)
     if options.qa is not None:
         try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
-    if driver_of(output, options.format) == "COG" and not COG_BY_BAND and len(plan_bands(pair, options).source) > MANY:
+
+
+def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOptions) -> None:
+    """What keeps a pair from being fused and shows before a pixel is read; told at once, without torch.
+
+    Both files are opened, and grids, `mtf`, `bands`, creation options and free disk looked at. `run_fusion` finds the
+    same later; a command line has looked here first. InputError, GridError, SettingError and OutputError as
+    `hsfuse.fuse` raises them.
+    """
+    if any(map(is_remote, (hsi, *msi))):
+        return
+    with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
+        bands = low.count
+        if options.bands is not None:
+            bands = len(parse_bands(options.bands, low.spectrum.wavelengths_nm, low.count))
+        nesting = nest(low.grid, high.grid)
+        if options.mtf is not None:
+            sigma_from_mtf(options.mtf, nesting.ratio)
+        grid = nesting.alignment.hr_grid
+        if options.resume and output.exists():
+            return  # what an earlier run has left is looked at with the pair
+        check_places(low, high, grid, output, options)
+        if driver_of(output, options.format) == "ENVI" and not options.dry_run:
+            _check_disk(low, output, options, bands * grid.shape[0] * grid.shape[1])
+
+
+def _check_disk(low: CubeReader, output: Path, options: FuseOptions, values: int) -> None:
+    """OutputError where a file whose size is known beforehand won't fit."""
+    need = values * np.dtype(options.dtype or low.dtype).itemsize
+    if (free := shutil.disk_usage(output.parent).free) < need:
+        raise OutputError(
+            f"{output} takes {need / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free in {output.parent}; make "
+            "room, or choose a .tif, which is compressed"
+        )
+
+
+def check_outputs(pair: ScenePair, output: Path, options: FuseOptions) -> Storage:
+    """How the cube is stored; OutputError or SettingError before any work for what can't be written.
+
+    A note is added where the type changes to integers, a warning where steps on disk are coarse.
+    """
+    bands = len(plan_bands(pair, options).source)
+    check_places(pair.hsi, pair.msi, pair.alignment.hr_grid, output, options)
+    stored, dtype = storage(pair, options), storage_type(pair, options)
+    if driver_of(output, options.format) == "COG" and not COG_BY_BAND and bands > MANY:
         pair.notes.append(note("cog-by-pixel"))
     if (coarse := coarse_note(pair, options)) is not None:
         pair.warnings.append(warning("scale-coarse", about=coarse))

@@ -3,8 +3,9 @@
 Names are imported when first used, so that what only looks at paths (`hsfuse.io.files`) doesn't load GDAL.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hsfuse.core.package import when_used
 
 if TYPE_CHECKING:
     from hsfuse.io.files import check_output, driver_of, output_files, split_paths
@@ -46,10 +47,4 @@ __all__ = [
     "try_writing",
     "usable_bands",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _FROM.items():
-        if name in names:
-            return getattr(import_module(f"hsfuse.io.{module}"), name)
-    raise AttributeError(f"module 'hsfuse.io' has no attribute {name!r}")
+__getattr__ = when_used("hsfuse.io", _FROM)

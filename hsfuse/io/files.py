@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
@@ -62,6 +63,7 @@ def check_output(
     `protected` files, which are taken as they are and need no GDAL; when the folder is missing or not writable, or when
     one exists and `overwrite` is off; SettingError for an unknown format.
     """
+    _check_local(path)
     if Path(path).is_dir() and not is_store(Path(path)):
         raise OutputError(f"the output {path} is a folder; name a file in it, such as {Path(path) / 'fused.tif'}")
     files, sources = output_files(path, driver), [Path(name) for name in inputs]
@@ -78,6 +80,18 @@ def check_output(
 
         _protect(files, [file for source in sources for file in siblings(source)])
     return files
+
+
+def _check_local(path: str | Path) -> None:
+    """OutputError for GDAL's virtual files and for addresses: outputs are files that appear whole under their name."""
+    if str(path).startswith("/vsi"):
+        raise OutputError(
+            f"the output {path} is one of GDAL's virtual files; wanted a file on a disk: copy it there afterwards"
+        )
+    if (scheme := re.match(r"(\w[\w+.-]+):/", str(path))) and not Path(path).parent.is_dir():
+        raise OutputError(
+            f"the output {path} is an address ({scheme[1]}:); wanted a file on a disk: copy it there afterwards"
+        )
 
 
 def _protect(files: Iterable[Path], inputs: Sequence[Path]) -> None:
@@ -108,6 +122,7 @@ def check_inputs(role: str, paths: Iterable[Path]) -> None:
 
 def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
     """OutputError unless a report may be written to `path`: it isn't there or may be replaced, and isn't an input."""
+    _check_local(path)
     path = Path(path)
     if any(path.resolve() == Path(source).resolve() for source in inputs):
         raise OutputError(f"the report {path} would replace an input; give it another name")

@@ -229,6 +229,22 @@ def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
     return reader
 
 
+#: Beginnings of names that GDAL fetches: opening them twice costs seconds.
+REMOTE = ("/vsi", "http:", "https:", "s3:", "gs:", "az:")
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether GDAL fetches what a path names, or unpacks it."""
+    return str(path).startswith(REMOTE)
+
+
+def check_readable(paths: Paths | None, role: Role = "raster") -> None:
+    """InputError for a file that can't be opened, where that is soon told; to be called before anything heavy."""
+    several = [paths] if isinstance(paths, str | Path) else paths or []
+    if several and not any(map(is_remote, several)):
+        open_cube(several, role=role).close()
+
+
 def opened_again(paths: Paths, role: Role, steps: Sequence[tuple[str, tuple[Any, ...]]]) -> CubeReader:
     """A reader as it was opened, and then changed step by step."""
     reader = open_cube(paths, role=role)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 from hsfuse.core.errors import SettingError
@@ -225,6 +226,25 @@ def method_class(name: str) -> type[Method]:
         raise SettingError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
     module, _, cls = METHODS[name].partition(":")
     return cast(type[Method], getattr(import_module(module), cls))
+
+
+def check_names(options: FuseOptions) -> None:
+    """Whether there is what the options name: method, base, response, weights, PSF. Without torch.
+
+    SettingError, SrfError or ModelError for the first that there isn't.
+    """
+    for what in ("method", "base"):
+        if (name := getattr(options, what)) not in METHODS:
+            raise SettingError(f"there is no {what} {name!r}; known are {', '.join(METHODS)}")
+    if options.srf not in ("auto", "estimate") and not Path(options.srf).is_file():
+        from hsfuse.physics import load_srf
+
+        load_srf(options.srf)
+    if options.model not in ("auto", "none"):
+        from hsfuse.nets.weights import find_model
+
+        find_model(options.model)
+    options.psf_file  # noqa: B018  raises
 
 
 def weighted_methods() -> dict[str, type[Method]]:

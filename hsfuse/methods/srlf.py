@@ -207,7 +207,10 @@ class SRLF(Method):
             errors = errors if self.card.kind == "any-sensor" else self._trust(run)
             clock = self._note("weights", errors, clock)
         if not trained and (self.card is None or self.card.kind == "any-sensor"):
-            run.log.gain, run.log.verdict = 1 - errors.error, f"off: {self._start} is the result"
+            run.log.gain, run.log.verdict = (
+                1 - errors.error,
+                f"without training on the scene, {self._start} is the result",
+            )
             return clock
         if trained:
             self.net = run.run(self.net)

@@ -18,20 +18,8 @@ from torch import Tensor, nn
 
 from hsfuse.nets.relearn import SpectralTransformer, angle_map, in_full, relearn_points, ssim_map
 from hsfuse.nets.ss2d import SS2D
+from hsfuse.nets.weights import SRLFConfig
 from hsfuse.physics.model import ObservationModel
-
-
-@dataclass(frozen=True)
-class SRLFConfig:
-    """Sizes of the network: feature `channels` C, `guide` bands beside the base, `scale` s, and published settings."""
-
-    channels: int
-    guide: int
-    scale: int
-    stages: int = 4
-    keep: float = 0.3  # lambda of eq. 4: at most this share of the points is re-learned
-    dropout: float = 0.3
-    expand: int = 2
 
 
 @dataclass(frozen=True)

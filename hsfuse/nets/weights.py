@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.package import __version__, data_folder
-from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.nets.tensors import read_tensors, write_tensors
+
+if TYPE_CHECKING:  # cards are read without torch
+    from torch import Tensor
+
+    from hsfuse.nets.srlf import SRLFNet
 
 FORMAT = "hsfuse-srlf-1"
 KINDS = {
@@ -21,6 +23,19 @@ KINDS = {
     "scene": "weights of one scene",
     "bands": "weights for one pair of sensors",
 }
+
+
+@dataclass(frozen=True)
+class SRLFConfig:
+    """Sizes of the network: feature `channels` C, `guide` bands beside the base, `scale` s, and published settings."""
+
+    channels: int
+    guide: int
+    scale: int
+    stages: int = 4
+    keep: float = 0.3  # lambda of eq. 4: at most this share of the points is re-learned
+    dropout: float = 0.3
+    expand: int = 2
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,8 @@ def load_net(
 
 def network_of(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> SRLFNet:
     """The network that a card describes with these tensors; ModelError when they aren't its own."""
+    from hsfuse.nets.srlf import SRLFNet
+
     try:
         net = SRLFNet(card.config)
         net.load_state_dict(tensors)

@@ -24,6 +24,7 @@ from hsfuse.pair.sample import sample_scene
 from hsfuse.pair.sensors import psf_figures
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.srf_bands import LEAVE_OUT
 
 #: A shift is worth a warning beyond this share of an LR pixel and this many standard deviations.
 NOTED_SHIFT_LR, NOTED_SHIFT_SD = 0.1, 3.0
@@ -146,20 +147,28 @@ def with_psf(pair: ScenePair, found: EstimatedPsf) -> ScenePair:
     return replace(pair, model=changed, psf=found)
 
 
+def own_names(count: int) -> list[str]:
+    """Names of bands by their numbers, which are no sensor's."""
+    return [f"band {i}" for i in range(1, count + 1)]
+
+
 def unknown_bands(
     hsi: Spectrum, msi: Spectrum, count: int, requested: Sequence[str] | None = None
 ) -> tuple[BandMatch, SpectralResponse]:
     """The MSI file's `count` bands under their own names, and a response that is flat over the HSI's range for each.
 
-    It stands in while the response is unknown. `requested` names each file band, '-' or '' leaves one out; SettingError
-    when it has another length, leaves out all or names one twice.
+    Those without one are called "band 1" and so on, as no sensor's are. It stands in while the response is unknown.
+    `requested` names each file band, '-' or '' leaves one out; SettingError when it has another length, leaves out all
+    or names one twice.
     """
     if requested is not None and len(requested) != count:
-        raise SettingError(f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one")
+        raise SettingError(
+            f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each, {LEAVE_OUT}"
+        )
     texts = msi.names or (None,) * count if requested is None else [text.strip() or "-" for text in requested]
-    names = [(text or "").replace(",", " ").strip() or f"B{i}" for i, text in enumerate(texts, start=1)]
+    names = [(text or "").replace(",", " ").strip() or own for text, own in zip(texts, own_names(count), strict=True)]
     if len(set(names)) < count and requested is None:
-        names = [f"B{i}" for i in range(1, count + 1)]
+        names = own_names(count)
     used = [i for i, name in enumerate(names) if name != "-"]
     bands = tuple(names[i] for i in used)
     if not bands or len(set(bands)) < len(bands):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SrfError
+from hsfuse.core.notes import Note, warning
 from hsfuse.io import CubeReader, read_provenance
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf
 
@@ -21,6 +22,8 @@ GENERIC = frozenset({"msi", "ms", "multispectral", "optical"})
 #: Bands are a sensor's when all their centres lie this near (nm) and their widths, or without any the centres alone,
 #: differ by less than this share, or this much.
 NEAR_NM, LIKE_WIDTH, ALONE_NM = 8.0, 0.4, 3.0
+#: An estimated band further from that of its name than this (nm), and than so many standard deviations, is another.
+SAME_BAND_NM, BEYOND_SD = 40.0, 4.0
 #: Standard deviations of a Gaussian by its FWHM, and points of its curve on each side of the centre.
 SIGMA_BY_FWHM, REACH_SD = 1 / 2.3548, 3.0
 
@@ -42,12 +45,35 @@ def identify(msi: CubeReader) -> Identified | None:
     return None
 
 
-def candidates(msi: CubeReader) -> list[SpectralResponse]:
-    """The library's sensors that have bands of all the names that a file's bands have."""
-    names = msi.spectrum.names or ()
+def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:
+    """The library's sensors that have bands of all these names, which a file's bands have; none without names."""
     if not names or not all(names):
         return []
-    return [one for record in list_srfs() if _has(one := load_srf(record.name), names)]
+    return [one for record in list_srfs() if _has(one := load_srf(record.name), tuple(map(str, names)))]
+
+
+def contradicted(names: Sequence[str], centres_nm: FloatArray, sd_nm: FloatArray) -> Note | None:
+    """A warning where bands (c,) have names of a sensor's, but their centres, as the pair tells them, lie far from its.
+
+    None where there is no sensor of these names, or one whose bands lie there. The advice is in which order the names
+    would fit.
+    """
+    found = []
+    for sensor in candidates(names):
+        own, near = sensor.select(names), np.maximum(SAME_BAND_NM, BEYOND_SD * sd_nm)
+        far = np.abs(centres_nm - own.centres_nm) > near
+        if not far.any():
+            return None
+        away = np.abs(own.centres_nm - centres_nm[:, None])
+        order = [own.bands[i] for i in away.argmin(1)] if (away.min(1) < near).all() else []
+        order = order if len(set(order)) == len(names) else []
+        found.append((not order, int(far.sum()), sensor.name, far, own, order))
+    if not found:
+        return None
+    *_, sensor_name, far, own, order = min(found, key=lambda one: one[:2])
+    told = ", ".join(f"{names[i]} at {centres_nm[i]:.0f} nm, not {own.centres_nm[i]:.0f}" for i in np.flatnonzero(far))
+    advice = f"; if only their order is wrong, give --srf {sensor_name} --msi-bands {','.join(order)}" if order else ""
+    return warning("names-contradicted", sensor=sensor_name, bands=told, advice=advice)
 
 
 def _has(response: SpectralResponse, names: tuple[str, ...]) -> bool:
@@ -124,7 +150,7 @@ def _gaussians(spectrum: Spectrum, nm: FloatArray, fwhm: FloatArray) -> Identifi
     curves = np.exp(-(((fine - nm[:, None]) / sd[:, None]) ** 2) / 2)
     curves[curves < np.exp(-(REACH_SD**2) / 2)] = 0
     names = tuple((name or "").replace(",", " ").strip() for name in spectrum.names or ("",) * nm.size)
-    bands = names if all(names) and len(set(names)) == nm.size else tuple(f"B{i + 1}" for i in range(nm.size))
+    bands = names if all(names) and len(set(names)) == nm.size else tuple(f"band {i + 1}" for i in range(nm.size))
     source = "Gaussians at the wavelengths and FWHM that the MSI's file tells"
     made = SpectralResponse("own", bands, fine, curves, source, approximate=True)
     return Identified(made, "Gaussians at its own wavelengths and FWHM, as the library has no such sensor", bands)

@@ -18,13 +18,13 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.grid import IDENTITY
 from hsfuse.core.notes import Note, note, warning
-from hsfuse.core.options import DEFAULT_MTF, FuseOptions
+from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
-from hsfuse.pair.calibrate import PairEstimate, estimate_scene, unknown_bands, with_estimate, with_psf
+from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, linear, misnamed
 from hsfuse.pair.destripe import destriped, unsmiled
-from hsfuse.pair.identify import Identified, candidates, identify
+from hsfuse.pair.identify import Identified, candidates, contradicted, identify
 from hsfuse.pair.nesting import Nesting, nest
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
@@ -36,8 +36,6 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 
 #: The name that has the response estimated.
 ESTIMATE = "estimate"
-#: Ways of estimating the PSF.
-ESTIMATED = ("auto", "gaussian", "free")
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
@@ -74,8 +72,8 @@ def open_pair(
     try:
         low = stack.enter_context(open_cube(hsi, role="HSI"))
         high = stack.enter_context(open_cube(msi, role="MSI"))
-        kind = "given" if known_psf else psf_kind(settings)
-        known = read_psf(settings.psf) if kind == "file" else known_psf
+        kind = "given" if known_psf else settings.psf_kind
+        known = known_psf if known_psf or settings.psf_file is None else read_psf(settings.psf_file)
         told: list[Note] = []
         if settings.srf == "auto" and identify(high) is None:
             settings, by_pair = _by_pair(low, high, settings, known)
@@ -85,41 +83,23 @@ def open_pair(
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         pair = _registered(pair, settings, kind, known)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
-        pair = compared(pair, settings.match_radiometry == "auto", strict)
+        pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()
         raise
 
 
-def psf_kind(settings: FuseOptions) -> str:
-    """How the PSF is come by: "assumed", "auto", "gaussian", "free" or "file"."""
-    told = any(value is not None for value in (settings.mtf, settings.psf_sigma, settings.psf_size))
-    if settings.psf in ("assumed", "mtf") or (settings.psf == "auto" and told):
-        return "assumed"
-    return {"estimate": "gaussian"}.get(settings.psf, settings.psf if settings.psf in ESTIMATED else "file")
-
-
-def psf_told(settings: FuseOptions) -> bool:
-    """Whether the options themselves say what the PSF is."""
-    return psf_kind(settings) == "file" or (settings.mtf, settings.psf_sigma) != (None, None)
-
-
 #: Rows and columns of a PSF's taps: far more than the GSDs' ratios call for, and few enough to compute with.
 MOST_TAPS = 257
 
 
-def read_psf(path: str) -> Psf:
+def read_psf(path: Path) -> Psf:
     """A PSF from a file of its taps on MSI pixels: a square table with commas, or a `.npy`."""
-    if not Path(path).is_file():
-        known = "auto, assumed, gaussian, free"
-        raise SettingError(f"--psf is {path!r}, wanted {known} or a file of the kernel's taps, and there is none")
-    if Path(path).stat().st_size > 32 * MOST_TAPS**2:
-        raise InputError(
-            f"{path} has {Path(path).stat().st_size} bytes; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps"
-        )
+    if (size := path.stat().st_size) > 32 * MOST_TAPS**2:
+        raise InputError(f"{path} has {size} bytes; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps")
     try:
-        table = np.load(path, allow_pickle=False) if path.endswith(".npy") else np.loadtxt(path, delimiter=",", ndmin=2)
+        table = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
         taps = np.asarray(table, np.float64)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} isn't a table of numbers: {str(error).splitlines()[0]}") from error
@@ -127,7 +107,7 @@ def read_psf(path: str) -> Psf:
         raise InputError(f"{path} holds {taps.shape} numbers; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps")
     if not np.isfinite(taps).all():
         raise InputError(f"{path} holds NaN or Inf, wanted the taps of a PSF")
-    return Psf(taps, f"kernel of {Path(path).name}, {taps.shape[0]} x {taps.shape[-1]} taps")
+    return Psf(taps, f"kernel of {path.name}, {taps.shape[0]} x {taps.shape[-1]} taps")
 
 
 def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, float]:
@@ -215,7 +195,7 @@ def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[Ba
 def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> tuple[FuseOptions, Note]:
     """Options with the library's sensor that has the MSI's band names and that the pair bears out, else "estimate"."""
     unknown = replace(settings, srf=ESTIMATE)
-    named = candidates(high) if settings.msi_bands is None else []
+    named = candidates(high.spectrum.names) if settings.msi_bands is None else []
     names = [one.name for one in fitting(_matched(low, high, unknown, known), named)] if named else []
     if not names:
         advice = "name the sensor with --srf, or give a CSV, where it is known"
@@ -249,8 +229,20 @@ def _estimated(pair: ScenePair, kind: str, srf: bool, near: tuple[float, float] 
         if srf or kind != "auto":
             raise
         return replace(pair, warnings=[*pair.warnings, _assumed(pair, str(error))])
+    pair, found = _unnamed(pair, found)
     told = [note("estimated", what=line) for line in found.describe()]
     return with_estimate(replace(pair, notes=[*pair.notes, *told]), found)
+
+
+def _unnamed(pair: ScenePair, found: PairEstimate) -> tuple[ScenePair, PairEstimate]:
+    """Both with the bands called by their numbers where the estimated response contradicts a sensor's names."""
+    if found.response is None:
+        return pair, found
+    told = contradicted(found.bands, found.response.centre_nm, found.response.centre_sd_nm)
+    if told is None:
+        return pair, found
+    numbers = tuple(own_names(len(found.bands)))
+    return replace(pair, msi_names=numbers, warnings=[*pair.warnings, told]), replace(found, bands=numbers)
 
 
 def _linear(pair: ScenePair, kind: str) -> ScenePair:
@@ -273,6 +265,19 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
     if kind == "auto" and pair.psf.doubt:
         return replace(pair, warnings=[*pair.warnings, _assumed(pair, pair.psf.doubt)])
     return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
+
+
+def _doubted(pair: ScenePair) -> ScenePair:
+    """The pair whose notes don't praise what was found by bands that aren't those named."""
+    if not any(one.code == "bands-swapped" for one in pair.warnings):
+        return pair
+    doubt = "; but by bands that aren't those named"
+    keys = {"psf-estimated": "what", "radiometry-matched": "taken_out"}
+    notes = [
+        replace(one, values={**one.values, key: one.values[key] + doubt}) if (key := keys.get(one.code)) else one
+        for one in pair.notes
+    ]
+    return replace(pair, notes=notes)
 
 
 def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note]) -> list[int]:

@@ -109,9 +109,10 @@ class ScenePair:
     def summary(self) -> dict[str, str]:
         """The decisions, for people, provenance and reports."""
         own = own_reader(self.hsi).grid
+        bands = ", ".join(name.removeprefix("band ") for name in self.msi_names)
         told = {
             "HSI": f"{self.hsi.path} ({own.describe()}, {len(self.hsi_bands)} of {self.hsi.count} bands)",
-            "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {', '.join(self.msi_names)})",
+            "MSI": f"{self.msi.path} ({self.msi.grid.describe()}, bands {bands})",
             "grid": self.alignment.note,
             "SRF": f"{self.response.name} ({self.response.source})",
             "observation": self.model.describe(),

@@ -14,14 +14,13 @@ from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, warning
+from hsfuse.pair.identify import SAME_BAND_NM
 from hsfuse.pair.sample import sample_scene
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
 
-#: Centres of two sensors' bands of one name further apart than this (nm) are other bands'.
-SAME_BAND_NM = 40.0
 #: What to do about each part that doesn't fit.
 ADVICE = {
     "PSF": "leave the PSF to the pair (--psf auto), or check what was told of it",

@@ -11,7 +11,6 @@ from math import log, pi, sqrt
 import numpy as np
 from numpy.polynomial import polynomial
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from hsfuse.core.errors import SettingError
 
@@ -62,6 +61,8 @@ def footprint(distance: Floats, width: float, sigma: float = 0.0) -> Floats:
     """
     if sigma <= 0:
         return np.clip(width / 2 + 0.5 - np.abs(distance), 0, 1)
+    from scipy.special import erf  # half of the time that opening a file takes
+
     low, high = ((distance + side * width / 2) / (sqrt(2) * sigma) for side in (-1, 1))
     return np.asarray(erf(high) - erf(low), np.float64) / 2
 

@@ -23,6 +23,8 @@ class BandMatch:
     note: str
 
 
+#: How to be rid of a band that is none of the sensor's.
+LEAVE_OUT = "'-' leaves one out, such as an alpha band or a mask"
 #: No multispectral sensor of the library has so many bands.
 MOST_BANDS = 36
 #: An MSI band is part of the observation when the HSI covers at least this share of its response.
@@ -96,7 +98,7 @@ def match_bands(
 def _match_option(srf: SpectralResponse, count: int, requested: Sequence[str]) -> BandMatch:
     if len(requested) != count:
         raise SettingError(
-            f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each one, '-' leaves one out."
+            f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each, {LEAVE_OUT}."
         )
     chosen = {i: srf.bands[srf.index(name)] for i, name in enumerate(requested) if name.strip() not in ("", "-")}
     twice = sorted({band for band in chosen.values() if list(chosen.values()).count(band) > 1})
@@ -156,5 +158,11 @@ def _nothing_fits(srf: SpectralResponse, descriptions: Sequence[str | None], cou
     usual = ", ".join(str(n) for n in sorted({*srf.defaults, len(srf.bands)}))
     return (
         f"The MSI has {count} bands ({named}) and none can be told: {srf.name} has {', '.join(srf.bands)} "
-        f"and usual sets of {usual} bands. Name each band with --msi-bands."
+        f"and usual sets of {usual} bands. Name each one with --msi-bands, {LEAVE_OUT}{_such_as(srf, count)}."
     )
+
+
+def _such_as(srf: SpectralResponse, count: int) -> str:
+    """What to write where one band too many is all that is wrong."""
+    usual = srf.defaults.get(count - 1)
+    return "" if usual is None else f" (--msi-bands {','.join(usual)},-)"

@@ -100,9 +100,9 @@ def test_srf_check_tells_coverage(cube):
 
 def test_info_tells_what_a_file_holds(cube):
     out = run("info", cube).stdout
-    for words in ("16 rows x 24 columns x 27 bands", "EPSG:32633", "10 x 10", "600000, 4999840, 600240, 5000000"):
+    for words in ("16 rows x 24 columns x 27 bands", "EPSG:32633", "10 x 10 m", "600000, 4999840, 600240, 5000000 m"):
         assert words in out
-    for words in ("int16, scale 0.0001", "nodata:       -32768", "420 to 940 nm", "20 to 20 nm"):
+    for words in ("int16, scale 0.0001", "nodata:       -32768", "420 to 940 nm", "FWHM:         20 nm"):
         assert words in out
     facts = json.loads(run("info", cube, "--json").stdout)
     assert facts["bad_bands"] == [27]
@@ -118,6 +118,14 @@ def test_info_of_several_and_of_bare_files(cube, tmp_path):
     assert several[1]["gsd"] is None
     assert "not georeferenced" in run("info", bare).stdout
     assert run("info", tmp_path / "no.tif", code=1).stdout == ""
+
+
+@pytest.mark.parametrize(("nodata", "told"), [(float("nan"), "NaN"), (None, "none"), (-9999.0, "-9999.0")])
+def test_info_tells_nan_from_no_nodata(tmp_path, nodata, told):
+    place = {"nodata": nodata, "names": ("x",)}
+    path = made.write_raster(tmp_path / "a.tif", np.ones((8, 8), "float32"), 10, **place)
+    assert f"nodata:       {told}\n" in run("info", path).stdout
+    assert json.loads(run("info", path, "--json").stdout)["nodata"] == ("NaN" if told == "NaN" else nodata)
 
 
 def test_info_shows_where_a_file_comes_from(cube, tmp_path):

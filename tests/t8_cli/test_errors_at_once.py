@@ -1,0 +1,121 @@
+"""What needs no pixels is told before torch is loaded, and so is that an output is finished."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from scenes import memory_scene, save_pair
+
+from hsfuse.cli import main
+
+#: Runs the commands of a JSON list; prints of each its exit code, what it said, and whether torch was loaded by then.
+PLAYED = """
+import json, sys
+from click.testing import CliRunner
+from hsfuse.cli import main
+for arguments in json.loads(sys.stdin.read()):
+    done = CliRunner().invoke(main, arguments)
+    print(json.dumps([done.exit_code, done.stderr, done.stdout, "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A pair, a text that is no raster, and one finished output."""
+    folder = tmp_path_factory.mktemp("once")
+    pair = save_pair(folder, memory_scene((12, 12)))
+    (folder / "text.tif").write_text("no raster")
+    (folder / "table.csv").write_text("hsi\n")
+    done = CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), str(folder / "done.tif"), *QUICK])
+    assert done.exit_code == 0, done.output
+    return folder, pair
+
+
+QUICK = ["--srf=sentinel2a", "--method=bicubic", "--psf=assumed", "--match-radiometry=off"]
+#: Words of the command after HSI, MSI and output -> exit code and what is said.
+FUSE = [
+    (["--model=nowhere"], 1, "there are no weights called 'nowhere'"),
+    (["--model=nowhere.safetensors"], 1, "no such checkpoint"),
+    (["--method=nowhere"], 2, "there is no method 'nowhere'"),
+    (["--base=nowhere"], 2, "there is no base 'nowhere'"),
+    (["--srf=nowhere"], 2, "No spectral response is called 'nowhere'"),
+    (["--psf=nowhere"], 1, "--psf is 'nowhere'"),
+    (["--mtf=2"], 1, "the MTF at Nyquist is 2"),
+    (["--bands=1-x"], 1, "the bands '1-x' make no sense"),
+    (["--co=NONSENSE=1"], 1, "does not support creation option NONSENSE"),
+    (["--co=COMPRESS=NONSENSE"], 1, "unexpected value for COMPRESS"),
+    (["--dtype=complex64"], 2, "'complex64' is not one of"),
+    (["--report=/vsimem/report.html"], 1, "one of GDAL's virtual files"),
+    (["--qa=nowhere/qa.tif"], 1, "the output folder nowhere doesn't exist"),
+]
+#: --output -> what is said.
+OUTPUTS = {
+    "/vsimem/out.tif": "one of GDAL's virtual files",
+    "/vsizip/out.zip/out.tif": "one of GDAL's virtual files",
+    "s3://bucket/out.tif": "is an address (s3:)",
+    "https://example.org/out.tif": "is an address (https:)",
+    "out.jpg": "names no known format",
+    "nowhere/out.tif": "the output folder nowhere doesn't exist",
+}
+
+
+def cases(folder, pair) -> list[tuple[list[str], int, str]]:
+    hsi, msi, text, done = (str(path) for path in (pair.hsi, pair.msi, folder / "text.tif", folder / "done.tif"))
+    no, out = str(folder / "no.tif"), str(folder / "out.tif")
+    found = [(["fuse", hsi, msi, out, *words], code, said) for words, code, said in FUSE]
+    found += [(["fuse", hsi, msi, where], 1, said) for where, said in OUTPUTS.items()]
+    found += [
+        (["fuse", hsi, msi], 2, "Missing option '--output'"),
+        (["fuse", no, msi, out], 1, "the HSI"),
+        (["fuse", hsi, text, out], 1, "isn't a raster that can be read"),
+        (["fuse", msi, hsi, out], 1, "wavelengths"),
+        (["fuse", hsi, hsi, out], 1, "an HSI pixel covers 1 x 1 MSI pixels"),
+        (["fuse", hsi, msi, done, "--resume", *QUICK], 0, ""),
+        (["assess", no], 1, "nothing to hold the fused cube against"),
+        (["assess", done, "--reference", no], 1, "doesn't exist"),
+        (["assess", done, "--hsi", hsi, "--msi", text], 1, "isn't a raster that can be read"),
+        (["assess", done, "--reference", hsi, "--fail-under=nonsense=1"], 1, "limit 'nonsense=1'"),
+        (["assess", "--explain"], 0, ""),
+        (["simulate", no, str(folder / "made"), "--srf=sentinel2", "--ratio=4"], 1, "doesn't exist"),
+        (["srf", "estimate", "--hsi", no, "--msi", msi], 1, "doesn't exist"),
+        (["srf", "check", no, "sentinel2"], 1, "doesn't exist"),
+        (["info", no], 1, "doesn't exist"),
+        (["info", hsi], 0, ""),
+        (["train", no], 1, "can't be read"),
+        (["models", "show", "nowhere"], 1, "there are no weights called 'nowhere'"),
+        (["models", "list"], 0, ""),
+        (["batch", str(folder / "table.csv")], 1, "has no jobs"),
+    ]
+    return found
+
+
+def test_what_needs_no_pixels_is_told_without_torch(place):
+    wanted = cases(*place)
+    told = json.dumps([arguments for arguments, _, _ in wanted])
+    done = subprocess.run([sys.executable, "-c", PLAYED], input=told, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (arguments, code, said), (got, errors, _, torch) in zip(wanted, found, strict=True):
+        assert (got, torch) == (code, False), (arguments, errors)
+        assert said in errors.replace("\n", " "), (arguments, errors)
+        lines = errors.splitlines()
+        assert len(lines) == {0: 0, 1: 1, 2: 4}[code], (arguments, errors)
+
+
+def test_a_finished_output_says_what_it_is(place):
+    folder, pair = place
+    files = [str(path) for path in (pair.hsi, pair.msi, folder / "done.tif")]
+    again = CliRunner().invoke(main, ["fuse", *files, "--resume", *QUICK])
+    assert again.stdout.splitlines()[0].endswith("36 x 36 pixels (done already, by the same plan)")
+
+
+def test_a_file_whose_size_is_known_needs_the_room(place, monkeypatch):
+    folder, pair = place
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    full = CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), str(folder / "out.dat"), *QUICK])
+    assert full.exit_code == 1
+    assert "0 MiB are free" in full.stderr
+    assert not (folder / "out.dat").exists()
