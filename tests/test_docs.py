@@ -94,7 +94,7 @@ def place(tmp_path_factory):
     shutil.copy(ROOT / "examples" / "make_product_folders.py", folder / "examples")
     data = folder / "examples" / "data"
     data.mkdir()
-    for name, side in (("lrhsi.dat", 20), ("sentinel2.tif", 80), ("indian_pines_reference.tif", 66)):
+    for name, side in (("lrhsi.dat", 20), ("sentinel2.tif", 80), ("indian_pines_reference.tif", 80)):
         cut(name, data, side)
     before = Path.cwd()
     os.chdir(folder)

@@ -13,7 +13,7 @@ from hsfuse.core.grid import Grid
 from hsfuse.core.notes import Note, records, texts
 from hsfuse.io.reader import CubeReader, Quantity
 
-if TYPE_CHECKING:  # results are told without torch
+if TYPE_CHECKING:  # an assessment is shown without torch
     from hsfuse.calibration import Shift
     from hsfuse.physics.model import Psf
 
@@ -146,13 +146,16 @@ class Expected:
 class Check:
     """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words.
 
-    `word` is what the verdict is called here, where another word than usual says more.
+    `word` is what the verdict is called here, where another word than usual says more; `code` says which check it is,
+    `limits` where good ends and poor begins ("" where no figure decides).
     """
 
     topic: str
     verdict: Literal["good", "look", "poor"]
     text: str
     word: str = ""
+    code: str = ""
+    limits: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SrfError
@@ -52,12 +53,14 @@ def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:
     return [one for record in list_srfs() if _has(one := load_srf(record.name), tuple(map(str, names)))]
 
 
-def contradicted(names: Sequence[str], centres_nm: FloatArray, sd_nm: FloatArray) -> Note | None:
+def contradicted(names: Sequence[str], centres_nm: NDArray[np.float64], sd_nm: NDArray[np.float64]) -> Note | None:
     """A warning where bands (c,) have names of a sensor's, but their centres, as the pair tells them, lie far from its.
 
-    None where there is no sensor of these names, or one whose bands lie there. The advice is in which order the names
-    would fit.
+    None where there is no sensor of these names, or one whose bands lie there, and for mere numbers ("band 1"). The
+    advice is in which order the names would fit.
     """
+    if all(name.lower().startswith("band ") for name in names):
+        return None
     found = []
     for sensor in candidates(names):
         own, near = sensor.select(names), np.maximum(SAME_BAND_NM, BEYOND_SD * sd_nm)
@@ -71,7 +74,9 @@ def contradicted(names: Sequence[str], centres_nm: FloatArray, sd_nm: FloatArray
     if not found:
         return None
     *_, sensor_name, far, own, order = min(found, key=lambda one: one[:2])
-    told = ", ".join(f"{names[i]} at {centres_nm[i]:.0f} nm, not {own.centres_nm[i]:.0f}" for i in np.flatnonzero(far))
+    told = ", ".join(
+        f"{names[int(i)]} at {centres_nm[i]:.0f} nm, not {own.centres_nm[i]:.0f}" for i in np.flatnonzero(far)
+    )
     advice = f"; if only their order is wrong, give --srf {sensor_name} --msi-bands {','.join(order)}" if order else ""
     return warning("names-contradicted", sensor=sensor_name, bands=told, advice=advice)
 

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.io import open_cube
-from hsfuse.pair.identify import candidates, identify
+from hsfuse.pair.identify import candidates, contradicted, identify
 from hsfuse.physics import load_srf
 
 S2 = load_srf("sentinel2b").select(("B2", "B3", "B4", "B8"))
@@ -70,10 +70,22 @@ def test_a_sensor_that_the_library_lacks_gets_gaussians_and_without_widths_none(
     assert identify(file(nm=(520.0, 760.0))) is None
 
 
+def test_names_that_the_pair_contradicts_are_told_with_the_order_that_fits():
+    names, nm, sd = ("B2", "B3", "B4", "B8"), np.array([560.0, 495.0, 666.0, 835.0]), np.full(4, 2.0)
+    told = contradicted(names, nm, sd)
+    assert told.severity == "warning"
+    assert "B2 at 560 nm, not 492, B3 at 495 nm, not 560;" in told.text
+    assert told.text.endswith("--srf sentinel2a --msi-bands B3,B2,B4,B8")
+    assert contradicted(names, nm[[1, 0, 2, 3]], sd) is None
+    assert contradicted(names, nm, np.full(4, 40.0)) is None, "a scene that can't tell contradicts nothing"
+    assert contradicted(("band 1", "band 2", "band 3", "band 4"), nm, sd) is None
+
+
 def test_band_names_leave_the_sensors_that_have_them():
-    names = [one.name for one in candidates(file(names=("B02", "B03", "B8A")))]
+    names = [one.name for one in candidates(("B02", "B03", "B8A"))]
     assert names == ["sentinel2a", "sentinel2b", "sentinel2c"]
-    assert candidates(file()) == []
+    assert candidates(None) == []
+    assert candidates(("B02", None)) == []
 
 
 @pytest.mark.parametrize(

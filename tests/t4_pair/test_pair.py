@@ -189,9 +189,10 @@ def test_a_sensor_that_nobody_named_is_told_by_band_names_and_the_pair(files):
 def test_a_response_that_nothing_tells_is_estimated_and_that_is_said(tmp_path):
     scene = memory_scene((28, 28))
     files = save_pair(tmp_path, scene)
-    save(files.msi, scene.msi[0].numpy(), files.hr_grid, Spectrum(None, None, tuple("wxyz")))
+    save(files.msi, scene.msi[0].numpy(), files.hr_grid, Spectrum(None, None, ("",) * 4))
     with open_pair(files.hsi, files.msi, mtf=0.3) as pair:
         assert pair.response.weights
+        assert pair.msi_names == ("band 1", "band 2", "band 3", "band 4")
         assert told(pair, "sensor-estimated")
         assert np.abs(pair.model.srf.numpy() - scene.model.srf.numpy()).sum(1).max() < 0.6
 
