@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.core.cluster import check_workers
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.notes import Note, note, warning
@@ -195,6 +194,8 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
     if options.dask is not None:
         if options.qa is not None:
             raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
+        from hsfuse.core.cluster import check_workers
+
         check_workers(options.dask)
     if options.save_model is not None and options.method != FuseOptions.method:
         raise SettingError(f"--save-model keeps SRLF-Net's weights, but the method is {options.method}")
