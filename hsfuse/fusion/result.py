@@ -56,7 +56,8 @@ class FusionResult:
         state = " (dry run)" if self.dry_run else " (done already, by the same plan)" if self.done else ""
         lines = [f"{self.output}: {bands} bands, {rows} x {cols} pixels{state}"]
         if self.dry_run:
-            return "\n".join([*lines, *(f"  {k}: {v}" for k, v in self.provenance["inputs"].items())])
+            inputs = self.provenance["inputs"] | {"to come": self.provenance["expected"]}
+            return "\n".join([*lines, *(f"  {k}: {v}" for k, v in inputs.items())])
         method = self.provenance["method"]
         lines += [f"  {key}: {method[key]}" for key in ("method", "base", "weights", "adaptation") if method.get(key)]
         if self.valid_share is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
+from hsfuse.fusion.forecast import forecast
 from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of, scan_backend
 from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: MSI pixels up to which SRLF-Net averages over all eight symmetries unless told otherwise.
 SMALL_SCENE = 1024 * 1024
+#: MSI pixels from which on a scene is tried out at the start of a fusion; what a smaller one takes is soon known.
+TRIED_FROM = 1024 * 1024
 
 
 def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOptions) -> FusionResult:
@@ -53,9 +56,14 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
         _tell(pair)
+        rows, cols = tiles.shape
+        tries = options.dry_run or rows * cols > TRIED_FROM
+        expected = forecast(pair, output, options, stored, tiles, partial(_quick, options) if tries else None, device)
         if options.dry_run:
             told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
+            told |= {"forecast": expected.to_dict(), "expected": expected.text()}
             return _result(pair, output, options, told, 0.0, {})
+        log.info("to come: %s", expected.text())
         held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
@@ -74,6 +82,11 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         if options.stac:
             _write_item(pair, output, options, stored, provenance)
         return _result(pair, output, options, provenance, valid, seconds, warnings)
+
+
+def _quick(options: FuseOptions) -> Method:
+    """The method to try out: without training."""
+    return method_for(replace(options, adapt="off", adapt_steps=None, adapt_minutes=None, ensemble=1))
 
 
 def _tell(pair: ScenePair) -> None:

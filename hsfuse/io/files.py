@@ -6,7 +6,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -167,6 +168,23 @@ def temporary_files(files: tuple[Path, ...]) -> tuple[Path, ...]:
     """Hidden names beside the final ones, with one unique stem and the final suffixes."""
     stem = f".{files[0].stem}.{secrets.token_hex(4)}.part"
     return tuple(file.with_name(stem + file.suffix) for file in files)
+
+
+@contextmanager
+def trial_folder(output: str | Path) -> Iterator[Path]:
+    """A hidden folder beside an output, for what is tried out there; what a killed process leaves goes as its files do.
+
+    OutputError where it can't be made.
+    """
+    (folder,) = temporary_files((Path(output),))
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"the output folder {folder.parent} can't be written to: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def move_into_place(outputs: Sequence[tuple[tuple[Path, ...], tuple[Path, ...]]]) -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.io.files import check_output, driver_of, move_into_place, remove, temporary_files
+from hsfuse.io.files import check_output, driver_of, move_into_place, remove, temporary_files, trial_folder
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Storage
 from hsfuse.io.zarr_store import ZarrSink
@@ -255,17 +254,17 @@ def publish(writers: Sequence[CubeWriter]) -> None:
 def try_writing(
     path: str | Path, grid: Grid, spectrum: Spectrum, storage: Storage | None = None, fingerprint: str | None = None
 ) -> None:
-    """Write a few pixels to a temporary folder as `path` is going to be written; SettingError when that can't be.
+    """Write a few pixels as `path` is going to be written, to a hidden folder beside it; SettingError when it can't be.
 
     Nor may GDAL say that it has no use for a creation option.
     """
     part = grid.crop(0, 0, (TRIAL, TRIAL))
-    with tempfile.TemporaryDirectory(prefix="hsfuse-", ignore_cleanup_errors=True) as folder:
+    with trial_folder(path) as folder:
         try:
             with (
                 _refusing(path),
                 CubeWriter(
-                    Path(folder) / f"trial{Path(path).suffix}", part, spectrum, storage, fingerprint=fingerprint
+                    folder / f"trial{Path(path).suffix}", part, spectrum, storage, fingerprint=fingerprint
                 ) as writer,
             ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
@@ -273,7 +272,9 @@ def try_writing(
         except OutputError as error:
             cause = error.__cause__ or error
             if isinstance(cause, RasterioError) or not isinstance(cause, OSError):  # that would be the folder's
-                why = re.sub(rf"({re.escape(folder)}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, one_line(cause))
+                why = re.sub(
+                    rf"({re.escape(str(folder))}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, one_line(cause)
+                )
                 raise SettingError(f"{path} can't be written this way: {why}") from error
 
 

@@ -113,7 +113,12 @@ def read_block(pair: ScenePair, window: Window) -> tuple[Cube, Cube, BoolArray]:
 
 def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> PairSample:
     """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from."""
-    blocks = [read_block(pair, window) for window in block_windows(pair.lr_shape, pair.ratio, max_pixels)]
+    return sample_of(pair, block_windows(pair.lr_shape, pair.ratio, max_pixels))
+
+
+def sample_of(pair: ScenePair, windows: list[Window]) -> PairSample:
+    """The blocks at some equal LR windows, as `sample_scene` has them."""
+    blocks = [read_block(pair, window) for window in windows]
     blocks = [block for block in blocks if block[2].mean() > 0.1] or blocks
     valid = sum(int(block[2].sum()) for block in blocks)
     if valid < 16:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -13,20 +15,22 @@ MODULES = ["hsfuse.cli", "hsfuse.fusion.run", "hsfuse.methods.regression", "hsfu
 _FORKS = multiprocessing.get_context("forkserver")
 
 
-def start(arguments: list[str], said: Path) -> BaseProcess:
+def start(arguments: list[str], said: Path, temporary: Path) -> BaseProcess:
     """Run `hsfuse` with these arguments, in a session of its own; what it prints goes to a file."""
     _FORKS.set_forkserver_preload(MODULES)
-    process = _FORKS.Process(target=_run, args=(arguments, str(said)))
+    process = _FORKS.Process(target=_run, args=(arguments, str(said), str(temporary)))
     process.start()
     return process
 
 
-def _run(arguments: list[str], said: str) -> None:
+def _run(arguments: list[str], said: str, temporary: str) -> None:
     from hsfuse.cli import main
 
+    tempfile.tempdir = os.environ["TMPDIR"] = temporary
     sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(sink, stream)
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     sys.argv = ["hsfuse", *arguments]
     main(arguments)

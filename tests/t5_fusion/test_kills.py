@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -42,19 +41,32 @@ class Runs:
     """Fuses of one pair into outputs of a folder, and what comes out when nobody disturbs them."""
 
     def __init__(self, folder: Path) -> None:
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
         self.pair = save_pair(folder, memory_scene((36, 36)))
         self.said, self.wanted, self.took = folder / "said.txt", dict[str, bytes](), dict[str, float]()
         (folder / "whole").mkdir()
         for name in OUTPUTS:
-            began = time.monotonic()
             self.end(folder / "whole" / name)
-            self.took[name] = time.monotonic() - began
             self.wanted[name] = pixels(folder / "whole" / name)
+            self.took[name] = 3.0
 
     def start(self, output: Path):
         more = [word.replace("qa.tif", str(output.with_name("qa.tif"))) for word in OUTPUTS[output.name]]
         files = [str(path) for path in (self.pair.hsi, self.pair.msi, output)]
-        return start(["fuse", *files, *HOW, *more, "-q"], self.said)
+        return start(["fuse", *files, *HOW, *more, "-q"], self.said, self.temporary)
+
+    def told(self, process, name: str, number: int, share: float) -> bool:
+        """Send a signal after a share of the time that a run takes; False where it was too late, and what it took."""
+        began = time.monotonic()
+        process.join(self.took[name] * share)
+        if process.exitcode is None:
+            os.kill(process.pid, number)
+            process.join()
+        if process.exitcode == 0:
+            self.took[name] = time.monotonic() - began
+            return False
+        return True
 
     def end(self, output: Path) -> None:
         """Run to the end, and see that nothing but outputs is there."""
@@ -62,6 +74,7 @@ class Runs:
         process.join()
         assert process.exitcode == 0, self.said.read_text()
         assert not [path.name for path in output.parent.iterdir() if path.name.startswith(".")]
+        assert not list(self.temporary.iterdir())
 
 
 def pixels(path: Path) -> bytes:
@@ -74,22 +87,9 @@ def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("kills"))
 
 
-@pytest.fixture
-def tidy(tmp_path, monkeypatch):
-    """Temporary files go to a folder of their own; what is left there, and of shared memory, is told at the end."""
-    shared, place = Path("/dev/shm"), tmp_path / "tmp"
-    before = set(shared.iterdir()) if shared.is_dir() else set()
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    yield
-    assert not list(place.iterdir())
-    assert not {path for path in shared.iterdir() if path.stat().st_uid == os.getuid()} - before
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["new", "replacing"])
-def test_killed_at_random_the_next_run_ends_alike(runs, tmp_path, tidy, there):
+def test_killed_at_random_the_next_run_ends_alike(runs, tmp_path, there):
     """Kills that came too late don't count; every third comes at the end, where files are moved into place."""
     rng, done, began = random.Random(int(there)), 0, 0
     while done < KILLS // 2:
@@ -101,10 +101,7 @@ def test_killed_at_random_the_next_run_ends_alike(runs, tmp_path, tidy, there):
             runs.end(output)
             old = output.stat().st_ino
         process = runs.start(output)
-        time.sleep(runs.took[name] * rng.uniform(0.8 if done % 3 == 0 else 0.0, 1.0))
-        process.kill()
-        process.join()
-        if process.exitcode != -signal.SIGKILL:
+        if not runs.told(process, name, signal.SIGKILL, rng.uniform(0.8 if done % 3 == 0 else 0.0, 1.0)):
             continue
         done += 1
         if output.exists():
@@ -117,17 +114,14 @@ def test_killed_at_random_the_next_run_ends_alike(runs, tmp_path, tidy, there):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_only_what_the_next_run_goes_on_with(runs, tmp_path, tidy, number):
+def test_interrupted_it_leaves_only_what_the_next_run_goes_on_with(runs, tmp_path, number):
     rng, done, turn = random.Random(2), 0, 0
     while done < 2 * len(OUTPUTS):
         turn += 1
         name = list(OUTPUTS)[done % len(OUTPUTS)]
         (folder := tmp_path / str(turn)).mkdir()
         process = runs.start(folder / name)
-        time.sleep(runs.took[name] * rng.uniform(0.3, 0.95))
-        os.kill(process.pid, number)
-        process.join()
-        if process.exitcode == 0:
+        if not runs.told(process, name, number, rng.uniform(0.3, 0.95)):
             continue
         done += 1
         assert process.exitcode == 130

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 from batches import alive, job, left, program_in, wait_for, wait_until
+from fusing import read
 from scenes import memory_scene, save_pair
 
 from hsfuse.batch import run_jobs
 from hsfuse.core import cluster
 from hsfuse.core.errors import SettingError
 
-dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 
@@ -116,27 +116,41 @@ def session(pid):
 
 @pytest.mark.slow
 def test_ten_workers_killed_at_random_lose_nothing(tmp_path):
-    """One after the other, of a scheduler's own; each comes again, and so do its jobs."""
-    from fusing import read
-
+    """A scheduler and two workers as processes; where one is killed another one starts, and does its jobs again."""
     rng = random.Random(0)
     save_pair(tmp_path, memory_scene((24, 24)))
-    subprocess.run([*table(tmp_path, "whole", 2)], check=True, stdout=subprocess.DEVNULL)
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 20}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made,
-        distributed.Client(made) as client,
-    ):
-        command = [*table(tmp_path, "killed", 10), "--dask", made.scheduler_address]
-        batch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(10):
-            wait_until(lambda: len(client.scheduler_info()["workers"]) == 2)
-            time.sleep(rng.uniform(0.5, 6.0))
-            pids = client.run(os.getpid)
-            os.kill(rng.choice(list(pids.values())), signal.SIGKILL)
-        said, _ = batch.communicate(timeout=600)
-    assert batch.returncode == 0, said
+    subprocess.run(table(tmp_path, "whole", 1), check=True, stdout=subprocess.DEVNULL)
+    place = tmp_path / "scheduler.json"
+    with ExitStack() as stack:
+
+        def begin(what, *words):
+            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(place), *words]
+            process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            stack.callback(process.kill)
+            return process
+
+        begin("scheduler", "--port", "0", "--no-dashboard")
+        wait_for(place)
+        words = "--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path / "scratch"), "--no-dashboard"
+        workers = [begin("worker", *words) for _ in range(2)]
+        command = [*table(tmp_path, "killed", 10), "--dask", str(place)]
+        (tmp_path / "said.txt").touch()
+        batch = stack.enter_context(subprocess.Popen(command, stdout=(tmp_path / "said.txt").open("w")))
+        killed = 0
+        while batch.poll() is None and killed < 10:
+            number = rng.randrange(2)
+            time.sleep(rng.uniform(0.2, 1.0) * 2)
+            busy = subprocess.run(["pgrep", "-P", str(workers[number].pid)], capture_output=True).stdout
+            if busy:  # it runs a job
+                time.sleep(rng.uniform(0.0, 4.0))
+                workers[number].kill()
+                workers[number].wait()
+                workers[number], killed = begin("worker", *words), killed + 1
+        batch.wait(600)
+        said = (tmp_path / "said.txt").read_text()
+        assert (batch.returncode, killed) == (0, 10), said
     for n in range(10):
-        cubes = [read(tmp_path / name / f"{n % 2 if name == 'whole' else n}.tif").data for name in ("whole", "killed")]
-        assert cubes[0].tobytes() == cubes[1].tobytes(), n
+        assert (
+            read(tmp_path / "killed" / f"{n}.tif").data.tobytes() == read(tmp_path / "whole" / "0.tif").data.tobytes()
+        )
     assert not left(tmp_path / "killed")

@@ -1,0 +1,212 @@
+"""`python -m benchmarks.spread [speed] [memory] [graph] [soak] [forecast]`: a row of a table for each figure."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import click
+import rasterio
+
+import hsfuse
+from benchmarks.spread.scene import MSI, RATIO, make_pair
+from hsfuse.core.grid import Grid
+from hsfuse.fusion import forecast, run
+from hsfuse.io.memory import ArrayReader
+
+#: Nothing is estimated of the pair: what is measured is fusing.
+PLAIN: dict[str, Any] = {"psf": "assumed", "register": "off", "match_radiometry": "off", "destripe": "off"}
+
+
+KINDS = ("speed", "memory", "graph", "soak", "forecast")
+#: Scenes whose time is foretold: MSI pixels a side, bands.
+FORETOLD = ((148, 200), (600, 200), (3000, 10))
+
+
+@click.command()
+@click.argument("what", nargs=-1, type=click.Choice(KINDS))
+@click.option("--side", type=int, default=1536, show_default=True, help="MSI pixels a side of the scene for the speed.")
+@click.option("--sides", default="1024,2048,4000", show_default=True, help="Those of the scenes for the memory.")
+@click.option("--bands", type=int, default=100, show_default=True)
+@click.option("--method", default="blend", show_default=True)
+@click.option("--turns", type=int, default=3, show_default=True, help="Each time is the best of so many.")
+@click.option("--scenes", type=int, default=100, show_default=True, help="Scenes of the soak.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where scenes are kept; default: a temporary one.")
+def spread(
+    what: tuple[str, ...], side: int, sides: str, bands: int, method: str, turns: int, scenes: int, folder: Path | None
+) -> None:
+    """Measure what Dask brings and costs; set OMP_NUM_THREADS=1, as Dask's workers have it."""
+    wanted = what or KINDS
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder or Path(temporary)
+        if "speed" in wanted:
+            speed(place, side, bands, method, turns)
+        if "memory" in wanted:
+            memory(place, [int(one) for one in sides.split(",")], bands, method)
+        if "graph" in wanted:
+            graph(place)
+        if "soak" in wanted:
+            soak(place, scenes)
+        if "forecast" in wanted:
+            foretold(place, method)
+
+
+def tell(figure: str, value: str) -> None:
+    """A row of a Markdown table."""
+    click.echo(f"| {figure} | {value} |")
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Any]:
+    """A client of so many worker processes of one thread; None for none."""
+    if count == 0:
+        yield None
+        return
+    from dask.distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def cpu_seconds() -> float:
+    """Of this process."""
+    return time.process_time()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def speed(place: Path, side: int, bands: int, method: str, turns: int) -> None:
+    """Plain against one and two workers, in wall and CPU seconds of fusing and writing; and whether bytes agree."""
+    files = make_pair(place, side, bands)
+    small = make_pair(place, 256, bands)
+    walls, cpus, digests = {}, {}, {}
+    for name, count in (("plain", 0), ("one worker", 1), ("two workers", 2)):
+        with workers(count) as client:
+            where = None if client is None else client.scheduler.address
+            fuse(small, place / "warm.tif", method, where)
+            best = []
+            for _ in range(turns):
+                before = total_cpu(client)
+                fused = fuse(files, place / "out.tif", method, where)
+                best.append((fused.seconds["fuse"], total_cpu(client) - before))
+            walls[name], cpus[name] = (min(values) for values in zip(*best, strict=True))
+        digests[name] = digest(place / "out.tif")
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    for name in walls:
+        tell(
+            f"{name}, {side} x {side} x {bands}, {method}", f"{walls[name]:.1f} s, CPU {cpus[name]:.1f} s, load {load}"
+        )
+    tell("two workers against one", f"{walls['one worker'] / walls['two workers']:.2f} times as fast (wanted 1.7)")
+    for name in ("one worker", "two workers"):
+        tell(f"overhead of {name} in CPU time", f"{cpus[name] / cpus['plain'] - 1:+.1%} (wanted 5 %)")
+    tell("bytes equal", str(len(set(digests.values())) == 1))
+
+
+def total_cpu(client: Any) -> float:
+    """CPU seconds of this process and of all workers."""
+    return cpu_seconds() + (sum(client.run(cpu_seconds).values()) if client is not None else 0.0)
+
+
+def fuse(files: tuple[Path, Path], output: Path, method: str, where: str | None) -> Any:
+    """One fusion into float32."""
+    return hsfuse.fuse(*files, "sentinel2a", output, method=method, dask=where, overwrite=True, **PLAIN)
+
+
+def digest(path: Path) -> str:
+    """Of all pixels."""
+    found = hashlib.sha256()
+    with rasterio.open(path) as ds:
+        for _, window in ds.block_windows(1):
+            found.update(ds.read(window=window).tobytes())
+    return found.hexdigest()
+
+
+def memory(place: Path, sides: list[int], bands: int, method: str) -> None:
+    """The most memory of a worker, a new one for each size."""
+    for side in sides:
+        files = make_pair(place, side, bands)
+        with workers(1) as client:
+            fuse(files, place / "out.tif", method, client.scheduler.address)
+            (most,) = client.run(peak_bytes).values()
+        tell(f"most memory of a worker, {side} x {side} x {bands}", f"{most / 2**20:.0f} MiB (wanted 2048, flat)")
+        (place / "out.tif").unlink()
+
+
+def graph(place: Path) -> None:
+    """The graph of a Sentinel-2 granule by 224 bands: a method fitted to a small scene, and chunks of zeros."""
+    import dask.array as da
+    import rioxarray
+    import xarray as xr
+
+    side, bands = 10976, 224  # of 10980, what the ratio divides
+    hsi, msi = (cast(xr.DataArray, rioxarray.open_rasterio(path)) for path in make_pair(place, 256, bands))
+    with hsfuse.open_pair(hsi, msi, srf="sentinel2a", **PLAIN) as pair:
+        model = hsfuse.fit(pair, "bicubic")
+        grid = Grid((side, side), pair.alignment.hr_grid.transform, pair.alignment.hr_grid.crs)
+        assert isinstance(pair.hsi, ArrayReader)
+        assert isinstance(pair.msi, ArrayReader)
+        low = pair.hsi.over(da.zeros((bands, side // RATIO, side // RATIO), chunks=(bands, 512, 512), dtype="float32"))
+        high = pair.msi.over(da.zeros((len(MSI), side, side), chunks=(len(MSI), 2048, 2048), dtype="float32"))
+        whole = replace(pair, hsi=low, msi=high, alignment=replace(pair.alignment, hr_grid=grid))
+        began, cpu = time.monotonic(), time.process_time()
+        cube = model.apply(whole)
+        tasks = len(cube.__dask_graph__())
+        took = time.monotonic() - began, time.process_time() - cpu
+    tell(f"graph of {side} x {side} x {bands}", f"{took[0]:.1f} s, CPU {took[1]:.1f} s (wanted 20 s), {tasks} tasks")
+
+
+def soak(place: Path, scenes: int) -> None:
+    """Scenes fused one after the other in one process: memory, open files and what is left after ten and after all."""
+    folder = place / "soak"
+    folder.mkdir(exist_ok=True)
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    found = []
+    for number in range(scenes):
+        files = make_pair(folder, 256, 31, seed=number % 5)
+        fuse(files, folder / f"{number}.tif", "glp-reg", None)
+        gc.collect()
+        found.append((resident(), len(os.listdir("/proc/self/fd"))))
+    hidden = [path for path in folder.iterdir() if path.name.startswith(".")]
+    left = set(Path(tempfile.gettempdir()).glob("hsfuse-*")) - before
+    early, late = found[min(9, scenes - 1)], found[-1]
+    tell(f"soak of {scenes} scenes: memory after 10, after all", f"{early[0]:.0f}, {late[0]:.0f} MiB")
+    tell("open files after 10, after all; files left", f"{early[1]}, {late[1]}; {len(hidden) + len(left)}")
+
+
+def foretold(place: Path, method: str) -> None:
+    """What a dry run foretells against what fitting, fusing and writing take: CPU time, in which others' work isn't."""
+    clock = SimpleNamespace(monotonic=time.process_time)
+    with patch.object(forecast, "time", clock), patch.object(run, "time", clock):
+        for side, bands in FORETOLD:
+            files, told = make_pair(place, side, bands), {**PLAIN, "method": method, "overwrite": True}
+            dry = hsfuse.fuse(*files, "sentinel2a", place / "out.tif", dry_run=True, **told)
+            expected = dry.provenance["forecast"]["seconds"]
+            truth = sum(hsfuse.fuse(*files, "sentinel2a", place / "out.tif", **told).seconds.values())
+            text = f"foretold {expected:.1f} s, truth {truth:.1f} s: {expected / truth:.2f} times (wanted 0.5 to 2)"
+            tell(f"CPU time of {side} x {side} x {bands}, {method}", text)
+
+
+def resident() -> float:
+    """MiB that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+if __name__ == "__main__":
+    spread()

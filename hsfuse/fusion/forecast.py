@@ -1,0 +1,204 @@
+"""What a fusion is going to take: disk, memory and time, by a short calibration on the scene itself.
+
+The method is fitted to two small crops and fuses and writes one: what that costs is scaled to the sample, to all tiles
+with their halos, and to all pixels. What training on the scene may take is its budget.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+
+from hsfuse.core.cube import FloatArray
+from hsfuse.core.errors import HsfuseError
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.storage import plan_bands
+from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
+from hsfuse.io import CubeWriter, Storage, driver_of
+from hsfuse.io.files import trial_folder
+from hsfuse.methods import Method
+from hsfuse.pair import ScenePair
+from hsfuse.pair.sample import MAX_PIXELS, Filling, sample_of
+
+#: Sides of the crops in MSI pixels.
+CROPS = 64, 128
+#: And in LR pixels at least.
+LEAST_LR = 12
+#: Tiles that are in memory at once: read ahead, in work, blended, on their way to the disk.
+TILES_HELD = 6
+#: Side of the corner whose writing tells what a file costs before its pixels.
+CORNER = 16
+#: Minutes of training where none are given.
+TRAINING_MINUTES = 3.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to come, in bytes and seconds; `seconds` and a packed size only where the scene was tried out."""
+
+    shape: tuple[int, int, int]
+    tiles: int
+    output: int
+    temporary: int
+    free: int
+    memory: int
+    seconds: float | None = None
+
+    def text(self) -> str:
+        """One line for people."""
+        bands, rows, cols = self.shape
+        size = f"{'about' if self.seconds is not None else 'up to'} {_size(self.output)} on disk"
+        parts = [f"{rows} x {cols} pixels, {bands} bands, {self.tiles} tile{'s' if self.tiles > 1 else ''}", size]
+        parts += [f"{_size(self.temporary)} more for a while"] if self.temporary else []
+        parts += [f"{_size(self.free)} are free", f"about {_size(self.memory)} of memory"]
+        parts += [] if self.seconds is None else [f"about {_duration(self.seconds)}"]
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: bytes and seconds."""
+        told = {name: getattr(self, name) for name in ("output", "temporary", "free", "memory")}
+        seconds = None if self.seconds is None else round(self.seconds, 2)
+        return {**{f"{name}_bytes": value for name, value in told.items()}, "seconds": seconds, "tiles": self.tiles}
+
+
+def forecast(
+    pair: ScenePair,
+    output: Path,
+    options: FuseOptions,
+    stored: Storage,
+    tiles: TileGrid,
+    method: Callable[[], Method] | None,
+    device: str,
+) -> Forecast:
+    """What fusing a pair is going to take; `method` makes one to try out, None: without trying."""
+    bands, (rows, cols) = len(plan_bands(pair, options).source), tiles.shape
+    size, seconds = float(rows * cols * bands * np.dtype(stored.dtype).itemsize), None
+    with suppress(HsfuseError):  # nothing can be learned of crops: the scene may be fused all the same
+        if method is not None:
+            seconds, size = _tried(pair, options, stored, tiles, method, device, output)
+    side = tiles.stride + tiles.overlap + 2 * tiles.halo
+    held = 4 * len(pair.hsi_bands) * (TILES_HELD * min(side, rows) * min(side, cols) + tiles.overlap * cols)
+    held += 4 * min(MAX_PIXELS, rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
+    copied = driver_of(output, options.format) == "COG"
+    free = shutil.disk_usage(output.parent).free
+    return Forecast(
+        (bands, rows, cols), len(tiles), int(size), int(size) if copied else 0, free, _memory_now() + held, seconds
+    )
+
+
+def _tried(
+    pair: ScenePair,
+    options: FuseOptions,
+    stored: Storage,
+    tiles: TileGrid,
+    method: Callable[[], Method],
+    device: str,
+    output: Path,
+) -> tuple[float, float]:
+    """Seconds that fitting, fusing and writing take, and bytes on disk."""
+    crops = [_crop(pair, side) for side in CROPS]
+    fitting = []
+    for crop in crops:
+        scene = sample_of(pair, [crop]).to(device)
+        spent, fitted = _timed(partial(method().fit, scene, pair.model.to(device)))
+        fitting.append((scene.msi[0, 0].numel(), spent))
+    rows, cols = (_span(crops[0], axis, tiles, pair.ratio) for axis in (0, 1))
+    worker = TileWorker(pair, fitted, device, None, Filling.of(scene, pair.model))
+    worker.fuse([worker.read(rows, cols)])  # what happens only once isn't to be counted
+    spent, tile = _timed(lambda: worker.fuse([worker.read(rows, cols)])[0].finish())
+    written = _writing(pair, options, stored, tile[0], output)
+    area = tiles.shape[0] * tiles.shape[1]
+    read = sum(_length(down.read) * _length(right.read) for down in tiles.spans(0) for right in tiles.spans(1))
+    seconds = _along(fitting, min(MAX_PIXELS, area)) + spent * read / (_length(rows.read) * _length(cols.read))
+    seconds += _along([(count, took) for count, took, _ in written], area) * (
+        2 if driver_of(output, options.format) == "COG" else 1
+    )
+    return seconds + _training(options), _along([(count, size) for count, _, size in written], area)
+
+
+def _training(options: FuseOptions) -> float:
+    """Seconds that training on the scene may take."""
+    if options.method != FuseOptions.method or not options.adapts:
+        return 0.0
+    return 60 * (TRAINING_MINUTES if options.adapt_minutes is None else options.adapt_minutes)
+
+
+def _along(found: Sequence[tuple[int, float]], pixels: int) -> float:
+    """What so many pixels take, by the line through what few and many of a crop have taken."""
+    (few, small), (many, large) = found[0], found[-1]
+    step = 0.0 if many == few else max(0.0, (large - small) / (many - few))
+    return small + step * max(0, pixels - few)
+
+
+def _crop(pair: ScenePair, side: int) -> Window:
+    """A square in the scene's middle, in LR pixels."""
+    height, width = pair.lr_shape
+    count = min(max(-(-side // pair.ratio), LEAST_LR), height, width)
+    return Window((width - count) // 2, (height - count) // 2, count, count)
+
+
+def _span(crop: Window, axis: int, tiles: TileGrid, ratio: int) -> Span:
+    first, count = ((crop.row_off, crop.height), (crop.col_off, crop.width))[axis]
+    start, stop = int(first) * ratio, int(first + count) * ratio
+    return Span((max(0, start - tiles.halo), min(tiles.shape[axis], stop + tiles.halo)), (start, stop), 0, 0)
+
+
+def _writing(
+    pair: ScenePair, options: FuseOptions, stored: Storage, data: FloatArray, output: Path
+) -> list[tuple[int, float, int]]:
+    """Pixels, seconds and bytes of writing a corner of some fused pixels (C, h, w), and all of them."""
+    plan, found = plan_bands(pair, options), []
+    for part in (data[:, :CORNER, :CORNER], data):
+        shape = part.shape[1], part.shape[2]
+        grid, valid, picked = pair.alignment.hr_grid.crop(0, 0, shape), np.ones(shape, bool), plan.pick(part)
+        with trial_folder(output) as folder:
+            began = time.monotonic()
+            with CubeWriter(folder / f"crop{output.suffix}", grid, plan.spectrum, stored, bands=len(picked)) as writer:
+                writer.write(Window(0, 0, shape[1], shape[0]), picked, valid)
+            spent = time.monotonic() - began
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        found.append((valid.size, spent, size))
+    return found
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.monotonic()
+    made = call()
+    return time.monotonic() - start, made
+
+
+def _length(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
+
+
+def _memory_now() -> int:
+    """Bytes that this process has had at most; 0 on Windows."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

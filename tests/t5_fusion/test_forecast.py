@@ -1,0 +1,76 @@
+"""What a fusion is going to take is told before it starts: size on disk, memory and, where it was tried out, time."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fusing import run
+from scenes import memory_scene, save_pair
+
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion import forecast
+
+ENVI = {"register": "off", "dtype": "float32"}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Each look at it is a second later."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(forecast, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+
+def test_it_is_told_by_a_dry_run_and_costs_no_file(files, tmp_path, clock):
+    told = run(files, tmp_path / "a.dat", dry_run=True, tile=24, overlap=6, **ENVI)
+    assert not list(tmp_path.iterdir())
+    found = told.provenance["forecast"]
+    assert found["output_bytes"] == pytest.approx(31 * 72 * 60 * 4, rel=0.02)  # ENVI has no compression, and a header
+    assert found["memory_bytes"] > 2**20
+    assert found["temporary_bytes"] == 0
+    assert found["tiles"] == 9
+    # A second for fitting, and for writing; for fusing as many as the tiles with halos have pixels of the crop's.
+    assert 2 < found["seconds"] < 30
+    assert "to come: 72 x 60 pixels, 31 bands, 9 tiles, about 5" in told.text()
+    assert "of memory, about" in told.text()
+
+
+def test_a_copy_takes_more_for_a_while(files, tmp_path, clock):
+    found = run(files, tmp_path / "a.tif", dry_run=True, format="COG", register="off").provenance["forecast"]
+    assert found["temporary_bytes"] == found["output_bytes"] > 0
+
+
+def test_training_may_take_its_budget():
+    assert forecast._training(FuseOptions()) == 0
+    assert forecast._training(FuseOptions(effort="best")) == 180
+    assert forecast._training(FuseOptions(adapt_minutes=7.0)) == 420
+    assert forecast._training(FuseOptions(method="glp-reg", adapt_minutes=7.0)) == 0
+
+
+def test_what_few_and_many_have_taken_is_a_line():
+    assert forecast._along([(10, 1.0), (20, 3.0)], 50) == pytest.approx(9)
+    assert forecast._along([(10, 3.0), (20, 1.0)], 50) == 3  # more can't take less
+    assert forecast._along([(10, 2.0), (10, 5.0)], 10) == 2
+
+
+def test_a_middle_without_data_leaves_the_time_open(tmp_path):
+    mask = np.ones((48, 48), bool)
+    mask[2:46, 2:46] = False
+    pair = save_pair(tmp_path, memory_scene((48, 48)), mask)
+    told = run(pair, tmp_path / "a.tif", dry_run=True, register="off")
+    assert told.provenance["forecast"]["seconds"] is None
+    assert "up to" in told.text()
+    assert run(pair, tmp_path / "a.tif", register="off").output.exists()
+
+
+def test_a_larger_scene_is_told_at_the_start(tmp_path, monkeypatch, caplog):
+    from hsfuse.fusion import run as running
+
+    monkeypatch.setattr(running, "TRIED_FROM", 0)
+    pair = save_pair(tmp_path, memory_scene((14, 14)))
+    with caplog.at_level("INFO", "hsfuse"):
+        run(pair, tmp_path / "a.tif", register="off")
+    (line,) = [record.message for record in caplog.records if record.message.startswith("to come: ")]
+    assert "42 x 42 pixels, 31 bands, 1 tile" in line
+    assert " s" in line.rsplit("about ", 1)[1]
