@@ -182,7 +182,13 @@ def _text(path: Path) -> str:
 def _csv_rows(path: Path, table: JobTable) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows with what isn't empty; unknown columns are told once."""
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), skipinitialspace=True)
-    table.problems += _strange(f"{path}, line 1", reader.fieldnames or ())
+    columns = list(reader.fieldnames or ())
+    if len(columns) == 1 and (other := next((c for c in ";\t|" if c in columns[0]), None)):
+        raise SettingError(f"{path}, line 1: one column, {columns[0]!r}; wanted commas between columns, not {other!r}")
+    fields = [COLUMNS.get(_plain_name(name), name) for name in columns]
+    twice = [name for i, name in enumerate(columns) if fields[i] and fields[i] in fields[:i]]
+    table.problems += [f"{path}, line 1: the column {name!r} stands there twice" for name in twice]
+    table.problems += _strange(f"{path}, line 1", columns)
     try:
         for row in reader:
             where = f"{path}, line {reader.line_num}"

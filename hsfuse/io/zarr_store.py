@@ -10,6 +10,7 @@ hsfuse wrote before and others do, are read, too.
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from hsfuse.core.cube import BoolArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
-from hsfuse.io.files import is_store
+from hsfuse.io.files import is_store, remove
 from hsfuse.io.gdal import wkt2
 from hsfuse.io.limits import FREE_BYTES, MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role, own_quantity
@@ -43,6 +44,8 @@ ARRAY, MAPPING = "reflectance", "spatial_ref"
 CONVENTIONS = {"proj": "f17cb550-5864-4468-aeb7-f3180cfb622f", "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"}
 #: Bands in a chunk: a chunk of 256 x 256 pixels is then at most 4 MB of float32.
 CHUNK_BANDS = 16
+#: Looks at most, and seconds between them, at whether a failed group is still written to; it isn't after so many.
+LOOKS, LOOK_S, QUIET_LOOKS = 40, 0.25, 3
 
 
 def _zarr() -> Any:
@@ -77,7 +80,21 @@ class ZarrSink:
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
         rows, cols = window.toslices()
-        self._array[:, rows, cols] = raw
+        try:
+            self._array[:, rows, cols] = raw
+        except OSError:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        """Remove the group till it stays away: where one chunk has failed, zarr goes on with others for a while."""
+        away = 0
+        for _ in range(LOOKS):
+            remove(self._path)
+            time.sleep(LOOK_S)
+            away = 0 if self._path.exists() else away + 1
+            if away == QUIET_LOOKS:
+                return
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""

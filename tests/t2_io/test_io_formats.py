@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from rasters import GRID, SPECTRUM, scene, write_cube
 
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.io import open_cube
+from hsfuse.io import open_cube, zarr_store
 from hsfuse.io.files import is_store
 from hsfuse.io.memory import data_array
 
@@ -118,6 +119,28 @@ def test_packed_integers_are_decoded_by_xarray(tmp_path):
     assert cube.encoding["dtype"] == np.int16
     assert np.abs(cube.values - data)[:, mask].max() <= 0.5e-4 + np.abs(data[:, mask]).max() * 1e-6
     assert np.isnan(cube.values[:, ~mask]).all()
+
+
+def test_what_zarr_still_writes_of_a_failed_group_goes(tmp_path, monkeypatch):
+    """On a full disk: one chunk fails, and others come while the group is removed."""
+    write, late = zarr.Array.__setitem__, []
+
+    def full(self, key, value):
+        if not self.path.endswith("reflectance"):
+            return write(self, key, value)
+        late.extend(tmp_path.iterdir())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def another_chunk(seconds):
+        if late:
+            (late.pop() / "reflectance" / "c").mkdir(parents=True)
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", full)
+    monkeypatch.setattr(zarr_store.time, "sleep", another_chunk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_cube(tmp_path / "a.zarr", *scene())
+    assert not late
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_zarr_group_follows_the_format_and_the_conventions(tmp_path):

@@ -125,12 +125,13 @@ def test_ten_workers_killed_at_random_lose_nothing(tmp_path):
 
         def begin(what, *words):
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(place), *words]
-            process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            said = stack.enter_context((tmp_path / "dask.txt").open("a"))
+            process = stack.enter_context(subprocess.Popen(command, stdout=said, stderr=said))
             stack.callback(process.kill)
             return process
 
         begin("scheduler", "--port", "0", "--no-dashboard")
-        wait_for(place)
+        wait_until(place.exists, 240)
         words = "--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path / "scratch"), "--no-dashboard"
         workers = [begin("worker", *words) for _ in range(2)]
         command = [*table(tmp_path, "killed", 10), "--dask", str(place)]

@@ -125,16 +125,15 @@ def test_killed_at_random_it_ends_with_the_same_cubes(tmp_path):
     import random
 
     rng = random.Random(0)
-    scene = memory_scene((48, 48))
-    pair = save_pair(tmp_path, scene)
+    pair = save_pair(tmp_path, memory_scene((36, 36)))
     lines = [
-        {"hsi": "hsi.tif", "msi": "msi.tif", "seed": n, "srf": "sentinel2a", "method": "glp-ens"} for n in range(3)
+        {"hsi": "hsi.tif", "msi": "msi.tif", "seed": n, "srf": "sentinel2a", "method": "glp-reg"} for n in range(2)
     ]
 
     def table(folder: str) -> list[str]:
         (tmp_path / folder).mkdir()
         rows = [
-            json.dumps(line | {"output": f"{folder}/{n}.tif", "tile": 16, "register": "off"})
+            json.dumps(line | {"output": f"{folder}/{n}.tif", "tile": 16, "register": "off", "psf": "assumed"})
             for n, line in enumerate(lines)
         ]
         (tmp_path / f"{folder}.jsonl").write_text("\n".join(rows), encoding="utf-8")

@@ -71,6 +71,8 @@ GOOD = "hsi.tif,b2.tif,o.tif"
     [
         ("methd", [f"{GOOD},x", "hsi.tif,b2.tif,p.tif,y"], "line 1: fuse has no option 'methd'; did you mean 'method'"),
         ("resume", [f"{GOOD},1"], "line 1: fuse has no option 'resume'; it is an option of the whole batch"),
+        ("hsi", [f"{GOOD},b3.tif"], "line 1: the column 'hsi' stands there twice"),
+        ("msi-bands,msi_bands", [f"{GOOD},B2,B3"], "line 1: the column 'msi_bands' stands there twice"),
         ("mtf", [f"{GOOD},,1"], "line 2: more entries than columns"),
         ("mtf", ["hsi.tif,,o.tif"], "line 2: no msi"),
         ("mtf", [f"{GOOD},high"], 'line 2: mtf is "high"'),
@@ -118,3 +120,9 @@ def test_what_is_no_table_is_refused(folder, name, text, told):
 def test_a_missing_table_is_told(tmp_path):
     with pytest.raises(SettingError, match="can't be read"):
         read_jobs(tmp_path / "no.csv")
+
+
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_other_characters_between_columns_are_told(folder, between):
+    with pytest.raises(SettingError, match="wanted commas between columns"):
+        read_jobs(write(folder, "a.csv", f"hsi,msi,output\n{GOOD}\n".replace(",", between)))
