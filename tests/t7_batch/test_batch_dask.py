@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -117,7 +118,7 @@ def session(pid):
 @pytest.mark.slow
 def test_ten_workers_killed_at_random_lose_nothing(tmp_path):
     """A scheduler and two workers as processes; where one is killed another one starts, and does its jobs again."""
-    rng = random.Random(0)
+    rng, patient = random.Random(0), {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "20"}
     save_pair(tmp_path, memory_scene((24, 24)))
     subprocess.run(table(tmp_path, "whole", 1), check=True, stdout=subprocess.DEVNULL)
     place = tmp_path / "scheduler.json"
@@ -126,7 +127,7 @@ def test_ten_workers_killed_at_random_lose_nothing(tmp_path):
         def begin(what, *words):
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(place), *words]
             said = stack.enter_context((tmp_path / "dask.txt").open("a"))
-            process = stack.enter_context(subprocess.Popen(command, stdout=said, stderr=said))
+            process = stack.enter_context(subprocess.Popen(command, env=patient, stdout=said, stderr=said))
             stack.callback(process.kill)
             return process
 
