@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,8 @@ def when_used(package: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[s
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return attribute
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    return sha256(path.read_bytes()).hexdigest()

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hsfuse.core.notes import Note, read_records, records, texts
 from hsfuse.core.options import FuseOptions
-from hsfuse.core.package import __version__
-from hsfuse.fusion.resume import file_sha256
+from hsfuse.core.package import __version__, file_sha256
 from hsfuse.io import open_cube, output_files, read_provenance
 from hsfuse.methods import Method
 
@@ -119,6 +118,7 @@ def method_of(fuser: Method) -> dict[str, Any]:
     return {
         "method": fuser.describe(),
         "adaptation": fuser.history(),
+        "weights_sha256": fuser.weights_sha256,
     }
 
 

@@ -68,11 +68,6 @@ def fitted_once(fit: Callable[[], Method], output: Path, plan: str | None, devic
     return fitted
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    return _digest(path.read_bytes())
-
-
 def _digest(*parts: bytes) -> str:
     digest = sha256()
     for part in parts:

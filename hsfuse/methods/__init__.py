@@ -70,6 +70,8 @@ class Method(ABC):
     #: Kinds of weights (`ModelCard.kind`) that it works with; whether it is nothing without.
     kinds: ClassVar[tuple[str, ...]] = ()
     needs_weights: ClassVar[bool] = False
+    #: SHA-256 of the file of the weights that `fit` took, be they named or chosen.
+    weights_sha256: str | None = None
 
     @classmethod
     def detect(cls, card: ModelCard) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
-from hsfuse.core.package import data_folder
+from hsfuse.core.package import data_folder, file_sha256
 from hsfuse.methods import METHODS, Method, Requirements
 from hsfuse.methods.adapt import UNCHANGED, Adaptation, AdaptationLog, Errors, Rehearsal, Stage
 from hsfuse.methods.conditioning import KNOWN_BASE, guides
@@ -168,6 +168,7 @@ class SRLF(Method):
         net = None
         if path is not None:
             self.card, tensors = load_checkpoint(path)
+            self.weights_sha256 = file_sha256(path)
             check_card(self.card, self._facts(model, dimension))
             if self.card.kind != "any-sensor":
                 net, path = network_of(path, self.card, tensors), weights_below(self.card)

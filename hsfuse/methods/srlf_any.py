@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.options import FuseOptions
+from hsfuse.core.package import file_sha256
 from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.adapt import Errors, Judge, change
 from hsfuse.methods.conditioning import KNOWN_BASE, ConditionedFrame, conditioned_frame, guides
@@ -66,6 +67,7 @@ class AnySensor(Method):
         """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
         path = self.weights or weights_for(model.ratio)
         self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
+        self.weights_sha256 = file_sha256(path)
         self.frame = conditioned_frame(scene, model)
         self.subspace = self.frame.subspace
         have, want = self.subspace.dimension, self.card.config.channels

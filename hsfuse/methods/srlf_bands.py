@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hsfuse.core.errors import ModelError
 from hsfuse.core.options import FuseOptions
-from hsfuse.core.package import data_folder
+from hsfuse.core.package import data_folder, file_sha256
 from hsfuse.methods import Method, Requirements, make_method
 from hsfuse.methods.problem import mix
 from hsfuse.nets.srlf import Observation, SRLFNet
@@ -293,7 +293,7 @@ class Banded(Method):
         """Fit the classical methods; the network is as trained. ModelError for other sensors."""
         axes = [f.name for f in fields(BandFrame)]
         self.card, net, own = load_net(self.weights, "bands", _guide, FRAME, [*axes, "srf", "psf"])
-        self.model = model
+        self.model, self.weights_sha256 = model, file_sha256(self.weights)
         check_sensors(self.card, own, model)
         device = scene.lrhsi.device
         self.frame = BandFrame(**{name: own[name].to(device) for name in axes})
