@@ -1,6 +1,7 @@
 """Weights for any sensor, as a method and as SRLF-Net's start: untrained they change nothing, and what doesn't fit is
 refused or done without."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from hsfuse.methods import make_method
 from hsfuse.methods.adapt import Errors
 from hsfuse.methods.blend import Blend
 from hsfuse.methods.conditioning import guides
-from hsfuse.methods.srlf import SRLF
+from hsfuse.methods.srlf import ON_WEIGHTS, SRLF
 from hsfuse.methods.srlf_any import SHARE, AnySensor
 from hsfuse.nets.srlf import SRLFConfig, SRLFNet
 from hsfuse.nets.weights import ModelCard, read_card, save_checkpoint
@@ -25,10 +26,12 @@ from hsfuse.physics.sample import PairSample
 JUDGE = AnySensor._judge
 
 
-@pytest.fixture(autouse=True)
-def trusting(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def trusting():
     """The random weights of these tests would be left out by their own test."""
-    monkeypatch.setattr(AnySensor, "_judge", lambda self, errors: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnySensor, "_judge", lambda self, errors: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +54,45 @@ def save(path, scale=2, channels=16):
     return path
 
 
-def test_with_an_untrained_network_it_is_the_blend(pair, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A collection of one set of weights that are untrained but do correct, at random; not to be changed."""
+    folder = tmp_path_factory.mktemp("models")
+    config = SRLFConfig(16, guides(16), 2, stages=1, expand=1)
+    torch.manual_seed(2)
+    net = SRLFNet(config)
+    torch.nn.init.normal_(net.refine.weight, std=0.1)
+    save_checkpoint(folder / "w.safetensors", ModelCard("w", config, 2, steps=9), dict(net.state_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known(pair, folder):
+    """With the weights of the collection; to be copied before it is changed."""
+    return AnySensor(folder / "w.safetensors").fit(*pair)
+
+
+@pytest.fixture(scope="module")
+def blended(pair):
+    scene, model = pair
+    return Blend().fit(scene, model).predict(scene.lrhsi, scene.msi)
+
+
+def test_with_an_untrained_network_it_is_the_blend(pair, blended, tmp_path):
     scene, model = pair
     fused = AnySensor(save(tmp_path / "w.safetensors")).fit(scene, model).predict(scene.lrhsi, scene.msi)
-    blend = Blend().fit(scene, model).predict(scene.lrhsi, scene.msi)
-    assert torch.allclose(fused, blend, atol=2e-5)
+    assert torch.allclose(fused, blended, atol=2e-5)
 
 
-def test_a_trained_correction_shows(pair, tmp_path):
-    scene, model = pair
-    method = AnySensor(save(tmp_path / "w.safetensors")).fit(scene, model)
-    before = method.predict(scene.lrhsi, scene.msi)
-    torch.nn.init.normal_(method.net.refine.weight, std=0.1)
-    assert (method.predict(scene.lrhsi, scene.msi) - before).abs().max() > 1e-4
+def test_a_trained_correction_shows(pair, known, blended):
+    assert (known.predict(pair[0].lrhsi, pair[0].msi) - blended).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
     ("errors", "used"), [((0.9, 0.95), True), ((0.9, 1.01), False), ((1.01, 0.9), False), ((0.999, 0.999), False)]
 )
-def test_weights_are_used_as_far_as_error_and_angle_bear_them_out(pair, tmp_path, errors, used):
-    scene, model = pair
-    method = AnySensor(save(tmp_path / "w.safetensors")).fit(scene, model)
+def test_weights_are_used_as_far_as_error_and_angle_bear_them_out(known, errors, used):
+    method = copy.copy(known)
     JUDGE(method, Errors(*errors))
     assert method.share == (SHARE if used else 0)
     told = method.describe()["weights"]
@@ -79,22 +100,22 @@ def test_weights_are_used_as_far_as_error_and_angle_bear_them_out(pair, tmp_path
     assert "not used" not in told or not used
 
 
-def test_weights_that_do_harm_are_left_out(pair, collection, monkeypatch):
+def test_weights_that_do_harm_are_left_out(pair, known, blended, collection, monkeypatch):
     """Random ones: error and angle are measured on the scene, and the blend is the result."""
-    scene, model = pair
-    monkeypatch.setattr(AnySensor, "_judge", JUDGE)
-    method = AnySensor(collection / "w.safetensors").fit(scene, model)
-    method.share = SHARE
+    scene, _ = pair
+    method = copy.copy(known)
     assert method.errors(scene).both > 1
     method.share = 0.0
-    blend = Blend().fit(scene, model).predict(scene.lrhsi, scene.msi)
-    torch.testing.assert_close(method.predict(scene.lrhsi, scene.msi), blend, rtol=0, atol=2e-5)
+    torch.testing.assert_close(method.predict(scene.lrhsi, scene.msi), blended, rtol=0, atol=2e-5)
+    monkeypatch.setattr(AnySensor, "_judge", JUDGE)
     fuser = fitted(pair)
+    assert fuser.known.share == 0
     assert "not used: at reduced resolution" in fuser.describe()["weights"]
     assert fuser.describe()["adaptation"].endswith("the base blend is the result")
 
 
-def test_weights_that_do_not_fit_are_refused(pair, tmp_path):
+def test_weights_that_do_not_fit_are_refused(pair, known, tmp_path, monkeypatch):
+    monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: known.frame)
     for options in ({"scale": 4}, {"channels": 30}):
         with pytest.raises(ModelError, match="the scene has ratio 2 and"):
             AnySensor(save(tmp_path / "w.safetensors", **options)).fit(*pair)
@@ -109,34 +130,29 @@ def test_a_ratio_without_weights_is_told(pair, tmp_path, monkeypatch):
 OFF = FuseOptions(adapt="off", consistency="off", ensemble=1)
 
 
-@pytest.fixture
-def collection(tmp_path, monkeypatch):
-    """A collection of one set of weights that are untrained but do correct, at random."""
-    config = SRLFConfig(16, guides(16), 2, stages=1, expand=1)
-    torch.manual_seed(2)
-    net = SRLFNet(config)
-    torch.nn.init.normal_(net.refine.weight, std=0.1)
-    save_checkpoint(tmp_path / "w.safetensors", ModelCard("w", config, 2, steps=9), dict(net.state_dict()))
+def collect(monkeypatch, folder):
     for place in (model_zoo, fusers_weights):
-        monkeypatch.setattr(place, "data_folder", lambda name: tmp_path)
-    return tmp_path
+        monkeypatch.setattr(place, "data_folder", lambda name: folder)
+
+
+@pytest.fixture
+def collection(folder, monkeypatch):
+    """The folder is the collection."""
+    collect(monkeypatch, folder)
+    return folder
 
 
 def fitted(pair, options=OFF, weights="auto"):
     return SRLF(options, weights).fit(*pair)
 
 
-def test_the_weights_that_fit_are_taken(pair, collection):
+def test_the_weights_that_fit_are_taken_and_without_adaptation_what_they_give_is_the_result(pair, known, collection):
+    scene, _ = pair
     fuser = fitted(pair)
     assert fuser.describe()["weights"] == "w (9 steps)"
     assert isinstance(fuser.frame.fuser, AnySensor)
-
-
-def test_without_adaptation_it_is_what_the_weights_give(pair, collection):
-    scene, model = pair
-    fuser = fitted(pair)
     assert "what the weights give is the result" in fuser.describe()["adaptation"]
-    wanted = AnySensor(collection / "w.safetensors").fit(scene, model).predict(scene.lrhsi, scene.msi)
+    wanted = known.predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
 
 
@@ -153,10 +169,12 @@ def test_on_another_base_there_are_no_weights(pair, collection, base):
 
 
 @pytest.mark.parametrize("change", ["ratio", "bands"])
-def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(pair, collection, caplog, change):
+def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(
+    pair, collection, tmp_path, monkeypatch, caplog, change
+):
     scene, model = pair
     if change == "ratio":
-        (collection / "w.safetensors").unlink()
+        collect(monkeypatch, tmp_path)
     else:
         scene = PairSample(scene.lrhsi[:, :10], scene.msi, scene.mask)
         model = model.with_srf(model.srf[:, :10])
@@ -185,57 +203,70 @@ def larger():
     return PairSample(*model(truth), torch.ones(1, 20, 20, dtype=torch.bool)), model
 
 
-ADAPT = FuseOptions(adapt_steps=4, ensemble=1, pace=Pace(check_every=2, learning_rate=1e-2))
+ADAPT = FuseOptions(adapt_steps=2, ensemble=1, pace=Pace(check_every=1, learning_rate=1e-2))
 
 
-def test_the_stages_are_written_down(larger, collection):
-    fuser = fitted(larger, ADAPT)
-    stages = {stage.name: stage for stage in fuser.adaptation.stages}
+@pytest.fixture(scope="module", autouse=True)
+def one_stage_on_weights():
+    """How many stages has no part in what is looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusers_weights, "ON_WEIGHTS", (1, ON_WEIGHTS[1]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapted(larger, folder):
+    """Fitted with a few steps; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        collect(patch, folder)
+        return fitted(larger, ADAPT)
+
+
+def test_the_stages_are_written_down(adapted):
+    stages = {stage.name: stage for stage in adapted.adaptation.stages}
     assert list(stages) == ["base", "weights", "adaptation", "consistency"]
     assert (stages["base"].error, stages["base"].angle) == (1, 1)
     assert all(np.isfinite([stage.error, stage.angle]).all() and stage.seconds >= 0 for stage in stages.values())
-    assert fuser.adaptation.gain == pytest.approx(1 - stages["weights"].error)  # four steps are no better
+    assert adapted.adaptation.gain == pytest.approx(1 - stages["weights"].error)  # two steps are no better
     before, after = stages["adaptation"].misfits, stages["consistency"].misfits
     assert before is not None
     assert after is not None
     assert after[0] <= before[0]
-    assert fuser.describe()["adaptation"].endswith("no better than what the weights give, which is the result")
+    assert adapted.describe()["adaptation"].endswith("no better than what the weights give, which is the result")
 
 
-def test_without_adaptation_and_consistency_two_stages_are_left(larger, collection):
-    assert [stage.name for stage in fitted(larger).adaptation.stages] == ["base", "weights"]
-
-
-def test_the_consistency_step_is_part_of_the_result(larger, collection):
-    scene = larger[0]
-    with_it, without = (
-        fitted(larger, replace(OFF, consistency=on)).predict(scene.lrhsi, scene.msi) for on in (True, False)
-    )
-    misfits = [float((larger[1].spatial(x) - scene.lrhsi).square().mean()) for x in (with_it, without)]
+def test_the_consistency_step_is_part_of_the_result_and_without_it_and_adaptation_two_stages_are_left(
+    larger, adapted, collection
+):
+    scene, model = larger
+    without = fitted(larger)
+    assert [stage.name for stage in without.adaptation.stages] == ["base", "weights"]
+    misfits = [
+        float((model.spatial(fuser.predict(scene.lrhsi, scene.msi)) - scene.lrhsi).square().mean())
+        for fuser in (adapted, without)
+    ]
     assert misfits[0] < misfits[1]
 
 
-def test_the_same_seed_gives_the_same_weights(larger, collection):
-    states = []
-    for seed in (0, 0, 1):
+def test_the_same_seed_gives_the_same_weights(larger, adapted, collection):
+    states = [adapted.net.state_dict()]
+    for seed in (0, 1):
         torch.manual_seed(len(states))  # what was drawn before doesn't matter
-        fuser = fitted(larger, replace(ADAPT, adapt_steps=2, seed=seed, pace=Pace(check_every=1, learning_rate=1e-2)))
-        states.append(fuser.net.state_dict())
+        states.append(fitted(larger, replace(ADAPT, seed=seed)).net.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])  # the same steps on one machine
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
-def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, collection, tmp_path):
-    fuser = fitted(larger, ADAPT)
-    save_checkpoint(tmp_path / "own.safetensors", *fuser.weights_of_scene("own"))
+def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, adapted, collection, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "own.safetensors", *adapted.weights_of_scene("own"))
     card = read_card(tmp_path / "own.safetensors")
-    assert (card.name, card.kind, card.steps) == ("own", "scene", fuser.adaptation.kept_step)
+    assert (card.name, card.kind, card.steps) == ("own", "scene", adapted.adaptation.kept_step)
     assert card.extra["weights"] == "w"
     again = fitted(larger, FuseOptions(adapt="off", ensemble=1), tmp_path / "own.safetensors")
     scene = larger[0]
     torch.testing.assert_close(
-        again.predict(scene.lrhsi, scene.msi), fuser.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6
+        again.predict(scene.lrhsi, scene.msi), adapted.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6
     )
-    (collection / "w.safetensors").unlink()
+    collect(monkeypatch, tmp_path / "empty")
     with pytest.raises(ModelError, match="there are no weights called 'w'"):
         fitted(larger, weights=tmp_path / "own.safetensors")
