@@ -245,7 +245,7 @@ def test_the_consistency_step_is_part_of_the_result_and_without_it_and_adaptatio
         float((model.spatial(fuser.predict(scene.lrhsi, scene.msi)) - scene.lrhsi).square().mean())
         for fuser in (adapted, without)
     ]
-    assert misfits[0] < misfits[1]
+    assert misfits[0] < 0.5 * misfits[1]
 
 
 def test_the_same_seed_gives_the_same_weights(larger, adapted, collection):

@@ -64,8 +64,20 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, cache):
-    share_cache(tmp_path, cache, "w", "whole", "parts")
-    return write_scenes(tmp_path, cube, NM, train=(1, 2), validation=(3,))
+    return scenes(tmp_path, cache)
+
+
+def scenes(folder, cache):
+    share_cache(folder, cache, "w", "parts")
+    return write_scenes(folder, cube, NM, train=(1, 2), validation=(3,))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache):
+    """The weights of one run, beside its scenes and all else that it leaves; not to be changed."""
+    folder = scenes(tmp_path_factory.mktemp("trained"), cache)
+    train(parse_config(settings()), folder / "w.safetensors", data=folder, device="cpu")
+    return folder / "w.safetensors"
 
 
 def test_the_base_itself_has_gain_zero_and_relative_angle_one(cache):
@@ -85,9 +97,9 @@ def test_the_truth_has_no_more_error_than_what_lies_outside_the_subspace(cache):
 def test_a_draw_depends_on_its_number_and_the_seed_alone():
     config = parse_config(settings())
     first, again = (Trainer(config, references(1, 2), [], CPU).source for _ in range(2))
-    first.draw(0)
-    assert torch.equal(first.draw(5).base, again.draw(5).base)  # exactly: the same arithmetic twice
-    assert not torch.equal(first.draw(5).target, first.draw(6).target)
+    other, one = first.draw(0), first.draw(5)
+    assert torch.equal(one.base, again.draw(5).base)  # exactly: the same arithmetic twice
+    assert not torch.equal(one.target, other.target)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -107,7 +119,7 @@ def test_the_guide_says_how_noisy_a_scene_is():
     clean = Trainer(parse_config(raw), references(1, 2), [], CPU).source
     raw["draws"].update(noise_free=0.0, snr_db=[20.0, 25.0])
     noisy = Trainer(parse_config(raw), references(1, 2), [], CPU).source
-    share = [np.mean([float(s.draw(n).observation.guide[0, -2, 0, 0]) for n in range(6)]) for s in (clean, noisy)]
+    share = [np.mean([float(s.draw(n).observation.guide[0, -2, 0, 0]) for n in range(3)]) for s in (clean, noisy)]
     assert share[0] < 0.4 < 0.6 < share[1]
 
 
@@ -130,7 +142,7 @@ def test_aligned_axes_leave_the_fusion_as_it_is_and_order_its_error():
 
 @pytest.mark.parametrize(
     ("seen", "pool", "steps", "gain"),
-    [((1, 2), 4, 24, 0.0), pytest.param((1, 2, 5, 6), 16, 60, -0.005, marks=pytest.mark.slow)],
+    [((1, 2), 4, 12, 0.0), pytest.param((1, 2, 5, 6), 16, 60, -0.005, marks=pytest.mark.slow)],
     ids=["short", "longer"],
 )
 def test_training_gets_better_than_the_base_on_a_scene_it_has_not_seen(seen, pool, steps, gain):
@@ -146,36 +158,32 @@ def test_training_gets_better_than_the_base_on_a_scene_it_has_not_seen(seen, poo
     assert trainer.validate()["gain"] < gain
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(folder):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(folder, trained):
     config = parse_config(settings())
-    train(config, folder / "whole.safetensors", data=folder, device="cpu")
     path = folder / "parts.safetensors"
     trainer = Trainer(config, *load_references(config, folder), CPU, folder / "parts.cache")
     for _ in range(5):
         trainer.step()
     torch.save(trainer.state(), path.with_suffix(".state"))
     train(config, path, data=folder, device="cpu", resume=True)
-    (card, whole), (_, parts) = load_checkpoint(folder / "whole.safetensors"), load_checkpoint(path)
+    (card, whole), (_, parts) = load_checkpoint(trained), load_checkpoint(path)
     assert card.steps == 8
     assert all(torch.equal(whole[key], parts[key]) for key in whole)  # exactly: the same steps on the same machine
 
 
-def test_the_card_says_what_the_weights_are(folder):
-    config = parse_config(settings())
-    train(config, folder / "w.safetensors", data=folder, device="cpu")
-    card, tensors = load_checkpoint(folder / "w.safetensors")
+def test_the_card_says_what_the_weights_are(trained):
+    card, tensors = load_checkpoint(trained)
     SRLFNet(card.config).load_state_dict(tensors)
     assert (card.name, card.kind, card.base, card.scale, card.terms) == ("tiny", "any-sensor", "blend", 2, "ours")
     assert card.trained_on == "train/s1.npz, train/s2.npz"
     assert set(card.extra["scores"]) == {"PSNR gain over the base, dB", "SAM relative to the base", "L1"}
-    assert (folder / "w.csv").read_text().count("\n") == 3  # a header and the checks at steps 4 and 8
+    assert trained.with_suffix(".csv").read_text().count("\n") == 3  # a header and the checks at steps 4 and 8
 
 
-def test_weights_of_another_ratio_are_a_start(folder):
-    train(parse_config(settings()), folder / "w.safetensors", data=folder, device="cpu")
-    other = settings(net={"scale": 4}, start=str(folder / "w.safetensors"))
+def test_weights_of_another_ratio_are_a_start(trained):
+    other = settings(net={"scale": 4}, start=str(trained))
     trainer = Trainer(parse_config(other), references(1), [], CPU)
-    _, theirs = load_checkpoint(folder / "w.safetensors")
+    _, theirs = load_checkpoint(trained)
     own = trainer.net.state_dict()
     assert torch.equal(own["refine.weight"], theirs["refine.weight"])  # copied
     differ = [key for key in own if own[key].shape != theirs[key].shape]
@@ -183,26 +191,25 @@ def test_weights_of_another_ratio_are_a_start(folder):
     assert all("down" in key or "up" in key for key in differ)
 
 
-def test_resuming_needs_the_state_of_the_same_run(folder):
+def test_resuming_needs_the_state_of_the_same_run(folder, trained):
     config = parse_config(settings())
     with pytest.raises(ModelError, match="nothing to resume"):
         train(config, folder / "w.safetensors", data=folder, resume=True, device="cpu")
-    train(config, folder / "w.safetensors", data=folder, device="cpu")
     with pytest.raises(ModelError, match="other settings"):
-        train(replace(config, seed=1), folder / "w.safetensors", data=folder, resume=True, device="cpu")
+        train(replace(config, seed=1), trained, data=folder, resume=True, device="cpu")
     with pytest.raises(OutputError, match="--overwrite"):
-        train(config, folder / "w.safetensors", data=folder, device="cpu")
+        train(config, trained, data=folder, device="cpu")
 
 
 def test_the_published_protocol_learns_through_the_same_loop(folder):
-    raw = settings(optimiser={"steps": 60, "batch": 4, "gain": 0.0, "l1": 1.0, "angle": 0.0})
+    raw = settings(optimiser={"steps": 40, "batch": 4, "gain": 0.0, "l1": 1.0, "angle": 0.0})
     raw.pop("draws")
     raw["kind"], raw["net"] = "bands", {"scale": 2, "channels": 26, "stages": 1, "expand": 1}
     raw["patches"] = {"srf": "ikonos", "psf_sigma": 1.0, "psf_size": 3, "phase": 0.0, "size": 16, "stride": 8}
     raw["optimiser"]["learning_rate"] = 4e-3
     trainer = Trainer(parse_config(raw), references(1, 2), references(3), CPU)
     before = trainer.validate()["l1"]
-    for _ in range(60):
+    for _ in range(40):
         trainer.step()
     assert trainer.validate()["l1"] < 0.9 * before
     assert trainer.card({}).phase == "0"
