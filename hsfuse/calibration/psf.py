@@ -4,7 +4,8 @@ Each window of the scene has its own gain, offset and small shift for each band 
 1973), so that radiometry, misplacement and drift aren't taken for blur, and its own noise, so that a window where the
 ground has changed counts little. Of the families of `kernels` the simplest is taken that explains windows which its
 numbers weren't fitted to about as well as the best does. Uncertainty is the windows' disagreement: a jackknife that
-leaves out one after the other (Efron, Stein 1981).
+leaves out one after the other (Efron, Stein 1981), that of coarse parts of the scene, and what lies between families
+that windows bear out about as well.
 """
 
 from __future__ import annotations
@@ -20,24 +21,14 @@ from torch import Tensor
 from hsfuse.calibration.free import free_kernel
 from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
 from hsfuse.calibration.spectra import FloatArray
-from hsfuse.calibration.views import Views, correlations
-from hsfuse.calibration.windows import spread_of
+from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd
+from hsfuse.calibration.windows import apart, spread_of
 from hsfuse.core.errors import SettingError
 from hsfuse.physics.model import Psf, centred_phase
 
-#: A window of fewer pixels can't have a shift of its own.
-LEAST_OWN = 60
-#: Largest shift between the images beyond what is known of it, in LR pixels.
-LARGEST_SHIFT = 1.5
 #: Rounds of moving cells to where they would rather lie, HR pixels below which that isn't worth it, and by how much
 #: the median cell must stand out of chance, times the root of their number.
 PLACINGS, LEAST_WANDER, CHANCE = 3, 0.15, 6.0
-#: Steps of a fit, and the change (of log widths, and LR pixels) that ends it.
-STEPS, SETTLED = 10, 2e-4
-#: Steps of numerical derivatives by the shape, and by the centre in HR pixels.
-STEP, CENTRE_STEP = 1e-4, 0.05
-#: Noise deviations beyond which a pixel counts less (Huber), and the least noise of a window relative to the median's.
-HUBER, QUIET = 2.0, 0.5
 #: A simpler family is kept when its windows are worse by less than so many standard errors, so much of -2 log
 #: likelihood, or this share of it: what is less isn't seen in a fused image. What is nearly round counts as round, and
 #: nearly upright as upright, which costs a fraction of the arithmetic: more than one number has to bear out more.
@@ -47,189 +38,6 @@ LARGEST_FREE_RATIO = 12
 #: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
 #: widest PSF in LR pixels (MTF at Nyquist of 0.003) that is believed.
 LEAST_DETAIL, MOST_SPREAD, WIDEST = 0.5, 0.25, 1.1
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A family at its `shape` (k,) and `centre` (y, x) in HR pixels: weighted misfit (c, m) and its slopes (k, c, m).
-
-    Both are what gain, offset and shift of each window leave over. `info` (windows, 2, 2) and `pull` (windows, 2) are
-    the normal equations of each window's shift from the centre, HR pixels.
-    """
-
-    family: Family
-    shape: FloatArray
-    centre: FloatArray
-    misfit: FloatArray
-    slopes: FloatArray
-    info: FloatArray
-    pull: FloatArray
-
-    @property
-    def cost(self) -> float:
-        """-2 log likelihood but for a constant."""
-        return float((self.misfit**2).sum())
-
-    @property
-    def hessian(self) -> FloatArray:
-        """(k, k): half the second derivative of the cost."""
-        return np.einsum("icm,jcm->ij", self.slopes, self.slopes)
-
-
-class Search:
-    """Least squares over the shape of a family, gain, offset and shift of every window free."""
-
-    def __init__(self, views: Views, weight: FloatArray, groups: NDArray[np.intp] | None = None) -> None:
-        """`groups` (m,) are the windows, where these aren't too small, unless told."""
-        self.views, self.weight = views, weight
-        small = np.median(np.bincount(views.window)) < LEAST_OWN
-        self.groups = groups if groups is not None else np.zeros_like(views.window) if small else views.window
-        self._starts = np.flatnonzero(np.diff(self.groups, prepend=-1))  # pixels are sorted by window
-
-    def at(self, family: Family, shape: FloatArray, centre: FloatArray) -> Fit:
-        """What a shape leaves."""
-        views, size, s = self.views, self.views.size, self.views.ratio
-
-        def kernel(p: FloatArray, c: FloatArray) -> FloatArray:
-            return family.kernel(p, size, c, s)
-
-        steps = CENTRE_STEP * np.eye(2), STEP * np.eye(len(shape))
-        by_centre = [(kernel(shape, centre + d) - kernel(shape, centre - d)) / (2 * CENTRE_STEP) for d in steps[0]]
-        by_shape = [(kernel(shape + d, centre) - kernel(shape - d, centre)) / (2 * STEP) for d in steps[1]]
-        seen = views.seen(np.stack([kernel(shape, centre), *by_centre, *by_shape]))
-        if views.rest is not None:
-            seen[:3] = self._further(seen[:3], kernel, shape, centre, views.rest)
-        seen *= self.weight
-        axes, r = self._orthogonal([self.weight, *seen[:3]])
-        misfit, along = self._without(views.target * self.weight, axes)
-        right = _over(along[3], r[3, 3])
-        down = _over(along[2] - r[2, 3] * right, r[2, 2])
-        gain = np.maximum(_over(along[1] - r[1, 2] * down - r[1, 3] * right, r[1, 1]), 0)
-        slopes = np.stack([-self._without(change * self._spread(gain), axes)[0] for change in seen[3:]] or [misfit])
-        root = np.array([[r[2, 2], r[2, 3]], [np.zeros_like(gain), r[3, 3]]]) * gain  # (2, 2, c, groups)
-        info = np.einsum("kicg,kjcg->gij", root, root)
-        pull = np.einsum("kicg,kcg->gi", root, np.stack([along[2], along[3]]))
-        return Fit(family, shape, centre, misfit, slopes[: len(shape)], info, pull)
-
-    def _further(
-        self,
-        seen: FloatArray,
-        kernel: Callable[[FloatArray, FloatArray], FloatArray],
-        shape: FloatArray,
-        centre: FloatArray,
-        rest: FloatArray,
-    ) -> FloatArray:
-        """What a kernel and its slopes see (3, c, m), moved by parts `rest` (2, m) of HR pixels: Taylor's second order.
-
-        Without that a kernel about a wrong place has to be as much wider as that is off.
-        """
-        e, (y, x) = 0.5, rest
-        k = {(i, j): kernel(shape, centre + e * np.array([i, j])) for i in (-1, 0, 1) for j in (-1, 0, 1)}
-        curves = [k[1, 0] - 2 * k[0, 0] + k[-1, 0], k[0, 1] - 2 * k[0, 0] + k[0, -1],
-                  (k[1, 1] - k[1, -1] - k[-1, 1] + k[-1, -1]) / 4]  # fmt: skip
-        yy, xx, xy = self.views.seen(np.stack(curves) / e**2)
-        here, down, right = seen
-        return np.stack([
-            here + y * down + x * right + y**2 / 2 * yy + x**2 / 2 * xx + y * x * xy,
-            down + y * yy + x * xy, right + x * xx + y * xy,
-        ])  # fmt: skip
-
-    def _orthogonal(self, columns: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
-        """Unit vectors (c, m), in every window, that span images (c, m), and R (k, k, c, windows): QR, Gram-Schmidt."""
-        k, (c, _) = len(columns), columns[0].shape
-        axes: list[FloatArray] = []
-        r = np.zeros((k, k, c, len(self._starts)))
-        for j, column in enumerate(columns):
-            rest = column
-            for _ in range(2):  # twice is enough for rounding
-                for i, axis in enumerate(axes):
-                    part = self._sum(axis * rest)
-                    r[i, j] += part
-                    rest = rest - axis * self._spread(part)
-            length = np.sqrt(self._sum(rest**2))
-            r[j, j] = np.where(length > 1e-7 * np.sqrt(self._sum(column**2)), length, 0)
-            axes.append(rest * self._spread(_over(np.ones_like(length), r[j, j])))
-        return axes, r
-
-    def _without(self, image: FloatArray, axes: list[FloatArray]) -> tuple[FloatArray, list[FloatArray]]:
-        """An image (c, m) less its parts along the axes, and those (c, windows)."""
-        along = []
-        for axis in axes:
-            along.append(self._sum(axis * image))
-            image = image - axis * self._spread(along[-1])
-        return image, along
-
-    def _sum(self, image: FloatArray) -> FloatArray:
-        """(c, m) over every window: (c, windows)."""
-        total: FloatArray = np.add.reduceat(image, self._starts, axis=1)
-        return total
-
-    def _spread(self, values: FloatArray) -> FloatArray:
-        """(c, windows) to the pixels: (c, m)."""
-        return values[:, self.groups]
-
-    def best(self, family: Family, starts: Sequence[ArrayLike], centre: FloatArray, steps: int = STEPS) -> Fit:
-        """The least misfit from any of the starts (Levenberg 1944, Marquardt 1963)."""
-        fits = [self._descend(family, np.asarray(start, np.float64), centre, steps) for start in starts]
-        return min(fits, key=lambda fit: fit.cost)
-
-    def _descend(self, family: Family, shape: FloatArray, centre: FloatArray, steps: int) -> Fit:
-        fit, damping = self.at(family, shape, centre), 1e-3
-        for _ in range(steps):
-            hessian = fit.hessian
-            damped = hessian + np.diag(damping * np.diag(hessian) + 1e-12)
-            step = np.clip(-np.linalg.solve(damped, np.einsum("icm,cm->i", fit.slopes, fit.misfit)), -0.4, 0.4)
-            new = self._bounded(fit, fit.shape + step, fit.centre + _common(fit)[0])
-            if new.cost > fit.cost * (1 + 1e-9):
-                damping = max(20 * damping, 0.1)
-                if damping > 1e4:
-                    break
-                continue
-            moved = [*np.abs(new.shape - fit.shape), *np.abs(new.centre - fit.centre) / self.views.ratio]
-            gained, fit, damping = fit.cost - new.cost, new, damping / 5
-            if max(moved) < SETTLED or gained < 1e-6 * new.cost:
-                break
-        return fit
-
-    def _bounded(self, fit: Fit, shape: FloatArray, centre: FloatArray) -> Fit:
-        far = LARGEST_SHIFT * self.views.ratio
-        shape[:2] = np.clip(shape[:2], *fit.family.bounds(self.views.ratio))
-        return self.at(fit.family, shape, np.clip(centre, -far, far))
-
-    def reweighted(self, fit: Fit) -> Search:
-        """With each window's own noise in each band, and little from outliers, by what a fit leaves."""
-        rest, window = fit.misfit / self.weight, self.views.window
-        noise = np.stack(
-            [np.median(np.abs(rest[:, window == w]), axis=1) / 0.6745 for w in range(window.max() + 1)], axis=1
-        )
-        noise = np.maximum(noise, QUIET * np.median(noise, axis=1, keepdims=True))
-        noise = np.maximum(noise, 1e-6 * self.views.target.std(1, keepdims=True) + 1e-12)[:, window]
-        return Search(self.views, 1 / noise / np.sqrt(np.maximum(1, np.abs(rest) / noise / HUBER)))
-
-
-def _over(a: FloatArray, b: FloatArray) -> FloatArray:
-    """a / b, 0 where b is."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
-
-
-def _common(fit: Fit) -> tuple[FloatArray, float, float]:
-    """The windows' common shift (y, x) from the centre, its standard error, and how far windows' shifts scatter.
-
-    All in HR pixels. Where windows differ by more than their own errors allow (chi-square), the error is as much
-    larger. The scatter is a standard deviation by the median, less the windows' own errors.
-    """
-    info = fit.info.sum(0) + 1e-9 * np.trace(fit.info.sum(0)) * np.eye(2) + 1e-30 * np.eye(2)
-    move, covariance = np.linalg.solve(info, fit.pull.sum(0)), np.linalg.inv(info)
-    error = float(np.linalg.eigvalsh(covariance).max())
-    if len(fit.info) == 1:
-        return move, float(np.sqrt(error)), 0.0
-    tiny = 1e-9 * np.trace(fit.info, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-30 * np.eye(2)
-    own = np.linalg.solve(fit.info + tiny, fit.pull[..., None])[..., 0] - move
-    chi2 = max(1.0, float(np.einsum("wi,wij,wj", own, fit.info, own)) / (2 * len(own) - 2))
-    errors = np.trace(np.linalg.inv(fit.info + tiny), axis1=1, axis2=2) / 2
-    clear = errors <= np.median(errors)  # not those where the ground has changed
-    scatter = float(np.median((own[clear] ** 2).sum(1)) / (2 * np.log(2)) - np.median(errors[clear]))
-    return move, float(np.sqrt(error * chi2)), float(np.sqrt(max(0.0, scatter)))
 
 
 def _wandering(search: Search, fit: Fit) -> tuple[FloatArray, float] | None:
@@ -253,21 +61,22 @@ def _wandering(search: Search, fit: Fit) -> tuple[FloatArray, float] | None:
     move = np.clip(move, -LARGEST_SHIFT * views.ratio, LARGEST_SHIFT * views.ratio)
     window = views.window[first]
     count, mean = np.bincount(window), np.stack([np.bincount(window, axis) for axis in move.T], 1)
-    apart = ((move - (mean / count[:, None])[window]) ** 2).sum() / max(1, 2 * (len(move) - len(count)))
+    within = ((move - (mean / count[:, None])[window]) ** 2).sum() / max(1, 2 * (len(move) - len(count)))
     unsure = float(np.trace(own @ believed, axis1=1, axis2=2).mean()) / 2
-    return move[views.cell].T, float(np.sqrt(apart + unsure))
+    return move[views.cell].T, float(np.sqrt(within + unsure))
 
 
 @dataclass(frozen=True)
 class Judged:
     """A fit, what it leaves of each window when fitted to the others (w,), and each time's change of the shape.
 
-    `wander`: how far ground is likely to be misplaced within cells, HR pixels.
+    `part` (w,): where each window lies, `wander`: how far ground is likely to be misplaced within cells, HR pixels.
     """
 
     fit: Fit
     held_out: FloatArray
     moved: FloatArray  # (w, k)
+    part: NDArray[np.intp]
     wander: float
 
     @classmethod
@@ -285,13 +94,7 @@ class Judged:
             near = np.clip(fit.shape[:2] + moved[w, :2], *fit.family.bounds(views.ratio))
             moved[w, :2] = near - fit.shape[:2]
             held_out[w] = ((misfit + np.einsum("icm,i->cm", slopes, moved[w])) ** 2).sum()
-        return cls(fit, held_out, moved, wander)
-
-    @property
-    def covariance(self) -> FloatArray:
-        """(k, k) of the shape, by the jackknife."""
-        centred, n = self.moved - self.moved.mean(0), len(self.moved)
-        return (n - 1) / n * centred.T @ centred
+        return cls(fit, held_out, moved, views.part, wander)
 
     def borne_out_by(self, best: Judged) -> bool:
         """Whether the best, richer family is no clear gain over this one.
@@ -389,19 +192,20 @@ def estimate_psf(
     families = [ROUND, ELLIPTIC, TURNED] if kind == "gaussian" else [BOX, ROUND, BLURRED_BOX, ELLIPTIC, TURNED]
     if given is not None:
         families.insert(0, assumed(given, ratio))
-    judged, views = _judged(views, families)
+    judged, search = _judged(views, families)
     best = min(judged, key=lambda one: one.held_out.sum())
-    chosen = next(one for one in judged if one.borne_out_by(best))
+    borne_out = [one for one in judged if one.borne_out_by(best)]
+    chosen = borne_out[0]
     if given is not None and _as_wide(judged[0], chosen, ratio):
         chosen = judged[0]
-    doubt = _doubt(chosen, views, detail) if given is not None else ""
+    doubt = _doubt(chosen, search.views, detail) if given is not None else ""
     found = judged[0] if doubt else chosen
     free_one = next(one for one in judged if one.fit.family is ROUND) if found.fit.family.name == "assumed" else found
-    return _summed_up(views, found, free_one, given, kind == "free" and not doubt, doubt)
+    return _summed_up(search, found, free_one, borne_out, given, kind == "free" and not doubt, doubt)
 
 
-def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Views]:
-    """Every family fitted, with weights that the best of them gives, and the views with cells where they lie."""
+def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Search]:
+    """Every family fitted, and the search with cells where they lie and weights that the best of them gives."""
     contrast = views.target.std(1, keepdims=True) + 1e-12
     search = Search(views, np.broadcast_to(1 / contrast, views.target.shape))
     rough, wander = search.best(ROUND, ROUND.starts, np.zeros(2)), 0.0
@@ -425,7 +229,7 @@ def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Views]:
         fits[family.name] = search.best(family, starts, rough.centre)
     search = search.reweighted(min(fits.values(), key=lambda fit: fit.cost))
     again = [search.best(family, [fits[family.name].shape], fits[family.name].centre, 4) for family in families]
-    return [Judged.of(fit, views, wander) for fit in again], views
+    return [Judged.of(fit, views, wander) for fit in again], search
 
 
 def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
@@ -445,9 +249,19 @@ def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
 
 
 def _summed_up(
-    views: Views, found: Judged, free_one: Judged, given: Psf | None, free: bool, doubt: str
+    search: Search,
+    found: Judged,
+    free_one: Judged,
+    borne_out: Sequence[Judged],
+    given: Psf | None,
+    free: bool,
+    doubt: str,
 ) -> EstimatedPsf:
-    """Of a fit and, for what the pair leaves open of its widths, of one that was free to have others."""
+    """Of a fit; what the pair leaves open of its widths is told by one that was free to have others, and by families.
+
+    Windows bear out each of `borne_out` about as well: what lies between them is uncertain, too.
+    """
+    views = search.views
     fit, s = found.fit, views.ratio
     family = fit.family
     psf = given if family.name == "assumed" and given is not None else family.psf(fit.shape, s, views.phase)
@@ -457,10 +271,14 @@ def _summed_up(
         name = "free"
     seen = views.seen(kernel[None])[0]
     gain, offset = views.radiometry(seen)
-    widths, (_, widths_sd) = _widths(found, s)[0], _widths(free_one, s)
-    mtf_sd = _spread(free_one, lambda p: np.array(free_one.fit.family.psf(p, s, views.phase).mtf(s)))
-    move, error, _ = _common(fit)
-    place = fit.centre + move + views.offset
+    widths, (_, widths_sd) = _widths(found, s)[0], _widths(free_one, s, whole=False)
+    mtf_sd = _spread(free_one, lambda p: np.array(free_one.fit.family.psf(p, s, views.phase).mtf(s)), whole=False)
+    for one in borne_out:
+        other = one.fit.family
+        between = np.abs(other.widths(one.fit.shape, s)[:2] - widths[:2])
+        widths_sd[:2] = np.maximum(widths_sd[:2], between)
+        mtf_sd = np.maximum(mtf_sd, np.abs(np.array(other.psf(one.fit.shape, s, views.phase).mtf(s)) - psf.mtf(s)))
+    place, error = fit.centre + common(fit)[0] + views.offset, place_sd(search, fit)
     return EstimatedPsf(
         psf,
         Psf(_moved(kernel, views.offset), f"{psf.label}, shifted").with_few_terms(),
@@ -480,15 +298,15 @@ def _summed_up(
     )
 
 
-def _widths(found: Judged, ratio: int) -> tuple[FloatArray, FloatArray]:
-    """Widths (y, x) and turn of a PSF, and their standard deviations: (3,) each.
+def _widths(found: Judged, ratio: int, whole: bool = True) -> tuple[FloatArray, FloatArray]:
+    """Widths (y, x) and turn of a PSF, and their standard deviations: (3,) each; `whole` as for `_spread`.
 
     Where windows and their cells lie at different places, the ground is likely to be misplaced within them, too, by
     about as much, and that looks like blur: as much of the width is uncertain.
     """
     fit = found.fit
-    widths, spread = fit.family.widths(fit.shape, ratio), _spread(found, lambda p: fit.family.widths(p, ratio))
-    less = np.sqrt(np.maximum(widths[:2] ** 2 - _common(fit)[2] ** 2 - found.wander**2, 0))
+    widths, spread = fit.family.widths(fit.shape, ratio), _spread(found, lambda p: fit.family.widths(p, ratio), whole)
+    less = np.sqrt(np.maximum(widths[:2] ** 2 - common(fit)[1] ** 2 - found.wander**2, 0))
     spread[:2] = np.hypot(spread[:2], widths[:2] - less)
     return widths, spread
 
@@ -500,12 +318,18 @@ def _as_wide(one: Judged, other: Judged, ratio: int) -> bool:
     return bool((np.abs(own - widths) <= spread).all())
 
 
-def _spread(found: Judged, of: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Standard deviations (q,) of what follows from a shape, by the jackknife; a third one is a turn in degrees."""
+def _spread(found: Judged, of: Callable[[FloatArray], FloatArray], whole: bool = True) -> FloatArray:
+    """Standard deviations (q,) of what follows from a shape, by the jackknife; a third one is a turn in degrees.
+
+    For the `whole` scene as if windows erred each by itself, otherwise for any part of it.
+    """
     n, value = len(found.moved), of(found.fit.shape)
     left = np.stack([of(found.fit.shape + moved) for moved in found.moved]) - value
     left[:, 2:] = (left[:, 2:] + 45) % 90 - 45
-    spread: FloatArray = np.sqrt((n - 1) * left.var(0))
+    variance = (n - 1) * left.var(0)
+    if not whole:
+        variance = variance + apart(left - left.mean(0), found.part, variance)
+    spread: FloatArray = np.sqrt(variance)
     return spread
 
 

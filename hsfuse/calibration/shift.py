@@ -123,6 +123,8 @@ class Fitted:
 
 #: How much more correlation another place must have to be preferred to no shift.
 CLEARLY = 0.01
+#: Parts of a scene are told to differ when that is this many times the error of its mean.
+CLEARLY_APART = 1.5
 #: Steps of the refinement, and the step (LR pixels) that ends it.
 STEPS, SMALL_STEP = 12, 0.002
 UPSAMPLE = 10
@@ -132,10 +134,10 @@ UPSAMPLE = 10
 class Shift:
     """LR pixels by which the LRHSI's content lies below (`dy`) and right (`dx`) of where the MSI has it.
 
-    `sd` is the standard error of the worse of the two, from the spread over `windows` windows (inf: can't be told),
-    `correlation` that of the two images at this shift; `field` holds what each window says, `drift` the linear change
-    over the scene that is seen in it, if any (a shear, a stretch, a turn). `borne_out`: whether windows correlate
-    better that weren't asked.
+    `sd` is the standard error of the worse of the two, from `windows` windows (inf: can't be told), `spread` how far
+    their places scatter beyond their own errors: both are in the `uncertainty`. `correlation` is that of the two images
+    at this shift; `field` holds what each window says, `drift` the linear change over the scene that is seen in it, if
+    any (a shear, a stretch, a turn). `borne_out`: whether windows correlate better that weren't asked.
     """
 
     dy: float
@@ -146,6 +148,15 @@ class Shift:
     field: tuple[LocalShift, ...] = ()
     drift: Drift | None = None
     borne_out: bool = True
+    spread: float = 0.0
+
+    @property
+    def uncertainty(self) -> float:
+        """Standard deviation, LR pixels, of this shift for a part of the scene, or for ground beside it.
+
+        Neighbouring windows are misplaced alike, so that what they scatter isn't averaged out by their number.
+        """
+        return hypot(self.sd, self.spread)
 
     @property
     def length(self) -> float:
@@ -156,7 +167,10 @@ class Shift:
         """One line for people."""
         if self.sd == inf:
             return "the shift can't be told: no window of the two images agrees well enough"
-        text = f"{self.dy:+.3f} rows, {self.dx:+.3f} columns in LR pixels, sd {self.sd:.3f}, {self.windows} windows"
+        sd = f"sd {self.sd:.3f}"
+        if self.uncertainty > CLEARLY_APART * self.sd:
+            sd += f" on the mean and {self.uncertainty:.3f} in a part of the scene"
+        text = f"{self.dy:+.3f} rows, {self.dx:+.3f} columns in LR pixels, {sd}, {self.windows} windows"
         return text if self.drift is None else f"{text}, drifting by up to {self.drifting:.2f} over the scene"
 
     @property
@@ -213,7 +227,9 @@ def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: fl
     looks = [block.looks(model, (dy, dx), smooth, slopes=False) for block in blocks]
     told = zip(np.array(search.places)[said.told], said.shift[said.told], fit.errors[said.told], strict=True)
     field = tuple(LocalShift(*map(float, (*place, *where, error))) for place, where, error in told)
-    return Shift(dy, dx, sd, count, mean_correlation(blocks, looks), field, drift, moved or drift is not None)
+    borne_out = moved or drift is not None
+    correlation = mean_correlation(blocks, looks)
+    return Shift(dy, dx, sd, count, correlation, field, drift, borne_out, fit.spread)
 
 
 class _Search:

@@ -242,6 +242,29 @@ def spread_of(places: Floats, own: Floats, chance: float = 0.0) -> float:
     return float(spread)
 
 
+def quarters(places: Floats) -> NDArray[np.intp]:
+    """Which quarter of the ground that places (n, 2) cover each of them lies in, (n,)."""
+    down, right = (places > (places.min(0) + places.max(0)) / 2).T
+    return 2 * down.astype(np.intp) + right
+
+
+def apart(influence: Floats, part: NDArray[np.intp], own: Floats) -> Floats:
+    """Variances (q,) by which coarse parts of a scene differ beyond what windows' `own` (q,), of the whole, allow.
+
+    `influence` (n, q) is what each window adds to an estimate's error, `part` (n,) where it lies. Neighbours err alike
+    (changed ground, another PSF there), so that their number says too little: the jackknife by blocks (Künsch 1989) has
+    the error of the mean were parts independent. What reaches over half a scene isn't averaged out by its parts either:
+    as far as one of them lies off, ground beside the scene may.
+    """
+    _, index = np.unique(part, return_inverse=True)
+    count = int(index.max()) + 1
+    if count == 1:
+        return np.zeros_like(own)
+    sums = np.stack([np.bincount(index, column) for column in influence.T], 1)
+    between = count * sums.var(0, ddof=1)
+    return np.asarray(count * np.maximum(between - own, 0))
+
+
 def mean_correlation(blocks: Sequence[Block], looks: Sequence[tuple[FloatArray, View]]) -> float:
     """Mean over blocks and bands of the correlation where both are valid; 0 for a block with too little of that."""
     found = []

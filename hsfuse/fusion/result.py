@@ -134,7 +134,8 @@ def _shift(pair: ScenePair) -> dict[str, Any]:
     assert pair.shift is not None
     left = pair.residual
     shift, rest = (
-        {key: getattr(s, key) for key in ("dy", "dx", "sd", "windows")} for s in (pair.shift, left or pair.shift)
+        {key: getattr(s, key) for key in ("dy", "dx", "sd", "spread", "windows")}
+        for s in (pair.shift, left or pair.shift)
     )
     local = [{key: round(value, 3) for key, value in asdict(window).items()} for window in (left or pair.shift).field]
     return shift | {"corrected": left is not None, "residual": rest, "field": local}

@@ -14,11 +14,19 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, shift
 
-from hsfuse.calibration import compare_responses, estimate_observation, estimate_psf, estimate_srf, match_radiometry
+from hsfuse.calibration import (
+    compare_responses,
+    estimate_observation,
+    estimate_psf,
+    estimate_shift,
+    estimate_srf,
+    match_radiometry,
+)
 from hsfuse.calibration.kernels import TURNED
 from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import EstimatedResponse, FlatTops, centres_widths, second_difference
 from hsfuse.calibration.spectra import clean_spectra, low_pixels
+from hsfuse.calibration.windows import apart
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.physics import load_srf, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
@@ -308,9 +316,9 @@ def test_the_simplest_family_that_fits_is_taken(psf: Psf, family: str) -> None:
     assert len(found.psf.separable_terms()) <= (8 if family == "turned" else 1)
 
 
-def misplaced(msi: torch.Tensor, by: float, roughness: float) -> torch.Tensor:
+def misplaced(msi: torch.Tensor, by: float, roughness: float, seed: int = 3) -> torch.Tensor:
     """The MSI with its content moved about by a smooth random field of `by` pixels RMS."""
-    rng, (h, w) = np.random.default_rng(3), msi.shape[-2:]
+    rng, (h, w) = np.random.default_rng(seed), msi.shape[-2:]
     fields = [gaussian_filter(rng.standard_normal((h, w)), roughness) for _ in range(2)]
     at = [axis + by * field / field.std() for axis, field in zip(np.mgrid[:h, :w], fields, strict=True)]
     return torch.from_numpy(np.stack([map_coordinates(band, at, order=3, mode="nearest") for band in msi[0].numpy()]))[
@@ -335,6 +343,45 @@ def test_a_psf_is_found_where_ground_is_misplaced(by: float, roughness: float, w
     assert found.family != "assumed"
     np.testing.assert_allclose(found.sigma, 1.7, rtol=within)
     assert max(found.sigma_sd) > np.abs(np.array(found.sigma) - 1.7).max() / 2
+
+
+def placed_halves(by: float, seed: int) -> np.ndarray:
+    """Differences of place between left and right half, by PSF and by registration, and their deviations: (2, 4)."""
+    seen = observed(gaussian_psf(1.7, SCALE), 1)
+    msi, cut, found = misplaced(seen.msi, by, 40, seed) if by else seen.msi, SIDE // 2, []
+    for part in (slice(0, cut), slice(cut, SIDE)):
+        low, high = seen.lrhsi[..., part], msi[..., part.start * SCALE : part.stop * SCALE]
+        psf = estimate_psf(low, high, seen.mask[..., part], MATRIX, SCALE)
+        matched = np.tensordot(MATRIX, low[0].numpy(), 1)
+        shift = estimate_shift(matched, high[0].numpy(), ObservationModel(np.eye(len(MATRIX)), psf.psf, SCALE))
+        found.append(
+            ([*psf.shift, -shift.dy * SCALE, -shift.dx * SCALE], [*psf.shift_sd, *2 * [shift.uncertainty * SCALE]])
+        )
+    (one, sd), (other, other_sd) = found
+    return np.array([np.subtract(one, other), np.hypot(sd, other_sd)])
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2))])
+def test_places_of_halves_agree_within_what_is_stated(seed: int) -> None:
+    """Windows lie beside others that are misplaced alike: their number makes a place no surer."""
+    off, stated = placed_halves(1.0, seed)
+    assert (np.abs(off) < 3 * stated).all()
+    assert np.sqrt((stated**2).mean()) < 4 * np.sqrt((off**2).mean())
+
+
+def test_what_neighbours_share_is_not_averaged_out() -> None:
+    """Windows of which a quarter errs alike: their jackknife says too little by the root of a part's number."""
+    rng, part, n = np.random.default_rng(0), np.repeat(np.arange(4), 25), 100
+    own, shared = rng.standard_normal((n, 50)) / n, rng.standard_normal((4, 50))[part] / n
+    alone, together = (apart(error, part, (error**2).sum(0)) for error in (own, own + shared))
+    assert np.sqrt(np.median(alone)) < 0.1  # of a window's 1: as much as its error of the mean
+    assert 0.7 < np.sqrt(np.median(together)) < 1.4
+
+
+def test_places_of_registered_halves_are_stated_closely() -> None:
+    off, stated = placed_halves(0.0, 0)
+    assert (np.abs(off) < 3 * stated).all()
+    assert stated.max() < 0.1
 
 
 @pytest.mark.parametrize("share", [0.25, 0.4])
