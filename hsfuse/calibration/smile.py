@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from hsfuse.calibration.spectra import FloatArray, band_noise
+from hsfuse.calibration.spectra import FloatArray, band_noise, varies
 
 #: Where the detectors of silicon end, nm.
 SILICON_NM = 1000.0
@@ -33,6 +33,11 @@ LEAST_CHANGE, MOST_CHANGE, GAP = 0.05, 0.6, 2.5
 AT_LIMIT = 0.95
 #: -2 log likelihood that it must gain by pixel, and the share of its own gain that the other half's smile must have.
 LEAST_GAIN, LEAST_SHARED = 0.1, 0.5
+#: Ground that changes over the columns, such as a red edge that moves with the crop, looks like a smile in one part of
+#: the spectrum, and both halves of the rows have it. So each of several parts of the bands is left out in turn: what
+#: the others tell on their own has to be, in the median, this share of the course. Of a smile, too, fewer bands tell
+#: less: .15 to .45 of it, where such ground has .03.
+LEFT_OUT, LEAST_ELSEWHERE = 1 / 3, 0.1
 #: How far both halves' courses may differ, as a share of the course (root mean squares over the columns).
 APART = 0.5
 #: Steps of the search (Nelder, Mead 1965) in nm, and what ends it.
@@ -70,6 +75,14 @@ class _Moments:
         """(C, C), about the mean."""
         mean = self.means[0] / self.pixels
         return self.squares[0] / self.pixels - np.outer(mean, mean)
+
+    def of_bands(self, kept: NDArray[np.intp]) -> _Moments:
+        """The same of some bands alone."""
+        some = object.__new__(_Moments)
+        some.pixels, some.weights = self.pixels, self.weights
+        some.means = [mean[kept] for mean in self.means]
+        some.squares = [square[np.ix_(kept, kept)] for square in self.squares]
+        return some
 
     def __add__(self, other: _Moments) -> _Moments:
         both = object.__new__(_Moments)
@@ -161,16 +174,16 @@ def _of_array(
     if nm.size < LEAST_BANDS or min(u.size for _, u in halves) < LEAST_PIXELS * nm.size:
         return None
     whole, spacing = np.concatenate([half for half, _ in halves], 1), float(np.median(np.diff(nm)))
+    if not varies(whole):
+        return None
     noise = band_noise(whole - whole.mean(1, keepdims=True))[:, None]
     upper, lower = (_Moments(half / noise, u) for half, u in halves)
     both = upper + lower
-    edge = 1.05 * (1 + np.sqrt(nm.size / both.pixels)) ** 2  # of what noise alone has, as in `clean_spectra`
-    directions = int((np.linalg.eigvalsh(both.covariance) > edge).sum())
+    directions = _directions(both, nm.size)
     if directions > MOST_DIRECTIONS * nm.size:
         return None
-    search, *parts = (
-        _Search(one, slope * noise.T / noise, directions, MOST_CHANGE * spacing) for one in (both, upper, lower)
-    )
+    slope, most_nm = slope * noise.T / noise, MOST_CHANGE * spacing
+    search, *parts = (_Search(one, slope, directions, most_nm) for one in (both, upper, lower))
     course = search.best()
     if np.ptp(_across(course)) < LEAST_CHANGE * spacing or search.gain(course) < LEAST_GAIN:
         return None
@@ -181,7 +194,27 @@ def _of_array(
         if part.gain(other) < max(LEAST_GAIN, LEAST_SHARED * part.gain(mine)):
             return None
     apart, size = (float(np.sqrt(np.square(_across(one)).mean())) for one in (own[0] - own[1], course))
-    return None if apart > APART * size else (course, apart / 2)
+    if apart > APART * size or _elsewhere(both, slope, most_nm, course) < LEAST_ELSEWHERE:
+        return None
+    return course, apart / 2
+
+
+def _directions(moments: _Moments, bands: int) -> int:
+    """How many directions stand out of what noise alone has, as in `clean_spectra`; `bands` are all that it has."""
+    edge = 1.05 * (1 + np.sqrt(bands / moments.pixels)) ** 2
+    return int((np.linalg.eigvalsh(moments.covariance) > edge).sum())
+
+
+def _elsewhere(moments: _Moments, slope: FloatArray, most_nm: float, course: FloatArray) -> float:
+    """The share of a course that other bands tell on their own, the median over parts of the bands left out."""
+    bands, wanted = len(slope), _across(course)
+    width, shares = round(LEFT_OUT * bands), []
+    for first in range(0, bands - width + 1, width // 2):
+        kept = np.delete(np.arange(bands), slice(first, first + width))
+        some = moments.of_bands(kept)
+        own = _Search(some, slope[np.ix_(kept, kept)], max(1, _directions(some, bands)), most_nm).best()
+        shares.append(float(_across(own) @ wanted / (wanted @ wanted)))
+    return float(np.median(shares))
 
 
 def _across(course: FloatArray, columns: int = 65) -> FloatArray:

@@ -93,6 +93,11 @@ def clean_spectra(spectra: FloatArray) -> CleanSpectra:
     return CleanSpectra(noise[:, None] * axes, axes.T @ (centred / noise[:, None]), np.diag(values[::-1][:kept]))
 
 
+def varies(spectra: FloatArray) -> bool:
+    """Whether spectra (C, n) differ by more than a hundred roundings of float32: others tell of no noise."""
+    return bool(spectra.size) and float(spectra.std(1).max()) > 1e-5 * float(np.abs(spectra).max())
+
+
 def band_noise(centred: FloatArray) -> FloatArray:
     """Standard deviation of each band's noise (C,), from centred spectra (C, n).
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra
+from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, varies
 
 #: Spectra from which the directions are found, most of these, and fewest columns and rows to judge by.
 SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 16
@@ -56,7 +56,7 @@ Strip = tuple[NDArray[np.floating], NDArray[np.bool_]]
 def estimate_stripes(strips: Callable[[], Iterable[Strip]]) -> Stripes | None:
     """From strips of rows, (C, h, w) with their masks (h, w), given twice; None for too small or too gappy an image."""
     found = np.concatenate([_within(data, mask) for data, mask in strips()], 1).astype(np.float64)
-    if found.shape[1] < 2 * LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE:
+    if found.shape[1] < 2 * LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE or not varies(found):
         return None
     found = found[:, :: max(1, found.shape[1] // SPECTRA)]
     noise = band_noise(found)[:, None]

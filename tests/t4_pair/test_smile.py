@@ -16,13 +16,13 @@ NM, SHAPE, NOISE = np.arange(430.0, 1000.0, 8.0), (40, 36), 0.002
 LINES = ((590, 0.05), (687, 0.15), (719, 0.2), (761, 0.4), (823, 0.2), (935, 0.5))
 
 
-def spectra(nm: np.ndarray) -> np.ndarray:
-    """Of three materials in sunlight through air: (3, *nm.shape)."""
-    air = 1 - sum(depth * np.exp(-(((nm - centre) / 20) ** 2)) for centre, depth in LINES)
-    leaf = 0.05 + 0.4 / (1 + np.exp(-(nm - 715) / 12)) + 0.05 * np.exp(-(((nm - 550) / 30) ** 2))
+def spectra(nm: np.ndarray, red_edge_nm: float | np.ndarray = 715, air: bool = True) -> np.ndarray:
+    """Of three materials in sunlight, through air unless that is taken out: (3, *nm.shape)."""
+    passed = 1 - air * sum(depth * np.exp(-(((nm - centre) / 20) ** 2)) for centre, depth in LINES)
+    leaf = 0.05 + 0.4 / (1 + np.exp(-(nm - red_edge_nm) / 12)) + 0.05 * np.exp(-(((nm - 550) / 30) ** 2))
     soil = 0.1 + 0.25 * (nm - 400) / 600
     roof = 0.3 - 0.1 * np.exp(-(((nm - 860) / 60) ** 2))
-    return np.stack([leaf, soil, roof]) * air
+    return np.stack([leaf, soil, roof]) * passed
 
 
 def scene(edges_nm: tuple[float, float], seed: int = 0, across: float = 0.0, noise: float = NOISE) -> np.ndarray:
@@ -67,6 +67,24 @@ def test_a_blur_that_grows_to_the_edges_is_no_smile():
     wide = np.concatenate([plain[:1], (plain[:-2] + plain[2:]) / 2, plain[-1:]])
     drawn = np.random.default_rng(0).standard_normal(plain.shape)
     assert not estimated((1 - share) * plain + share * wide + NOISE * drawn)
+
+
+@pytest.mark.parametrize("edge_nm", [3.0, 5.0])
+def test_a_red_edge_that_moves_over_the_columns_is_no_smile(edge_nm):
+    """From young to ripe crop: both halves of the rows have it, but one part of the spectrum alone."""
+    u = np.linspace(-1, 1, SHAPE[1])
+    leaf = spectra(np.repeat(NM[:, None], u.size, 1), 715 + edge_nm * u, air=False)[0][:, None]
+    soil = 0.1 + 0.3 * (NM - 400)[:, None, None] / 2100
+    share, tilt, bright = (waves - waves.min() for waves in Waves(seed=1).on(square(10.0, SHAPE))[:3])
+    wavy = 0.02 * np.sin(NM[:, None, None] / 150 + tilt)
+    drawn = np.random.default_rng(1).standard_normal((NM.size, *SHAPE))
+    ripening = share * leaf + (1.2 - share) * (soil * (1 + 0.3 * bright) + wavy) + NOISE / 2 * drawn
+    assert not estimated(ripening)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_an_image_that_is_the_same_everywhere_has_none(value):
+    assert not estimated(np.full((NM.size, *SHAPE), value, np.float32))
 
 
 def test_one_half_of_the_rows_alone_is_not_believed():
