@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -110,6 +111,30 @@ def test_only_this_machine_by_its_own_name_is_answered(asked):
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_port_80_may_be_left_out_of_the_name(scene, monkeypatch):
+    bound = []
+
+    class At80(ThreadingHTTPServer):
+        def server_bind(self):
+            super().server_bind()
+            bound.append(self)
+            self.real_port, self.server_port = self.server_port, 80
+
+    monkeypatch.setattr("hsfuse.assessment.report.serve.ThreadingHTTPServer", At80)
+    ready = threading.Event()
+    with open_cube(scene.path("fused.tif"), role="raster") as reader:
+        threading.Thread(target=serve, args=(CubeView(reader), 0, lambda url: ready.set()), daemon=True).start()
+        assert ready.wait(20)
+        found = {}
+        for host in ("127.0.0.1", "localhost", "127.0.0.1:80", "127.0.0.1:81", "evil.example", "evil.example:80"):
+            connection = http.client.HTTPConnection("127.0.0.1", bound[0].real_port, timeout=20)
+            connection.request("GET", "/", headers={"Host": host})
+            found[host] = connection.getresponse().status
+            connection.close()
+        bound[0].shutdown()
+    assert list(found.values()) == [200, 200, 200, 403, 403, 403]
 
 
 def test_a_silent_connection_holds_up_nobody(asked):

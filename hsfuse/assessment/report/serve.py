@@ -189,7 +189,10 @@ def _handler(view: CubeView) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             port = cast(ThreadingHTTPServer, self.server).server_port
-            if self.headers.get("Host") not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):
+            suffixes = ("", ":80") if port == 80 else (f":{port}",)  # browsers leave the default port out
+            if self.headers.get("Host") not in {
+                host + suffix for host in (LOOPBACK, "localhost") for suffix in suffixes
+            }:
                 self._answer(403, "text/plain", "this server answers on its loopback address alone")
                 return
             asked = urlsplit(self.path)
