@@ -163,7 +163,23 @@ def test_the_page_is_the_report_or_the_cube_alone(scene, asked):
 
 
 @pytest.mark.parametrize(
-    "text", ["<html>mine</html>", '<script type="application/json" class="data">{</script>', "\udc80"]
+    "text",
+    [
+        "<html>mine</html>",
+        "\udc80",
+        *(
+            f'<script type="application/json" class="data">{record}</script>'
+            for record in (
+                "{",
+                "[1]",
+                "null",
+                '{"name":"fused.tif","shape":null}',
+                '{"name":"fused.tif","shape":7}',
+                "[" * 9**5,
+            )
+        ),
+    ],
+    ids=range(8),
 )
 def test_a_page_that_is_no_report_of_the_cube_is_refused(scene, tmp_path, text):
     (tmp_path / "r.html").write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -35,6 +35,21 @@ def test_it_serves_until_interrupted_without_torch(tmp_path):
     assert told.splitlines() == ["hsfuse: Ctrl-C ends it", "hsfuse: ended"]
 
 
+def test_a_page_of_something_else_beside_the_cube_is_no_report(tmp_path, monkeypatch):
+    path = make_scene(tmp_path).path("truth.tif")
+    page = tmp_path / "truth.html"
+    page.write_text('<script type="application/json" class="data">[1]</script>')
+    shown = []
+    monkeypatch.setattr("hsfuse.assessment.report.serve.serve", lambda view, port, ready: shown.append(view.page))
+    result = CliRunner().invoke(main, ["view", path, "--no-browser"])
+    assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+    assert "the cube is shown without it" in result.stderr
+    assert "<h1>truth.tif</h1>" in shown.pop()
+    result = CliRunner().invoke(main, ["view", path, "--no-browser", "--report", str(page)])
+    assert (result.exit_code, result.stderr.count("\n"), shown) == (1, 1, [])
+    assert "isn't a report of truth.tif" in result.stderr
+
+
 def test_what_is_missing_is_one_line(tmp_path):
     for arguments in (
         [str(tmp_path / "no.tif")],

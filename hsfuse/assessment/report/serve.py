@@ -121,16 +121,20 @@ class CubeView:
         try:
             page = report.read_text(encoding="utf-8")
             parts = [json.loads(part) for part in _DATA.findall(page)]
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{report} can't be read as a report ({error})") from None
-        if not any(
-            (part.get("name"), part.get("shape", ())[1:]) == (self._name, list(self.shape[1:])) for part in parts
-        ):
+        if not any(map(self._is_described_by, parts)):
             raise InputError(
                 f"{report} isn't a report of {self._name} that this version of hsfuse can show; make it with hsfuse "
                 "assess --report"
             )
         return page
+
+    def _is_described_by(self, part: Any) -> bool:
+        """Whether this is a report's record of this cube; any page may hold JSON of its own."""
+        if not isinstance(part, dict) or not isinstance(part.get("shape"), list):
+            return False
+        return (part.get("name"), part["shape"][1:]) == (self._name, list(self.shape[1:]))
 
     @property
     def _name(self) -> str:
