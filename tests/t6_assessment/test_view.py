@@ -4,10 +4,13 @@ import base64
 import http.client
 import io
 import json
+import logging
 import re
 import socket
+import struct
 import threading
-from http.server import ThreadingHTTPServer
+import time
+from http.server import HTTPServer, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -116,30 +119,48 @@ def test_only_this_machine_by_its_own_name_is_answered(asked):
 def test_port_80_may_be_left_out_of_the_name(scene, monkeypatch):
     bound = []
 
-    class At80(ThreadingHTTPServer):
-        def server_bind(self):
-            super().server_bind()
-            bound.append(self)
-            self.real_port, self.server_port = self.server_port, 80
+    def bind(server):
+        HTTPServer.server_bind(server)
+        bound.append((server, server.server_port))
+        server.server_port = 80
 
-    monkeypatch.setattr("hsfuse.assessment.report.serve.ThreadingHTTPServer", At80)
+    monkeypatch.setattr(ThreadingHTTPServer, "server_bind", bind)
     ready = threading.Event()
     with open_cube(scene.path("fused.tif"), role="raster") as reader:
         threading.Thread(target=serve, args=(CubeView(reader), 0, lambda url: ready.set()), daemon=True).start()
         assert ready.wait(20)
-        found = {}
+        (server, port), found = bound[0], {}
         for host in ("127.0.0.1", "localhost", "127.0.0.1:80", "127.0.0.1:81", "evil.example", "evil.example:80"):
-            connection = http.client.HTTPConnection("127.0.0.1", bound[0].real_port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             connection.request("GET", "/", headers={"Host": host})
             found[host] = connection.getresponse().status
             connection.close()
-        bound[0].shutdown()
+        server.shutdown()
     assert list(found.values()) == [200, 200, 200, 403, 403, 403]
 
 
 def test_a_silent_connection_holds_up_nobody(asked):
     with socket.create_connection(("127.0.0.1", asked.port)):
         assert asked("/")[0] == 200
+
+
+def test_an_address_that_is_none_is_a_bad_request(asked):
+    with socket.create_connection(("127.0.0.1", asked.port), timeout=20) as connection:
+        connection.sendall(f"GET http://[x/ HTTP/1.0\r\nHost: 127.0.0.1:{asked.port}\r\n\r\n".encode())
+        assert connection.makefile("rb").readline().split()[1] == b"400"
+
+
+def test_a_browser_that_hangs_up_is_told_to_nobody(asked, capfd, caplog):
+    caplog.set_level(logging.DEBUG, "hsfuse.assessment.report.serve")
+    with socket.create_connection(("127.0.0.1", asked.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+        connection.sendall(b"GET")
+    ended = time.monotonic() + 10
+    while "hung up" not in caplog.text and time.monotonic() < ended:
+        time.sleep(0.01)
+    assert "hung up" in caplog.text
+    assert capfd.readouterr().err == ""
+    assert asked("/")[0] == 200
 
 
 def test_a_port_in_use_is_told(asked, scene):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -174,7 +175,7 @@ def serve(view: CubeView, port: int, ready: Callable[[str], object]) -> None:
     SettingError where the port can't be had.
     """
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), _handler(view))
+        server = _Server((LOOPBACK, port), _handler(view))
     except OSError as error:
         raise SettingError(
             f"can't listen on port {port} ({error.strerror}); choose another --port, 0: any free one"
@@ -182,6 +183,16 @@ def serve(view: CubeView, port: int, ready: Callable[[str], object]) -> None:
     with server:
         ready(f"http://{LOOPBACK}:{server.server_port}/")
         server.serve_forever()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away before it has its answer is nothing to tell of."""
+        error = sys.exc_info()[1]
+        if isinstance(error, ConnectionError):
+            log.debug("%s hung up (%s)", client_address, error)
+        else:
+            super().handle_error(request, client_address)
 
 
 def _handler(view: CubeView) -> type[BaseHTTPRequestHandler]:
@@ -199,8 +210,8 @@ def _handler(view: CubeView) -> type[BaseHTTPRequestHandler]:
             }:
                 self._answer(403, "text/plain", "this server answers on its loopback address alone")
                 return
-            asked = urlsplit(self.path)
             try:
+                asked = urlsplit(self.path)
                 if asked.path == "/":
                     self._answer(200, "text/html", view.page)
                 elif asked.path == "/spectrum":
