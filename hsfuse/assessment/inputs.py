@@ -15,7 +15,7 @@ from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import CubeReader, Images, open_cube, usable_bands
+from hsfuse.io import CubeReader, Images, open_cube, usable_bands, valid_anywhere
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.quantity import follow_quantity, guess_scale
@@ -199,8 +199,15 @@ def _centres(source: Source) -> np.ndarray | None:
 def _reference(stack: ExitStack, fused: Source, path: Images, notes: list[Note]) -> Source:
     reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
     notes += reader.notes
-    offset = _offset(fused.reader, reader, notes)
-    return Source(reader, match_bands(fused, reader, list(range(reader.count)), "reference"), offset)
+    row, col = _offset(fused.reader, reader, notes)
+    bands = match_bands(fused, reader, list(range(reader.count)), "reference")
+    height, width = fused.reader.grid.shape
+    if not valid_anywhere(reader, bands, Window(col, row, width, height)):
+        raise InputError(
+            f"the reference {reader.path} has no valid pixel: where the fused cube lies, each is nodata, NaN or masked "
+            "in some band; give one with values there"
+        )
+    return Source(reader, bands, (row, col))
 
 
 def _expected(stack: ExitStack, fused: CubeReader, path: Images, notes: list[Note]) -> Source:

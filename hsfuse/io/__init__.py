@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hsfuse.io.files import check_output, driver_of, output_files, split_paths
     from hsfuse.io.layers import LayeredReader
     from hsfuse.io.open import Images, open_cube
-    from hsfuse.io.reader import CubeReader, Paths, check_valid, usable_bands
+    from hsfuse.io.reader import CubeReader, Paths, check_valid, usable_bands, valid_anywhere
     from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
     from hsfuse.io.writer import CubeWriter, kept_method, publish, try_writing
@@ -21,7 +21,7 @@ _FROM = {
     "files": ("check_output", "driver_of", "output_files", "split_paths"),
     "layers": ("LayeredReader",),
     "open": ("Images", "open_cube"),
-    "reader": ("CubeReader", "Paths", "check_valid", "usable_bands"),
+    "reader": ("CubeReader", "Paths", "check_valid", "usable_bands", "valid_anywhere"),
     "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
     "writer": ("CubeWriter", "kept_method", "publish", "try_writing"),
@@ -46,5 +46,6 @@ __all__ = [
     "split_paths",
     "try_writing",
     "usable_bands",
+    "valid_anywhere",
 ]
 __getattr__ = when_used("hsfuse.io", _FROM)

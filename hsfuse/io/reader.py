@@ -323,7 +323,7 @@ def usable_bands(reader: CubeReader, max_pixels: int = 2**16) -> NDArray[np.bool
         data, valid = reader.sample(bands, shape)
         for band, values, ok in zip(bands, data, valid, strict=True):
             if not ok.any():
-                usable[band] &= _valid_anywhere(reader, [band])
+                usable[band] &= valid_anywhere(reader, [band])
             else:
                 flat[band] = values[ok].min() == values[ok].max() <= 0
     return usable if flat[usable].all() else usable & ~flat
@@ -332,7 +332,7 @@ def usable_bands(reader: CubeReader, max_pixels: int = 2**16) -> NDArray[np.bool
 def check_valid(reader: CubeReader, bands: Sequence[int] | None = None) -> None:
     """Raise InputError when no pixel is valid in all the bands (0-based; default: the usable ones)."""
     chosen = np.flatnonzero(usable_bands(reader)).tolist() if bands is None else list(bands)
-    if not chosen or not _valid_anywhere(reader, chosen):
+    if not chosen or not valid_anywhere(reader, chosen):
         raise InputError(f"{reader.path} has no valid pixel: all of it is nodata, NaN or masked")
 
 
@@ -341,17 +341,19 @@ def _decimated(shape: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     return ceil(shape[0] / step), ceil(shape[1] / step)
 
 
-def _valid_anywhere(reader: CubeReader, bands: Sequence[int]) -> bool:
-    """Whether a pixel is valid in all these bands, looking from the middle outwards and stopping at the first one."""
+def valid_anywhere(reader: CubeReader, bands: Sequence[int], within: Window | None = None) -> bool:
+    """Whether a pixel (of a window) is valid in all these bands, looking from the middle outwards to the first one."""
+    within = Window(0, 0, *reader.grid.shape[::-1]) if within is None else within
     before = reader.nonfinite
     try:
-        return any(reader.read(window, bands).mask.any() for window in _scan(reader.grid.shape, len(bands)))
+        return any(reader.read(window, bands).mask.any() for window in _scan(within, len(bands)))
     finally:
         reader.nonfinite = before  # this look isn't part of the caller's reading
 
 
-def _scan(shape: tuple[int, int], bands: int) -> Iterator[Window]:
-    """Windows that cover the image, the middle rows first, where valid pixels usually are."""
-    rows = max(1, min(shape[0], _SCAN_VALUES // (bands * shape[1])))
-    for row in sorted(range(0, shape[0], rows), key=lambda r: abs(r + rows // 2 - shape[0] // 2)):
-        yield Window(0, row, shape[1], min(rows, shape[0] - row))
+def _scan(within: Window, bands: int) -> Iterator[Window]:
+    """Windows that cover a window, the middle rows first, where valid pixels usually are."""
+    height, width = int(within.height), int(within.width)
+    rows = max(1, min(height, _SCAN_VALUES // (bands * width)))
+    for row in sorted(range(0, height, rows), key=lambda r: abs(r + rows // 2 - height // 2)):
+        yield Window(within.col_off, within.row_off + row, width, min(rows, height - row))

@@ -145,6 +145,26 @@ def test_a_larger_reference_is_cut_to_the_cube(scene, flawed):
     assert a.metrics["psnr"] == pytest.approx(psnr(part, scene.truth[:, 8:40, 4:44], 1.0))
 
 
+@pytest.mark.parametrize("factor", [1, 1e6])  # reflectance, whose peak is known, and numbers whose peak is looked for
+def test_a_reference_without_a_valid_pixel_there_is_refused(tmp_path, flawed, factor):
+    write(
+        tmp_path / "part.tif",
+        factor * flawed[:, 8:40, 4:44],
+        GRID.crop(8, 4, (32, 40)),
+        Spectrum(tuple(WAVELENGTHS_NM)),
+    )
+    truth = factor * flawed
+    truth[:, 8:40, 4:44] = np.nan
+    for reference in (truth, np.full_like(truth, np.nan)):
+        path = tmp_path / f"{np.isnan(reference).all()}.tif"
+        write_cube(path, reference)
+        with pytest.raises(InputError, match=rf"the reference {path} has no valid pixel"):
+            assess(tmp_path / "part.tif", reference=path, window=8)
+    truth[:, 8, 4] = factor * flawed[:, 8, 4]
+    write_cube(tmp_path / "one.tif", truth)
+    assert assess(tmp_path / "part.tif", reference=tmp_path / "one.tif", window=8).metrics["rmse"] == 0
+
+
 def test_other_bands_are_refused(scene):
     write(scene.path("bands.tif"), scene.truth, GRID, Spectrum(tuple(WAVELENGTHS_NM + 8)))
     with pytest.raises(InputError, match="other bands"):
