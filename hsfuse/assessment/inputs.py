@@ -231,6 +231,12 @@ def _offset(fused: CubeReader, other: CubeReader, notes: list[Note]) -> tuple[in
         if a.georeferenced != b.georeferenced:
             notes.append(note("aligned-by-corners", one=fused.path.name, other=other.path.name))
         return 0, 0
+    if a.crs == b.crs and a.transform.e * b.transform.e < 0:
+        turned, way = (other.path, "the fused cube's") if b.transform.e > 0 else (fused.path, f"those of {other.path}")
+        raise GridError(
+            f"the rows of {turned} run from south to north, {way} from north to south: turn it first, such as by "
+            f"gdalwarp {turned} north-up.tif"
+        )
     if a.crs != b.crs or _drift(a, b) > GRID_TOLERANCE_PX:
         raise GridError(
             f"{other.path} is on another grid ({b.describe()}) than the fused cube ({a.describe()}); resample it first"

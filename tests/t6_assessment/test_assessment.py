@@ -5,8 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write, write_cube
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from hsfuse import metrics
@@ -136,6 +138,20 @@ def test_another_grid_is_refused(scene):
         assess(scene.path("moved.tif"), **scene.observed)
     with pytest.raises(GridError, match="another grid"):
         assess(scene.path("truth.tif"), reference=scene.path("hsi.tif"))
+
+
+def test_rows_from_south_to_north_are_told_with_the_way_to_turn_them(tmp_path, scene):
+    south = Grid(GRID.shape, GRID.transform @ Affine(1, 0, 0, 0, -1, GRID.shape[0]), GRID.crs)
+    path, north = str(tmp_path / "south.tif"), scene.path("truth.tif")
+    write(path, scene.truth[:, ::-1], south, Spectrum(tuple(WAVELENGTHS_NM)))
+    for fused, reference in ((north, path), (path, north)):
+        told = rf"rows of {path} run from south to north.*gdalwarp {path}"
+        with pytest.raises(GridError, match=told):
+            assess(fused, reference=reference)
+    assert assess(path, reference=path, window=8).metrics["rmse"] == 0
+    with rasterio.open(path) as source, WarpedVRT(source) as turned:  # as gdalwarp does it
+        np.testing.assert_array_equal(turned.read(), scene.truth)
+        assert turned.transform.almost_equals(GRID.transform)
 
 
 def test_a_larger_reference_is_cut_to_the_cube(scene, flawed):
