@@ -12,10 +12,10 @@ demo: $(VENV)/installed
 	mkdir -p $(OUT)
 	$(BIN)/hsfuse fuse --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 -o $(OUT)/fused.tif --overwrite
 	$(BIN)/hsfuse assess $(OUT)/fused.tif --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 \
-	  --reference $(DATA)/indian_pines_reference.tif --report $(OUT)/report.html --overwrite -q
+	  --reference $(DATA)/indian_pines_reference.tif --report $(OUT)/fused.html --overwrite -q
 	@echo
 	@echo "fused cube:  $(OUT)/fused.tif"
-	@echo "HTML report: $(OUT)/report.html (open it in a browser)"
+	@echo "HTML report: $(OUT)/fused.html (open it in a browser)"
 
 test: lint types unit
 

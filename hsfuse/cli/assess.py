@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hsfuse.cli import options
-from hsfuse.cli.console import print_json
+from hsfuse.cli.console import print_json, working
 from hsfuse.core.options import FuseOptions
 
 _log = logging.getLogger("hsfuse.assess")
@@ -92,11 +92,12 @@ def _assess(
         check_readable(image)
     check_readable(hsi, "HSI")
     check_readable(msi, "MSI")
-    from hsfuse.assessment.report import write_report
-    from hsfuse.assessment.wald import assess_wald
+    with working():
+        from hsfuse.assessment.report import write_report
+        from hsfuse.assessment.wald import assess_wald
 
-    measure = assess_wald if protocol == "wald" else assessment.assess
-    results = [measure(path, **settings) for path in fused]
+        measure = assess_wald if protocol == "wald" else assessment.assess
+        results = [measure(path, **settings) for path in fused]
     _say(results)
     if as_json:
         print_json(results[0].to_dict() if len(results) == 1 else [a.to_dict() for a in results])

@@ -102,15 +102,42 @@ def _short(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+#: What is shown on a terminal while nothing else is, and what wipes it.
+_WORKING, _WIPE = "hsfuse: working (Ctrl-C ends it)", "\r\x1b[K"
+
+
 class _StderrHandler(logging.Handler):
     """Lines on stderr as it is now, above a progress bar when there is one."""
+
+    #: What stands on the terminal's last line.
+    below = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
         prefix = "hsfuse: warning: " if record.levelno >= logging.WARNING else "hsfuse: "
         tqdm = sys.modules.get("tqdm")
         write: Callable[..., Any] = tqdm.tqdm.write if tqdm else print
-        write(prefix + self.format(record), file=sys.stderr)
+        write((_WIPE if self.below else "") + prefix + self.format(record), file=sys.stderr)
+        print(self.below, end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """A line at the bottom of a terminal as long as this takes, for what has no progress bar of its own."""
+    handlers = [one for one in logging.getLogger("hsfuse").handlers if isinstance(one, _StderrHandler)]
+    shown = [one for one in handlers if one.level <= logging.INFO]  # not with -q
+    if not sys.stderr.isatty() or not shown:
+        yield
+        return
+    for handler in shown:
+        handler.below = _WORKING
+    print(_WORKING, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        for handler in shown:
+            handler.below = ""
+        print(_WIPE, end="", file=sys.stderr, flush=True)
 
 
 def start_logging(verbosity: int = 0) -> None:

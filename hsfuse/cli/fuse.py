@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from hsfuse.cli import options
-from hsfuse.cli.console import print_json
+from hsfuse.cli.console import print_json, working
 from hsfuse.core.notes import texts
 from hsfuse.core.options import OPTIONS, FuseOptions
 
@@ -75,7 +75,8 @@ def fuse(
     """
     low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
-    result = fuse_and_report(low, high, place, chosen, report, figures)
+    with working():
+        result = fuse_and_report(low, high, place, chosen, report, figures)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -1,6 +1,9 @@
 """`hsfuse simulate`, `hsfuse srf` and `hsfuse info` as commands."""
 
+import io
 import json
+import logging
+import sys
 
 import msi_products as made
 import numpy as np
@@ -10,7 +13,7 @@ from click.testing import CliRunner
 from rasterio.crs import CRS
 from rasters import nm, write_cube, write_envi
 
-from hsfuse.cli import main
+from hsfuse.cli import console, main
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
 from hsfuse.physics import list_srfs
@@ -153,3 +156,24 @@ def test_info_tells_product_quantity_masks_and_day(tmp_path):
 def test_a_bug_report_on_what_cannot_be_read(tmp_path):
     (tmp_path / "a.he5").write_bytes(b"no HDF5")
     assert "isn't HDF5" in run("info", "--bug-report", tmp_path / "a.he5").stdout
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_that_it_works_until_something_is_said(monkeypatch):
+    """The line stays below what is said and is wiped at the end; a pipe gets none, and -q shows none."""
+    log = logging.getLogger("hsfuse")
+    for verbosity, terminal in ((0, Terminal()), (-1, Terminal()), (0, io.StringIO())):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        console.start_logging(verbosity)
+        with console.working():
+            log.info("one")
+        log.info("two")
+        said, wipe, line = terminal.getvalue(), "\r\x1b[K", "hsfuse: working (Ctrl-C ends it)"
+        if verbosity == 0 and terminal.isatty():
+            assert said == f"{line}{wipe}hsfuse: one\n{line}{wipe}hsfuse: two\n"
+        else:
+            assert said == ("hsfuse: one\nhsfuse: two\n" if verbosity == 0 else "")
