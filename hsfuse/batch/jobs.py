@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +15,16 @@ from typing import Any
 
 from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import FORMER, OPTIONS, FuseOptions, kind_of
-from hsfuse.io.files import check_inputs, check_output, check_report_path, driver_of, split_paths
+from hsfuse.core.values import check_text
+from hsfuse.io.files import (
+    check_inputs,
+    check_output,
+    check_path,
+    check_report_path,
+    driver_of,
+    is_virtual,
+    split_paths,
+)
 from hsfuse.io.finished import MAY_BE_FILES, answers, files_of, is_fresh, provenance_in
 from hsfuse.io.toml import read_toml
 
@@ -50,14 +61,45 @@ class Job:
         beside = [path for path in (self.report, self.figures) if path is not None]
         return [*files_of(self.output, self.options), *beside]
 
+    def check_paths(self) -> None:
+        """InputError for the first of its paths that no file can have."""
+        made = {"output": self.output, "report": self.report, "figures": self.figures}
+        made |= {name: getattr(self.options, name) for name in OPTIONS if kind_of(name)[0] is Path}
+        read = [("HSI", self.hsi), *(("MSI", path) for path in self.msi)]
+        for role, path in (*read, *made.items()):
+            if path is not None and not ((role, path) in read and is_virtual(path)):
+                check_path(role, path)
+
+    def look_ahead(self, seen: set[Any]) -> None:
+        """SettingError for tiles or creation options that its images can't have; nothing where they are among `seen`.
+
+        Images that can't be read are left to the job's own process, which tells it.
+        """
+        from hsfuse.fusion.storage import look_ahead
+
+        options = self.options
+        made = tuple(sorted(options.creation_options.items()))
+        choice = (options.tile, made, options.dtype, driver_of(self.output, options.format))
+        if choice in seen or (options.tile == FuseOptions.tile and not made):
+            return
+        try:
+            look_ahead(self.hsi, self.msi, self.output, options)
+        except SettingError:
+            seen.add(choice)
+            raise
+        except HsfuseError:
+            return
+        seen.add(choice)
+
     def check(self) -> None:
         """Raise an HsfuseError for what keeps it from being run and needs no pixels to be told."""
         from hsfuse.methods import check_names
 
-        check_names(self.options)
+        self.check_paths()
+        options, inputs = self.options, [self.hsi, *self.msi]
+        check_names(options)
         check_inputs("HSI", [self.hsi])
         check_inputs("MSI", self.msi)
-        options, inputs = self.options, [self.hsi, *self.msi]
         goes_on = options.overwrite or options.resume or options.dry_run
         check_output(self.output, overwrite=goes_on, driver=options.format, protected=inputs)
         for path in (self.report, self.figures):
@@ -113,16 +155,26 @@ class JobTable:
     problems: list[str] = field(default_factory=list)
 
     def check(self, only: int | None = None) -> None:
-        """Find what is wrong with the jobs' files, of all or of one; two that would write one file are always told."""
+        """Find what is wrong with the jobs' files, of all or of one; two that would write one file are always told.
+
+        Tiles and creation options need images: each choice of them is looked at with the first job whose can be read.
+        """
+        seen: set[Any] = set()
         for job in self.jobs if only is None else [self.jobs[only]]:
             try:
                 job.check()
+                job.look_ahead(seen)
             except HsfuseError as error:
                 self.problems.append(f"{job.where}: {error}")
-        read = {path.resolve(): job.where for job in self.jobs for path in (job.hsi, *job.msi)}
-        written: dict[Path, str] = {}
+        files: list[tuple[Job, list[Path]]] = []
         for job in self.jobs:
-            for path in dict.fromkeys(path.resolve() for path in job.made):
+            with suppress(HsfuseError):  # told above, or of a job that isn't to be run
+                job.check_paths()
+                files.append((job, [path.resolve() for path in job.made]))
+        read = {path.resolve(): job.where for job, _ in files for path in (job.hsi, *job.msi)}
+        written: dict[Path, str] = {}
+        for job, made in files:
+            for path in dict.fromkeys(made):
                 other = written.setdefault(path, job.where)
                 if other != job.where:
                     self.problems.append(f"{job.where}: {path} is already written by {other}; wanted another name")
@@ -246,7 +298,14 @@ def _job(where: str, row: dict[str, Any], folder: Path) -> Job:
     for name in ("hsi", "msi", "output"):
         if row.get(name) in (None, "", []):
             raise SettingError(f"no {name}; each job has hsi, msi and output")
+    for name, value in row.items():
+        check_text(name, value)
     files = {name: row.pop(name, None) for name in FILES}
+    for name, value in files.items():
+        several = name == "msi" and isinstance(value, list | tuple)
+        for one in value if several else [value]:
+            if not isinstance(one, str | Path) and (name, one) != ("report", None):
+                raise SettingError(f"{name} is {one!r}, wanted a path")
     values = {name: _value(name, value, folder) for name, value in row.items()}
     msi = files["msi"] if isinstance(files["msi"], list | tuple) else _split(str(files["msi"]), folder)
     return Job(
@@ -260,13 +319,13 @@ def _job(where: str, row: dict[str, Any], folder: Path) -> Job:
 
 
 def _split(text: str, folder: Path) -> list[Path]:
-    return [Path(text)] if (folder / text).exists() else split_paths(text)
+    return [Path(text)] if os.path.exists(folder / text) else split_paths(text)
 
 
 def _from(folder: Path, path: Any) -> Path:
     """A path from the table's folder, absolute; GDAL's own names stay as they are."""
     text = str(path)
-    if text.startswith("/vsi") or (":" in text and not (folder / text).exists()):
+    if text.startswith("/vsi") or (":" in text and not os.path.exists(folder / text)):
         return Path(text)
     return folder.absolute() / text
 
@@ -276,7 +335,7 @@ def _value(name: str, value: Any, folder: Path) -> Any:
     kind, _, _ = kind_of(name)
     if kind is Path and isinstance(value, str | Path):
         return _from(folder, value)
-    if name in MAY_BE_FILES and isinstance(value, str) and (folder / value).is_file():
+    if name in MAY_BE_FILES and isinstance(value, str) and os.path.isfile(folder / value):
         return str(folder.absolute() / value)
     if not isinstance(value, str):
         return value

@@ -16,7 +16,7 @@ import click
 
 from hsfuse.cli.console import log_to_file, start_logging
 from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions, kind_of
-from hsfuse.core.values import Range
+from hsfuse.core.values import Range, check_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -87,6 +87,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
         name = names.get(key.replace("-", "_"))
         if name is None:
             raise click.BadParameter(f"{value}: there is no option {key!r}", context, parameter)
+        check_text(f"{value}: {key}", entry)
         found[name] = _as_words(entry)
     context.default_map = {**(context.default_map or {}), **found}
 
@@ -218,7 +219,7 @@ def _number(kind: Any, span: Range | None) -> Any:
     if span is None:
         return kind
     of: Any = click.IntRange if kind is int else click.FloatRange
-    return of(span.low, None if isinf(span.high) else span.high, min_open=span.above)
+    return of(span.low, None if isinf(span.high) else span.high, min_open=span.above, max_open=span.below)
 
 
 def options_of(*names: str, **changed: Any) -> Callable[[F], F]:

@@ -92,9 +92,13 @@ class FuseOptions:
         Option("sensors", "Bands of the MSI, such as B2,B3,B4,B8.", common=True, metavar="NAMES"),
     ] = None
     mtf: Annotated[
-        float | None, Option("sensors", "MTF of the LRHSI at its Nyquist frequency, where it is known.", common=True)
+        float | None,
+        Range(0, 1, above=True, below=True),
+        Option("sensors", "MTF of the LRHSI at its Nyquist frequency, where it is known.", common=True),
     ] = None
-    psf_sigma: Annotated[float | None, Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf.")] = None
+    psf_sigma: Annotated[
+        float | None, Range(0, above=True), Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf.")
+    ] = None
     psf_size: Annotated[
         int | None,
         Range(1),
@@ -213,8 +217,8 @@ class FuseOptions:
     ] = None
     stac: Annotated[bool, Option("output", "Write a STAC item beside the output.")] = False
 
-    tile: Annotated[int, Option("running", "Side of a tile in MSI pixels.")] = 192
-    overlap: Annotated[int, Option("running", "MSI pixels over which tiles blend.")] = 16
+    tile: Annotated[int, Range(1), Option("running", "Side of a tile in MSI pixels.")] = 192
+    overlap: Annotated[int, Range(0), Option("running", "MSI pixels over which tiles blend.")] = 16
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("running", "Where to compute.", common=True)] = "auto"
     dask: Annotated[
         str | None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,19 +17,21 @@ from hsfuse.core.errors import SettingError
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, both ends included; with `above` the lower one isn't."""
+    """What a number may be, both ends included; with `above` the lower one isn't, with `below` the upper one."""
 
     low: float = 0.0
     high: float = math.inf
     above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
         """False for NaN and infinity, too."""
-        return math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
+        ends = (self.above and value == self.low) or (self.below and value == self.high)
+        return math.isfinite(value) and self.low <= value <= self.high and not ends
 
     def __str__(self) -> str:
         if math.isfinite(self.high):
-            return f"from {self.low:g} to {self.high:g}"
+            return f"{'between' if self.below else 'from'} {self.low:g} {'and' if self.below else 'to'} {self.high:g}"
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
 
 
@@ -47,6 +51,18 @@ def check_values(where: str, values: Mapping[str, Any], cls: Any, plain: Range |
     for name, value in values.items():
         if not _is(value, hints[name], plain):
             raise SettingError(f"{where} {name} is {_told(value)}, wanted {_wanted(hints[name], plain)}".lstrip())
+
+
+def check_text(name: str, value: Any) -> None:
+    """SettingError for text that no file name or argument can have, in a value or its entries."""
+    entries = [*value, *value.values()] if isinstance(value, Mapping) else value
+    for text in entries if isinstance(entries, list | tuple) else [entries]:
+        try:
+            bad = isinstance(text, str) and b"\0" in os.fsencode(text)
+        except UnicodeEncodeError:
+            bad = True
+        if bad:
+            raise SettingError(f"{name} is {text!r}, wanted text without NUL or half a surrogate pair")
 
 
 @cache  # to evaluate the texts that hints are takes longer than all checks
@@ -69,6 +85,8 @@ def _is(value: Any, hint: Any, plain: Range | None = NOT_NEGATIVE) -> bool:
     if hint in (int, float):
         kind = numbers.Integral if hint is int else numbers.Real
         return isinstance(value, kind) and not isinstance(value, bool) and (plain is None or plain.holds(float(value)))
+    if hint is Path:
+        return isinstance(value, str | Path)
     return isinstance(value, hint) if hint in (str, bool, NoneType) else True
 
 
@@ -91,6 +109,7 @@ def _wanted(hint: Any, plain: Range | None = NOT_NEGATIVE) -> str:
         return f"a list, each entry {_wanted(args[0])}" if each else f"a list of {', '.join(map(_wanted, args))}"
     range_ = plain or ""
     words = {int: f"a whole number {range_}", float: f"a number {range_}", str: "text", bool: "true or false"}
+    words |= {Path: "a path"}
     return words.get(hint, str(hint)).strip()
 
 

@@ -21,7 +21,6 @@ from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open
 from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import nest
-from hsfuse.physics.optics import sigma_from_mtf
 
 if TYPE_CHECKING:  # what headers tell is told without torch
     from hsfuse.core.grid import Grid
@@ -212,10 +211,16 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
         try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
 
 
+def check_tile(tile: int, ratio: int) -> None:
+    """SettingError for a tile of less than four LR pixels."""
+    if tile < 4 * ratio:
+        raise SettingError(f"--tile is {tile}, wanted at least {4 * ratio} MSI pixels: four HSI pixels of {ratio}")
+
+
 def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOptions) -> None:
     """What keeps a pair from being fused and shows before a pixel is read; told at once, without torch.
 
-    Both files are opened, and grids, `mtf`, `bands`, creation options and free disk looked at. `run_fusion` finds the
+    Both files are opened, and grids, `tile`, `bands`, creation options and free disk looked at. `run_fusion` finds the
     same later; a command line has looked here first. InputError, GridError, SettingError and OutputError as
     `hsfuse.fuse` raises them.
     """
@@ -226,8 +231,7 @@ def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOption
         if options.bands is not None:
             bands = len(parse_bands(options.bands, low.spectrum.wavelengths_nm, low.count))
         nesting = nest(low.grid, high.grid)
-        if options.mtf is not None:
-            sigma_from_mtf(options.mtf, nesting.ratio)
+        check_tile(options.tile, nesting.ratio)
         grid = nesting.alignment.hr_grid
         if options.resume and output.exists():
             return  # what an earlier run has left is looked at with the pair

@@ -17,10 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
-from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.storage import BandPlan, clipping_note, plan_bands
+from hsfuse.fusion.storage import BandPlan, check_tile, clipping_note, plan_bands
 from hsfuse.fusion.tiles import (
     AHEAD,
     BEHIND,
@@ -63,8 +62,7 @@ LARGEST_BLOCK = 256
 def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
     """Tiles in whole LR pixels and whole blocks of the output file, as near to `tile` and `overlap` as that allows."""
     s = pair.ratio
-    if tile < 4 * s or overlap < 0:
-        raise SettingError(f"a tile of {tile} with overlap {overlap} pixels: wanted at least {4 * s}, 0")
+    check_tile(tile, s)
     whole = lcm(16, s)
     stride = tile // whole * whole or tile // s * s
     overlap = min(-(-overlap // s) * s, stride)

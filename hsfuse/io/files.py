@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -107,6 +108,22 @@ def is_store(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in (".zgroup", "zarr.json"))
 
 
+def is_virtual(path: Path) -> bool:
+    """Whether an input is one of GDAL's virtual files or part of a container: no path of the file system."""
+    return str(path).startswith("/vsi") or (":" in str(path) and not os.path.exists(path))
+
+
+def check_path(role: str, path: Path) -> None:
+    """InputError for a path that no file can have: with a NUL, not in the file system's encoding, or too long."""
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise InputError(f"the {role} {str(path)!r} can't be the path of a file ({error})") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"the {role} {path} can't be the path of a file: the name is too long") from error
+
+
 def split_paths(text: str | Path) -> list[Path]:
     """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
     if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
@@ -117,7 +134,7 @@ def split_paths(text: str | Path) -> list[Path]:
 def check_inputs(role: str, paths: Iterable[Path]) -> None:
     """InputError for the first file that isn't there; GDAL's virtual files and parts of containers have no path."""
     for path in paths:
-        if not path.exists() and ":" not in str(path) and not str(path).startswith("/vsi"):
+        if not is_virtual(path) and not path.exists():
             raise InputError(f"the {role} {path} doesn't exist")
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from scenes import memory_scene, save_pair
 
 from hsfuse.batch import read_jobs
 from hsfuse.core.errors import SettingError
@@ -82,6 +83,15 @@ GOOD = "hsi.tif,b2.tif,o.tif"
         ("method", [f"{GOOD},magic"], "line 2: there is no method 'magic'"),
         ("srf", [f"{GOOD},magic"], "line 2: "),
         ("mtf", [GOOD, "hsi.tif,b3.tif,./o.tif"], "is already written by "),
+        ("mtf", ["hsi.tif,b2.tif,."], "line 2: the output "),
+        ("mtf", ["hsi.tif,b2.tif,7"], "line 2: the suffix '' of "),
+        ("mtf", [GOOD, "hsi.tif,b2.tif,3.5"], "line 3: the suffix '.5' of "),
+        ("mtf", [f"hsi.tif,b2.tif,{'x' * 300}.tif"], "x.tif can't be the path of a file: the name is too long"),
+        ("mtf", [f"{'x' * 300}.tif,b2.tif,o.tif"], "line 2: the HSI "),
+        ("mtf", ["hsi.tif,b2.tif,o\0.tif"], "line 2: output is 'o\\x00.tif', wanted text without NUL"),
+        ("mtf", [f"{GOOD},nan"], "line 2: mtf is nan, wanted a number between 0 and 1"),
+        ("tile", [f"{GOOD},0"], "line 2: tile is 0, wanted a whole number of at least 1"),
+        ("overlap", [f"{GOOD},-1"], "line 2: overlap is -1, wanted a whole number of at least 0"),
         ("qa", [f"{GOOD},p.tif", "hsi.tif,b3.tif,p.tif,"], "p.tif is already written by "),
     ],
 )
@@ -92,6 +102,45 @@ def test_what_is_wrong_is_told_in_a_line_each(folder, more, rows, told):
     assert len(table.problems) == 1, table.problems
     assert told in table.problems[0]
     assert "\n" not in table.problems[0]
+
+
+def test_each_row_that_is_wrong_is_told(folder):
+    table = read_jobs(write(folder, "a.csv", f"hsi,msi,output\nno.tif,b2.tif,7\n{GOOD}\nhsi.tif,b2.tif,o.jpg\n"))
+    table.check()
+    assert [problem.partition(": ")[0].rpartition(" ")[2] for problem in table.problems] == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"hsi": "a\0"}, r"hsi is 'a\x00', wanted text without NUL"),
+        ({"output": "\ud800.tif"}, r"output is '\ud800.tif', wanted text without NUL or half a surrogate pair"),
+        ({"msi": ["b2.tif", "\0"]}, r"msi is '\x00', wanted text"),
+        ({"creation_options": {"A": "\0"}}, r"creation_options is '\x00', wanted text"),
+        ({"hsi": {"a": 1}}, "hsi is {'a': 1}, wanted a path"),
+        ({"hsi": ["/x.hdr"]}, "hsi is ['/x.hdr'], wanted a path"),
+        ({"msi": {"a": 1}}, "msi is {'a': 1}, wanted a path"),
+        ({"msi": [["b2.tif"]]}, "msi is ['b2.tif'], wanted a path"),
+        ({"report": 3}, "report is 3, wanted a path"),
+        ({"qa": {"a": 1}}, "qa is {'a': 1}, wanted a path"),
+    ],
+)
+def test_what_is_no_path_is_told(folder, changed, told):
+    table = read_jobs(write(folder, "a.jsonl", json.dumps(ROW | changed)))
+    assert table.problems == [one for one in table.problems if one.startswith(f"{folder}/a.jsonl, line 1: {told}")]
+    assert len(table.problems) == 1
+
+
+def test_tiles_and_creation_options_are_tried_before_anything_starts(tmp_path):
+    save_pair(tmp_path, memory_scene((12, 12)))
+    rows = ["10,", "10,", ",NONSENSE=1", "24,COMPRESS=ZSTD"]
+    lines = [f"hsi.tif,msi.tif,{n}.tif,{row}" for n, row in enumerate(rows)]
+    table = read_jobs(write(tmp_path, "a.csv", "\n".join(["hsi,msi,output,tile,co", *lines])))
+    table.check()
+    first, second = table.problems
+    assert "line 2: --tile is 10, wanted at least 12 MSI pixels" in first
+    assert "line 4: " in second
+    assert "does not support creation option NONSENSE" in second
 
 
 def test_unknown_names_are_told_in_every_kind_of_table(folder):

@@ -29,6 +29,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("once")
     pair = save_pair(folder, memory_scene((12, 12)))
     (folder / "text.tif").write_text("no raster")
+    (folder / "nul.toml").write_text('output = "x\\u0000.tif"')
     (folder / "table.csv").write_text("hsi\n")
     done = CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), str(folder / "done.tif"), *QUICK])
     assert done.exit_code == 0, done.output
@@ -44,11 +45,17 @@ FUSE = [
     (["--base=nowhere"], 2, "there is no base 'nowhere'"),
     (["--srf=nowhere"], 2, "No spectral response is called 'nowhere'"),
     (["--psf=nowhere"], 1, "--psf is 'nowhere'"),
-    (["--mtf=2"], 1, "the MTF at Nyquist is 2"),
+    (["--mtf=2"], 2, "'--mtf': 2.0 is not in the range 0<x<1"),
+    (["--mtf=nan"], 1, "mtf is nan, wanted a number between 0 and 1"),
+    (["--psf-sigma=0"], 2, "'--psf-sigma': 0.0 is not in the range x>0"),
+    (["--tile=0"], 2, "'--tile': 0 is not in the range x>=1"),
+    (["--tile=10", "--overlap=20"], 1, "--tile is 10, wanted at least 12 MSI pixels"),
+    (["--overlap=-1"], 2, "'--overlap': -1 is not in the range x>=0"),
     (["--bands=1-x"], 1, "the bands '1-x' make no sense"),
     (["--co=NONSENSE=1"], 1, "does not support creation option NONSENSE"),
     (["--co=COMPRESS=NONSENSE"], 1, "unexpected value for COMPRESS"),
     (["--dtype=complex64"], 2, "'complex64' is not one of"),
+    ([f"--qa={'x' * 300}.tif"], 1, "x.tif can't be the path of a file: the name is too long"),
     (["--report=/vsimem/report.html"], 1, "one of GDAL's virtual files"),
     (["--qa=nowhere/qa.tif"], 1, "the output folder nowhere doesn't exist"),
 ]
@@ -70,6 +77,7 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
     found += [(["fuse", hsi, msi, where], 1, said) for where, said in OUTPUTS.items()]
     found += [
         (["fuse", hsi, msi], 2, "Missing option '--output'"),
+        (["fuse", hsi, msi, f"--config={folder / 'nul.toml'}"], 1, "output is 'x\\x00.tif', wanted text without NUL"),
         (["fuse", no, msi, out], 1, "the HSI"),
         (["fuse", hsi, text, out], 1, "isn't a raster that can be read"),
         (["fuse", msi, hsi, out], 1, "wavelengths"),
