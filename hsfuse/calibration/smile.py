@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from hsfuse.calibration.spectra import FloatArray, band_noise, varies
+from hsfuse.calibration.spectra import FloatArray, band_noise, noise_edge, varies
 
 #: Where the detectors of silicon end, nm.
 SILICON_NM = 1000.0
@@ -200,9 +200,8 @@ def _of_array(
 
 
 def _directions(moments: _Moments, bands: int) -> int:
-    """How many directions stand out of what noise alone has, as in `clean_spectra`; `bands` are all that it has."""
-    edge = 1.05 * (1 + np.sqrt(bands / moments.pixels)) ** 2
-    return int((np.linalg.eigvalsh(moments.covariance) > edge).sum())
+    """How many directions stand out of what noise alone has; `bands` are all that it has."""
+    return int((np.linalg.eigvalsh(moments.covariance) > noise_edge(bands, moments.pixels)).sum())
 
 
 def _elsewhere(moments: _Moments, slope: FloatArray, most_nm: float, course: FloatArray) -> float:

@@ -80,17 +80,19 @@ class CleanSpectra:
 
 
 def clean_spectra(spectra: FloatArray) -> CleanSpectra:
-    """The axes of spectra (C, n) that stand out of the noise, in noise units.
-
-    Kept are axes above the largest eigenvalue of white noise, (1 + sqrt(C / n))^2 (Marchenko, Pastur 1967).
-    """
+    """The axes of spectra (C, n) that stand out of the noise (`noise_edge`), in noise units."""
     bands, n = spectra.shape
     centred = spectra - spectra.mean(1, keepdims=True)
     noise = band_noise(centred)
     values, vectors = np.linalg.eigh(centred @ centred.T / n / noise[:, None] / noise)
-    kept = max(1, int((values > 1.05 * (1 + np.sqrt(bands / n)) ** 2).sum()))
+    kept = max(1, int((values > noise_edge(bands, n)).sum()))
     axes = vectors[:, ::-1][:, :kept]
     return CleanSpectra(noise[:, None] * axes, axes.T @ (centred / noise[:, None]), np.diag(values[::-1][:kept]))
+
+
+def noise_edge(bands: int, pixels: int) -> float:
+    """Largest eigenvalue that white noise of variance 1 has, (1 + sqrt(C / n))^2 (Marchenko, Pastur 1967), and 5 %."""
+    return 1.05 * float((1 + np.sqrt(bands / pixels)) ** 2)
 
 
 def varies(spectra: FloatArray) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
 import secrets
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hsfuse.core.errors import OutputError, SettingError, SrfError
-from hsfuse.core.package import data_folder
+from hsfuse.core.package import data_folder, file_sha256
 from hsfuse.physics.response import FloatArray, SpectralResponse, plain
 
 
@@ -144,7 +143,7 @@ def _read_csv(path: Path) -> SpectralResponse:
         terms=record.terms,
         approximate=record.approximate,
         path=path,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_sha256(path),
         weights=meta.get("values", "").startswith("weights"),
         defaults=defaults,
         colours=colours,
