@@ -1,9 +1,10 @@
-"""A cube with its meaning: reflectance, wavelengths, place and validity."""
+"""A cube with its meaning: reflectance, wavelengths, place and validity; and how two spectra, two windows compare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,3 +75,24 @@ class Cube:
     def with_data(self, data: FloatArray) -> Cube:
         """The same cube with other values."""
         return replace(self, data=data)
+
+
+def spectral_angle(dot: Any, xx: Any, yy: Any, xp: Any = np) -> Any:
+    """Angle in radians between spectra x and y from <x, y>, <x, x> and <y, y>, of any one shape; NaN where one is zero.
+
+    `xp` is the sums' library, numpy or torch. The sums are float64: with float32's the arc cosine ends at .08 degrees.
+    Source: Yuhas, Goetz and Boardman 1992.
+    """
+    norm = xp.sqrt(xx * yy)
+    angle = xp.arccos(xp.clip(dot / xp.where(norm > 0, norm, 1.0), -1, 1))
+    return xp.where(norm > 0, angle, xp.nan)
+
+
+def structural_similarity(x: Any, y: Any, xx: Any, yy: Any, xy: Any, peak: float = 1.0) -> Any:
+    """SSIM of windows from their weighted means of x, y, x^2, y^2 and x y, numpy's or torch's, of any one shape.
+
+    K1 = 0.01, K2 = 0.03, `peak` the dynamic range. Source: Wang et al. 2004, equation 13.
+    """
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    luminance, spread = x * x + y * y + c1, (xx - x * x) + (yy - y * y) + c2
+    return (2 * x * y + c1) * (2 * (xy - x * y) + c2) / (luminance * spread)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from hsfuse.core.cube import spectral_angle
 from hsfuse.core.errors import InputError
-from hsfuse.metrics.pixel import PixelSums, angles_degrees
+from hsfuse.metrics.pixel import PixelSums
 from hsfuse.metrics.reference import psnr_band_mean
 from hsfuse.metrics.windowed import Q2nSums, SccSums, SsimSums, UiqiSums
 from hsfuse.metrics.windows import Array, Pair, band_mean, fit_window, make_pair
@@ -75,7 +76,7 @@ def sam_map(fused: Array, reference: Array, mask: Array | None = None) -> Array:
         dot += x * y
         xx += x * x
         yy += y * y
-    return angles_degrees(dot, xx, yy)
+    return np.degrees(spectral_angle(dot, xx, yy))
 
 
 def sam_degrees(fused: Array, reference: Array, mask: Array | None = None) -> float:

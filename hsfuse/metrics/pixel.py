@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hsfuse.core.cube import spectral_angle
 from hsfuse.metrics.windows import Array, Pair
 
 # Relative variance below which a signal counts as constant: above the rounding of float64 sums, below that of float32.
@@ -63,13 +64,6 @@ class Angles:
         return float(np.searchsorted(reached, fraction * self.count) * _SAM_STEP_DEGREES)
 
 
-def angles_degrees(dot: Array, xx: Array, yy: Array) -> Array:
-    """Angles from inner products and squared norms, any shape; NaN where a norm is zero."""
-    norm = np.sqrt(xx * yy)
-    cosine = np.divide(dot, norm, out=np.full(norm.shape, np.nan), where=norm > 0)
-    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-
-
 class PixelSums:
     """All sums the pixelwise metrics of a pair of cubes with `bands` bands need."""
 
@@ -98,7 +92,7 @@ class PixelSums:
             dot += x * y
             xx += x * x
             yy += y * y
-        self.angles.add(angles_degrees(dot, xx, yy))
+        self.angles.add(np.degrees(spectral_angle(dot, xx, yy)))
 
     def _add_band(self, band: int, x: Array, y: Array) -> None:
         error = x - y

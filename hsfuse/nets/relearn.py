@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: SSIM constants of Wang et al. 2004 (K1 = 0.01, K2 = 0.03) at dynamic range 1.
-_C1, _C2 = 0.01**2, 0.03**2
+from hsfuse.core.cube import spectral_angle, structural_similarity
 
 
 def ssim_map(x: Tensor, y: Tensor, size: int = 5, sigma: float = 1.5) -> Tensor:
@@ -21,30 +20,25 @@ def ssim_map(x: Tensor, y: Tensor, size: int = 5, sigma: float = 1.5) -> Tensor:
     g = torch.exp(-(t**2) / (2 * sigma**2))
     g = g / g.sum()
 
-    def blur(z: Tensor) -> Tensor:
+    def mean(z: Tensor) -> Tensor:
         z = z.flatten(0, 1)[:, None]
         z = functional.conv2d(z, g.view(1, 1, -1, 1), padding=(size // 2, 0))
         return functional.conv2d(z, g.view(1, 1, 1, -1), padding=(0, size // 2))[:, 0].unflatten(0, x.shape[:2])
 
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    ssim = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx**2 + my**2 + _C1) * (vx + vy + _C2))
-    return ssim.mean(1)
+    return structural_similarity(mean(x), mean(y), mean(x * x), mean(y * y), mean(x * y)).mean(1)
 
 
 def angle_map(x: Tensor, y: Tensor) -> Tensor:
-    """Spectral angle in radians: (B, C, ...) twice -> (B, ...), such as (B, h, w) of images; exact for small ones, too.
-
-    By chords of the unit circle, since the cosine of a small angle is 1 but for rounding (Kahan 2006, "How futile are
-    mindless assessments of roundoff in floating-point computation?", section 12).
-    """
-    u, v = functional.normalize(x, dim=1), functional.normalize(y, dim=1)
-    return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
+    """Spectral angle in radians: (B, C, ...) twice -> (B, ...), such as (B, h, w) of images; a right angle where a
+    spectrum is zero."""
+    u, v = x.double(), y.double()
+    angle = spectral_angle((u * v).sum(1), u.square().sum(1), v.square().sum(1), torch)
+    return angle.nan_to_num(torch.pi / 2).to(x.dtype)
 
 
 def smooth_angle(x: Tensor, y: Tensor, eps: float = 1e-12) -> Tensor:
-    """Small spectral angles in radians, (B, C, ...) twice -> (B, ...), to descend on: the chord of `angle_map`, with a
-    finite gradient at zero. A spectrum shorter than `eps` counts as that long."""
+    """Small spectral angles in radians, (B, C, ...) twice -> (B, ...), to descend on: the chord of the unit
+    circle, with a finite gradient at zero. A spectrum shorter than `eps` counts as that long."""
     gap = functional.normalize(x, dim=1, eps=eps) - functional.normalize(y, dim=1, eps=eps)
     return (gap.square().sum(1) + 1e-12).sqrt()
 

@@ -45,8 +45,9 @@ def test_one_that_fails_or_dies_stops_no_other(tmp_path, program):
 
 
 BATCH = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 sys.path[:0] = {path!r}
 from hsfuse.batch.jobs import Job
 from hsfuse.batch.run import run_jobs
