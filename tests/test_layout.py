@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -37,6 +38,8 @@ ONLY_IN = {
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.
 RASTERIO_TYPES = ("crs", "windows")
 RASTERIO_WARPS = {"pair.warp": ("warp", "enums"), "pair.mapping": ("warp",), "assessment.report.place": ("warp",)}
+#: What only such a formula has -> the modules that have it.
+FORMULAS = {r"(np|xp|torch|math)\.a(rc)?cos\(": {"core.cube", "pair.nesting"}, r"0\.03 ?\* ": {"core.cube"}}
 LONGEST_FILE = 520
 #: Modules of hsfuse that one plain fusion loads.
 MOST_LOADED = 100
@@ -100,6 +103,13 @@ def test_methods_are_known_by_what_all_methods_are():
         if not within(HOUSE.name(path), "training"):
             assert not HOUSE.own(imports(path)) & own, path
             assert "hsfuse.methods.SubspaceMethod" not in imports(path), path
+
+
+@pytest.mark.parametrize(("formula", "places"), FORMULAS.items())
+def test_a_formula_stands_once(formula, places):
+    """Spectral angle and SSIM, which every room that compares images would write again; the great circle's arc isn't
+    one of them."""
+    assert {HOUSE.name(path) for path in HOUSE.modules if re.search(formula, path.read_text())} == places
 
 
 def test_names_that_say_nothing_are_not_used():

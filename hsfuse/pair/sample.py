@@ -14,6 +14,7 @@ from hsfuse.core.cube import BoolArray, Cube, FloatArray
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import solve_spd
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -64,9 +65,7 @@ class Filling:
         low = model.spatial(scene.msi.double()).permute(1, 0, 2, 3)[:, scene.mask]
         spectra = scene.lrhsi.double().permute(1, 0, 2, 3)[:, scene.mask]
         low, spectra = (x - x.mean(1, keepdim=True) for x in (low, spectra))
-        moment = low @ low.T
-        moment += (RIDGE * moment.trace() / len(moment) + 1e-30) * torch.eye(len(moment)).to(moment)
-        return cls(model, torch.linalg.solve(moment, low @ spectra.T).T.float().cpu().numpy())
+        return cls(model, solve_spd(low @ low.T, low @ spectra.T, RIDGE).T.float().cpu().numpy())
 
     def __call__(self, low: Cube, high: Cube) -> tuple[FloatArray, FloatArray]:
         """LRHSI (C, h, w) and MSI (c, H, W) of a window, both whole."""
