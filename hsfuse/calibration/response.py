@@ -274,12 +274,6 @@ class EstimatedResponse:
     correlation: FloatArray
     dimension: int
 
-    @property
-    def range_nm(self) -> list[tuple[float, float]]:
-        """First and last HSI wavelength that matters to each band (1 % of its largest weight)."""
-        used = [self.wavelengths_nm[row >= 0.01 * row.max()] for row in self.matrix]
-        return [(float(nm.min()), float(nm.max())) for nm in used]
-
     def as_response(self, bands: Sequence[str], name: str = "estimated") -> SpectralResponse:
         """As a response whose `matrix` at the HSI's own wavelengths is R."""
         order = np.argsort(self.wavelengths_nm, kind="stable")

@@ -31,7 +31,7 @@ from hsfuse.calibration.windows import (
     steps,
     unlikeness,
 )
-from hsfuse.core.cube import BoolArray, Cube, FloatArray
+from hsfuse.core.cube import Cube, FloatArray
 from hsfuse.core.errors import GridError
 from hsfuse.physics.model import ObservationModel
 
@@ -183,23 +183,6 @@ class Shift:
 
 
 UNKNOWN = Shift(0.0, 0.0, inf, 0, 0.0, borne_out=False)
-
-
-def estimate_shift(
-    lrhsi: FloatArray,
-    msi: FloatArray,
-    model: ObservationModel,
-    mask: BoolArray | None = None,
-    msi_mask: BoolArray | None = None,
-    smooth: float = 0.0,
-) -> Shift:
-    """Shift of an LRHSI seen through the response (c, h, w) against its MSI (c, H, W); masks (h, w), (H, W).
-
-    See `shift_of_blocks`.
-    """
-    lr_mask = np.ones(lrhsi.shape[1:], bool) if mask is None else mask
-    hr_mask = np.ones(msi.shape[1:], bool) if msi_mask is None else msi_mask
-    return shift_of_blocks([Block(lrhsi, msi, lr_mask, hr_mask)], model, smooth)
 
 
 def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: float = 0.0) -> Shift:

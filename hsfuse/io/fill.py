@@ -64,12 +64,8 @@ class Fill:
         return f"{self.pixels} of {self.looked} pixels hold {self.value:.10g} {where} and no nodata value says so"
 
 
-def find_fill(reader: CubeReader) -> list[Fill]:
-    """What may be fill among the raw numbers, looked at whole or, in images beyond `LOOK` values, decimated."""
-    return _find(reader, _look(reader))
-
-
 def _find(reader: CubeReader, facts: _Facts) -> list[Fill]:
+    """What may be fill among the raw numbers, looked at whole or, in images beyond `LOOK` values, decimated."""
     bands = facts.bands(reader)
     suspects = facts.suspects(reader)
     zero = facts.zeros_everywhere() and not _declared(reader, 0.0)

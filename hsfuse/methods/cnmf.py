@@ -130,13 +130,6 @@ class CNMF(Method):
         start = self._start(lrhsi)
         return _present(self._steps(start.clone(), start, lrhsi, msi, self.iterations), start)
 
-    def objective(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        """F for abundances (B, P, H, W)."""
-        lrhsi, msi = lrhsi / self.level, msi / self.level
-        x = (lrhsi.clamp_min(0) - mix(self.m, self.model.spatial(a))).square().sum() * self.weight_x
-        y = (msi.clamp_min(0) - mix(self.n, a)).square().sum() * self.weight_y
-        return (x + y + self.weight_one * (1 - a.sum(1)).square().sum()) / 2
-
     def _start(self, lrhsi: Tensor) -> Tensor:
         """Abundances of the LRHSI alone, interpolated: (B, P, H, W)."""
         x = mix(self.m.T, lrhsi.clamp_min(0)) + self.sum_to_one

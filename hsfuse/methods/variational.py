@@ -194,10 +194,6 @@ class HySure(Method):
             u = u + da - d
         return a
 
-    def objective(self, a: Tensor, lrhsi: Tensor, msi: Tensor) -> float:
-        """J(a) + lambda total variation."""
-        return self.problem.value(a, lrhsi, msi) + self.weight * float(_length(differences(a)).sum())
-
     def describe(self) -> dict[str, str]:
         """Subspace, noise and regularisation."""
         return {"method": self.id, **self.problem.describe(), "lambda x mean variation": f"{self.strength:g}"}

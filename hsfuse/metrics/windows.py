@@ -31,11 +31,6 @@ class Tile:
     read_rows: int
     read_cols: int
 
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns to read from the whole image, halo included."""
-        return slice(self.row, self.row + self.read_rows), slice(self.col, self.col + self.read_cols)
-
 
 def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
     """Tiles of at most `size` x `size` covering (height, width), each with `halo` more below and to the right."""

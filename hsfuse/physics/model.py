@@ -281,10 +281,6 @@ class ObservationModel(nn.Module):
         """Apply the response: (B, C, H, W) -> (B, c, H, W)."""
         return torch.einsum("kc,bchw->bkhw", self.srf.to(x.dtype), x)
 
-    def spectral_adjoint(self, y: Tensor) -> Tensor:
-        """Transpose of `spectral`: (B, c, H, W) -> (B, C, H, W)."""
-        return torch.einsum("kc,bkhw->bchw", self.srf.to(y.dtype), y)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """HRHSI (B, C, H, W) -> (LRHSI (B, C, h, w), MSI (B, c, H, W))."""
         return self.spatial(x), self.spectral(x)

@@ -12,7 +12,7 @@ from rasters import write_envi, write_tif
 
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.io import open_cube
-from hsfuse.io.fill import find_fill, settle_fill
+from hsfuse.io.fill import settle_fill
 
 HOLE = np.s_[:, 3:5, 6:9]
 
@@ -132,20 +132,20 @@ def test_saturation_that_sets_in_gradually_is_told_only(tmp_path):
 @pytest.mark.parametrize("value", [0, 137])
 def test_a_constant_image_holds_no_fill(tmp_path, value):
     with open_cube(write_tif(tmp_path / "a.tif", np.full((4, 8, 9), value, "uint16"))) as reader:
-        assert find_fill(reader) == []
+        assert settle_fill(reader) == (reader, [], [])
 
 
 def test_empty_bands_are_no_fill_of_the_others(tmp_path):
     cube = scene("int16")
     cube[3] = -32768
     with open_cube(write_tif(tmp_path / "a.tif", cube)) as reader:
-        assert find_fill(reader) == []
+        assert settle_fill(reader) == (reader, [], [])
 
 
 def test_declared_nodata_is_not_told_again(tmp_path):
     cube = with_hole("int16", -9999)
     with open_cube(write_tif(tmp_path / "a.tif", cube, nodata=-9999)) as reader:
-        assert find_fill(reader) == []
+        assert settle_fill(reader) == (reader, [], [])
         np.testing.assert_array_equal(reader.read().mask, outside_hole())
         assert reader.with_nodata(None).read().mask.all()
 
@@ -177,7 +177,6 @@ def test_fill_that_a_decimated_look_misses_is_masked_and_told_beforehand(tmp_pat
     cube[:, 7, 11] = value  # row and column that one in five doesn't meet
     monkeypatch.setattr("hsfuse.io.fill.LOOK", 5 * 4 * 4)
     with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
-        assert find_fill(opened) == []
         reader, (note,), warnings = settle_fill(opened)
         assert warnings == []
         assert note.code == "fill-unseen"

@@ -18,15 +18,15 @@ from hsfuse.calibration import (
     compare_responses,
     estimate_observation,
     estimate_psf,
-    estimate_shift,
     estimate_srf,
     match_radiometry,
 )
 from hsfuse.calibration.kernels import TURNED
 from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import EstimatedResponse, FlatTops, centres_widths, second_difference
+from hsfuse.calibration.shift import shift_of_blocks
 from hsfuse.calibration.spectra import clean_spectra, low_pixels
-from hsfuse.calibration.windows import apart
+from hsfuse.calibration.windows import Block, apart
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.physics import load_srf, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
@@ -353,7 +353,8 @@ def placed_halves(by: float, seed: int) -> np.ndarray:
         low, high = seen.lrhsi[..., part], msi[..., part.start * SCALE : part.stop * SCALE]
         psf = estimate_psf(low, high, seen.mask[..., part], MATRIX, SCALE)
         matched = np.tensordot(MATRIX, low[0].numpy(), 1)
-        shift = estimate_shift(matched, high[0].numpy(), ObservationModel(np.eye(len(MATRIX)), psf.psf, SCALE))
+        block = Block(matched, high[0].numpy(), *(np.ones(image.shape[-2:], bool) for image in (low, high)))
+        shift = shift_of_blocks([block], ObservationModel(np.eye(len(MATRIX)), psf.psf, SCALE))
         found.append(
             ([*psf.shift, -shift.dy * SCALE, -shift.dx * SCALE], [*psf.shift_sd, *2 * [shift.uncertainty * SCALE]])
         )

@@ -189,15 +189,21 @@ def test_differences_and_their_adjoint():
     assert float((differences(a) * d).sum()) == pytest.approx(float((a * differences_adjoint(d)).sum()), rel=1e-12)
 
 
+def hysure_objective(fuser, a, lrhsi, msi):
+    """J(a) + lambda total variation."""
+    down, right = differences(a).unbind(1)
+    return fuser.problem.value(a, lrhsi, msi) + fuser.weight * float((down**2 + right**2).sum(1).sqrt().sum())
+
+
 def test_hysure_lowers_its_objective(scene):
     _, observed, model = scene
     x, y = doubles(observed)
     fuser = HySure(strength=0.1).fit(observed, model)
-    start = fuser.objective(regression_mean(fuser.problem, fuser.regression, x, y), x, y)
+    start = hysure_objective(fuser, regression_mean(fuser.problem, fuser.regression, x, y), x, y)
     values = []
     for iterations in (5, 40):
         fuser.iterations = iterations
-        values.append(fuser.objective(fuser.solve(x, y), x, y))
+        values.append(hysure_objective(fuser, fuser.solve(x, y), x, y))
     assert values[1] < values[0] < start
 
 
@@ -213,6 +219,15 @@ def test_hysure_without_regularisation_satisfies_the_data(scene):
     assert misfits[0] < misfits[1]
 
 
+def cnmf_objective(fuser, a, lrhsi, msi):
+    """F for abundances (B, P, H, W)."""
+    lrhsi, msi = lrhsi / fuser.level, msi / fuser.level
+    x = lrhsi.clamp_min(0) - torch.einsum("cp,bphw->bchw", fuser.m, fuser.model.spatial(a))
+    y = msi.clamp_min(0) - torch.einsum("cp,bphw->bchw", fuser.n, a)
+    misfit = x.square().sum() * fuser.weight_x + y.square().sum() * fuser.weight_y
+    return (misfit + fuser.weight_one * (1 - a.sum(1)).square().sum()) / 2
+
+
 @pytest.mark.parametrize("separable", [True, False])
 def test_cnmf_finds_the_non_negative_minimum_of_its_objective(scene, separable):
     """F's gradient vanishes where abundances are positive, and would make those that are 0 negative."""
@@ -224,13 +239,13 @@ def test_cnmf_finds_the_non_negative_minimum_of_its_objective(scene, separable):
     fuser = CNMF(endmembers=4, outer=2).fit(observed, model)
     inputs = (observed.lrhsi, observed.msi)
     start = fuser._start(observed.lrhsi / fuser.level)
-    values, slopes = [float(fuser.objective(start, *inputs))], []
+    values, slopes = [float(cnmf_objective(fuser, start, *inputs))], []
     for fuser.iterations in (5, 20, 300):
         a = fuser.abundances(*inputs)
         assert float(a.min()) >= 0
         a.requires_grad_()
-        values.append(float(fuser.objective(a.detach(), *inputs)))
-        (gradient,) = torch.autograd.grad(fuser.objective(a, *inputs), a)
+        values.append(float(cnmf_objective(fuser, a.detach(), *inputs)))
+        (gradient,) = torch.autograd.grad(cnmf_objective(fuser, a, *inputs), a)
         free = torch.where(a > 0, gradient, gradient.clamp_max(0)) * (start > ABSENT)
         slopes.append(float(free.square().mean().sqrt()))
     assert values[3] <= values[2] <= values[1] < values[0]

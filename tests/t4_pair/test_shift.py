@@ -13,8 +13,8 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, ArrayReader, Waves, square
 
-from hsfuse.calibration import Drift, LocalShift, Shift, estimate_psf, estimate_shift, judge, register
-from hsfuse.calibration.shift import SMOOTH, Fitted
+from hsfuse.calibration import Drift, LocalShift, Shift, estimate_psf, judge, register
+from hsfuse.calibration.shift import SMOOTH, Fitted, shift_of_blocks
 from hsfuse.calibration.windows import Block
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.errors import GridError, InputError
@@ -45,8 +45,13 @@ def seen(s, shape, shift=(0.0, 0.0), snr=None, seed=0, bands=3):
     return noisy(low, snr), noisy(scene.on(grid.refine(s)), None if snr is None else snr + 5)
 
 
-def block_of(low, high):
-    return Block(low, high, np.ones(low.shape[1:], bool), np.ones(high.shape[1:], bool))
+def block_of(low, high, mask=None, msi_mask=None):
+    masks = (np.ones(x.shape[1:], bool) if m is None else m for x, m in ((low, mask), (high, msi_mask)))
+    return Block(low, high, *masks)
+
+
+def shift_of(low, high, model, mask=None, msi_mask=None, smooth=0.0):
+    return shift_of_blocks([block_of(low, high, mask, msi_mask)], model, smooth)
 
 
 @pytest.mark.parametrize("s", [2, 3, 5])
@@ -99,7 +104,7 @@ def test_invalid_msi_pixels_take_no_part_in_a_view():
     (3, (24, 20), 35, 0.04), (6, (30, 30), 25, 0.05),
 ])  # fmt: skip
 def test_a_known_shift_is_found(s, shape, snr, within, shift):
-    found = estimate_shift(*seen(s, shape, shift, snr), model_of(s))
+    found = shift_of(*seen(s, shape, shift, snr), model_of(s))
     assert (found.dy, found.dx) == pytest.approx(shift, abs=within)
     assert found.sd < within
     assert found.correlation > 0.95
@@ -107,7 +112,7 @@ def test_a_known_shift_is_found(s, shape, snr, within, shift):
 
 
 def test_a_shift_beyond_the_limit_is_found_and_refused():
-    found = estimate_shift(*seen(4, (48, 48), (6.4, -5.2), 35), model_of(4))
+    found = shift_of(*seen(4, (48, 48), (6.4, -5.2), 35), model_of(4))
     assert (found.dy, found.dx) == pytest.approx((6.4, -5.2), abs=0.02)
     with pytest.raises(GridError, match=r"by 8\.2\d LR pixels .*at most 3 are corrected"):
         judge(found, 4)
@@ -116,7 +121,7 @@ def test_a_shift_beyond_the_limit_is_found_and_refused():
 def test_the_error_is_as_large_as_is_said():
     errors, said = [], []
     for seed in range(12):
-        found = estimate_shift(*seen(3, (30, 30), (0.3, -0.2), 25, seed), model_of(3))
+        found = shift_of(*seen(3, (30, 30), (0.3, -0.2), 25, seed), model_of(3))
         errors += [found.dy - 0.3, found.dx + 0.2]
         said.append(found.sd)
     assert 0.5 < np.sqrt(np.mean(np.square(errors))) / np.median(said) < 2
@@ -126,7 +131,7 @@ def test_gain_offset_and_noise_of_the_bands_do_not_matter():
     low, high = seen(4, (40, 40), (0.4, -0.6), 35)
     low = low * np.array([0.3, 2.0, 1.0], np.float32)[:, None, None] + np.float32(0.2)
     low[2] = RNG.random(low[2].shape)  # one band has nothing to do with the MSI's
-    found = estimate_shift(low, high, model_of(4))
+    found = shift_of(low, high, model_of(4))
     assert (found.dy, found.dx) == pytest.approx((0.4, -0.6), abs=0.02)
 
 
@@ -140,8 +145,8 @@ def test_what_a_warp_leaves_is_measured_without_the_detail_it_spoils(shift):
     low = np.where(view.valid, view.data, np.nan)
     nesting = nest(Grid((n, n)), Grid((s * n, s * n)), Affine.translation(shift[1] * s, shift[0] * s))
     cube = nesting.present(ArrayReader(low, Grid((n, n)))).read()
-    sharp = estimate_shift(cube.data, roofs, model_of(s, 2), cube.mask)
-    found = estimate_shift(cube.data, roofs, model_of(s, 2), cube.mask, every.repeat(s, 0).repeat(s, 1), smooth=SMOOTH)
+    sharp = shift_of(cube.data, roofs, model_of(s, 2), cube.mask)
+    found = shift_of(cube.data, roofs, model_of(s, 2), cube.mask, every.repeat(s, 0).repeat(s, 1), smooth=SMOOTH)
     assert found.length * s < 0.1 < sharp.length * s
     assert found.correlation > 0.95
 
@@ -152,7 +157,7 @@ def test_clouds_in_one_image(masked):
     clear = np.ones((60, 60), bool)
     clear[5:18, 8:30], clear[40:50, 35:58] = False, False
     low = np.where(clear, low, np.float32(0.9))
-    found = estimate_shift(low, high, model_of(4), clear if masked else None)
+    found = shift_of(low, high, model_of(4), clear if masked else None)
     assert (found.dy, found.dx) == pytest.approx((0.7, 1.4), abs=0.02 if masked else 0.05)
 
 
@@ -168,7 +173,7 @@ def test_what_can_not_tell_a_shift_says_so(what):
         high = seen(4, (40, 40), seed=5)[1]
     elif what == "tiny":
         low, high, mask = low[:, :5, :5], high[:, :20, :20], mask[:5, :5]
-    found = estimate_shift(low, high, model_of(4), mask)
+    found = shift_of(low, high, model_of(4), mask)
     verdict = judge(found, 4)
     assert not verdict.correct
     assert verdict.motion == Affine.identity()
@@ -186,7 +191,7 @@ def test_a_drift_is_found_and_drawn():
     off = off @ Affine.translation(-EAST, -NORTH)
     placed = replace(grid, transform=off @ grid.transform)
     low = noisy(scene.on(placed, sigma_from_mtf(0.3, s) * 10), 40)
-    found = estimate_shift(low, scene.on(grid.refine(s)), model_of(s))
+    found = shift_of(low, scene.on(grid.refine(s)), model_of(s))
     assert found.drift is not None
     assert found.drifting > 0.2
     for row, col in ((5, 5), (5, 55), (55, 5), (30, 30)):
@@ -259,10 +264,10 @@ def edges(shift, n=40, s=4, changed=0.0):
 
 def test_no_drift_where_windows_only_disagree():
     """Half of the ground has changed, so that its windows are somewhere: nothing drifts, and what is left agrees."""
-    found = estimate_shift(*edges((0.0, 0.0), changed=0.5), model_of(4))
+    found = shift_of(*edges((0.0, 0.0), changed=0.5), model_of(4))
     assert found.drift is None
     assert not judge(found, 4).correct
-    moved = estimate_shift(*edges((0.4, -0.3), changed=0.3), model_of(4))
+    moved = shift_of(*edges((0.4, -0.3), changed=0.3), model_of(4))
     assert (moved.dy, moved.dx) == pytest.approx((0.4, -0.3), abs=0.03)
     assert judge(moved, 4).correct
 
@@ -270,10 +275,10 @@ def test_no_drift_where_windows_only_disagree():
 @pytest.mark.parametrize("n", [10, 12, 14])
 def test_a_small_scene_has_a_place_too(n):
     low, high = seen(8, (n, n), (0.13, -0.2), 35)
-    found = estimate_shift(low, high, model_of(8))
+    found = shift_of(low, high, model_of(8))
     assert (found.dy, found.dx) == pytest.approx((0.13, -0.2), abs=0.02)
     assert judge(found, 8).correct
-    still = estimate_shift(*seen(8, (n, n), snr=35), model_of(8))
+    still = shift_of(*seen(8, (n, n), snr=35), model_of(8))
     assert not judge(still, 8).correct
 
 
@@ -382,7 +387,7 @@ def test_pairs_end_up_in_place(hsi, shift):
     data, mask = cube.data[:, *place], cube.mask[place]
     fit = replace(block_of(data, exact.repeat(2, 1).repeat(2, 2)), lr_mask=mask)
     flat = ObservationModel(np.eye(5), replace(gaussian_psf(1, 2), kernel=np.full((2, 2), 0.25)), 2)
-    true = estimate_shift(fit.lr, fit.msi, flat, mask)
+    true = shift_of(fit.lr, fit.msi, flat, mask)
     assert np.hypot(true.dy, true.dx) * last.ratio < 0.1
 
 
@@ -428,7 +433,7 @@ def test_two_hundred_registered_pairs_are_left_alone():
             psf = estimate_psf(*images, torch.ones(1, *low.shape[1:], dtype=torch.bool), np.eye(4), s).psf
         except InputError:
             psf = gaussian_psf(sigma_from_mtf(0.3, s), s)
-        found = estimate_shift(low, seen_high, ObservationModel(np.eye(4), psf, s))
+        found = shift_of(low, seen_high, ObservationModel(np.eye(4), psf, s))
         lengths.append(found.length)
         if judge(found, s).correct:
             wrong.append((draw, s, side // s, found.describe()))

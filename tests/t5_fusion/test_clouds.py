@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, save
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from torch import einsum
 from waves import Waves, square
 
 from hsfuse.core.cube import Cube
@@ -109,7 +110,7 @@ def test_filling_keeps_valid_pixels_and_knows_a_linear_scene():
     """Where spectra are a linear function of the MSI, what lies under a cloud in the LRHSI is found exactly."""
     scene = memory_scene((20, 20))
     msi = scene.msi.double()
-    lrhsi = (scene.model.spectral_adjoint(scene.model.spatial(msi)) + 0.1).float()
+    lrhsi = (einsum("kc,bkhw->bchw", scene.model.srf.double(), scene.model.spatial(msi)) + 0.1).float()
     filling = Filling.of(PairSample(lrhsi, scene.msi, scene.training.mask), scene.model)
     clear = ~clouds((20, 20), 0.3, 5)
     low = Cube(np.where(clear, lrhsi[0].numpy(), np.float32(0)), Grid((20, 20)), HSI, clear)
