@@ -23,8 +23,9 @@ WIDTHS = np.geomspace(0.4, 2.5, 19)
 #: A curve is contradicted where another one fits (chi-square, 4 degrees of freedom), has so much less of it, and the
 #: change is beyond so many standard deviations, nm and shares of the width. Where none fits, something else is wrong.
 FITS, LESS, BEYOND_SD, BEYOND_NM, BEYOND_SHARE = 12.0, 18.0, 4.0, 2.0, 0.05
-#: The same of a width: shares of the known one.
-BEYOND_WIDTH = 0.15
+#: The same of a width: shares of the known one. Between HSI bands that lie further apart than a share of it, the
+#: spectrum isn't known well enough to tell a width.
+BEYOND_WIDTH, WIDEST_STEP = 0.15, 0.5
 #: Share of a response that the HSI must cover for it to be another band's.
 WHOLE = 0.9
 #: Another band or sensor must be better by so many times as much.
@@ -37,7 +38,7 @@ POINTS, LEAST_WINDOWS, LEAST_DIRECTIONS, LEAST_NOISE = 80, 8, 6, 0.01
 class BandCheck:
     """One MSI band: by how many nm (+-) its response seems shifted, how many times (+-) as wide it seems.
 
-    `misfit` is the chi-square of the known curve, of about 4 where it is right; `shifted`, `widened` those of the best
+    Both of a width are None where HSI bands lie too far apart to tell. `misfit` is the chi-square of the known curve, of about 4 where it is right; `shifted`, `widened` those of the best
     shift and width, and `others` those of the response's other bands in its place, by name.
     """
 
@@ -46,8 +47,8 @@ class BandCheck:
     width_nm: float
     shift_nm: float
     shift_sd_nm: float
-    widened_by: float
-    widened_sd: float
+    widened_by: float | None
+    widened_sd: float | None
     misfit: float
     shifted: float
     widened: float
@@ -71,6 +72,8 @@ class BandCheck:
     @property
     def is_widened(self) -> bool:
         """Whether the band is clearly wider or narrower."""
+        if self.widened_by is None or self.widened_sd is None:
+            return False
         far = max(BEYOND_SD * self.widened_sd, BEYOND_WIDTH)
         return abs(self.widened_by - 1) > far and self._fits_better(self.widened, LESS)
 
@@ -87,7 +90,8 @@ class BandCheck:
         if self.other:
             return f"{self.band} is what {self.other} should see"
         at, sd = self.centre_nm + self.shift_nm, self.shift_sd_nm
-        if self.is_shifted and not (self.is_widened and self.widened < self.shifted):
+        wider = self.is_widened and not (self.is_shifted and self.shifted <= self.widened)
+        if not wider or self.widened_by is None or self.widened_sd is None:
             return f"{self.band} lies at {at:.0f} +- {sd:.0f} nm, not at {self.centre_nm:.0f}"
         width, sd = self.widened_by * self.width_nm, self.widened_sd * self.width_nm
         told = f"{width:.0f} +- {sd:.0f} nm"
@@ -120,8 +124,18 @@ def check_response(
         tried = zip((grids[0][0], WIDTHS), curves, strict=True)
         shift, widened = (told.best(k, grid, changed, noise) for grid, changed in tried)
         others = {other: told.chi_square(k, rows[other], noise)[0] for other in whole if other != band}
-        found.append(BandCheck(band, centre, width, *shift[:2], *widened[:2], misfit, shift[2], widened[2], others))
+        by, sd = widened[:2] if _step(wavelengths_nm, centre, width) <= WIDEST_STEP * width else (None, None)
+        found.append(BandCheck(band, centre, width, *shift[:2], by, sd, misfit, shift[2], widened[2], others))
     return found
+
+
+def _step(wavelengths_nm: ArrayLike, centre: float, width: float) -> float:
+    """Largest distance (nm) of neighbouring HSI bands within a band; inf where one lies beyond them."""
+    nm = np.sort(np.asarray(wavelengths_nm, np.float64))
+    first, last = np.searchsorted(nm, (centre - width / 2, centre + width / 2)) + (-1, 0)
+    if first < 0 or last >= nm.size:
+        return float(np.inf)
+    return float(np.diff(nm[first : last + 1]).max(initial=0.0))
 
 
 def compare_sensors(

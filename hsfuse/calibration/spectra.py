@@ -90,7 +90,7 @@ def clean_spectra(spectra: FloatArray) -> CleanSpectra:
     return CleanSpectra(noise[:, None] * axes, axes.T @ (centred / noise[:, None]), np.diag(values[::-1][:kept]))
 
 
-def noise_edge(bands: int, pixels: int) -> float:
+def noise_edge(bands: int, pixels: float) -> float:
     """Largest eigenvalue that white noise of variance 1 has, (1 + sqrt(C / n))^2 (Marchenko, Pastur 1967), and 5 %."""
     return 1.05 * float((1 + np.sqrt(bands / pixels)) ** 2)
 

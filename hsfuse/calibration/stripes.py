@@ -1,44 +1,46 @@
-"""Stripes of a pushbroom sensor: what one detector of a band adds to its whole column.
+"""Stripes: what one detector of a band adds to its whole column, or one scan to its whole row.
 
-Each band's detectors err on their own, so stripes lie outside the few directions in which a scene's spectra vary: what
-these leave of the spectra, averaged along each column, is the stripe and little noise (compare Gomez-Chova et al. 2008,
-"Correction of systematic spatial noise in push-broom hyperspectral sensors", Applied Optics 47(28)). The directions are
-those of spectra within columns, which no stripe changes. What changes slowly across columns stays: smile and
-illumination do.
+A pushbroom sensor's detectors each see one column, a turned or whiskbroom sensor's scans each are one row. Every band
+errs on its own, so stripes lie outside the few directions in which a scene's spectra vary: what these leave of the
+spectra, averaged along each line, is the stripe and little noise (compare Gomez-Chova et al. 2008, "Correction of
+systematic spatial noise in push-broom hyperspectral sensors", Applied Optics 47(28)). The directions are those of
+spectra within lines, which no stripe changes. What changes slowly from line to line may be the ground's, a smile or
+illumination: these have patterns that bands share, which stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, varies
+from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, noise_edge, varies
 
-#: Spectra from which the directions are found, most of these, and fewest columns and rows to judge by.
-SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 16
-#: Columns over which what stays is smoothed by parabolas (Savitzky, Golay 1964).
+#: Spectra from which the directions are found, most of these, and fewest lines and pixels along them to judge by.
+SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 8
+#: Lines over which what changes slowly is smoothed by parabolas (Savitzky, Golay 1964).
 SLOW = 15
-#: A band has stripes where the variance of its columns' means is so many times what noise leaves of it; they are taken
-#: out where so large a share of the bands has any. Directions may hold at most so much of a band.
-CLEAR, LEAST_SHARE, MOST_HELD = 2.5, 0.25, 0.5
-#: Detectors of different bands err on their own: where columns of all bands have fewer patterns than this share of what
+#: A band has stripes where the variance of its lines' means is so many times what noise leaves of it; they are taken
+#: out where so large a share of the bands has any.
+CLEAR, LEAST_SHARE = 2.5, 0.25
+#: Detectors of different bands err on their own: where lines of all bands have fewer patterns than this share of what
 #: independent ones would have, they are the ground's.
 LEAST_RANK = 0.5
-#: Share of the correlation between both halves of the rows that stripes would give, and the ground doesn't.
+#: Share of the correlation between both halves of the lines that stripes would give, and the ground doesn't.
 LASTING = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Stripes:
-    """`values` (C, w) that detectors add to columns, 0 for a band without; `times` (C,) by how much columns' means
-    vary in place of what noise would make them."""
+    """`values` (C, n) that are added to lines, 0 for a band without; `times` (C,) by how much lines' means vary in
+    place of what noise would make them, in lines of `pixels`."""
 
     values: FloatArray
     times: FloatArray
+    pixels: float
 
     @property
     def clear(self) -> NDArray[np.bool_]:
@@ -49,72 +51,173 @@ class Stripes:
         """Whether enough bands have them."""
         return bool(self.clear.mean() >= LEAST_SHARE)
 
+    @property
+    def share(self) -> float:
+        """Share of the noise's variance that stripes are, in the median of the bands that have any."""
+        beyond = self.times[self.clear] - 1
+        return float(np.median(beyond / (beyond + self.pixels)))
 
+
+#: Whole rows (C, h, w) and their mask (h, w).
 Strip = tuple[NDArray[np.floating], NDArray[np.bool_]]
 
 
-def estimate_stripes(strips: Callable[[], Iterable[Strip]]) -> Stripes | None:
-    """From strips of rows, (C, h, w) with their masks (h, w), given twice; None for too small or too gappy an image."""
-    found = np.concatenate([_within(data, mask) for data, mask in strips()], 1).astype(np.float64)
-    if found.shape[1] < 2 * LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE or not varies(found):
-        return None
-    found = found[:, :: max(1, found.shape[1] // SPECTRA)]
-    noise = band_noise(found)[:, None]
-    kept = min(MOST_DIRECTIONS, clean_spectra(found).basis.shape[1], len(found) // 2)
-    axes = np.linalg.svd(found / noise, full_matrices=False)[0][:, :kept]
-    parts, squares = [], 0.0
-    for data, mask in strips():
-        flat = data.reshape(len(data), -1) / noise
-        rest = (flat - axes @ (axes.T @ flat)).reshape(data.shape) * mask
-        parts.append((rest.sum(1), mask.sum(0)))
+@dataclass(frozen=True)
+class _Ground:
+    """The directions `axes` (C, k) of an image's spectra in units of the `noise` (C, 1)."""
+
+    axes: FloatArray
+    noise: FloatArray
+
+    @classmethod
+    def of(cls, spectra: FloatArray) -> _Ground:
+        """Of spectra (C, n) within lines."""
+        noise = band_noise(spectra)[:, None]
+        kept = min(MOST_DIRECTIONS, clean_spectra(spectra).basis.shape[1], len(spectra) // 2)
+        return cls(np.linalg.svd(spectra / noise, full_matrices=False)[0][:, :kept], noise)
+
+    def left(self, data: NDArray[np.floating], mask: NDArray[np.bool_]) -> FloatArray:
+        """What the directions leave of a strip, in noise units, 0 where the mask is."""
+        flat = data.reshape(len(data), -1) / self.noise
+        rest: FloatArray = (flat - self.axes @ (self.axes.T @ flat)).reshape(data.shape) * mask
+        return rest
+
+
+@dataclass
+class _Lines:
+    """Sums over the first and second half of each line, (2, C, n), and their pixels (2, n); `runs` are neighbours."""
+
+    sums: FloatArray
+    counts: NDArray[np.integer]
+    runs: list[slice]
+
+    @property
+    def mean(self) -> FloatArray:
+        """(C, n)."""
+        return self.sums.sum(0) / np.maximum(self.counts.sum(0), 1)
+
+    def halves(self) -> FloatArray:
+        """Means of both halves, (2, C, n)."""
+        return self.sums / np.maximum(self.counts, 1)[:, None]
+
+
+def estimate_stripes(
+    strips: Callable[[], Iterable[Strip]], every: Callable[[], Iterable[Strip]] | None = None
+) -> tuple[Stripes | None, Stripes | None]:
+    """Along columns and along rows, from strips that are given twice; None for too small or too gappy an image.
+
+    Where the strips aren't all of the image, `every` gives those, from which stripes along rows are then taken.
+    """
+    seen = [(_within(data, mask), len(mask)) for data, mask in strips()]
+    found = np.concatenate([spectra for spectra, _ in seen], 1).astype(np.float64)
+    if found.shape[1] < LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE or not varies(found):
+        return None, None
+    ground = _Ground.of(found[:, :: max(1, found.shape[1] // SPECTRA)])
+    columns, rows, squares = _summed(strips(), ground, sum(height for _, height in seen), every is not None)
+    down, right = (_judged(lines, ground, squares) for lines in (columns, rows))
+    if right and every is not None:
+        whole = _summed(every(), ground, 1, False)[1]
+        right = replace(right, values=_values(whole, ground, right.times))
+    return down, right
+
+
+def _summed(strips: Iterable[Strip], ground: _Ground, height: int, gaps: bool) -> tuple[_Lines, _Lines, FloatArray]:
+    """Columns and rows of what the directions leave, and its squares' sum (C,)."""
+    column_sums, column_counts, row_sums, row_counts, runs, squares, done = 0.0, 0, [], [], [], 0.0, 0
+    for data, mask in strips:
+        rest, late = ground.left(data, mask), done + np.arange(len(mask)) >= height / 2
+        column_sums = column_sums + np.stack([rest[:, half].sum(1) for half in (~late, late)])
+        column_counts = column_counts + np.stack([mask[half].sum(0) for half in (~late, late)])
+        middle = mask.shape[1] // 2
+        row_sums.append(np.stack([half.sum(2) for half in np.split(rest, [middle], 2)]))
+        row_counts.append(np.stack([half.sum(1) for half in np.split(mask, [middle], 1)]))
+        runs.append(slice(done, done + len(mask)))
         squares = squares + (rest**2).sum((1, 2))
-    column, counts = _columns(parts)
-    if min(counts.size, len(column)) < LEAST_SIDE or np.median(counts) < LEAST_SIDE or len(parts) < 2:
+        done += len(mask)
+    columns = _Lines(np.asarray(column_sums), np.asarray(column_counts), [slice(0, column_counts.shape[1])])
+    rows = _Lines(np.concatenate(row_sums, 2), np.concatenate(row_counts, 1), runs if gaps else [slice(0, done)])
+    return columns, rows, np.asarray(squares)
+
+
+def _judged(lines: _Lines, ground: _Ground, squares: FloatArray) -> Stripes | None:
+    """The stripes of lines, none of them clear unless each band has its own, and all along a line."""
+    counts = lines.counts.sum(0)
+    if min(counts.size, len(ground.noise)) < LEAST_SIDE or np.median(counts) < LEAST_SIDE:
         return None
-    fast = _fast(column)
-    within = squares / counts.sum() - (column**2 * counts).sum(1) / counts.sum()
+    mean, fast = lines.mean, _fast(lines.mean, lines.runs)
+    within = (squares - (mean**2 * counts).sum(1)) / counts.sum()
     times = (fast**2 * counts).mean(1) / np.maximum(within, 1e-12)
     clear = times > CLEAR
-    free = max(2, int(clear.sum()) - kept)  # ranks that the directions leave
+    free = max(2, int(clear.sum()) - ground.axes.shape[1])  # ranks that the directions leave
     few = _rank(fast[clear]) < LEAST_RANK * free * counts.size / (free + counts.size)
-    if few or not _lasting(parts, times):
+    if few or not _lasting(lines, times):
         times = np.minimum(times, CLEAR)
-    held = np.minimum((axes**2).sum(1), MOST_HELD)[:, None]
-    shrunk = np.maximum(1 - 1 / np.maximum(times, 1e-12), 0)[:, None]
-    values = np.where((times > CLEAR)[:, None] & (counts >= LEAST_SIDE), noise * fast * shrunk / (1 - held), 0)
-    return Stripes(values, times)
+    return Stripes(_values(lines, ground, times), times, float(np.median(counts)))
 
 
-def _columns(parts: list[tuple[FloatArray, NDArray[np.integer]]]) -> tuple[FloatArray, NDArray[np.integer]]:
-    """Columns' means (C, w) and counts (w,) from strips' sums and counts."""
-    counts = np.sum([count for _, count in parts], 0)
-    return np.sum([total for total, _ in parts], 0) / np.maximum(counts, 1), counts
+def _values(lines: _Lines, ground: _Ground, times: FloatArray) -> FloatArray:
+    """What stripes add to each line, (C, n)."""
+    mean, clear = lines.mean, times > CLEAR
+    values = np.zeros_like(mean)
+    if clear.any():
+        fast = _fast(mean, lines.runs)[clear]
+        own = fast + _own(mean[clear] - fast, fast.std(1, keepdims=True))
+        values[clear] = ground.noise[clear] * own * (1 - 1 / times[clear])[:, None] 
+    return np.where(lines.counts.sum(0) >= LEAST_SIDE, values, 0)
 
 
-def _fast(column: FloatArray) -> FloatArray:
-    """What changes from one column to the next; near both ends less the parabola of the outermost columns.
+def _own(slow: FloatArray, fast: FloatArray) -> FloatArray:
+    """Of slow changes (C, n) what each band has for itself, where stripes' fast ones deviate by (C, 1).
+
+    As far as they stand out of what independent stripes have, the bands' common patterns are the ground's, a smile's or
+    the light's.
+    """
+    kept = float((PARABOLA**2).sum())  # of white stripes' variance
+    unit = np.maximum(fast * np.sqrt(kept / (1 - kept)), 1e-30)
+    alone = slow / unit
+    number, n = alone.shape
+    values, patterns = np.linalg.eigh(alone @ alone.T / n)
+    shared = patterns[:, values > noise_edge(number, max(1.0, kept * n))]
+    return slow - unit * (shared @ (shared.T @ alone))
+
+
+def _parabola(width: int) -> FloatArray:
+    """(width, width): values to those of the parabola through them."""
+    powers = np.vander(np.linspace(-1, 1, width), 3)
+    return np.asarray(powers @ np.linalg.pinv(powers))
+
+
+#: Weights of the value in the middle.
+PARABOLA = _parabola(SLOW)[SLOW // 2]
+
+
+def _fast(lines: FloatArray, runs: list[slice]) -> FloatArray:
+    """What changes from one line to the next; near the ends of a run less the parabola of the outermost lines.
 
     scipy.signal has this filter; to import it takes a second of processor time.
     """
-    powers = np.vander(np.linspace(-1, 1, SLOW), 3)
-    parabola = powers @ np.linalg.pinv(powers)  # (SLOW, SLOW): values to those of their parabola
-    half = SLOW // 2
-    slow = correlate1d(column, parabola[half], axis=1)
-    slow[:, :half] = column[:, :SLOW] @ parabola[:half].T
-    slow[:, -half:] = column[:, -SLOW:] @ parabola[-half:].T
-    return column - slow
+    fast = np.zeros_like(lines)
+    for run in runs:
+        some = lines[:, run]
+        width = min(SLOW, some.shape[1] - 1 + some.shape[1] % 2)
+        if width >= LEAST_SIDE - 1:
+            parabola, half = _parabola(width), width // 2
+            slow = correlate1d(some, parabola[half], axis=1)
+            slow[:, :half] = some[:, :width] @ parabola[:half].T
+            slow[:, -half:] = some[:, -width:] @ parabola[-half:].T
+            fast[:, run] = some - slow
+    return fast
 
 
-def _lasting(parts: list[tuple[FloatArray, NDArray[np.integer]]], times: FloatArray) -> bool:
-    """Whether both halves of the rows have the same columns, as far as noise lets them: detectors do, the ground not.
+def _lasting(lines: _Lines, times: FloatArray) -> bool:
+    """Whether both halves of the lines have the same, as far as noise lets them: detectors do, the ground not.
 
-    With stripes of variance (t - 1) n, n that of the noise of a column's mean, halves correlate by (t - 1) / (t + 1).
+    With stripes of variance (t - 1) n, n that of the noise of a line's mean, halves correlate by (t - 1) / (t + 1).
     """
     clear = times > CLEAR
     if not clear.any():
         return False
-    middle = len(parts) // 2
-    one, other = (_fast(_columns(half)[0])[clear] for half in (parts[:middle], parts[middle:]))
+    one, other = (_fast(half, lines.runs)[clear] for half in lines.halves())
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     found = (one * other).sum(1) / np.maximum(lengths, 1e-30)
     expected = (times[clear] - 1) / (times[clear] + 1)
@@ -122,15 +225,18 @@ def _lasting(parts: list[tuple[FloatArray, NDArray[np.integer]]], times: FloatAr
 
 
 def _within(data: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """Valid spectra (C, n) of a strip (C, h, w) less their columns' means, in which its stripes are."""
-    count = np.maximum(mask.sum(0), 1)
-    return (data - (data * mask).sum(1, keepdims=True) / count)[:, mask]
+    """Valid spectra (C, n) of a strip (C, h, w) less their columns' and rows' means, in which its stripes are."""
+    out = data
+    for axis in (1, 2):
+        count = np.maximum(mask.sum(axis - 1, keepdims=True), 1)
+        out = out - (out * mask).sum(axis, keepdims=True) / count
+    return out[:, mask]
 
 
-def _rank(columns: FloatArray) -> float:
-    """How many patterns columns (k, w) of bands have in effect: k w / (k + w) where each band errs on its own."""
-    if len(columns) < 2:
+def _rank(lines: FloatArray) -> float:
+    """How many patterns lines (k, n) of bands have in effect: k n / (k + n) where each band errs on its own."""
+    if len(lines) < 2:
         return 0.0
-    unit = columns / (np.linalg.norm(columns, axis=1, keepdims=True) + 1e-30)
+    unit = lines / (np.linalg.norm(lines, axis=1, keepdims=True) + 1e-30)
     energy = np.linalg.svd(unit, compute_uv=False) ** 2
     return float(energy.sum() ** 2 / (energy**2).sum())

@@ -41,7 +41,7 @@ TEMPLATES: dict[str, str] = {
         "the MSI's own wavelengths aren't those of {response}: {bands}; is --srf the MSI's sensor?"
     ),
     "stripes-taken-out": (
-        "stripes along the HSI's columns are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
+        "stripes along the HSI's {along} are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
         "noise's variance"
     ),
     "smile-taken-out": (

@@ -63,6 +63,7 @@ class CubeReader(ABC):
         self.tags: dict[str, str] = {}
         self.nonfinite = 0
         self._stripes: FloatArray | None = None
+        self._row_stripes: FloatArray | None = None
         self._smile: tuple[FloatArray, sparse.csr_array] | None = None
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
@@ -128,13 +129,19 @@ class CubeReader(ABC):
 
     def rescaled(self, factor: float) -> Self:
         """The same pixels with all values multiplied by a factor."""
-        stripes = None if self._stripes is None else self._stripes * np.float32(factor)
-        changed = {"scales": self.scales * factor, "offsets": self.offsets * factor, "_stripes": stripes}
-        return self._changed("rescaled", factor, **changed)
+        stripes = {
+            name: None if own is None else own * np.float32(factor)
+            for name, own in (("_stripes", self._stripes), ("_row_stripes", self._row_stripes))
+        }
+        return self._changed("rescaled", factor, scales=self.scales * factor, offsets=self.offsets * factor, **stripes)
 
-    def without_stripes(self, stripes: FloatArray) -> Self:
-        """The same pixels less what each detector adds to its column: `stripes` (C, columns), in values as read now."""
-        return self._changed("without_stripes", stripes, _stripes=stripes.astype(np.float32))
+    def without_stripes(self, stripes: FloatArray, along_rows: bool = False) -> Self:
+        """The same pixels less what each detector adds to its column: `stripes` (C, columns), in values as read now.
+
+        `along_rows`: less what is added to each row, (C, rows).
+        """
+        name = "_row_stripes" if along_rows else "_stripes"
+        return self._changed("without_stripes", stripes, along_rows, **{name: stripes.astype(np.float32)})
 
     def without_smile(self, shifts_nm: FloatArray, slope: sparse.csr_array) -> Self:
         """The same spectra at each band's nominal wavelength: a detector's lies `shifts_nm` (C, columns) above.
@@ -190,6 +197,9 @@ class CubeReader(ABC):
         if self._stripes is not None:
             first = int(window.col_off)
             data -= self._stripes[bands, first : first + data.shape[2]][:, None]
+        if self._row_stripes is not None:
+            first = int(window.row_off)
+            data -= self._row_stripes[bands, first : first + data.shape[1]][:, :, None]
 
     def _smiling(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> FloatArray:
         """What the smile adds to bands (C, h, w) of a window; their neighbours are read if need be."""

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from scipy import sparse
 
 from hsfuse.calibration.smile import estimate_smile
-from hsfuse.calibration.stripes import Stripes, estimate_stripes
+from hsfuse.calibration.stripes import estimate_stripes
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.notes import Note, note
 from hsfuse.io import CubeReader, usable_bands
@@ -21,15 +21,20 @@ LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
 
 
 def destriped(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
-    """The reader with stripes along its own columns taken out, and a word on them; as it is where none are clear."""
+    """The reader with stripes along its own columns and rows taken out, and a word on them; as it is without any."""
     bands = np.flatnonzero(usable_bands(hsi)).tolist()
-    found = estimate_stripes(partial(_strips, hsi, bands)) if bands else None
-    if not found:
+    if not bands:
         return hsi, []
-    values = np.zeros((hsi.count, hsi.grid.shape[1]), np.float32)
-    values[bands] = found.values
-    told = note("stripes-taken-out", bands=int(found.clear.sum()), count=len(bands), share=_share(found, hsi))
-    return hsi.without_stripes(values), [told]
+    whole = None if _looked_at(hsi) == hsi.grid.shape[0] else partial(_strips, hsi, bands, every=True)
+    notes = []
+    for found, along in zip(estimate_stripes(partial(_strips, hsi, bands), whole), ("columns", "rows"), strict=True):
+        if found:
+            values = np.zeros((hsi.count, found.values.shape[1]), np.float32)
+            values[bands] = found.values
+            hsi = hsi.without_stripes(values, along_rows=along == "rows")
+            figures = {"bands": int(found.clear.sum()), "count": len(bands), "share": round(found.share, 3)}
+            notes.append(note("stripes-taken-out", along=along, **figures))
+    return hsi, notes
 
 
 def unsmiled(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
@@ -72,15 +77,9 @@ def _looked_at(hsi: CubeReader) -> int:
     return int(min(rows, max(ROWS, LOOKED_AT // cols)))
 
 
-def _share(found: Stripes, hsi: CubeReader) -> float:
-    """Share of the noise's variance that stripes are, in the median of the bands that have any."""
-    beyond = found.times[found.clear] - 1
-    return round(float(np.median(beyond / (beyond + _looked_at(hsi)))), 3)
-
-
-def _strips(hsi: CubeReader, bands: list[int]) -> Iterator[tuple[FloatArray, BoolArray]]:
-    """Whole rows, spread over the image where it is large."""
-    (rows, cols), most = hsi.grid.shape, _looked_at(hsi)
+def _strips(hsi: CubeReader, bands: list[int], every: bool = False) -> Iterator[tuple[FloatArray, BoolArray]]:
+    """Whole rows, spread over the image where it is large and not `every` one is asked for."""
+    (rows, cols), most = hsi.grid.shape, hsi.grid.shape[0] if every else _looked_at(hsi)
     count = -(-most // ROWS)
     starts = range(0, rows, ROWS) if most == rows else np.linspace(0, rows - ROWS, count).round().astype(int)
     before = hsi.nonfinite

@@ -53,6 +53,18 @@ def test_a_right_response_is_never_contradicted(truth):
         assert not [band.describe() for band in found if band.contradicts]
 
 
+def test_bands_far_apart_tell_no_width(truth):
+    """Between HSI bands 68 nm apart nobody knows the spectrum: how wide the MSI's are can't be told."""
+    lrhsi, *others = seen(truth, snr=20)
+    few = WAVELENGTHS_NM[::4]
+    model = ObservationModel(RESPONSE.matrix(few)[0], gaussian_psf(SIGMA, RATIO), RATIO)
+    found = check_response(SharedPixels(lrhsi[:, ::4], *others, model), RESPONSE, BANDS, few)
+    assert [band.widened_by for band in found] == [None] * len(BANDS)
+    assert not [band.describe() for band in found if band.contradicts]
+    finer = check_response(pixels((lrhsi, *others)), RESPONSE, BANDS, WAVELENGTHS_NM)
+    assert all(band.widened_by is not None for band in finer if band.band != "B4")
+
+
 def test_a_wrong_psf_or_noise_that_bands_share_is_no_other_response(truth):
     lrhsi, msi, mask = seen(truth)
     shared = 0.01 * torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, *lrhsi.shape[2:])))

@@ -96,13 +96,13 @@ def response_rows(a: Assessment) -> list[dict[str, str]]:
 
 def _row(band: Mapping[str, Any]) -> dict[str, str]:
     centre, width = float(band["centre_nm"]), float(band["width_nm"])
-    wide, wide_sd = width * float(band["widened_by"]), width * float(band["widened_sd"])
+    by, by_sd = band["widened_by"], band["widened_sd"]
     return {
         "band": str(band["band"]),
         "centre": f"{centre:.0f}",
         "shifted": f"{centre + float(band['shift_nm']):.0f} ± {float(band['shift_sd_nm']):.0f}",
         "width": f"{width:.0f}",
-        "widened": f"{wide:.0f} ± {wide_sd:.0f}",
+        "widened": "-" if by is None else f"{width * float(by):.0f} ± {width * float(by_sd):.0f}",
         "misfit": f"{float(band['misfit']):.1f}",
         "verdict": "contradicted" if band.get("contradicts") else "fits",
     }
