@@ -38,8 +38,9 @@ POINTS, LEAST_WINDOWS, LEAST_DIRECTIONS, LEAST_NOISE = 80, 8, 6, 0.01
 class BandCheck:
     """One MSI band: by how many nm (+-) its response seems shifted, how many times (+-) as wide it seems.
 
-    Both of a width are None where HSI bands lie too far apart to tell. `misfit` is the chi-square of the known curve, of about 4 where it is right; `shifted`, `widened` those of the best
-    shift and width, and `others` those of the response's other bands in its place, by name.
+    Both of a width are None where HSI bands lie too far apart to tell. `misfit` is the chi-square of the known curve,
+    of about 4 where it is right; `shifted`, `widened` those of the best shift and width, and `others` those of the
+    response's other bands in its place, by name.
     """
 
     band: str
@@ -132,7 +133,7 @@ def check_response(
 def _step(wavelengths_nm: ArrayLike, centre: float, width: float) -> float:
     """Largest distance (nm) of neighbouring HSI bands within a band; inf where one lies beyond them."""
     nm = np.sort(np.asarray(wavelengths_nm, np.float64))
-    first, last = np.searchsorted(nm, (centre - width / 2, centre + width / 2)) + (-1, 0)
+    first, last = np.searchsorted(nm, [centre - width / 2, centre + width / 2]) - [1, 0]
     if first < 0 or last >= nm.size:
         return float(np.inf)
     return float(np.diff(nm[first : last + 1]).max(initial=0.0))

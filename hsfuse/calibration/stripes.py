@@ -123,20 +123,20 @@ def estimate_stripes(
 
 def _summed(strips: Iterable[Strip], ground: _Ground, height: int, gaps: bool) -> tuple[_Lines, _Lines, FloatArray]:
     """Columns and rows of what the directions leave, and its squares' sum (C,)."""
-    column_sums, column_counts, row_sums, row_counts, runs, squares, done = 0.0, 0, [], [], [], 0.0, 0
+    column_sums, column_counts, row_sums, row_counts, squares, runs, done = [], [], [], [], [], [], 0
     for data, mask in strips:
         rest, late = ground.left(data, mask), done + np.arange(len(mask)) >= height / 2
-        column_sums = column_sums + np.stack([rest[:, half].sum(1) for half in (~late, late)])
-        column_counts = column_counts + np.stack([mask[half].sum(0) for half in (~late, late)])
+        column_sums.append(np.stack([rest[:, half].sum(1) for half in (~late, late)]))
+        column_counts.append(np.stack([mask[half].sum(0) for half in (~late, late)]))
         middle = mask.shape[1] // 2
         row_sums.append(np.stack([half.sum(2) for half in np.split(rest, [middle], 2)]))
         row_counts.append(np.stack([half.sum(1) for half in np.split(mask, [middle], 1)]))
         runs.append(slice(done, done + len(mask)))
-        squares = squares + (rest**2).sum((1, 2))
+        squares.append((rest**2).sum((1, 2)))
         done += len(mask)
-    columns = _Lines(np.asarray(column_sums), np.asarray(column_counts), [slice(0, column_counts.shape[1])])
+    columns = _Lines(np.sum(column_sums, 0), np.sum(column_counts, 0), [slice(None)])
     rows = _Lines(np.concatenate(row_sums, 2), np.concatenate(row_counts, 1), runs if gaps else [slice(0, done)])
-    return columns, rows, np.asarray(squares)
+    return columns, rows, np.sum(squares, 0)
 
 
 def _judged(lines: _Lines, ground: _Ground, squares: FloatArray) -> Stripes | None:
@@ -162,7 +162,7 @@ def _values(lines: _Lines, ground: _Ground, times: FloatArray) -> FloatArray:
     if clear.any():
         fast = _fast(mean, lines.runs)[clear]
         own = fast + _own(mean[clear] - fast, fast.std(1, keepdims=True))
-        values[clear] = ground.noise[clear] * own * (1 - 1 / times[clear])[:, None] 
+        values[clear] = ground.noise[clear] * own * (1 - 1 / times[clear])[:, None]
     return np.where(lines.counts.sum(0) >= LEAST_SIDE, values, 0)
 
 

@@ -1,9 +1,9 @@
 """The MSI's tone: a monotone curve of its numbers where both images clearly say that a line won't do.
 
 Imagery that was stretched to 8 bits, or has a gamma, isn't linear in reflectance. The curve is drawn on the MSI's own
-pixels, before the PSF's blur, in straight pieces whose slopes are found on LR pixels: blurring is linear in the
-pieces. Slopes are fitted within windows, so that haze and illumination aren't taken for tone, and kept as far as
-windows confirm them that they weren't fitted to.
+pixels, before the PSF's blur, as a sum of ramps whose weights are found on LR pixels: blurring is linear in them. They
+are fitted within windows, so that haze and illumination aren't taken for tone, and kept as far as windows confirm them
+that they weren't fitted to.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from hsfuse.calibration.spectra import FloatArray, SharedPixels
 
 #: Where curves bend: these shares of a band's pixels are darker.
 BENDS = 0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 1.0
+#: Points of a curve between its knots, and fewest knots of one.
+POINTS, LEAST_KNOTS = 6, 4
 #: Weights of the penalty on changes of slope, relative to the data; the largest makes a line.
 PENALTIES = (1e8, 1e3, 1e2, 1e1, 1.0)
 #: Least slope, as a share of the line's.
@@ -80,7 +82,7 @@ class ToneCurves:
         told = []
         for band, x, y, bend in zip(bands, self.numbers, self.reflectance, self.bend, strict=True):
             if x is not None and y is not None:
-                at = ", ".join(f"{x[i]:.3g} to {y[i]:.3f}" for i in (1, x.size // 2, x.size - 2))
+                at = ", ".join(f"{x[i]:.3g} to {y[i]:.3f}" for i in (POINTS, x.size // 2, x.size - 1 - POINTS))
                 told.append(f"{band}: {at}, {bend:.0%} off a line")
         return "; ".join(told)
 
@@ -97,15 +99,18 @@ def estimate_tones(pixels: SharedPixels, msi: Tensor, matrix: FloatArray) -> Ton
     """Curves of the bands of an MSI (n, c, H, W) that isn't linear in R X, from its shared pixels and R (c, C)."""
     values = msi.double().cpu().numpy().transpose(1, 0, 2, 3).reshape(msi.shape[1], -1)
     knots = [_knots(band) for band in values]
-    pieces = [_pieces(pixels, knots, i) for i in range(max(len(one) for one in knots) - 1)]
+    ramps = [_seen(pixels, knots, i) for i in range(max(len(one) for one in knots))]
     found = [
-        _fitted(pixels, matrix[k] @ pixels.lrhsi, knots[k], np.stack([p[k] for p in pieces])) for k in range(len(knots))
+        _fitted(pixels, matrix[k] @ pixels.lrhsi, np.stack([ramp[k] for ramp in ramps[: len(knots[k])]]))
+        for k in range(len(knots))
     ]
     numbers: list[FloatArray | None] = []
     reflectance: list[FloatArray | None] = []
     bends: list[float] = []
-    for k, (x, slopes) in enumerate(zip(knots, found, strict=True)):
-        y = None if slopes is None else np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
+    for k, (at, slopes) in enumerate(zip(knots, found, strict=True)):
+        parts = np.arange((at.size - 1) * POINTS + 1) / POINTS
+        x = np.interp(parts, np.arange(at.size), at)
+        y = None if slopes is None else slopes @ np.stack([_ramp(x, at, i) for i in range(at.size)])
         bend = 0.0 if y is None else _bend(values[k], x, y)
         if y is None or bend < LEAST_BEND:
             numbers.append(None)
@@ -130,26 +135,46 @@ def _knots(values: FloatArray) -> FloatArray:
     return np.array(kept if len(kept) > 1 else [kept[0], kept[0] + 1])
 
 
-def _pieces(pixels: SharedPixels, knots: list[FloatArray], i: int) -> FloatArray:
-    """What each band's MSI has of its piece i, as LR pixels see it: (c, n); 0 for a band with fewer pieces."""
-    ends = [(x[i], x[i + 1]) if i < x.size - 1 else (x[-1], x[-1]) for x in knots]
-    ends = [
-        (-np.inf if i == 0 else low, np.inf if i >= x.size - 2 else high)
-        for (low, high), x in zip(ends, knots, strict=True)
-    ]
-    low, high = (torch.tensor(side, dtype=torch.float64)[:, None, None] for side in zip(*ends, strict=True))
-    start = torch.tensor([x[min(i, x.size - 1)] for x in knots], dtype=torch.float64)[:, None, None]
-    return pixels.of_msi(lambda msi: torch.clamp(msi, low, high) - start)
+def _ramp(values: FloatArray, knots: FloatArray, i: int) -> FloatArray:
+    """The integral of a hat that is 1 at knot i and 0 at its neighbours, and goes on level beyond the outermost knots.
+
+    Sums of such ramps with weights of at least 0 rise everywhere and bend smoothly (I-splines; Ramsay 1988, "Monotone
+    regression splines in action", Statistical Science 3(4)); a weight is the slope at its knot.
+    """
+    out = np.zeros_like(values)
+    if i > 0:
+        width = knots[i] - knots[i - 1]
+        out += width / 2 * np.clip((values - knots[i - 1]) / width, 0, 1) ** 2
+    else:
+        out += np.minimum(values - knots[0], 0)
+    if i + 1 < knots.size:
+        width = knots[i + 1] - knots[i]
+        part = np.clip((values - knots[i]) / width, 0, 1)
+        out += width * (part - part**2 / 2)
+    else:
+        out += np.maximum(values - knots[-1], 0)
+    return out
 
 
-def _fitted(pixels: SharedPixels, seen: FloatArray, knots: FloatArray, pieces: FloatArray) -> FloatArray | None:
-    """Slopes (m,) of one band's pieces; None where a line does as well."""
-    count = knots.size - 1
-    if count < 3:
+def _seen(pixels: SharedPixels, knots: list[FloatArray], i: int) -> FloatArray:
+    """Ramp i of each band's MSI as LR pixels see it: (c, n); of a band with fewer knots, its last one."""
+
+    def ramps(msi: Tensor) -> Tensor:
+        bands = enumerate(knots)
+        return torch.stack(
+            [torch.from_numpy(_ramp(msi[:, k].cpu().numpy(), x, min(i, x.size - 1))) for k, x in bands], 1
+        )
+
+    return pixels.of_msi(ramps)
+
+
+def _fitted(pixels: SharedPixels, seen: FloatArray, ramps: FloatArray) -> FloatArray | None:
+    """Slopes (m,) at one band's knots, from its ramps (m, n); None where a line does as well."""
+    if len(ramps) < LEAST_KNOTS:
         return None
-    system = _Slopes(pieces[:count], seen, np.diff(knots))
+    system = _Slopes(ramps, seen)
     slopes = system.solve(PENALTIES[-1], np.ones(seen.size, bool))
-    rest = seen - slopes @ system.pieces
+    rest = seen - slopes @ system.ramps
     near = np.abs(rest) <= FAR_OFF * (np.median(np.abs(rest)) / 0.6745 + 1e-12)
     folds = pixels.window % FOLDS
     errors = np.stack([sum(system.held_out(p, near, folds == f) for f in range(FOLDS)) for p in PENALTIES])
@@ -164,18 +189,17 @@ def _fitted(pixels: SharedPixels, seen: FloatArray, knots: FloatArray, pieces: F
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Least squares for the slopes of pieces (m, n) that sum to an image `seen` (n,), neighbours' changes penalised."""
+    """Least squares for weights of ramps (m, n) that sum to an image `seen` (n,), neighbours' changes penalised."""
 
-    pieces: FloatArray
+    ramps: FloatArray
     seen: FloatArray
-    lengths: FloatArray
 
     def solve(self, penalty: float, chosen: NDArray[np.bool_]) -> FloatArray:
         """Slopes (m,) from chosen pixels, none below a small share of the line's."""
-        data, target = self.pieces[:, chosen].T, self.seen[chosen]
+        data, target = self.ramps[:, chosen].T, self.seen[chosen]
         line = float(data.sum(1) @ target / max((data.sum(1) ** 2).sum(), 1e-30))
         least = LEAST_SLOPE * max(line, 0.0)
-        bend = np.diff(np.eye(len(self.pieces)), axis=0) * np.sqrt(penalty * data.var() * len(data) / 100)
+        bend = np.diff(np.eye(len(self.ramps)), axis=0) * np.sqrt(penalty * data.var() * len(data) / 100)
         both = np.concatenate([data, bend])
         wanted = np.concatenate([target, np.zeros(len(bend))]) - least * both.sum(1)
         r = qr(np.column_stack([both, wanted]), mode="r", check_finite=False)[0][: both.shape[1] + 1]
@@ -183,7 +207,7 @@ class _Slopes:
 
     def held_out(self, penalty: float, near: NDArray[np.bool_], fold: NDArray[np.bool_]) -> FloatArray:
         """Squared errors (n,) on one fold from the others, 0 elsewhere."""
-        rest = self.seen - self.solve(penalty, near & ~fold) @ self.pieces
+        rest = self.seen - self.solve(penalty, near & ~fold) @ self.ramps
         return np.where(near & fold, rest**2, 0)
 
 

@@ -122,7 +122,7 @@ class FuseOptions:
     register_limit: Annotated[float, Range(0), Option("sensors", "Largest shift in LR pixels.")] = 3.0
     destripe: Annotated[
         Literal["auto", "off"],
-        Option("sensors", "Take out stripes along the columns of the LRHSI's own pixels where they clearly are."),
+        Option("sensors", "Take out stripes along the LRHSI's own columns or rows where they clearly are."),
     ] = "auto"
     smile: Annotated[
         Literal["auto", "off"],

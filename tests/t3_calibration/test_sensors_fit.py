@@ -146,7 +146,7 @@ def test_a_linear_msi_stays_linear(truth):
 
 
 def test_a_curved_tone_is_found_and_taken_out(truth):
-    """Back to reflectance within 1 % of its range over nine tenths of the pixels, in any unit of the MSI's."""
+    """Back to reflectance within 1 % of its range over nine tenths of the pixels, .05 % in the median."""
     lrhsi, msi, mask = seen(truth)
     stretched = 255 * (msi.clamp(min=0) / msi.max()) ** 0.45
     found = tones((lrhsi, stretched, mask))
@@ -154,5 +154,6 @@ def test_a_curved_tone_is_found_and_taken_out(truth):
     back = found.apply(stretched.numpy())
     off = np.abs(back - msi.numpy()) / (msi.max() - msi.min()).item()
     assert np.quantile(off, 0.9) < 0.01
+    assert np.median(off, axis=(0, 2, 3)).max() < 0.0005
     assert all((np.diff(one) > 0).all() for one in found.reflectance)
     assert found.only(np.array([True, False, False, False])).describe(BANDS).startswith("B2: ")

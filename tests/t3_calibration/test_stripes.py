@@ -57,7 +57,7 @@ def test_stripes_along_rows_are_found_alike():
 
 
 def test_slow_stripes_go_and_a_slow_pattern_that_bands_share_stays():
-    """Of stripes a quarter lies in the ground's directions and can't be told; illumination or a smile isn't taken out."""
+    """Of stripes a quarter lies in the ground's directions and can't be told; light or a smile isn't taken out."""
     slow = np.stack([np.cos(np.pi * k * (np.arange(48) + 0.5) / 48) for k in range(1, 6)])
     slow /= np.linalg.norm(slow, axis=1, keepdims=True)
     tilt = 3 * NOISE * np.sin(np.arange(BANDS) / 5.0)[:, None] * np.linspace(-1, 1, 48) ** 2
