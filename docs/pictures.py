@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hsfuse.assessment.checks import seen_bands
 from hsfuse.io import open_cube
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import box_psf, gaussian_psf
 from hsfuse.physics.optics import centred_taps, sigma_from_mtf
+from hsfuse.physics.srf_bands import seen_bands
 
 DOCS = Path(__file__).resolve().parent
 LRHSI = DOCS.parent / "examples" / "data" / "lrhsi.hdr"

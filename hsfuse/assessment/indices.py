@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hsfuse.assessment.checks import seen_bands
 from hsfuse.assessment.composites import NEAR_NM
 from hsfuse.assessment.result import Floats, IndexCheck, ResponseCurves
+from hsfuse.physics.srf_bands import seen_bands
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ INDICES = (
     SpectralIndex("NDMI", "(R842 - R1610) / (R842 + R1610), moisture", (842, 1610), _normalised),
     SpectralIndex("SR", "R842 / R665, simple ratio", (842, 665), _ratio),
     SpectralIndex("clay ratio", "R1650 / R2210", (1650, 2210), _ratio),
-    SpectralIndex("red edge", "position in nm by four points (Guyot and Baret 1988)", (670, 700, 740, 780), _red_edge),
+    SpectralIndex("red edge, nm", "position by four points (Guyot and Baret 1988)", (670, 700, 740, 780), _red_edge),
     SpectralIndex("depth, 670 nm", "chlorophyll absorption between 560 and 750 nm", _CHLOROPHYLL, _depth(_CHLOROPHYLL)),
     SpectralIndex("depth, 2200 nm", "clay absorption between 2120 and 2250 nm", _CLAY, _depth(_CLAY)),
 )

@@ -18,6 +18,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, Images, open_cube, usable_bands, valid_anywhere
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
+from hsfuse.pair.nesting import turned_like
 from hsfuse.pair.quantity import follow_quantity, guess_scale
 from hsfuse.physics import covered_bands
 from hsfuse.physics.model import ObservationModel, Psf
@@ -197,7 +198,8 @@ def _centres(source: Source) -> np.ndarray | None:
 
 
 def _reference(stack: ExitStack, fused: Source, path: Images, notes: list[Note]) -> Source:
-    reader = _without_fill(stack.enter_context(open_cube(path, role="raster")), notes)
+    opened = turned_like(stack.enter_context(open_cube(path, role="raster")), fused.reader.grid)
+    reader = _without_fill(opened, notes)
     notes += reader.notes
     row, col = _offset(fused.reader, reader, notes)
     bands = match_bands(fused, reader, list(range(reader.count)), "reference")
@@ -212,7 +214,7 @@ def _reference(stack: ExitStack, fused: Source, path: Images, notes: list[Note])
 
 def _expected(stack: ExitStack, fused: CubeReader, path: Images, notes: list[Note]) -> Source:
     """The expected error of a quality raster; InputError where it has none."""
-    reader = stack.enter_context(open_cube(path, role="raster"))
+    reader = turned_like(stack.enter_context(open_cube(path, role="raster")), fused.grid)
     names = reader.spectrum.names or ()
     bands = [i for i, name in enumerate(names) if name is not None and name.startswith(EXPECTED_ERROR)]
     if not bands:
@@ -231,12 +233,6 @@ def _offset(fused: CubeReader, other: CubeReader, notes: list[Note]) -> tuple[in
         if a.georeferenced != b.georeferenced:
             notes.append(note("aligned-by-corners", one=fused.path.name, other=other.path.name))
         return 0, 0
-    if a.crs == b.crs and a.transform.e * b.transform.e < 0:
-        turned, way = (other.path, "the fused cube's") if b.transform.e > 0 else (fused.path, f"those of {other.path}")
-        raise GridError(
-            f"the rows of {turned} run from south to north, {way} from north to south: turn it first, such as by "
-            f"gdalwarp {turned} north-up.tif"
-        )
     if a.crs != b.crs or _drift(a, b) > GRID_TOLERANCE_PX:
         raise GridError(
             f"{other.path} is on another grid ({b.describe()}) than the fused cube ({a.describe()}); resample it first"

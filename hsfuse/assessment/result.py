@@ -146,14 +146,12 @@ class Expected:
 class Check:
     """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words.
 
-    `word` is what the verdict is called here, where another word than usual says more; `code` says which check it is,
-    `limits` where good ends and poor begins ("" where no figure decides).
+    `code` says which check it is, `limits` where good ends and poor begins ("" where no figure decides).
     """
 
     topic: str
     verdict: Literal["good", "look", "poor"]
     text: str
-    word: str = ""
     code: str = ""
     limits: str = ""
 

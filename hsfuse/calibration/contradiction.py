@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hsfuse.calibration.spectra import FloatArray, SharedPixels
+from hsfuse.core.values import plus_minus
 from hsfuse.physics.response import SpectralResponse
 
 #: Curves that are tried: shifted by shares of the band's width, and as wide as these multiples.
@@ -93,9 +94,9 @@ class BandCheck:
         at, sd = self.centre_nm + self.shift_nm, self.shift_sd_nm
         wider = self.is_widened and not (self.is_shifted and self.shifted <= self.widened)
         if not wider or self.widened_by is None or self.widened_sd is None:
-            return f"{self.band} lies at {at:.0f} +- {sd:.0f} nm, not at {self.centre_nm:.0f}"
+            return f"{self.band} lies at {plus_minus(at, sd)} nm, not at {self.centre_nm:.0f}"
         width, sd = self.widened_by * self.width_nm, self.widened_sd * self.width_nm
-        told = f"{width:.0f} +- {sd:.0f} nm"
+        told = f"{plus_minus(width, sd)} nm"
         if self.widened_by in (WIDTHS[0], WIDTHS[-1]):
             told = f"{width:.0f} nm or {'less' if self.widened_by < 1 else 'more'}"
         return f"{self.band} is {told} wide at {self.centre_nm:.0f} nm, not {self.width_nm:.0f}"

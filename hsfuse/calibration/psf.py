@@ -24,6 +24,7 @@ from hsfuse.calibration.spectra import FloatArray
 from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd
 from hsfuse.calibration.windows import apart, spread_of
 from hsfuse.core.errors import SettingError
+from hsfuse.core.values import plus_minus
 from hsfuse.physics.model import Psf, centred_phase
 
 #: Rounds of moving cells to where they would rather lie, HR pixels below which that isn't worth it, and by how much
@@ -142,14 +143,14 @@ class EstimatedPsf:
         (y, x), (sy, sx) = self.sigma, self.sigma_sd
         if self.family == "assumed":
             return f"as assumed ({self.psf.label}): the pair bears it out" if not self.doubt else self.psf.label
-        widths = f"{y:.2f} +- {sy:.2f}"
+        widths = plus_minus(y, sy)
         if y != x:
-            widths = f"{y:.2f} +- {sy:.2f} (y) and {x:.2f} +- {sx:.2f} (x)"
+            widths = f"{plus_minus(y, sy)} (y) and {plus_minus(x, sx)} (x)"
         if self.family == "turned":
-            widths += f", turned by {self.theta_deg:.0f} +- {min(self.theta_sd_deg, 90):.0f} degrees"
-        mtf = f"MTF at Nyquist {self.mtf[0]:.2f} +- {self.mtf_sd[0]:.2f}"
+            widths += f", turned by {plus_minus(self.theta_deg, min(self.theta_sd_deg, 90))} degrees"
+        mtf = f"MTF at Nyquist {plus_minus(self.mtf[0], self.mtf_sd[0])}"
         if y != x:
-            mtf = f"MTF at Nyquist {self.mtf[0]:.2f} +- {self.mtf_sd[0]:.2f} (y) and {self.mtf[1]:.2f} (x)"
+            mtf = f"{mtf} (y) and {self.mtf[1]:.2f} (x)"
         return f"{KINDS[self.family]}, standard deviation {widths} MSI pixels, {mtf}"
 
 

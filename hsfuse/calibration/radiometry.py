@@ -19,6 +19,7 @@ from torch import Tensor
 from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, LowPixels, inner_mask, low_pixels
 from hsfuse.calibration.views import correlations
 from hsfuse.core.errors import InputError
+from hsfuse.core.values import plus_minus
 from hsfuse.physics.model import ObservationModel
 
 BoolArray = NDArray[np.bool_]
@@ -85,7 +86,7 @@ class RadiometricMatch:
         """One line of figures for people: gain, offset and correlation of each band that has a gain or an offset."""
         rows = zip(bands, self.gain, self.gain_sd, self.offset, self.correlation, strict=True)
         told = [
-            f"{b} = {g:.3f} (+- {sd:.3f}) x HSI {o:+.4f} (r {r:.2f})" for b, g, sd, o, r in rows if (g, o) != (1, 0)
+            f"{b} = ({plus_minus(g, sd)}) x HSI {o:+z.3g} (r {r:.2f})" for b, g, sd, o, r in rows if (g, o) != (1, 0)
         ]
         return "; ".join(told) or "no band differs"
 

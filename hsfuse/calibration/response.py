@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hsfuse.calibration.spectra import CleanSpectra, FloatArray, LowPixels, clean_spectra, low_pixels
 from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.values import plus_minus
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.response import SpectralResponse, merged_centres
 from hsfuse.physics.srf_bands import LEAVE_OUT
@@ -424,7 +425,7 @@ class BandComparison:
     def describe(self) -> str:
         """One line for people."""
         return (
-            f"{self.band}: centre {self.centre_nm:.1f} +- {self.centre_sd_nm:.1f} nm estimated against "
+            f"{self.band}: centre {plus_minus(self.centre_nm, self.centre_sd_nm)} nm estimated against "
             f"{self.known_centre_nm:.1f}, width {self.width_nm:.0f} against {self.known_width_nm:.0f}, "
             f"{self.overlap:.0%} of the weight in common"
         )

@@ -170,7 +170,7 @@ class Shift:
         sd = f"sd {self.sd:.3f}"
         if self.uncertainty > CLEARLY_APART * self.sd:
             sd += f" on the mean and {self.uncertainty:.3f} in a part of the scene"
-        text = f"{self.dy:+.3f} rows, {self.dx:+.3f} columns in LR pixels, {sd}, {self.windows} windows"
+        text = f"{self.dy:+z.3f} rows, {self.dx:+z.3f} columns in LR pixels, {sd}, {self.windows} windows"
         return text if self.drift is None else f"{text}, drifting by up to {self.drifting:.2f} over the scene"
 
     @property

@@ -31,8 +31,14 @@ IMAGES = ("reference", "hsi", "msi", "qa")
 )
 @click.option("--qa", type=options.PATH, help="Quality raster of the fusion: its expected error is shown and tested.")
 @options.options_of(*UNDERSTOOD, recorded=True)
-@click.option("--peak", type=float, help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.")
-@click.option("--window", type=int, default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks.")
+@click.option(
+    "--peak",
+    type=options.Number(0, min_open=True),
+    help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.",
+)
+@click.option(
+    "--window", type=click.IntRange(2), default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks."
+)
 @options.ratio("Ratio of the GSDs, for ERGAS without --hsi and --msi.")
 @click.option(
     "--protocol",

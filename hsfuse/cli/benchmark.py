@@ -60,7 +60,7 @@ def benchmark() -> None:
 )
 @click.option("--srf", help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.")
 @options.option_of("msi_bands")
-@click.option("--mtf", type=float, help="MTF of the LRHSI at its Nyquist frequency; default: 0.3.")
+@options.option_of("mtf", "MTF of the LRHSI at its Nyquist frequency; default: 0.3.")
 @click.option("--snr-hsi", callback=_numbers, metavar="DB", help="SNRs of the LRHSI, such as none,35; default: none.")
 @click.option("--snr-msi", callback=_numbers, metavar="DB", help="SNRs of the MSI, one for each of the LRHSI's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness; default: 0.")

@@ -126,11 +126,13 @@ def fuse_and_report(
     told = [path for path in (report, figures) if path is not None]
     job = Job("", hsi, several, output, chosen, report, figures)
     job.check()
+    from hsfuse.fusion.device import check_device
     from hsfuse.fusion.result import FusionResult
     from hsfuse.fusion.storage import look_ahead
 
     if chosen.resume and job.state() == "finished":
         return FusionResult.of_finished(output, chosen)
+    check_device(chosen.device)
     look_ahead(hsi, several, output, chosen)
     from hsfuse.fusion import run_fusion
 
@@ -140,8 +142,9 @@ def fuse_and_report(
         from hsfuse.assessment.report import figures_of, write_report
 
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
-        for one in made.warnings:
-            _log.warning("%s", one)
+        for one in texts(made.warnings):
+            if one not in result.warnings:
+                _log.warning("%s", one)
         said = list(dict.fromkeys([*result.warnings, *texts(made.warnings)]))
         result = replace(result, warnings=said, records=(*result.records, *made.warnings))
         if report is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,12 +44,13 @@ def info(files: tuple[Path, ...], nodata: str | None, bug_report: bool, as_json:
     if as_json:
         print_json(facts[0] if len(facts) == 1 else facts)
     else:
-        click.echo("\n\n".join(_shown(one) for one in facts))
+        whole = click.get_current_context().meta.get("hsfuse.verbosity", 0) > 0
+        click.echo("\n\n".join(_shown(one, whole) for one in facts))
 
 
 def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
     from hsfuse.core.notes import texts
-    from hsfuse.io import open_cube
+    from hsfuse.io import open_cube, read_provenance
     from hsfuse.io.files import split_paths
     from hsfuse.io.fill import settle_fill
     from hsfuse.pair.quantity import guess_scale
@@ -79,7 +83,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
             "fill": [*masked, *kept],
             "notes": texts(reader.notes),
-            "provenance": {key: value for key, value in tags.items() if key.startswith("HSFUSE_")},
+            "provenance": read_provenance(tags),
         }
 
 
@@ -98,8 +102,8 @@ def _bounds(grid: Grid) -> list[float]:
     return [min(xs), min(ys), max(xs), max(ys)]
 
 
-def _shown(facts: dict[str, Any]) -> str:
-    """A block of lines for people."""
+def _shown(facts: dict[str, Any], whole: bool) -> str:
+    """A block of lines for people, with the whole provenance or the chief of it."""
     rows, cols = facts["size"]
     lines = {
         **{key: facts[key] for key in ("product", "acquired") if facts[key]},
@@ -116,10 +120,28 @@ def _shown(facts: dict[str, Any]) -> str:
         "wavelengths": _range(facts["wavelengths_nm"], "unknown"),
         "FWHM": _range(facts["fwhm_nm"], "unknown"),
         "bad bands": _few(facts["bad_bands"]),
-        **{key.removeprefix("HSFUSE_").lower(): value for key, value in facts["provenance"].items()},
+        **_made(facts["provenance"], whole),
     }
     notes = [f"  note: {note}" for note in [*facts["fill"], *facts["notes"]]]
-    return "\n".join([facts["file"], *(f"  {key + ': ':<14}{value}" for key, value in lines.items()), *notes])
+    told = [f"  {key + ': ':<14}{value}" for key, value in lines.items()]
+    if whole and facts["provenance"]:
+        told += ["  provenance:", indent(json.dumps(facts["provenance"], indent=2, default=str), "    ")]
+    return "\n".join([facts["file"], *told, *notes])
+
+
+def _made(provenance: Mapping[str, Any], whole: bool) -> dict[str, str]:
+    """The chief of what hsfuse wrote of a file's making: by which version, by what command and method."""
+    if not provenance:
+        return {}
+    method, record = provenance.get("method"), provenance.get("provenance")
+    told = {
+        "made by": provenance.get("made by") or f"hsfuse {provenance.get('hsfuse', '')}".strip(),
+        "command": provenance.get("command"),
+        "provenance": record if isinstance(record, str) else None,
+        "method": method.get("method") if isinstance(method, Mapping) else method,
+    }
+    lines = {key: str(value) for key, value in told.items() if value}
+    return lines if whole or len(provenance) == 1 else lines | {"more": "-v or --json"}
 
 
 def _numbers(values: list[float] | None, separator: str, unit: str | None) -> str:

@@ -13,7 +13,7 @@ from hsfuse.cli.console import print_json
 if TYPE_CHECKING:
     from hsfuse.nets.weights import ModelRecord
 
-_HEADS = ("name", "kind", "scale", "K", "base", "steps", "KB")
+_HEADS = ("name", "kind", "ratio", "K", "base", "steps", "KB")
 
 
 @click.group(no_args_is_help=True)
@@ -38,7 +38,7 @@ def list_command(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", callback=options.known_model)
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The card of weights, NAME of the collection or a path: what they are and what they were made from."""
@@ -53,7 +53,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", callback=options.known_model)
 def path(name: str) -> None:
     """The file of weights, NAME of the collection."""
     from hsfuse.nets.weights import find_model

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from math import isinf
+from math import isfinite, isinf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from hsfuse.cli.console import log_to_file, start_logging
+from hsfuse.core.errors import SettingError
 from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import Range, check_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-#: Words for --srf that name no response.
-WITHOUT_SRF = ("auto", "estimate")
+#: Words for --srf that name no response, and for --model that name no weights.
+WITHOUT_SRF, WITHOUT_WEIGHTS = ("auto", "estimate"), ("auto", "none")
 
 
 def parse_bands(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -63,6 +64,42 @@ def known_srf(context: click.Context, parameter: click.Parameter, value: str | N
     try:
         load_srf(value)
     except SrfError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def known_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A name of trained weights or the path of a file, be it there or not, else a usage error."""
+    if value is None or value in WITHOUT_WEIGHTS or Path(value).suffix or Path(value).name != value:
+        return value
+    from hsfuse.core.errors import ModelError
+    from hsfuse.nets.weights import find_model
+
+    try:
+        find_model(value)
+    except ModelError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def known_psf(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A kind of PSF or a file that is there, else a usage error."""
+    try:
+        FuseOptions.of({} if value is None else {"psf": value}).psf_file  # noqa: B018  raises
+    except SettingError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def known_bands(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A list of bands as it is to be written, else a usage error; whether the HSI has them is looked at later."""
+    if value is None:
+        return None
+    from hsfuse.fusion.storage import parse_ranges
+
+    try:
+        parse_ranges(value)
+    except SettingError as error:
         raise click.BadParameter(str(error)) from None
     return value
 
@@ -119,7 +156,14 @@ def _log_level(context: click.Context, parameter: click.Parameter, value: int) -
 
 
 #: Options whose words are looked at before anything else, so that a wrong one is a usage error.
-CALLBACKS = {"method": known_method, "base": known_method, "srf": known_srf}
+CALLBACKS = {
+    "method": known_method,
+    "base": known_method,
+    "srf": known_srf,
+    "model": known_model,
+    "psf": known_psf,
+    "bands": known_bands,
+}
 
 
 class GroupedOption(click.Option):
@@ -215,10 +259,23 @@ def grouped(group: str, *names: str, **spelled: Any) -> Any:
     return click.option(*names, cls=GroupedOption, group=group, **spelled)
 
 
+class Number(click.FloatRange):
+    """A number, in a range where there is one; NaN and infinity are none."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, else a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a number that can be used; wanted a finite one.", param, ctx)
+        return number
+
+
 def _number(kind: Any, span: Range | None) -> Any:
     if span is None:
-        return kind
-    of: Any = click.IntRange if kind is int else click.FloatRange
+        return Number() if kind is float else kind
+    of: Any = click.IntRange if kind is int else Number
     return of(span.low, None if isinf(span.high) else span.high, min_open=span.above, max_open=span.below)
 
 

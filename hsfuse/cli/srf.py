@@ -10,6 +10,7 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
+from hsfuse.core.values import plus_minus
 
 if TYPE_CHECKING:
     from hsfuse.pair.calibrate import PairEstimate
@@ -41,7 +42,7 @@ def list_command(as_json: bool) -> None:
 
 
 @srf.command()
-@click.argument("name")
+@click.argument("name", callback=options.known_srf)
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The bands of a sensor, NAME of the library or a CSV: centres, FWHM, source and terms."""
@@ -59,42 +60,59 @@ def show(name: str, as_json: bool) -> None:
 
 @srf.command()
 @click.argument("hsi", type=options.PATH)
-@click.argument("name")
+@click.argument("name", callback=options.known_srf)
+@click.option(
+    "--msi", multiple=True, callback=options.parse_files, metavar="PATH", help="MSI: says which of the bands there are."
+)
+@options.option_of("msi_bands")
 @options.json_output
 @options.verbosity
-def check(hsi: Path, name: str, as_json: bool) -> None:
+def check(
+    hsi: Path, name: str, msi: Path | tuple[Path, ...] | None, msi_bands: tuple[str, ...] | None, as_json: bool
+) -> None:
     """How much of each band of the sensor NAME the wavelengths of an HSI cover, and from which HSI bands it is made."""
     import logging
 
     from hsfuse.io import open_cube
-    from hsfuse.physics import MIN_COVERAGE, load_srf
+    from hsfuse.physics import MIN_COVERAGE, load_srf, match_bands
 
     response = load_srf(name)
+    there = set(response.bands)
+    if msi is not None:
+        with open_cube(msi, role="MSI") as high:
+            names = high.spectrum.names or (None,) * high.count
+            there = set(match_bands(response, names, high.count, msi_bands).bands)
     with open_cube(hsi, role="HSI") as reader:
         spectrum = reader.spectrum
     nm = spectrum.wavelengths_nm or ()
     matrix, coverage = response.matrix(nm, spectrum.fwhm_nm)
     bands = [
-        _covered(band, float(share), row, nm) | {"used": bool(share >= MIN_COVERAGE)}
+        _covered(band, float(share), row, nm) | {"used": bool(share >= MIN_COVERAGE and band in there)}
         for band, share, row in zip(response.bands, coverage, matrix, strict=True)
     ]
     log = logging.getLogger(__name__)
     for band in bands:
-        if band["coverage"] < _WHOLE:
+        if band["coverage"] < _WHOLE and band["band"] in there:
             log.warning("the HSI covers %.0f%% of %s: %s", 100 * band["coverage"], band["band"], _verdict(band))
     if as_json:
         print_json({"hsi": str(hsi), "srf": response.name, "bands": bands})
     else:
-        click.echo(_table(["band", "coverage", "HSI bands", "nm", "in fusion"], [_check_cells(band) for band in bands]))
+        heads = ["band", "coverage", "HSI bands", "nm", "if the MSI has it" if msi is None else "in fusion"]
+        click.echo(_table(heads, [_check_cells(band, band["band"] in there) for band in bands]))
 
 
 @srf.command()
 @options.hsi
 @options.msi
 @options.option_of("msi_bands")
-@click.option("--like", metavar="NAME", help="Sensor that the MSI should be: says which bands it has, and is compared.")
-@click.option("--mtf", type=float, help="Known MTF of the LRHSI at its Nyquist frequency; default: estimated, too.")
-@click.option("--psf-sigma", type=float, help="Known Gaussian PSF in MSI pixels, in place of --mtf.")
+@click.option(
+    "--like",
+    metavar="NAME",
+    callback=options.known_srf,
+    help="Sensor that the MSI should be: says which bands it has, and is compared.",
+)
+@options.option_of("mtf", "Known MTF of the LRHSI at its Nyquist frequency; default: estimated, too.")
+@options.option_of("psf_sigma", "Known Gaussian PSF in MSI pixels, in place of --mtf.")
 @click.option(
     "--psf",
     "kind",
@@ -161,13 +179,14 @@ def _estimated(found: PairEstimate) -> str:
     if found.psf is not None:
         y, x = found.psf.shift
         lines.append(f"PSF: {found.psf.describe()}")
-        lines.append(f"shift of the HSI against the MSI: {y:+.2f} (down) and {x:+.2f} (right) MSI pixels")
+        lines.append(f"shift of the HSI against the MSI: {y:+z.2f} (down) and {x:+z.2f} (right) MSI pixels")
     return "\n".join(lines)
 
 
 def _estimate_cells(band: dict[str, Any], known: Any, compared: bool) -> list[str]:
-    cells = [band["band"], *(f"{band[key]:.1f}" for key in ("centre_nm", "centre_sd_nm", "width_nm"))]
-    cells += [f"{band['gain']:.3f}", f"{band['offset']:+.4f}", f"{band['correlation']:.3f}"]
+    centre, sd = plus_minus(band["centre_nm"], band["centre_sd_nm"]).split(" +- ")
+    cells = [band["band"], centre, sd, f"{band['width_nm']:.1f}"]
+    cells += [f"{band['gain']:.3f}", f"{band['offset']:+z.3g}", f"{band['correlation']:.3f}"]
     if known is None:
         return cells + ["-"] * (3 * compared)
     return [*cells, f"{known.known_centre_nm:.1f}", f"{known.known_width_nm:.1f}", f"{known.overlap:.0%}"]
@@ -226,9 +245,13 @@ def _cells(band: dict[str, Any]) -> list[str]:
     return [band["band"], f"{band['centre_nm']:.1f}", f"{band['fwhm_nm']:.1f}"]
 
 
-def _check_cells(band: dict[str, Any]) -> list[str]:
-    spans = [f"{pair[0]:g}-{pair[1]:g}" if pair else "-" for pair in (band["hsi_bands"], band["range_nm"])]
-    return [band["band"], f"{band['coverage']:.1%}", *spans, _verdict(band)]
+def _check_cells(band: dict[str, Any], there: bool) -> list[str]:
+    spans = [_span(*pair) if pair else "-" for pair in (band["hsi_bands"], band["range_nm"])]
+    return [band["band"], f"{band['coverage']:.1%}", *spans, _verdict(band) if there else "not in the MSI"]
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
 def _clipped(text: str, width: int = 60) -> str:

@@ -36,8 +36,10 @@ def train(
     once. With more --steps, --resume makes a run longer. Several processes or GPUs share each batch under `torchrun
     --nproc-per-node N -m hsfuse train ...`.
     """
+    from hsfuse.fusion.device import check_device
     from hsfuse.io.toml import read_toml
 
+    check_device(device)
     read_toml(config)  # what is no TOML is told before torch is loaded
     from hsfuse.training import load_config
     from hsfuse.training import train as run

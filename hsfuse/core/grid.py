@@ -60,6 +60,17 @@ class Grid:
         """The grid that divides each pixel into s x s."""
         return Grid((self.shape[0] * s, self.shape[1] * s), self.transform @ Affine.scale(1 / s), self.crs)
 
+    def turned(self) -> Grid:
+        """The same ground with the rows in the opposite order."""
+        down = Affine.translation(0, self.shape[0]) @ Affine.scale(1, -1)
+        return Grid(self.shape, self.transform @ down, self.crs)
+
+    def opposes(self, other: Grid) -> bool:
+        """Whether one's rows run from south to north, the other's from north to south; False where one is rotated."""
+        mine, theirs = self.transform, other.transform
+        upright = not any((mine.b, mine.d, theirs.b, theirs.d))
+        return self.georeferenced and other.georeferenced and upright and mine.e * theirs.e < 0
+
     def pixel_of(self, other: Grid) -> tuple[float, float]:
         """Fractional (row, col) on this grid of the other grid's top left corner."""
         col, row = ~self.transform @ (other.transform.c, other.transform.f)

@@ -45,7 +45,7 @@ TEMPLATES: dict[str, str] = {
         "noise's variance"
     ),
     "smile-taken-out": (
-        "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.1f} nm over its "
+        "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.2g} nm over its "
         "columns (a smile); its spectra are brought to those of the middle column"
     ),
     "sensor-told": "the MSI's sensor: {how}",

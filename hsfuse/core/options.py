@@ -114,7 +114,9 @@ class FuseOptions:
             metavar="KIND",
         ),
     ] = "auto"
-    phase: Annotated[float | None, Option("sensors", "Centre of LR pixel 0 in MSI pixels.", default="centred")] = None
+    phase: Annotated[
+        float | None, Range(0), Option("sensors", "Centre of LR pixel 0 in MSI pixels.", default="centred")
+    ] = None
     register: Annotated[
         Literal["auto", "off", "report"],
         Option("sensors", "Correct a shift between the two images, don't look, or only tell it.", common=True),

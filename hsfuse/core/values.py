@@ -116,3 +116,19 @@ def _wanted(hint: Any, plain: Range | None = NOT_NEGATIVE) -> str:
 def _told(value: Any) -> str:
     """A value as it would stand in a TOML file."""
     return f'"{value}"' if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value).lower()
+
+
+#: Most digits after the point of a figure with its uncertainty.
+MOST_DIGITS = 6
+
+
+def plus_minus(value: float, sd: float) -> str:
+    """A figure with its standard deviation, both to the second significant digit of the latter.
+
+    >>> plus_minus(1.97634, 0.0123), plus_minus(664.6, 12.3), plus_minus(-0.0001, 0.2)
+    ('1.976 +- 0.012', '665 +- 12', '0.00 +- 0.20')
+    """
+    if not math.isfinite(sd) or sd <= 0:
+        return f"{value:z.4g} +- {sd:g}"
+    digits = min(max(0, 1 - math.floor(math.log10(sd))), MOST_DIGITS)
+    return f"{value:z.{digits}f} +- {sd:.{digits}f}"

@@ -124,7 +124,7 @@ class FittedModel:
         bands = len(pair.hsi_bands)
         lazy = chunked(pair.hsi) or chunked(pair.msi)
         fused = lazy_cube(worker, tiles, bands) if lazy else _fused(worker, tiles, bands)
-        quantity = pair.hsi.quantity
+        quantity = pair.quantity
         provenance = provenance_of(pair, self._options(pair), self.method, tiles, self.device) | method_of(self.method)
         told = {"HSFUSE_PROVENANCE": json.dumps(provenance, default=str)}
         if quantity != "unknown":

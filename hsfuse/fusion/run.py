@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hsfuse.core.notes import Note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.forecast import forecast
 from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of, scan_backend
 from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
-from hsfuse.fusion.storage import check_outputs, plan_bands, unsigned
+from hsfuse.fusion.storage import BandPlan, check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
 from hsfuse.io import Paths, Storage, output_files
@@ -27,6 +29,7 @@ from hsfuse.methods import Method, method_for
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.srf_bands import unseen
 
 if TYPE_CHECKING:  # loaded where layers are wanted
     from hsfuse.fusion.quality import QualityLayers
@@ -55,14 +58,14 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             return _result(pair, output, options, record, None, {}, done=True)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
-        _tell(pair)
+        told = _tell(pair, plan_bands(pair, options))
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
         expected = forecast(pair, output, options, stored, tiles, partial(_quick, options) if tries else None, device)
         if options.dry_run:
-            told = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
-            told |= {"forecast": expected.to_dict(), "expected": expected.text()}
-            return _result(pair, output, options, told, 0.0, {})
+            record = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
+            record |= {"forecast": expected.to_dict(), "expected": expected.text()}
+            return _result(pair, output, options, record, 0.0, {}, told)
         log.info("to come: %s", expected.text())
         held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
         start = time.monotonic()
@@ -81,7 +84,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if options.stac:
             _write_item(pair, output, options, stored, provenance)
-        return _result(pair, output, options, provenance, valid, seconds, warnings)
+        return _result(pair, output, options, provenance, valid, seconds, [*told, *warnings])
 
 
 def _quick(options: FuseOptions) -> Method:
@@ -89,14 +92,21 @@ def _quick(options: FuseOptions) -> Method:
     return method_for(replace(options, adapt="off", adapt_steps=None, adapt_minutes=None, ensemble=1))
 
 
-def _tell(pair: ScenePair) -> None:
-    """What was decided; what only matters to whoever looks for a fault, at the level of details."""
-    for warning in pair.warnings:
+def _tell(pair: ScenePair, plan: BandPlan) -> list[Note]:
+    """Say what was decided; what only matters to whoever looks for a fault, at the level of details.
+
+    What is to be told of the bands written, which isn't the pair's, comes back.
+    """
+    kept = plan.source[plan.source >= 0]
+    nm = np.asarray(pair.spectrum.wavelengths_nm)
+    blind = unseen(nm[kept], pair.model.srf.cpu().numpy()[:, kept])
+    for warning in (*pair.warnings, *blind):
         log.warning("%s", warning)
     for note in pair.notes:
         log.info("%s", note)
     for what, text in pair.summary().items():
         log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
+    return blind
 
 
 def _save_weights(path: Path, method: Method) -> None:

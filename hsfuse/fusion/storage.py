@@ -21,6 +21,9 @@ from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open
 from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import nest
+from hsfuse.pair.identify import told_bands
+from hsfuse.pair.nesting import turned_like
+from hsfuse.physics import covered_bands
 
 if TYPE_CHECKING:  # what headers tell is told without torch
     from hsfuse.core.grid import Grid
@@ -75,18 +78,26 @@ def plan_bands(pair: ScenePair, options: FuseOptions) -> BandPlan:
 def parse_bands(text: str, wavelengths_nm: tuple[float, ...] | None, count: int) -> set[int]:
     """Bands (0-based) of "1-50,120,450-900nm": numbers from 1 as in the file, or wavelengths; else SettingError."""
     chosen: set[int] = set()
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part)
-        if match is None or (match[3] and (match[2] is None or wavelengths_nm is None)):
-            raise SettingError(f"the bands {part.strip()!r} make no sense; wanted such as 1-50,120,450-900nm")
-        low, high = float(match[1]), float(match[2] or match[1])
-        values = wavelengths_nm if match[3] else range(1, count + 1)
-        assert values is not None
+    for part, low, high, in_nm in parse_ranges(text):
+        if in_nm and wavelengths_nm is None:
+            raise SettingError(f"the bands {part!r} are wavelengths, and the HSI has none; wanted such as 1-50,120")
+        values = wavelengths_nm if in_nm and wavelengths_nm else range(1, count + 1)
         found = {i for i, value in enumerate(values) if low <= value <= high}
         if not found:
-            raise SettingError(f"there are no bands {part.strip()}: the HSI has {_extent(wavelengths_nm, count)}")
+            raise SettingError(f"there are no bands {part}: the HSI has {_extent(wavelengths_nm, count)}")
         chosen |= found
     return chosen
+
+
+def parse_ranges(text: str) -> list[tuple[str, float, float, bool]]:
+    """Each part of "1-50,120,450-900nm": its text, first, last, and whether these are nm; else SettingError."""
+    found = []
+    for part in map(str.strip, text.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None or (match[3] and match[2] is None):
+            raise SettingError(f"the bands {part!r} make no sense; wanted such as 1-50,120,450-900nm")
+        found.append((part, float(match[1]), float(match[2] or match[1]), bool(match[3])))
+    return found
 
 
 def _extent(wavelengths_nm: tuple[float, ...] | None, count: int) -> str:
@@ -220,9 +231,9 @@ def check_tile(tile: int, ratio: int) -> None:
 def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOptions) -> None:
     """What keeps a pair from being fused and shows before a pixel is read; told at once, without torch.
 
-    Both files are opened, and grids, `tile`, `bands`, creation options and free disk looked at. `run_fusion` finds the
-    same later; a command line has looked here first. InputError, GridError, SettingError and OutputError as
-    `hsfuse.fuse` raises them.
+    Both files are opened, and grids, `phase`, `tile`, bands of both, creation options and free disk looked at.
+    `run_fusion` finds the same later; a command line has looked here first. InputError, GridError, SettingError and
+    OutputError as `hsfuse.fuse` raises them.
     """
     if any(map(is_remote, (hsi, *msi))):
         return
@@ -230,8 +241,13 @@ def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOption
         bands = low.count
         if options.bands is not None:
             bands = len(parse_bands(options.bands, low.spectrum.wavelengths_nm, low.count))
-        nesting = nest(low.grid, high.grid)
+        nesting = nest(turned_like(low, high.grid).grid, high.grid)
+        nesting.check_phase(options.phase)
         check_tile(options.tile, nesting.ratio)
+        if (told := told_bands(high, options)) is not None:
+            match, response, _ = told
+            nm = low.spectrum.wavelengths_nm or ()
+            covered_bands(response, match.bands, nm, low.spectrum.fwhm_nm)
         grid = nesting.alignment.hr_grid
         if options.resume and output.exists():
             return  # what an earlier run has left is looked at with the pair

@@ -158,7 +158,7 @@ class Streamer:
 
     def _tags(self, plan: BandPlan | None) -> dict[str, str]:
         """How the file was made and, of the fused cube, what its values are where that is known."""
-        quantity = "unknown" if plan is None else self.work.pair.hsi.quantity
+        quantity = "unknown" if plan is None else self.work.pair.quantity
         told = {} if quantity == "unknown" else {"QUANTITY": quantity}
         return {"PROVENANCE": json.dumps(self.provenance, default=str), **told}
 

@@ -84,6 +84,11 @@ class ArrayReader(CubeReader):
         """The same of another array that holds the same pixels."""
         return self._changed(array=array)
 
+    def turned(self) -> ArrayReader:
+        """As of any reader; a lazy array stays one."""
+        valid = None if self._valid is None else self._valid[::-1]
+        return self._changed("turned", array=self.array[:, ::-1], grid=self.grid.turned(), _valid=valid)
+
     def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray, BoolArray | None]:

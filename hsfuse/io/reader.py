@@ -167,6 +167,13 @@ class CubeReader(ABC):
         step = ("without_fill", values, together, bands)
         return self._changed(*step, _masked_values=all_values, _masked_together=both)
 
+    def turned(self) -> CubeReader:
+        """The same pixels on the same ground with the rows in the opposite order."""
+        made: TurnedReader = object.__new__(TurnedReader)
+        made.__dict__.update(self._changed("turned").__dict__)
+        made.grid, made._source = self.grid.turned(), self
+        return made
+
     def read(self, window: Window | None = None, bands: Sequence[int] | None = None) -> Cube:
         """Cube of the window (default: all) and bands (0-based; default: all), reflectance float32.
 
@@ -292,6 +299,29 @@ class CubeReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class TurnedReader(CubeReader):
+    """A cube whose rows are read in the opposite order; see `CubeReader.turned`."""
+
+    _source: CubeReader
+
+    @property
+    def native_bands(self) -> list[int]:
+        """As of any reader."""
+        return self._source.native_bands
+
+    def pixels(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader."""
+        first = self.grid.shape[0] - window.row_off - window.height
+        raw, mask = self._source.pixels(bands, Window(window.col_off, first, window.width, window.height), shape)
+        return raw[:, ::-1], None if mask is None else mask[::-1]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._source.close()
 
 
 def _met(raw: NDArray, values: Sequence[float]) -> list[float]:

@@ -65,7 +65,7 @@ class PairEstimate:
             return []
         y, x = self.psf.shift
         return [
-            f"the HSI shows the ground {y:+.2f} (down) and {x:+.2f} (right) MSI pixels off the MSI: the estimates "
+            f"the HSI shows the ground {y:+z.2f} (down) and {x:+z.2f} (right) MSI pixels off the MSI: the estimates "
             "allow for it, a fusion needs registration"
         ]
 

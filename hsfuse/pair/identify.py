@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import SrfError
 from hsfuse.core.notes import Note, warning
+from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, read_provenance
-from hsfuse.physics import SpectralResponse, list_srfs, load_srf
+from hsfuse.physics import BandMatch, SpectralResponse, list_srfs, load_srf, match_bands
 
+#: The name that has the response estimated.
+ESTIMATE = "estimate"
 #: Tags that name an instrument, and the craft that carries it.
 INSTRUMENT = ("sensor", "instrument", "instrument_name", "sensor_id", "sensor_name", "sensor type", "sensor_type")
 CRAFT = ("platform", "satellite", "spacecraft", "spacecraft_id", "spacecraft_name", "satellite_name", "mission")
@@ -44,6 +47,21 @@ def identify(msi: CubeReader) -> Identified | None:
         if (told := found(msi)) is not None:
             return told
     return None
+
+
+def told_bands(msi: CubeReader, options: FuseOptions) -> tuple[BandMatch, SpectralResponse, str] | None:
+    """The MSI's bands, their response, and whence that is known where nobody said it; None where the pair must tell.
+
+    SrfError or SettingError where response, bands and file don't go together.
+    """
+    if options.srf == ESTIMATE:
+        return None
+    told = identify(msi) if options.srf == "auto" else Identified(load_srf(options.srf), "")
+    if told is None:
+        return None
+    names = msi.spectrum.names or (None,) * msi.count
+    asked = told.bands if options.msi_bands is None else options.msi_bands
+    return match_bands(told.response, names, msi.count, asked), told.response, told.how
 
 
 def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:

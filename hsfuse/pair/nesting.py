@@ -10,12 +10,13 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from hsfuse.core.errors import GridError
+from hsfuse.core.errors import GridError, SettingError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, IDENTITY, Alignment, Grid, align, nests
+from hsfuse.core.notes import about_file
 from hsfuse.io import CubeReader
 from hsfuse.pair.mapping import PixelMap, apply, beside, lattice, project, renamed
 from hsfuse.pair.warp import WarpedReader
-from hsfuse.physics.optics import Floats, gaussian_mtf, keys_weights, widths_and_turn
+from hsfuse.physics.optics import Floats, centred_phase, gaussian_mtf, keys_weights, widths_and_turn
 
 #: Sub-pixel fractions and frequencies (cycles a pixel, up to Nyquist) over which blur is averaged.
 PHASES, FREQUENCIES = 64, np.linspace(0.005, 0.5, 100)
@@ -127,6 +128,14 @@ class Nesting:
     placed: Grid
     seen: Grid | None = None
 
+    def check_phase(self, phase: float | None) -> None:
+        """SettingError for a centre of LR pixel 0 outside of it, and for one where the LRHSI is resampled."""
+        centred, last = centred_phase(self.ratio), self.ratio - 1
+        if phase is not None and not 0 <= phase <= last:
+            raise SettingError(f"the phase is {phase:g}, wanted 0 to {last} MSI pixels (centred: {centred:g})")
+        if self.warped and phase not in (None, centred):
+            raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
+
     @property
     def ratio(self) -> int:
         """The whole ratio in use."""
@@ -202,6 +211,16 @@ class Nesting:
     def psf_widths(self, sigma: float) -> tuple[float, float, float]:
         """Widths (y, x) in MSI pixels and turn in degrees, as `elliptic_psf` takes them, of the PSF of `psf_sigma`."""
         return widths_and_turn(self.psf_covariance(sigma / self.real_ratio))
+
+
+def turned_like(reader: CubeReader, grid: Grid) -> CubeReader:
+    """The reader with its rows as those of another grid run, and a note where they had to be turned for it."""
+    if not reader.grid.opposes(grid):
+        return reader
+    way = ("south to north", "north to south")[:: 1 if reader.grid.transform.e > 0 else -1]
+    turned = reader.turned()
+    turned.notes.append(about_file(reader.path.name, f"its rows run from {way[0]}; they are read from {way[1]}"))
+    return turned
 
 
 def nest(hsi: Grid, msi: Grid, motion: Affine = IDENTITY) -> Nesting:
@@ -287,7 +306,7 @@ def _moved(motion: Affine, msi: Grid) -> str:
     x, y = msi.shape[1] / 2, msi.shape[0] / 2
     col, row = motion @ (x, y)
     bent = "" if motion.almost_equals(Affine.translation(motion.c, motion.f), 1e-9) else " in the middle, less a drift"
-    return f", moved by {y - row:+.2f} rows and {x - col:+.2f} columns of the MSI{bent}"
+    return f", moved by {y - row:+z.2f} rows and {x - col:+z.2f} columns of the MSI{bent}"
 
 
 def _pixel(hsi: Grid, seen: Grid, centre: tuple[float, float]) -> Floats:

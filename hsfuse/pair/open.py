@@ -15,7 +15,7 @@ from affine import Affine
 
 from hsfuse.calibration import Verdict, compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
-from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.errors import InputError
 from hsfuse.core.grid import IDENTITY
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, FuseOptions
@@ -24,18 +24,16 @@ from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, linear, misnamed
 from hsfuse.pair.destripe import destriped, unsmiled
-from hsfuse.pair.identify import Identified, candidates, contradicted, identify
-from hsfuse.pair.nesting import Nesting, nest
+from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
+from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
-from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, load_srf, match_bands, write_srf
+from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 
-#: The name that has the response estimated.
-ESTIMATE = "estimate"
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
@@ -72,6 +70,7 @@ def open_pair(
     try:
         low = stack.enter_context(open_cube(hsi, role="HSI"))
         high = stack.enter_context(open_cube(msi, role="MSI"))
+        low = turned_like(low, high.grid)
         kind = "given" if known_psf else settings.psf_kind
         known = known_psf if known_psf or settings.psf_file is None else read_psf(settings.psf_file)
         told: list[Note] = []
@@ -183,13 +182,8 @@ def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[Ba
 
     A flat response stands in for one that is to be estimated.
     """
-    if settings.srf == ESTIMATE:
-        return *unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands), ""
-    told = identify(high) if settings.srf == "auto" else Identified(load_srf(settings.srf), "")
-    assert told is not None  # else it is estimated
-    names = high.spectrum.names or (None,) * high.count
-    asked = told.bands if settings.msi_bands is None else settings.msi_bands
-    return match_bands(told.response, names, high.count, asked), told.response, told.how
+    told = told_bands(high, settings)
+    return told or (*unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands), "")
 
 
 def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> tuple[FuseOptions, Note]:
@@ -310,13 +304,9 @@ def _psf(settings: FuseOptions, nesting: Nesting) -> Psf:
     ratio, real = nesting.ratio, nesting.real_ratio
     mtf = DEFAULT_MTF if settings.mtf is None else settings.mtf
     sigma = settings.psf_sigma if settings.psf_sigma is not None else sigma_from_mtf(mtf, real)
-    phase = centred_phase(ratio) if settings.phase is None else settings.phase
-    if not 0 <= phase <= ratio - 1:
-        raise SettingError(f"the phase is {phase:g}, wanted 0 to {ratio - 1} MSI pixels (centred: {(ratio - 1) / 2:g})")
+    nesting.check_phase(settings.phase)
     if not nesting.warped:
-        return gaussian_psf(sigma, ratio, phase, settings.psf_size)
-    if phase != centred_phase(ratio):
-        raise SettingError("the HSI is resampled onto the MSI's grid, which centres its pixels: leave --phase out")
+        return gaussian_psf(sigma, ratio, settings.phase, settings.psf_size)
     down, right = nesting.real_ratios
     if abs(down / right - 1) > ROUND:
         return elliptic_psf(*nesting.psf_widths(sigma), ratio)

@@ -17,11 +17,14 @@ from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
+from hsfuse.io.reader import Quantity
 from hsfuse.pair.sensors import SensorCheck
 from hsfuse.pair.warp import WarpedReader, own_reader
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
 
+#: Codes of notes that say that a quantity was only guessed.
+GUESSED = ("quantity-guessed", "quantity-multiplied")
 #: Rows read at a time when pixels with NaN or Inf are counted.
 COUNTED_ROWS = 32
 
@@ -71,6 +74,12 @@ class ScenePair:
     def ratio(self) -> int:
         """Ratio of the GSDs."""
         return self.alignment.ratio
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the HSI's file says that its values are, and so the fused ones; figures alone only make a guess."""
+        guessed = any(one.code in GUESSED for one in self.notes)
+        return "unknown" if guessed else self.hsi.quantity
 
     @property
     def spectrum(self) -> Spectrum:

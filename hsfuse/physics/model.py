@@ -27,15 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsfuse.core.errors import SettingError
-from hsfuse.physics.optics import centred_taps, elliptic_gaussian, footprint, gaussian, keys_weights
+from hsfuse.physics.optics import centred_phase, centred_taps, elliptic_gaussian, footprint, gaussian, keys_weights
 
 #: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
 MIN_PSF_WEIGHT = 0.99
-
-
-def centred_phase(s: int) -> float:
-    """Where an LR pixel's centre lies in its s HR pixels when the two share their outer borders: (s - 1) / 2."""
-    return (s - 1) / 2
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ def widths_and_turn(covariance: Floats) -> tuple[float, float, float]:
     return float(np.sqrt(variances[1 - nearer])), float(np.sqrt(variances[nearer])), float(turn)
 
 
+def centred_phase(s: int) -> float:
+    """Where an LR pixel's centre lies in its s HR pixels when the two share their outer borders: (s - 1) / 2."""
+    return (s - 1) / 2
+
+
 def centred_taps(size: int) -> Floats:
     """Distances (size,) of a kernel's taps from its middle."""
     return np.arange(size, dtype=np.float64) - (size - 1) / 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.errors import SettingError, SrfError
+from hsfuse.core.notes import Note, warning
 from hsfuse.physics.response import SpectralResponse, band_named
 
 
@@ -166,3 +168,45 @@ def _such_as(srf: SpectralResponse, count: int) -> str:
     """What to write where one band too many is all that is wrong."""
     usual = srf.defaults.get(count - 1)
     return "" if usual is None else f" (--msi-bands {','.join(usual)},-)"
+
+
+#: Share of the largest weight in R from which on an MSI band sees an HSI band.
+SEEN_WEIGHT = 0.01
+#: Ranges without an MSI band, in nm, shorter than this aren't worth a word.
+BLIND_RANGE_NM = 40.0
+#: Where leaves' reflectance rises, in nm, the share of it that a range must hold, and the widest range named after it.
+RED_EDGE_NM, RED_EDGE_SHARE, NAMED_NM = (700.0, 750.0), 0.5, 150.0
+
+
+def seen_bands(weights: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Which bands (C,) at least one row of R (c, C) weighs."""
+    return np.asarray((weights > SEEN_WEIGHT * weights.max(axis=1, keepdims=True)).any(axis=0))
+
+
+def unseen(wavelengths_nm: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]]) -> list[Note]:
+    """A warning that names the ranges of the wavelengths (C,) that no row of R (c, C) weighs, if there are any."""
+    ranges = blind_ranges(wavelengths_nm, weights)
+    if not ranges:
+        return []
+    *most, last = [range_words(*limits) for limits in ranges]
+    return [warning("unseen", ranges=f"{', '.join(most)} and {last}" if most else last)]
+
+
+def range_words(low: float, high: float) -> str:
+    """A range in nm, with the red edge by name where it lies there."""
+    told, (start, end) = f"{low:.0f} to {high:.0f} nm", RED_EDGE_NM
+    if min(high, end) - max(low, start) < RED_EDGE_SHARE * (end - start):
+        return told
+    return f"the red edge ({told})" if high - low <= NAMED_NM else f"{told} (with the red edge)"
+
+
+def blind_ranges(
+    wavelengths_nm: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]]
+) -> list[tuple[float, float]]:
+    """Ranges of the HSI's wavelengths (C,) that no row of R (c, C) weighs, at least `BLIND_RANGE_NM` wide."""
+    order = np.argsort(wavelengths_nm)
+    seen = seen_bands(weights)[order]
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(int)))
+    nm = wavelengths_nm[order]
+    runs = [(float(nm[a]), float(nm[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return [(low, high) for low, high in runs if high - low >= BLIND_RANGE_NM]

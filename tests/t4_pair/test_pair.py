@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.options import FuseOptions
+from hsfuse.io import open_cube
 from hsfuse.pair import open_pair
 from hsfuse.pair.checks import misnamed
 from hsfuse.physics import load_srf
@@ -352,3 +354,37 @@ def test_a_striped_pair_is_told_and_fused_without(tmp_path):
             assert any(one.code == "stripes-taken-out" for one in pair.notes) == (how == "auto")
             errors[how] = float(np.std(pair.read_lr(Window(0, 0, 32, 32)).data - scene.lrhsi[0].numpy()))
     assert errors["auto"] < 0.85 * errors["off"]  # 31 bands: a third of all directions are the scene's
+
+
+@pytest.mark.parametrize("which", ["HSI", "MSI", "both"])
+def test_rows_from_south_to_north_are_turned_and_nothing_is_resampled(tmp_path, which):
+    """As a netCDF often has them; the HSI follows the MSI, whose grid is the output's."""
+    made = save_pair(tmp_path, memory_scene((12, 12)))
+    images = {"HSI": (made.hsi, made.hsi_grid(), HSI), "MSI": (made.msi, made.hr_grid, MSI)}
+    files = dict(zip(images, (made.hsi, made.msi), strict=True))
+    for name in images if which == "both" else (which,):
+        path, grid, spectrum = images[name]
+        with open_cube(path) as reader:
+            turned = reader.read().data[:, ::-1]
+        files[name] = save(tmp_path / f"south-{name}.tif", turned, grid.turned(), spectrum)
+    with (
+        open_pair(made.hsi, made.msi, PLAIN) as wanted,
+        open_pair(files["HSI"], files["MSI"], PLAIN) as pair,
+    ):
+        rows = slice(None, None, 1 if which == "HSI" else -1)
+        assert (pair.warped, pair.ratio) == (False, wanted.ratio)
+        np.testing.assert_array_equal(whole(pair)[0].data, whole(wanted)[0].data[:, rows])
+        np.testing.assert_array_equal(whole(pair)[1].data, whole(wanted)[1].data[:, rows])
+        told = [note.text for note in pair.notes if "its rows run from" in note.text]
+        assert len(told) == (which != "both")
+        assert pickle.loads(pickle.dumps(pair.hsi)).grid == pair.hsi.grid
+
+
+def test_what_is_only_guessed_of_the_numbers_is_no_quantity(tmp_path):
+    made = save_pair(tmp_path, memory_scene((12, 12)))
+    with open_pair(made.hsi, made.msi, PLAIN) as pair:
+        assert (pair.quantity, pair.hsi.quantity) == ("unknown", "reflectance")
+    with rasterio.open(made.hsi, "r+") as ds:
+        ds.update_tags(HSFUSE_QUANTITY="reflectance")
+    with open_pair(made.hsi, made.msi, PLAIN) as pair:
+        assert pair.quantity == "reflectance"

@@ -85,10 +85,18 @@ def test_other_formats_hold_the_same(files, tmp_path, name, driver):
     np.testing.assert_array_equal(read(other.output).data, read(plain.output).data)
     with open_cube(other.output) as reader:
         assert json.loads(reader.tags["HSFUSE_PROVENANCE"])["method"]["method"] == "glp-reg"
+        assert reader.quantity == "unknown"  # the HSI doesn't say, and figures only make a guess
+
+
+def test_what_the_hsi_says_of_its_numbers_stays(files, tmp_path):
+    how = {"dtype": "int16", "scale": 1e-4, "tags": {"QUANTITY": "reflectance"}}
+    pair = save_pair(tmp_path, files.scene)
+    save(pair.hsi, files.scene.lrhsi[0].numpy(), pair.hsi_grid(), Spectrum(tuple(WAVELENGTHS_NM)), **how)
+    with open_cube(run(pair, tmp_path / "a.tif").output) as reader:
         assert reader.quantity == "reflectance"
 
 
-def test_numbers_times_ten_thousand_without_a_word_come_out_as_reflectance(files, tmp_path):
+def test_numbers_times_ten_thousand_without_a_word_come_out_in_units_of_reflectance(files, tmp_path):
     scene = files.scene
     plain = run(files, tmp_path / "plain.tif")
     pair = save_pair(tmp_path, scene, msi=scene.msi[0].numpy() * 1e4)
@@ -97,7 +105,7 @@ def test_numbers_times_ten_thousand_without_a_word_come_out_as_reflectance(files
     assert any("both images are multiplied by 0.0001" in note for note in result.notes)
     np.testing.assert_allclose(read(result.output).data, read(plain.output).data, atol=2e-4)  # of int16
     with open_cube(result.output) as reader:
-        assert (reader.quantity, reader.scale) == ("reflectance", 1e-4)
+        assert (reader.quantity, reader.scale) == ("unknown", 1e-4)
 
 
 def test_quality_layers_lie_on_the_same_grid(files, tmp_path):

@@ -134,7 +134,7 @@ def test_coordinates_crs_and_provenance(pair, model, scene):
     assert cube.rio.transform() == scene.hr_grid.transform
     assert cube.spatial_ref.attrs["GeoTransform"].startswith("600000")
     with open_cube(cube) as reader:
-        assert reader.quantity == "reflectance"
+        assert reader.quantity == "unknown"  # no input says
         assert '"method": "glp-reg"' in reader.tags["HSFUSE_PROVENANCE"]
 
 

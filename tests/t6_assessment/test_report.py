@@ -26,6 +26,7 @@ from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, t
 from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
+    bias,
     cards,
     effort,
     flat,
@@ -35,6 +36,7 @@ from hsfuse.assessment.report.words import (
     stages,
     training_words,
 )
+from hsfuse.assessment.result import IndexCheck
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.core.errors import OutputError
 from hsfuse.core.grid import Grid
@@ -336,6 +338,17 @@ def test_an_assumed_unit_is_told_once_near_the_top(assessed):
     assert "something else" in page
     assert a.unit.words == "reflectance"
     assert Assessment("f.tif", (3, 4, 5), {}).unit.words == "unit of the data"
+    both = replace(a, notes=(told, note("quantity-guessed", what="reference", guess=guess)))
+    page = render_report([both])
+    assert "Reflectance by the size of the numbers: fused cube and reference don&#39;t say what theirs are" in page
+    assert page.count("doesn&#39;t say what its numbers are") == 2  # each is a note then
+
+
+@pytest.mark.parametrize(
+    ("rmse", "off", "told"), [(0.0119, -0.00012, "-0.0001"), (0.0119, -1e-7, "0"), (2.16, 0.145, "+0.14"), (0, 0, "0")]
+)
+def test_a_bias_is_told_as_closely_as_its_rmse_allows(rmse, off, told):
+    assert bias(IndexCheck("NDVI", "", "LRHSI", 0.5, off, rmse)) == told
 
 
 def test_the_headline_psnr_is_defined_beside_it(assessed):
@@ -388,7 +401,7 @@ def test_the_sensors_have_a_chapter_with_psf_response_and_what_explains_a_misfit
     assert "PSF 90%" in lines["What explains it"]
     assert lines["PSF"] == "Estimated from the pair: Gaussian, 1.5 ± 0.3."
     assert "contradicts it in B2; landsat9 fits better" in lines["Response"]
-    assert response_rows(a)[0]["shifted"] == "502 ± 1"
+    assert response_rows(a)[0]["shifted"] == "502.0 ± 1.0"
     curves = mtf_curves(a)
     assert [curve["y"][0] for curve in curves] == pytest.approx([1.0] * len(curves))
     assert {"one standard deviation wider", "narrower"} <= {curve["name"] for curve in curves}

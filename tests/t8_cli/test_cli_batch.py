@@ -82,7 +82,7 @@ def test_the_example_table_can_be_run():
 
 def test_what_a_job_gives_fuse_is_understood_as_it_was_meant(table):
     more = {
-        "phase": -0.5,
+        "phase": 0.5,
         "adapt": "off",
         "overviews": True,
         "bands": "1-50,120",

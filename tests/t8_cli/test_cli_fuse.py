@@ -67,8 +67,18 @@ def test_a_run_says_its_result_on_stdout_and_the_rest_on_stderr(pair):
     assert place.exists()
 
 
+def test_what_no_msi_band_sees_is_warned_of_once(pair, tmp_path):
+    told = "hsfuse: warning: No MSI band sees the red edge (702 to 753 nm): fine detail there is inferred"
+    for more in ([], ["--overwrite", f"--report={tmp_path / 'r.html'}"]):
+        result, _ = fuse(pair, "-q", *more)
+        assert [line.startswith(told) for line in result.stderr.splitlines()].count(True) == 1, result.stderr
+    seen, _ = fuse(pair, "-q", "--overwrite", "--bands=450-690nm", "--json")
+    assert seen.stderr == ""
+    assert json.loads(seen.stdout)["warnings"] == []
+
+
 def test_json(pair):
-    result, place = fuse(pair, "--json", "-q")
+    result, place = fuse(pair, "--json", "-qq")
     found = json.loads(result.stdout)
     assert result.stderr == ""
     assert (found["output"], found["shape"], found["valid_share"]) == (str(place), [31, 36, 36], 1.0)
@@ -96,12 +106,12 @@ def test_the_settings_are_what_the_line_said(pair, monkeypatch):
     seen = []
     monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: seen.append(a) or 1 / 0)
     fuse(pair, "--adapt-steps=7", "--adapt-minutes=2.5", "--psf-sigma=1.5", "--phase=1", "--ensemble=4", "--overwrite",
-         "--dry-run", "--model=m", "--save-model=k", "--report=r.html", "--seed=9")  # fmt: skip
+         "--dry-run", "--model=m.safetensors", "--save-model=k", "--report=r.html", "--seed=9")  # fmt: skip
     settings, report, _ = seen[0][3:]
     assert (settings.adapt_steps, settings.adapt_minutes, settings.seed) == (7, 2.5, 9)
     assert (settings.psf_sigma, settings.phase) == (1.5, 1)
     assert (settings.ensemble, settings.overwrite, settings.dry_run) == (4, True, True)
-    assert (str(settings.model), str(settings.save_model), str(report)) == ("m", "k", "r.html")
+    assert (str(settings.model), str(settings.save_model), str(report)) == ("m.safetensors", "k", "r.html")
 
 
 def test_the_command_line_s_defaults_are_the_function_s(pair, monkeypatch):
@@ -209,10 +219,7 @@ BAD_OPTIONS = {
     "--msi-bands=B2,B9": "B9, which the MSI doesn't have",
     "--msi-bands=B2,B3,B4,Q9": "Q9",
     "--msi-bands=B2,B2,B4,B8": "B2 twice",
-    "--mtf=nan": "mtf is nan",
-    "--psf-sigma=nan": "sigma is nan",
     "--phase=5": "phase is 5",
-    "--phase=nan": "phase is nan",
     "--phase=0.3": "can't be centred",
     "--tile=5": "--tile is 5, wanted at least 12 MSI pixels",
     "--save-model=m.safetensors": "the method is glp-ens",
@@ -297,6 +304,10 @@ def test_nan_is_masked_and_counted_aloud(pair):
         ["--hsi=a", "--msi=b", "-o=d.tif", "--format=PNG"],
         ["--hsi=a", "--msi=b", "-o=d.tif", "--adapt-steps=-1"],
         ["--hsi=a", "--msi=b", "-o=d.tif", "--mtf=much"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--mtf=nan"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--phase=nan"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--phase=-1"],
+        ["--hsi=a", "--msi=b", "-o=d.tif", "--scale=inf"],
         ["--hsi=a", "--msi=b", "-o=d.tif", "--ensemble=9"],
         ["--hsi=a", "--msi=b", "-o=d.tif", "--nonsense"],
         ["--hsi=a", "--msi=b", "-o=d.tif", "stray"],

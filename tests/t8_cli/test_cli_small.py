@@ -81,7 +81,7 @@ def test_srf_show():
     assert "sentinel2 means" in out
     band = next(b for b in json.loads(run("srf", "show", "S2A", "--json").stdout)["bands"] if b["band"] == "B8A")
     assert band["centre_nm"] == pytest.approx(864.7, abs=1)
-    assert "did you mean" in run("srf", "show", "sentinal2", code=1).stderr
+    assert "did you mean" in run("srf", "show", "sentinal2", code=2).stderr
 
 
 def test_srf_show_is_ascii_for_any_csv(tmp_path):
@@ -99,6 +99,18 @@ def test_srf_check_tells_coverage(cube):
     low, high = bands["B4"]["range_nm"]
     assert 620 <= low < 665 < high <= 700
     assert bands["B11"]["range_nm"] is None
+
+
+def test_srf_check_tells_which_bands_the_msi_lacks(cube, tmp_path):
+    msi = made.write_raster(tmp_path / "msi.tif", np.full((2, 20, 30), 900, "uint16"), 10, names=("B3", "B4"))
+    without, result = run("srf", "check", cube, "sentinel2a"), run("srf", "check", cube, "sentinel2a", "--msi", msi)
+    assert "if the MSI has it" in without.stdout.splitlines()[0]
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert rows["B3"].endswith("  used")
+    assert {name for name, line in rows.items() if line.endswith("not in the MSI")} == set(rows) - {"band", "B3", "B4"}
+    assert result.stderr == ""
+    found = json.loads(run("srf", "check", cube, "sentinel2a", "--msi", msi, "--json").stdout)["bands"]
+    assert [band["band"] for band in found if band["used"]] == ["B3", "B4"]
 
 
 def test_info_tells_what_a_file_holds(cube):
@@ -133,7 +145,12 @@ def test_info_tells_nan_from_no_nodata(tmp_path, nodata, told):
 
 def test_info_shows_where_a_file_comes_from(cube, tmp_path):
     run("simulate", cube, tmp_path / "out", "--srf", "sentinel2", "--scale", 4, "-q")
-    assert "hsfuse simulate" in run("info", tmp_path / "out" / "msi.tif").stdout
+    msi = tmp_path / "out" / "msi.tif"
+    shown = run("info", msi).stdout
+    assert "  made by:      hsfuse simulate\n  more:         -v or --json\n" in shown
+    assert len(shown.splitlines()) < 20
+    assert '"srf_sha256": "' in run("info", msi, "-v").stdout
+    assert json.loads(run("info", msi, "--json").stdout)["provenance"]["settings"]["snr_hsi"] is None
 
 
 def test_info_tells_product_quantity_masks_and_day(tmp_path):

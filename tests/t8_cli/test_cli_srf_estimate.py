@@ -86,12 +86,13 @@ def test_a_shift_and_a_band_of_noise_are_warned_of(pair, tmp_path):
     [
         (["-o", "own.txt"], 1, "ends in .csv"),
         (["--psf", "round"], 2, "round"),
-        (["--like", "sentinle2"], 1, "did you mean"),
+        (["--like", "sentinle2"], 2, "did you mean"),
         (["--msi-bands", "a,b"], 1, "names 2 bands"),
         (["--msi-bands", "a,b,a,c"], 1, "each once"),
         (["--msi-bands", "-,-,-,-"], 1, "no band"),
         (["--msi-bands", ",,,"], 1, "no band"),
-        (["--mtf", "1.2"], 1, "between 0 and 1"),
+        (["--mtf", "1.2"], 2, "range 0<x<1"),
+        (["--psf-sigma", "nan"], 2, "a finite one"),
     ],
 )
 def test_bad_options_are_one_line(pair, options, code, said):

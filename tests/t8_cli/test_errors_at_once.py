@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from scenes import memory_scene, save_pair
+from rasters import write_tif
+from scenes import FWHM_NM, memory_scene, save, save_pair
 
 from hsfuse.cli import main
+from hsfuse.core.cube import Spectrum
 
 #: Runs the commands of a JSON list; prints of each its exit code, what it said, and whether torch was loaded by then.
 PLAYED = """
@@ -28,6 +31,9 @@ def place(tmp_path_factory):
     """A pair, a text that is no raster, and one finished output."""
     folder = tmp_path_factory.mktemp("once")
     pair = save_pair(folder, memory_scene((12, 12)))
+    write_tif(folder / "seven.tif", np.ones((7, 36, 36), np.float32), transform=pair.hr_grid.transform)
+    swir = Spectrum(tuple(np.linspace(1500, 1700, 31)), tuple(FWHM_NM))
+    save(folder / "swir.tif", pair.scene.lrhsi[0].numpy(), pair.hsi_grid(), swir)
     (folder / "text.tif").write_text("no raster")
     (folder / "nul.toml").write_text('output = "x\\u0000.tif"')
     (folder / "table.csv").write_text("hsi\n")
@@ -39,19 +45,24 @@ def place(tmp_path_factory):
 QUICK = ["--srf=sentinel2a", "--method=bicubic", "--psf=assumed", "--match-radiometry=off"]
 #: Words of the command after HSI, MSI and output -> exit code and what is said.
 FUSE = [
-    (["--model=nowhere"], 1, "there are no weights called 'nowhere'"),
+    (["--model=nowhere"], 2, "there are no weights called 'nowhere'"),
     (["--model=nowhere.safetensors"], 1, "no such checkpoint"),
     (["--method=nowhere"], 2, "there is no method 'nowhere'"),
     (["--base=nowhere"], 2, "there is no base 'nowhere'"),
     (["--srf=nowhere"], 2, "No spectral response is called 'nowhere'"),
-    (["--psf=nowhere"], 1, "--psf is 'nowhere'"),
+    (["--psf=nowhere"], 2, "--psf is 'nowhere'"),
     (["--mtf=2"], 2, "'--mtf': 2.0 is not in the range 0<x<1"),
-    (["--mtf=nan"], 1, "mtf is nan, wanted a number between 0 and 1"),
+    (["--mtf=nan"], 2, "'nan' is not a number that can be used; wanted a finite one"),
+    (["--phase=inf"], 2, "'inf' is not a number that can be used"),
+    (["--phase=-1"], 2, "'--phase': -1.0 is not in the range x>=0"),
+    (["--phase=3"], 1, "the phase is 3, wanted 0 to 2 MSI pixels (centred: 1)"),
+    (["--srf=sentinel2a", "--msi-bands=B2,B9"], 1, "B9, which the MSI doesn't have"),
     (["--psf-sigma=0"], 2, "'--psf-sigma': 0.0 is not in the range x>0"),
     (["--tile=0"], 2, "'--tile': 0 is not in the range x>=1"),
     (["--tile=10", "--overlap=20"], 1, "--tile is 10, wanted at least 12 MSI pixels"),
     (["--overlap=-1"], 2, "'--overlap': -1 is not in the range x>=0"),
-    (["--bands=1-x"], 1, "the bands '1-x' make no sense"),
+    (["--bands=1-x"], 2, "the bands '1-x' make no sense"),
+    (["--bands=2000-2100nm"], 1, "there are no bands 2000-2100nm: the HSI has 31 bands from 430 to 940 nm"),
     (["--co=NONSENSE=1"], 1, "does not support creation option NONSENSE"),
     (["--co=COMPRESS=NONSENSE"], 1, "unexpected value for COMPRESS"),
     (["--dtype=complex64"], 2, "'complex64' is not one of"),
@@ -82,10 +93,15 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["fuse", hsi, text, out], 1, "isn't a raster that can be read"),
         (["fuse", msi, hsi, out], 1, "wavelengths"),
         (["fuse", hsi, hsi, out], 1, "an HSI pixel covers 1 x 1 MSI pixels"),
+        (["fuse", hsi, str(folder / "seven.tif"), out, "--srf=sentinel2a"], 1, "The MSI has 7 bands (no descriptions)"),
+        (["fuse", str(folder / "swir.tif"), msi, out, "--srf=sentinel2a"], 1, "no spectral overlap"),
         (["fuse", hsi, msi, done, "--resume", *QUICK], 0, ""),
         (["assess", no], 1, "nothing to hold the fused cube against"),
         (["assess", done, "--reference", no], 1, "doesn't exist"),
         (["assess", done, "--hsi", hsi, "--msi", text], 1, "isn't a raster that can be read"),
+        (["assess", done, "--hsi", hsi, "--msi", msi, "--mtf=4"], 2, "'--mtf': 4.0 is not in the range 0<x<1"),
+        (["assess", done, "--reference", hsi, "--peak=nan"], 2, "'nan' is not a number that can be used"),
+        (["assess", done, "--reference", hsi, "--window=1"], 2, "'--window': 1 is not in the range x>=2"),
         (["assess", done, "--reference", hsi, "--fail-under=nonsense=1"], 1, "limit 'nonsense=1'"),
         (["assess", "--explain"], 0, ""),
         (["simulate", no, str(folder / "made"), "--srf=sentinel2", "--ratio=4"], 1, "doesn't exist"),
@@ -94,7 +110,9 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["info", no], 1, "doesn't exist"),
         (["info", hsi], 0, ""),
         (["train", no], 1, "can't be read"),
-        (["models", "show", "nowhere"], 1, "there are no weights called 'nowhere'"),
+        (["srf", "check", hsi, "nowhere"], 2, "No spectral response is called 'nowhere'"),
+        (["srf", "estimate", "--hsi", hsi, "--msi", msi, "--mtf=4"], 2, "is not in the range 0<x<1"),
+        (["models", "show", "nowhere"], 2, "there are no weights called 'nowhere'"),
         (["models", "list"], 0, ""),
         (["batch", str(folder / "table.csv")], 1, "has no jobs"),
     ]

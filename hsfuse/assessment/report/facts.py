@@ -10,8 +10,9 @@ from rasterio.crs import CRS
 from hsfuse.assessment import Assessment
 from hsfuse.assessment.result import ImageFacts
 
-#: Notes that tell in what unit the figures are, and why.
-UNIT_CODES = frozenset({"quantity-guessed", "quantity-rescaled", "unit-followed", "units-differ", "unit-unknown"})
+#: The note that tells a unit by figures alone, and all that tell in what unit the figures are, and why.
+GUESSED = "quantity-guessed"
+UNIT_CODES = frozenset({GUESSED, "quantity-rescaled", "unit-followed", "units-differ", "unit-unknown"})
 
 
 def header(a: Assessment) -> list[tuple[str, str]]:
@@ -68,5 +69,12 @@ def _image(a: Assessment, name: str, image: ImageFacts) -> Iterator[str]:
 
 
 def unit_notes(a: Assessment) -> list[str]:
-    """Those of the notes that tell what had to be assumed of the unit of the numbers."""
-    return [one.text for one in a.notes if one.code in UNIT_CODES]
+    """What had to be assumed of the unit of the numbers; several guesses in a sentence, as each is among the notes."""
+    told = [one for one in a.notes if one.code in UNIT_CODES]
+    guessed = [str(one.values["what"]) for one in told if one.code == GUESSED and "what" in one.values]
+    if len(guessed) < 2 or a.unit.quantity == "unknown":
+        return [one.text for one in told]
+    *most, last = dict.fromkeys(guessed)
+    named = f"{', '.join(most)} and {last}" if most else last
+    text = f"{a.unit.quantity} by the size of the numbers: {named} don't say what theirs are (see the notes)"
+    return [text, *(one.text for one in told if one.code != GUESSED)]

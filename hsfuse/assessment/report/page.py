@@ -28,13 +28,15 @@ from hsfuse.assessment import (
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import methods_paragraph
-from hsfuse.assessment.report.facts import UNIT_CODES, header, scene_title, unit_notes
+from hsfuse.assessment.report.facts import header, scene_title, unit_notes
 from hsfuse.assessment.report.figures import MapFigure, chart_data, map_figure, map_limits, pictures
 from hsfuse.assessment.report.pictures import palette_hex
 from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
     REFERENCE_CARDS,
+    VERDICTS,
+    bias,
     cards,
     effort,
     flat,
@@ -47,7 +49,6 @@ from hsfuse.assessment.report.words import (
     shift_figures,
     stages,
     training_words,
-    verdict_word,
 )
 from hsfuse.core.package import __version__
 from hsfuse.io.files import check_report_path, write_whole
@@ -78,7 +79,7 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
 def fill(template: str, **values: Any) -> str:
     """A template of this folder, with hsfuse's version and the reports' style."""
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
-    environment.filters["figure"] = number
+    environment.filters |= {"figure": number, "bias": bias}
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(version=__version__, style=style, **values)
 
@@ -109,10 +110,10 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "maps": maps,
         "header": header(assessment),
         "assumed": [note[:1].upper() + note[1:].rstrip(".") + "." for note in assumed],
-        "checks": [(check, verdict_word(check), ADVICE.get(check.code)) for check in assessment.checks],
+        "checks": [(check, VERDICTS[check.verdict], ADVICE.get(check.code)) for check in assessment.checks],
         "warnings": other_warnings(assessment),
         "calm": is_calm(assessment),
-        "notes": [n.text for n in assessment.notes if n.severity == "note" and n.code not in UNIT_CODES],
+        "notes": [n.text for n in assessment.notes if n.severity == "note" and n.text not in assumed],
         "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
@@ -201,7 +202,7 @@ def _msi_rows(assessment: Assessment) -> list[dict[str, str]]:
     if first is None or first.band_names is None:
         return []
     shown = {n: curves[n].values for n in ("msi_rmse", "msi_relative_rmse", "msi_cc", "d_s") if n in curves}
-    taken = {b.band: f"× {b.gain:.3f} {b.offset:+.4f}" for b in assessment.radiometry}
+    taken = {b.band: f"× {b.gain:.3f} {b.offset:+z.3g}" for b in assessment.radiometry}
     return [
         {"band": band, "nm": f"{first.wavelengths_nm[i]:.0f}", "taken": taken.get(band, "")}
         | {"gain": number(_known(assessment.msi_gains.get(band, math.nan)))}

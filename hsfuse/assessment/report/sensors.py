@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hsfuse.assessment import Assessment
+from hsfuse.core.values import plus_minus
 
 #: What stands before the PSF, by how it was come by.
 HOW = {
@@ -75,7 +76,7 @@ def _radiometry(a: Assessment) -> str:
     if a.radiometry:
         return (
             "Linear; "
-            + "; ".join(f"{b.band} = {b.gain:.3f} × LRHSI {b.offset:+.4f}" for b in a.radiometry)
+            + "; ".join(f"{b.band} = {b.gain:.3f} × LRHSI {b.offset:+z.3g}" for b in a.radiometry)
             + " taken out."
         )
     return "The MSI was used with the numbers that it has."
@@ -100,9 +101,13 @@ def _row(band: Mapping[str, Any]) -> dict[str, str]:
     return {
         "band": str(band["band"]),
         "centre": f"{centre:.0f}",
-        "shifted": f"{centre + float(band['shift_nm']):.0f} ± {float(band['shift_sd_nm']):.0f}",
+        "shifted": _with_sd(centre + float(band["shift_nm"]), float(band["shift_sd_nm"])),
         "width": f"{width:.0f}",
-        "widened": "-" if by is None else f"{width * float(by):.0f} ± {width * float(by_sd):.0f}",
+        "widened": "-" if by is None else _with_sd(width * float(by), width * float(by_sd)),
         "misfit": f"{float(band['misfit']):.1f}",
         "verdict": "contradicted" if band.get("contradicts") else "fits",
     }
+
+
+def _with_sd(value: float, sd: float) -> str:
+    return plus_minus(value, sd).replace("+-", "±")

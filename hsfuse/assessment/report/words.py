@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, isfinite
+from math import floor, hypot, isfinite, log10
 from typing import Any
 
-from hsfuse.assessment import Assessment, Check, number
+from hsfuse.assessment import Assessment, number
 from hsfuse.assessment.checks import unseen_words
 from hsfuse.assessment.report.figures import training
+from hsfuse.assessment.result import IndexCheck
 from hsfuse.metrics import CATALOGUE
 
 #: Key figures: what each says, in a few words.
@@ -74,13 +75,8 @@ def _definition(a: Assessment) -> tuple[str, str]:
     return "mean over bands" + (f", peak {peak}" if peak else ""), "; ".join(known)
 
 
-#: What a verdict is called; "keep in mind" where no other word says more.
+#: What a verdict is called.
 VERDICTS = {"good": "good", "look": "keep in mind", "poor": "poor"}
-
-
-def verdict_word(check: Check) -> str:
-    """The word beside a check."""
-    return check.word or VERDICTS[check.verdict]
 
 
 def other_warnings(a: Assessment) -> list[str]:
@@ -92,6 +88,13 @@ def is_calm(a: Assessment) -> bool:
     """Whether all that is warned of is what no MSI band sees, and a truth says that it was inferred well."""
     good = any(check.topic == "Inferred bands" and check.verdict == "good" for check in a.checks)
     return good and all(one.code == "unseen" for one in a.warnings)
+
+
+def bias(check: IndexCheck) -> str:
+    """An index's bias with its sign, to the third significant digit of its RMSE; "0" where that is nothing."""
+    digits = 3 if check.rmse <= 0 else min(max(0, 2 - floor(log10(check.rmse))), 6)
+    text = f"{check.bias:+.{digits}f}"
+    return text if float(text) else "0"
 
 
 def in_short(assessment: Assessment) -> list[str]:

@@ -132,10 +132,9 @@ def _tell_overlap(reader: LayeredReader) -> None:
     turn = next((i for i in range(1, len(centres)) if centres[i] < centres[i - 1]), None)
     if turn is not None:
         last = max(i for i in range(turn, len(centres)) if centres[i] <= centres[turn - 1])
-        text = (
-            f"bands {turn + 1} to {last + 1} of the SWIR repeat the range of the VNIR, "
-            f"{centres[turn]:g} to {centres[turn - 1]:g} nm; both are kept"
-        )
+        what = f"bands {turn + 1} to {last + 1} of the SWIR repeat" if last > turn else f"band {last + 1} repeats"
+        span = f"{centres[turn]:g} to {centres[turn - 1]:g} nm"
+        text = f"{what} the range of the VNIR, {span}; both are kept"
         reader.notes.append(about_file(reader.path.name, text))
 
 
