@@ -266,9 +266,10 @@ def _summed_up(
     fit, s = found.fit, views.ratio
     family = fit.family
     psf = given if family.name == "assumed" and given is not None else family.psf(fit.shape, s, views.phase)
-    kernel, name = family.kernel(fit.shape, views.size, fit.centre, s), family.name
+    centre = fit.centre + common(fit)[0]
+    kernel, name = family.kernel(fit.shape, views.size, centre, s), family.name
     if free:
-        kernel, psf = free_kernel(views, kernel, fit.centre)
+        kernel, psf = free_kernel(views, kernel, centre)
         name = "free"
     seen = views.seen(kernel[None])[0]
     gain, offset = views.radiometry(seen)
@@ -279,7 +280,7 @@ def _summed_up(
         between = np.abs(other.widths(one.fit.shape, s)[:2] - widths[:2])
         widths_sd[:2] = np.maximum(widths_sd[:2], between)
         mtf_sd = np.maximum(mtf_sd, np.abs(np.array(other.psf(one.fit.shape, s, views.phase).mtf(s)) - psf.mtf(s)))
-    place, error = fit.centre + common(fit)[0] + views.offset, place_sd(search, fit)
+    place, error = centre + views.offset, place_sd(search, fit)
     return EstimatedPsf(
         psf,
         Psf(_moved(kernel, views.offset), f"{psf.label}, shifted").with_few_terms(),

@@ -42,6 +42,8 @@ FLOOR = 1e-6
 #: A drift counts when it has this many windows, this many LR pixels and its standard error this many times over the
 #: scene; more than the last makes no sense.
 MIN_LOCAL_WINDOWS, MIN_DRIFT, SIGNIFICANT_LOCAL, MAX_DRIFT = 6, 0.03, 3.0, 1.5
+#: Coefficients of a drift in one direction: its value and its changes along rows and columns.
+DRIFT = 3
 #: Fewest windows that can tell a shift, and how many of its errors held-out windows' gain must have.
 MIN_WINDOWS, SURE = 3, 2.0
 
@@ -224,19 +226,23 @@ class _Search:
         self._last: tuple[Floats, Floats] | None = None
 
     def design(self, k: int) -> Floats:
-        """(n, k): for a shift (1), or a drift (3) about the windows' middle."""
+        """(n, k): for a shift (1), or a `DRIFT` about the windows' middle."""
         ones = np.ones((len(self.windows), 1))
         return ones if k == 1 else np.hstack([ones, self.places - self.places.mean(0)])
 
-    def settled(self, k: int, at: Floats) -> tuple[Fitted, Locals] | None:
-        """Shift or drift from where windows are taken to lie (n, 2); None when no window says anything."""
+    def settled(self, k: int, at: Floats, change: Floats | None = None) -> tuple[Fitted, Locals] | None:
+        """Shift or drift from where windows are taken to lie (n, 2); None when no window says anything.
+
+        `change` (2, 2) is a drift's, as for `windows.steps`.
+        """
         fit, said = None, None
         for _ in range(STEPS if self.windows else 0):
-            said = steps(self.windows, self.model, at, self.smooth)
+            said = steps(self.windows, self.model, at, self.smooth, change)
             if said.told.sum() < k:
                 return None
             fit = Fitted.of(self.design(k), said.shift, said.info)
             step = self.design(k) @ fit.coefficients - at
+            change = fit.coefficients[1:].T if k == DRIFT else None
             at = at + np.clip(step, -1, 1)
             if np.abs(step).max() < SMALL_STEP:
                 break
@@ -250,25 +256,32 @@ class _Search:
         size = np.ptp(self.places[said.told], axis=0)
         if said.told.sum() < MIN_LOCAL_WINDOWS or size.min() == 0:
             return None
-        fit = Fitted.of(self.design(3), said.shift, said.info)
+        fit = Fitted.of(self.design(DRIFT), said.shift, said.info)
         if not _drifts(fit, size):
             return None
-        found = self.settled(3, self.design(3) @ fit.coefficients)
-        if found is None or not _drifts(found[0], size) or not self.risen(plain, found[0].held_out):
+        found = self.settled(DRIFT, self.design(DRIFT) @ fit.coefficients, fit.coefficients[1:].T)
+        if found is None or not _drifts(found[0], size):
             return None
         first, slopes = found[0].coefficients[0], found[0].coefficients[1:].T
+        if not self.risen(plain, found[0].held_out, slopes):
+            return None
         down, right = np.column_stack([first - slopes @ self.places.mean(0), slopes]).tolist()
         return Drift(tuple(down), tuple(right))
 
-    def unlike(self, at: Floats) -> Floats:
-        """`unlikeness` at shifts (n, 2); those asked for last are kept."""
+    def unlike(self, at: Floats, change: Floats | None = None) -> Floats:
+        """`unlikeness` at shifts (n, 2); those without a change that were asked for last are kept."""
+        if change is not None:
+            return unlikeness(self.windows, self.model, at, self.smooth, change)
         if self._last is None or not np.array_equal(self._last[0], at):
             self._last = at, unlikeness(self.windows, self.model, at, self.smooth)
         return self._last[1]
 
-    def risen(self, plain: Floats, richer: Floats) -> bool:
-        """Whether windows correlate better at shifts (n, 2) that they had no part in than at plainer ones."""
-        before, after = self.unlike(plain), self.unlike(richer)
+    def risen(self, plain: Floats, richer: Floats, change: Floats | None = None) -> bool:
+        """Whether windows correlate better at shifts (n, 2) that they had no part in than at plainer ones.
+
+        `change`: of the richer ones within windows.
+        """
+        before, after = self.unlike(plain), self.unlike(richer, change)
         counts = np.minimum(before, after) < np.log(1 - MIN_CORRELATION**2)  # not where NaN
         known = counts.any(1)
         gain = np.where(counts, before - after, 0)[known].sum(1) / counts[known].sum(1)

@@ -143,6 +143,20 @@ class Window:
     row: float
     col: float
 
+    def drifting(self, view: View, change: Floats) -> FloatArray:
+        """The window's view (c, h, w) where the shift isn't that of its middle all over, but changes, to first order.
+
+        `change` (2, 2): down and right by row and column, LR pixels.
+        """
+        rows, cols = self.part
+        down_right = np.meshgrid(
+            np.arange(rows.start, rows.stop) + self.block.row + 0.5 - self.row,
+            np.arange(cols.start, cols.stop) + self.block.col + 0.5 - self.col,
+            indexing="ij",
+        )
+        down, right = np.tensordot(change, np.stack(down_right), 1).astype(np.float32)
+        return view.data + down * view.down + right * view.right
+
 
 @dataclass(frozen=True)
 class Locals:
@@ -184,11 +198,14 @@ def cut(block: Block, model: ObservationModel, shift: tuple[float, float]) -> li
     return found
 
 
-def steps(windows: Sequence[Window], model: ObservationModel, at: Floats, smooth: float = 0.0) -> Locals:
+def steps(
+    windows: Sequence[Window], model: ObservationModel, at: Floats, smooth: float = 0.0, change: Floats | None = None
+) -> Locals:
     """Gauss-Newton steps (Lucas and Kanade 1981) of windows, each from its shift `at` (n, 2).
 
     In each band x = gain (d + step . slopes) + offset + noise: gain and offset are projected out, bands weigh by their
-    noise's inverse.
+    noise's inverse. A shift that drifts has its `change` (2, 2), down and right by row and column, within windows, too:
+    their detail doesn't lie about their middles alike.
     """
     bands = len(windows[0].block.lr)
     normal, pull = np.zeros((len(windows), bands, 2, 2)), np.zeros((len(windows), bands, 2))
@@ -197,7 +214,8 @@ def steps(windows: Sequence[Window], model: ObservationModel, at: Floats, smooth
         lr, view = window.block.looks(model, (float(at[i, 0]), float(at[i, 1])), smooth, window.part)
         if view.valid.sum() < MIN_PIXELS:
             continue
-        x, d, down, right = (_detail(planes, view.valid) for planes in (lr, view.data, view.down, view.right))
+        seen = view.data if change is None else window.drifting(view, change)
+        x, d, down, right = (_detail(planes, view.valid) for planes in (lr, seen, view.down, view.right))
         close = _correlation(x, d) >= MIN_CORRELATION
         power = (d * d).sum(1)
         for band in np.flatnonzero(close):
@@ -216,16 +234,20 @@ def steps(windows: Sequence[Window], model: ObservationModel, at: Floats, smooth
     return Locals(at, at + step, info)
 
 
-def unlikeness(windows: Sequence[Window], model: ObservationModel, at: Floats, smooth: float = 0.0) -> Floats:
+def unlikeness(
+    windows: Sequence[Window], model: ObservationModel, at: Floats, smooth: float = 0.0, change: Floats | None = None
+) -> Floats:
     """Logarithm of the share of the LRHSI's detail that the MSI doesn't explain, ln(1 - r^2), (n, bands).
 
-    Each window at its shift `at` (n, 2); NaN where nothing can be told.
+    Each window at its shift `at` (n, 2) and its `change` as for `steps`; NaN where nothing can be told.
     """
     found = np.full((len(windows), len(windows[0].block.lr)), np.nan)
     for i, window in enumerate(windows):
-        lr, view = window.block.looks(model, (float(at[i, 0]), float(at[i, 1])), smooth, window.part, slopes=False)
+        place, drifts = (float(at[i, 0]), float(at[i, 1])), change is not None
+        lr, view = window.block.looks(model, place, smooth, window.part, slopes=drifts)
         if view.valid.sum() >= MIN_PIXELS:
-            r = _correlation(_detail(lr, view.valid), _detail(view.data, view.valid))
+            seen = view.data if change is None else window.drifting(view, change)
+            r = _correlation(_detail(lr, view.valid), _detail(seen, view.valid))
             found[i] = np.log(np.maximum(1 - np.maximum(r, 0) ** 2, 1e-9))
     return found
 

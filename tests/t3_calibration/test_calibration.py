@@ -417,6 +417,9 @@ def test_the_psf_about_its_place_has_its_shift() -> None:
     found = estimate_psf(seen.lrhsi, moved, seen.mask, MATRIX, SCALE)
     np.testing.assert_allclose(found.shifted.centre, (-0.6, 0.3), atol=0.05)
     assert found.psf.centre == (0, 0)
+    given = estimate_psf(seen.lrhsi, moved, seen.mask, MATRIX, SCALE, given=gaussian_psf(1.7, SCALE))
+    assert given.family == "assumed"
+    np.testing.assert_allclose(given.shifted.centre, given.shift, atol=0.01)
 
 
 def test_a_free_kernel_comes_nearer_to_a_psf_that_is_no_gaussian() -> None:
