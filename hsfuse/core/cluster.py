@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: How long a scheduler may take to answer.
 PATIENCE = "20s"
+#: What Dask's processes that start here leave out: they look at themselves a hundred times a second, which takes a
+#: twentieth of the processor time.
+QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
 #: How long its host may take to be reached, in seconds.
 REACH_S = 5.0
 
@@ -63,19 +66,25 @@ def check_workers(where: str) -> None:
 def client_of(where: str) -> Iterator[Any]:
     """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError."""
     try:
+        import dask
         from dask.distributed import Client, LocalCluster
+        from distributed.utils import silence_logging_cmgr
     except ImportError as error:
         raise SettingError("--dask needs the package distributed: pip install 'hsfuse[dask]'") from error
     address = check_scheduler(where)
     if not address:
         count = where.partition(":")[2]
-        with (
-            LocalCluster(
+        with dask.config.set(QUIET):
+            cluster = LocalCluster(
                 n_workers=int(count) if count else None, threads_per_worker=1, dashboard_address=None
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+            )
+        client = Client(cluster, direct_to_workers=True)
+        try:
             yield client
+        finally:
+            with silence_logging_cmgr(logging.ERROR):  # that a worker takes its time to end
+                client.close()
+                cluster.close()
         return
     try:
         client = Client(address, timeout=PATIENCE)

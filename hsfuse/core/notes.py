@@ -122,7 +122,7 @@ TEMPLATES: dict[str, str] = {
         "{clipped} of {values} values ({share:.2g} of all) in {name} don't fit {dtype} in steps of {step:g} and are "
         "clipped; choose another --scale or --dtype float32"
     ),
-    "starts-anew": "what an interrupted run left of {name} was made otherwise; it starts anew",
+    "starts-anew": "what an interrupted run left of {name} {why}; it starts anew",
     # What an assessment finds.
     "recorded-settings": "as the fused file records: {settings}",
     "pixels-masked": "{share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.",

@@ -254,6 +254,10 @@ class FuseOptions:
                 f"is found from the grids: leave scale out, or give {float(self.scale)} where steps of that are meant"
             )
         check_values("", {name: getattr(self, name) for name in OPTIONS}, FuseOptions, None)
+        if self.tile < self.overlap != FuseOptions.overlap:
+            raise SettingError(
+                f"--overlap is {self.overlap} and --tile {self.tile}: tiles can't overlap by more than all"
+            )
 
     @classmethod
     def of(cls, given: Mapping[str, Any], base: Self | None = None) -> Self:

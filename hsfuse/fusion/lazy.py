@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.fusion.stream import keep_freed_memory
 from hsfuse.fusion.tiles import RowBlender, Span, TileGrid, TileWorker, batches, window_of
 from hsfuse.io import CubeReader
 from hsfuse.io.memory import ArrayReader
@@ -190,6 +191,7 @@ def fuse_batch(
     hsi, msi = _over(pair.hsi, low, low_borders), _over(pair.msi, high, high_borders)
     worker = replace(worker, pair=replace(pair, hsi=hsi, msi=msi))
     blender, parts, masks = RowBlender(), [], []
+    keep_freed_memory()
     with _ALONE:
         for tiles in batches((worker.read(rows, span) for span in cols), worker.batch):
             for tile in worker.fuse(tiles):

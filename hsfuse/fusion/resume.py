@@ -16,6 +16,7 @@ from hsfuse.io.finished import file_print, files_of, provenance_in
 from hsfuse.methods import Method
 
 if TYPE_CHECKING:  # what is finished is told without torch
+    from hsfuse.methods.state import State
     from hsfuse.pair import ScenePair
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,21 @@ def fitted_once(fit: Callable[[], Method], output: Path, plan: str | None, devic
         try:
             state, about = read_state(path)
             if about.get("plan") == plan:
+                if about.get("checksum") != _checksum(state):
+                    raise ModelError(f"{path} isn't what was kept there: it is damaged")
                 log.info("the method: as the interrupted run has fitted it")
                 return restore_method(state, device)
         except ModelError as error:
             log.warning("%s: the method is fitted again", error)
     fitted = fit()
-    write_state(path, fitted.state(), {"plan": plan})
+    state = fitted.state()
+    write_state(path, state, {"plan": plan, "checksum": _checksum(state)})
     return fitted
+
+
+def _checksum(state: State) -> str:
+    """Of all that is kept of a method, what counts for no fingerprint too."""
+    return _digest(json.dumps(state.values, sort_keys=True).encode(), state.digest().encode())
 
 
 def _digest(*parts: bytes) -> str:

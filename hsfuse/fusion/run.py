@@ -58,7 +58,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             return _result(pair, output, options, record, None, {}, done=True)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
-        told = _tell(pair, plan_bands(pair, options))
+        told = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
         expected = forecast(pair, output, options, stored, tiles, partial(_quick, options) if tries else None, device)
@@ -92,8 +92,9 @@ def _quick(options: FuseOptions) -> Method:
     return method_for(replace(options, adapt="off", adapt_steps=None, adapt_minutes=None, ensemble=1))
 
 
-def _tell(pair: ScenePair, plan: BandPlan) -> list[Note]:
-    """Say what was decided; what only matters to whoever looks for a fault, at the level of details.
+def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
+    """Say what was decided; at the level of details what only matters to whoever looks for a fault, and, unless
+    `aloud`, what the result says.
 
     What is to be told of the bands written, which isn't the pair's, comes back.
     """
@@ -105,7 +106,7 @@ def _tell(pair: ScenePair, plan: BandPlan) -> list[Note]:
     for note in pair.notes:
         log.info("%s", note)
     for what, text in pair.summary().items():
-        log.log(logging.INFO if what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
+        log.log(logging.INFO if aloud and what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
     return blind
 
 

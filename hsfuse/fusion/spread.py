@@ -6,6 +6,7 @@ and they come in the order in which one process writes them. What a lost worker 
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Finished:
 def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -> Iterator[Finished]:
     """Some neighbouring rows of tiles, batch by batch in their order; the first one without what is above it."""
     name, runs = f"hsfuse-{uuid4().hex[:12]}", runs_of(tiles)
-    sent = client.submit(_received, worker, key=f"{name}-work")
+    sent = client.submit(pickle.loads, pickle.dumps(worker), key=f"{name}-work")  # opened by workers, not the scheduler
     waiting: deque[tuple[Span, list[Span], Any]] = deque()
     most = IN_FLIGHT * max(1, len(client.scheduler_info()["workers"]))
     above: list[Any] = [None] * len(runs)
@@ -56,11 +57,6 @@ def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -
 
 def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:
     return Finished(rows, cols, *done.result())
-
-
-def _received(worker: TileWorker) -> TileWorker:
-    """What a worker computes with: a task of its own, which is done again where it is lost."""
-    return worker
 
 
 def _finished(

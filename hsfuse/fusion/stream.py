@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import os
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,13 @@ from hsfuse.fusion.tiles import (
 from hsfuse.io import CubeWriter, Storage, publish
 from hsfuse.pair import ScenePair
 
+log = logging.getLogger(__name__)
+
+#: Largest side of a GeoTIFF tile that the writer is asked for.
+LARGEST_BLOCK = 256
+#: Parameters of mallopt(3), and DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems, in bytes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST_KEPT = -1, -3, 32 * 2**20
+
 
 def give_back_freed_memory() -> None:
     """Return to the system what glibc's malloc keeps of freed blocks (malloc_trim(3)); elsewhere nothing.
@@ -43,20 +51,26 @@ def give_back_freed_memory() -> None:
     Between tiles that costs nothing that can be measured; having each large block mapped by itself instead (mallopt's
     M_MMAP_THRESHOLD) makes a fusion half as slow again.
     """
-    trim = _malloc_trim()
-    if trim is not None:
+    if (trim := _libc("malloc_trim")) is not None:
         trim(0)
 
 
 @cache
-def _malloc_trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep freed blocks between uses, as it does by itself unless the environment sets thresholds.
+
+    Dask's nannies set one, MALLOC_TRIM_THRESHOLD_, with which each large array is mapped and faulted in anew: a fusion
+    takes three times as long. The values are where glibc's own adjustment ends (mallopt(3)).
+    """
+    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ) and _libc("mallopt") is not None:
+        _libc("mallopt")(M_MMAP_THRESHOLD, MOST_KEPT)
+        _libc("mallopt")(M_TRIM_THRESHOLD, 2 * MOST_KEPT)
 
 
-log = logging.getLogger(__name__)
-
-#: Largest side of a GeoTIFF tile that the writer is asked for.
-LARGEST_BLOCK = 256
+@cache
+def _libc(name: str) -> Any:
+    """A function of glibc's; None elsewhere."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:
@@ -149,7 +163,7 @@ class Streamer:
         )
         made = Destination(self._stack.enter_context(writer), Blender(self.tiles, count), plan)
         if writer.discarded:
-            self._warn(warning("starts-anew", name=path.name))
+            self._warn(warning("starts-anew", name=path.name, why=writer.discarded))
         return made
 
     def _warn(self, told: Note) -> None:

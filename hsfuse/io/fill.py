@@ -252,7 +252,7 @@ def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
     for row in range(0, rows, tall):
         window = Window(0, row, cols, min(tall, rows - row))
         shape = None if step == 1 else (ceil(window.height / step), wide)
-        raw, mask = reader.pixels(bands, window, shape)
+        raw, mask = reader.fetch(bands, window, shape)
         valid = np.ones(raw.shape[1:], bool) if mask is None else mask.copy()
         if raw.dtype.kind == "f":
             valid &= np.isfinite(raw).all(axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, isnan, sqrt
@@ -21,6 +23,10 @@ from hsfuse.core.notes import Note, about_file
 if TYPE_CHECKING:
     from scipy import sparse
 
+log = logging.getLogger(__name__)
+
+#: Seconds after which reading that has failed is tried again, once each: network file systems fail for moments.
+WAITS_S = 0.1, 1.0
 Role = Literal["HSI", "MSI", "raster"]
 Quantity = Literal["reflectance", "radiance", "unknown"]
 #: One file or product, or several files that make one image.
@@ -106,6 +112,27 @@ class CubeReader(ABC):
         With `shape`, decimated to it. InputError when the file can't be read.
         """
 
+    def fetch(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        """`pixels` of a window, in whole pixels; where reading fails it is tried again, a few times, and that told."""
+        window = self._checked(window)
+        for wait in WAITS_S:
+            try:
+                return self.pixels(bands, window, shape)
+            except InputError as error:
+                if error.__cause__ is None:  # what is wrong isn't the reading
+                    raise
+                log.warning("%s; trying again in %g s", error, wait)
+            time.sleep(wait)
+        try:
+            return self.pixels(bands, window, shape)
+        except InputError as error:
+            gone = [file for file in self.files if file.parent.is_dir() and not file.exists()]
+            if not gone:
+                raise
+            raise InputError(f"{error}; {gone[0]} isn't there any more") from error
+
     @abstractmethod
     def close(self) -> None:
         """Close the files."""
@@ -184,7 +211,7 @@ class CubeReader(ABC):
         window = self._whole() if window is None else window
         chosen = list(range(self.count)) if bands is None else list(bands)
         spectrum = self.spectrum.select(chosen)
-        raw, file_mask = self.pixels(chosen, self._checked(window))
+        raw, file_mask = self.fetch(chosen, window)
         data, valid, nonfinite = self._decode(raw, chosen)
         self._take_stripes(data, chosen, window)
         if self._smile is not None:
@@ -215,7 +242,7 @@ class CubeReader(ABC):
         rows, first = slope[bands], int(window.col_off)
         missing = np.setdiff1d(rows.indices, bands).tolist()
         if missing:
-            more, fine, _ = self._decode(self.pixels(missing, self._checked(window))[0], missing)
+            more, fine, _ = self._decode(self.fetch(missing, window)[0], missing)
             self._take_stripes(more, missing, window)
             data, valid = np.concatenate([data, more]), np.concatenate([valid, fine])
         rows = rows[:, [*bands, *missing]].astype(np.float32)
@@ -231,7 +258,7 @@ class CubeReader(ABC):
 
     def sample_of(self, window: Window, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
         """The same of a window; InputError when it isn't inside the image, or the image is warped."""
-        raw, file_mask = self.pixels(bands, self._checked(window), shape)
+        raw, file_mask = self.fetch(bands, window, shape)
         data, valid, _ = self._decode(raw, bands)
         if self._masked_together:
             valid &= ~self._filled(raw, bands, window, shape)
@@ -245,7 +272,7 @@ class CubeReader(ABC):
             found = (raw[own] == value).all(axis=0)
             missing = [band for band in together if band not in bands]
             if missing and found.any():
-                found &= (self.pixels(missing, self._checked(window), shape)[0] == value).all(axis=0)
+                found &= (self.fetch(missing, window, shape)[0] == value).all(axis=0)
             filled |= found
         return filled
 

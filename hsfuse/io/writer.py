@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,18 +51,30 @@ class Journal:
         return self.output.with_name(f".{self.output.stem}.unfinished.json")
 
     def load(self) -> dict[str, Any] | None:
-        """The last state saved; None when there is none of this fingerprint, or its file is gone."""
+        """The last state saved; None when there is none of this fingerprint, it is damaged, or its file is gone."""
+        kept = self._kept()
+        fits = kept is not None and kept["fingerprint"] == self.fingerprint and self.data.is_file()
+        return kept["state"] if kept is not None and fits else None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether there is a state that isn't the one that was saved."""
+        return self.path.exists() and self._kept() is None
+
+    def _kept(self) -> dict[str, Any] | None:
+        """What `save` has written, as its checksum bears out."""
         try:
-            state = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            kept = json.loads(self.path.read_bytes())
+            told = {name: kept[name] for name in ("fingerprint", "state")}
+            return told if kept["sha256"] == _checksum(told) else None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        fits = isinstance(state, dict) and state.pop("fingerprint", None) == self.fingerprint and self.data.is_file()
-        return state if fits else None
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state, whole or not at all."""
         temporary = self.path.with_suffix(".json.part")
-        temporary.write_text(json.dumps({"fingerprint": self.fingerprint, **state}), encoding="utf-8")
+        told = {"fingerprint": self.fingerprint, "state": state}
+        temporary.write_text(json.dumps({**told, "sha256": _checksum(told)}), encoding="utf-8")
         os.replace(temporary, self.path)
 
     def finish(self) -> None:
@@ -74,6 +87,10 @@ class Journal:
         self.path.unlink(missing_ok=True)
         self.path.with_suffix(".json.part").unlink(missing_ok=True)
         self.data.unlink(missing_ok=True)
+
+
+def _checksum(told: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 SINKS: dict[str, Callable[[Product], Sink]] = {
@@ -100,8 +117,8 @@ class CubeWriter:
     exception, KeyboardInterrupt included, removes them.
 
     With a `fingerprint` (GeoTIFF only) what a `checkpoint` has saved stays after a failure, and the next writer to the
-    same path with the same fingerprint goes on with it; `resumed` is then the state that was saved. With another one it
-    starts anew, and `discarded` is True.
+    same path with the same fingerprint goes on with it; `resumed` is then the state that was saved. With another one,
+    or where what is kept is damaged, it starts anew, and `discarded` says why.
     Raises OutputError (exists, not writable, disk full, incomplete) and SettingError.
     """
 
@@ -132,7 +149,7 @@ class CubeWriter:
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, storage, named)
         self._pixels_written, self._published = 0, False
-        self.clipped, self.discarded = 0, False
+        self.clipped, self.discarded = 0, ""
 
     @property
     def bands(self) -> int:
@@ -152,16 +169,18 @@ class CubeWriter:
     def _open_sink(self) -> Sink:
         if self._journal is not None:
             self.resumed = self._journal.load()
+            damaged = self._journal.damaged
             if self.resumed is not None:
                 try:
                     sink = GeoTiffSink(self._product, go_on=True)
                 except (*RASTER_ERRORS, TypeError):  # the latter is rasterio's where a file is none that GDAL knows
-                    self.resumed = None
+                    self.resumed, damaged = None, True
                 else:
                     self._pixels_written = int(self.resumed["pixels"])
                     self.clipped = int(self.resumed.get("clipped", 0))
                     return sink
-            self.discarded = self._journal.path.exists()
+            if self._journal.path.exists():
+                self.discarded = "is damaged" if damaged else "was made otherwise"
             self._journal.clear()
         return SINKS[self.driver](self._product)
 

@@ -9,6 +9,8 @@ hsfuse wrote before and others do, are read, too.
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import time
 import zlib
@@ -313,13 +315,16 @@ class ZarrReader(CubeReader):
         """As of any reader."""
         rows, cols = window.toslices()
         with _readable(f"{self.path} can't be read"):
-            if shape is None:
-                return self._array.oindex[list(bands), rows, cols], None
-            picks = [
-                np.linspace(s.start, s.stop - 1, n).round().astype(int)
-                for s, n in zip((rows, cols), shape, strict=True)
-            ]
-            return self._array.oindex[list(bands), picks[0], picks[1]], None
+            places: list[Any] = [rows, cols]
+            if shape is not None:
+                places = [
+                    np.linspace(s.start, s.stop - 1, n).round().astype(int)
+                    for s, n in zip((rows, cols), shape, strict=True)
+                ]
+            raw = self._array.oindex[list(bands), *places]
+            if not is_store(self.path):  # chunks that aren't there read as blank
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return raw, None
 
     def close(self) -> None:
         """Nothing stays open."""

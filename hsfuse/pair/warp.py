@@ -99,6 +99,12 @@ class WarpedReader(CubeReader):
         """The same pixels, said to be of a quantity, in the source, too."""
         return self._changed(_source=self._source.holding(quantity), quantity=quantity)
 
+    def fetch(
+        self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray, BoolArray | None]:
+        """As of any reader; the source tries again by itself."""
+        return self.pixels(bands, self._checked(window), shape)
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()

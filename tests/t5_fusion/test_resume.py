@@ -143,16 +143,27 @@ def touched(path):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("damage", ["cut", "header"])
-def test_an_unfinished_file_that_was_damaged_is_made_anew(files, plain, tmp_path, monkeypatch, damage):
+@pytest.mark.parametrize("damage", ["cut", "header", "state", "half a state", "method"])
+def test_an_unfinished_file_that_was_damaged_is_made_anew(files, plain, tmp_path, monkeypatch, caplog, damage):
     inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif"
     stopped(monkeypatch, *inputs, out, **TILES)
-    data = tmp_path / ".a.unfinished.tif"
-    raw = data.read_bytes()
-    data.write_bytes(raw[: len(raw) * 2 // 3] if damage == "cut" else bytes(64) + raw[64:])
+    data, state, method = (tmp_path / f".a.unfinished.{kind}" for kind in ("tif", "json", "safetensors"))
+    if damage in ("cut", "header"):
+        raw = data.read_bytes()
+        data.write_bytes(raw[: len(raw) * 2 // 3] if damage == "cut" else bytes(64) + raw[64:])
+    elif damage == "method":
+        method.write_bytes(method.read_bytes()[:-1] + b"?")
+    else:
+        text = state.read_text(encoding="utf-8")
+        assert '"rows": 2' in text
+        state.write_text(text[: len(text) // 2] if damage == "half a state" else text.replace('"rows": 2', '"rows": 1'))
     result = fuse(*inputs, out, resume=True, **TILES)
     np.testing.assert_array_equal(read(out).data, plain)
-    assert any("it starts anew" in text for text in result.warnings)
+    if damage == "method":  # it is fitted again, to the same
+        assert "safetensors isn't what was kept there: it is damaged: the method is fitted again" in caplog.text
+        assert "starts anew" not in " ".join(result.warnings)
+    else:
+        assert any(text.endswith("a.tif is damaged; it starts anew") for text in result.warnings)
 
 
 def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):

@@ -12,7 +12,7 @@ from fusing import run
 
 from hsfuse.core import cluster
 from hsfuse.core.errors import SettingError
-from hsfuse.fusion import lazy, spread
+from hsfuse.fusion import lazy, spread, stream
 
 distributed = pytest.importorskip("distributed")
 
@@ -82,6 +82,22 @@ def test_where_no_worker_is_is_said_in_a_line(where, told, monkeypatch):
     with pytest.raises(SettingError, match=told) as caught, cluster.client_of(where):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_where_dask_has_malloc_map_each_array_workers_undo_it(files, scheduler, tmp_path, monkeypatch, said):
+    """Dask's nannies set a threshold in the environment, with which a fusion takes three times as long."""
+    told = []
+    if said:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    else:
+        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    stream.keep_freed_memory.cache_clear()
+    monkeypatch.setattr(stream, "_libc", lambda name: lambda *given: told.append((name, *given)))
+    run(files, tmp_path / "a.tif", dask=scheduler, **TILES)
+    stream.keep_freed_memory.cache_clear()
+    set_to = [one for one in told if one[0] == "mallopt"]
+    assert set_to == ([("mallopt", -3, 2**25), ("mallopt", -1, 2**26)] if said else [])
 
 
 def test_quality_layers_are_refused(files, tmp_path):
