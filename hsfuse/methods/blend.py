@@ -1,6 +1,7 @@
 """Mean of four training-free methods of different kinds: their errors differ, so the mean is closer than each.
 
-What the mean gets wrong in plain sight, against the LRHSI or the MSI, is then taken out. Where and along which axes it
+The members are given the LRHSI without what is noise of that which a regression on the MSI leaves (`residual.py`). What
+the mean gets wrong in plain sight, against the LRHSI or the MSI, is then taken out. Where and along which axes it
 may be wrong is told by how far its members are apart (`agreement.py`): no test at another resolution is needed. Their
 deviations d from the mean are taken for errors d ~ N(0, t^2 C), t^4 being proportional to their own size around a pixel
 times the pixel's brightness, and C the maximum likelihood estimate, the mean of d d' / t^2.
@@ -31,6 +32,7 @@ from hsfuse.methods.denoise import LEFT, denoise, gaussian_blur
 from hsfuse.methods.guided import Guided
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, Features
+from hsfuse.methods.residual import ResidualFilter
 from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -79,10 +81,14 @@ class DenoisedGLP(EnsembleGLP):
 
         `coefficients` (B, K, h, w) of the LRHSI, `detail` (B, K, H, W) the regressed MSI -> (B, K, H, W).
         """
-        size = detail.square().sum(1, keepdim=True)
-        size = (size + (DARKEST * self.subspace.spread.norm()).square().to(size)).sqrt()
+        size = self.brightness(detail)
         left = coefficients - self.model.spatial(detail)
         return detail + size * self.model.upsample(left / self.model.spatial(size))
+
+    def brightness(self, detail: Tensor) -> Tensor:
+        """Length of spectra, dark ones' a little more: (B, K, H, W) -> (B, 1, H, W)."""
+        size = detail.square().sum(1, keepdim=True)
+        return (size + (DARKEST * self.subspace.spread.norm()).square().to(size)).sqrt()
 
 
 class Unmixed(CNMF):
@@ -151,6 +157,7 @@ class Blend(Method):
     requirements = Requirements(halo=5)
     model: ObservationModel
     agreement: Agreement
+    filter: ResidualFilter
     usual: Tensor  # mean squares at a pixel: of what the members are apart, and of their mean
 
     def __init__(self) -> None:
@@ -162,16 +169,18 @@ class Blend(Method):
 
     @torch.no_grad()
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
-        """Fit all four, then see on a sample how they disagree."""
+        """Fit all four, then see on a sample how they disagree, noise included, and what of the LRHSI is noise."""
         self.model = model
         for member in self._members:
             member.fit(scene, model)
-        sample = [self.members(lrhsi, msi) for lrhsi, msi in _sample(scene, model.ratio)]
+        sample = [self._each(lrhsi, msi) for lrhsi, msi in _sample(scene, model.ratio)]
         sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
         self.usual = sizes.mean(0).clamp_min(DARK**2)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
         covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
         self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)
+        seen = [self._residual(*block) for block in zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True)]
+        self.filter = ResidualFilter.of(scene, self.subspace, *map(torch.cat, zip(*seen, strict=True)))
         return self
 
     @property
@@ -180,8 +189,18 @@ class Blend(Method):
         return self.glp.subspace
 
     def members(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        """Their coefficients (members, B, K, H, W)."""
+        """Their coefficients (members, B, K, H, W), of the LRHSI without what is noise of it."""
+        clean = self.filter(lrhsi, *self._residual(lrhsi, msi))
+        return self._each(clean, msi)
+
+    def _each(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         return torch.stack([m.coefficients(lrhsi, msi) for m in self._members])
+
+    def _residual(self, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """What the regression leaves of the LRHSI's coefficients (B, K, h, w), and brightness there (B, 1, h, w)."""
+        detail = self.glp.regress(denoise(msi, self.glp.noise))
+        left = self.subspace.project(lrhsi) - self.model.spatial(detail)
+        return left, self.model.spatial(self.glp.brightness(detail))
 
     def _amount(self, members: Tensor) -> Tensor:
         """How large the error is at a pixel relative to the scene: (members, B, K, H, W) -> (B, 1, H, W)."""

@@ -50,6 +50,7 @@ PARTS: dict[str, str] = {
     "ModelCard": "hsfuse.nets.weights",
     "ObservationModel": "hsfuse.physics.model",
     "Psf": "hsfuse.physics.model",
+    "ResidualFilter": "hsfuse.methods.residual",
     "SRLFConfig": "hsfuse.nets.srlf",
     "SRLFNet": "hsfuse.nets.srlf",
     "SceneFrame": "hsfuse.methods.frame",
