@@ -17,7 +17,7 @@ RATIO, ROWS, MATERIALS = 4, 256, 5
 
 
 def make_pair(folder: Path, side: int, bands: int, seed: int = 0) -> tuple[Path, Path]:
-    """hsi.tif (float32, 40 m) and msi.tif (float32, 10 m) of side x side MSI pixels, where they aren't there yet."""
+    """hsi.tif (40 m) and msi.tif (10 m), packed float32, of side x side MSI pixels, where they aren't there yet."""
     hsi, msi = folder / f"hsi-{side}-{bands}-{seed}.tif", folder / f"msi-{side}-{bands}-{seed}.tif"
     if hsi.exists() and msi.exists():
         return hsi, msi
@@ -33,6 +33,9 @@ def make_pair(folder: Path, side: int, bands: int, seed: int = 0) -> tuple[Path,
         "tiled": True,
         "blockxsize": 256,
         "blockysize": 256,
+        "interleave": "band",
+        "compress": "deflate",
+        "zlevel": 1,
     }
     place = Affine(10, 0, 600000, 0, -10, 5000000)
     sizes = [

@@ -180,8 +180,8 @@ def overall(found: tuple[Check, ...]) -> str:
     if poor:
         return f"Don't rely on this cube before you have looked into this: {poor}."
     if look:
-        return f"Nothing is plainly wrong. Keep in mind: {look}."
-    return "Nothing that was checked speaks against this cube."
+        return f"Not all that was checked speaks for this cube. Keep in mind: {look}."
+    return "Nothing that was checked speaks against this cube." if found else "Nothing was checked."
 
 
 def _listed(topics: Iterable[str]) -> str:

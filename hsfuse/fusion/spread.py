@@ -9,11 +9,13 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.core.errors import SettingError
 from hsfuse.fusion.lazy import Batch, Edges, edges_of, fuse_batch, joined, runs_of
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
 
@@ -36,10 +38,10 @@ def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -
     name, runs = f"hsfuse-{uuid4().hex[:12]}", runs_of(tiles)
     sent = client.submit(pickle.loads, pickle.dumps(worker), key=f"{name}-work")  # opened by workers, not the scheduler
     waiting: deque[tuple[Span, list[Span], Any]] = deque()
-    most = IN_FLIGHT * max(1, len(client.scheduler_info()["workers"]))
     above: list[Any] = [None] * len(runs)
     for i, row in enumerate(rows):
         edges: list[Any] = []
+        most = IN_FLIGHT * max(1, len(client.nthreads()))  # workers may come later
         for j, cols in enumerate(runs):
             fused = client.submit(fuse_batch, sent, row, cols, key=f"{name}-fuse-{i}-{j}")
             left, corner = (edges[j - 1], above[j - 1]) if j else (None, None)
@@ -56,7 +58,16 @@ def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -
 
 
 def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:
-    return Finished(rows, cols, *done.result())
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return Finished(rows, cols, *done.result())
+    except (KilledWorker, CancelledError, CommClosedError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise SettingError(
+            f"Dask gave it up ({type(error).__name__}: {told}); its scheduler's log says more"
+        ) from error
 
 
 def _finished(

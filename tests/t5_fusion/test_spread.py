@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import rasterio
 from fusing import run
 
 from hsfuse.core import cluster
-from hsfuse.core.errors import SettingError
+from hsfuse.core.errors import InputError, SettingError
 from hsfuse.fusion import lazy, spread, stream
+from hsfuse.fusion.tiles import TileWorker
 
 distributed = pytest.importorskip("distributed")
 
@@ -98,6 +100,32 @@ def test_where_dask_has_malloc_map_each_array_workers_undo_it(files, scheduler, 
     stream.keep_freed_memory.cache_clear()
     set_to = [one for one in told if one[0] == "mallopt"]
     assert set_to == ([("mallopt", -3, 2**25), ("mallopt", -1, 2**26)] if said else [])
+
+
+def test_what_a_worker_cannot_read_is_told_as_here(files, scheduler, tmp_path, monkeypatch):
+    def read(*_):
+        raise InputError("msi.tif can't be read: it isn't there any more")
+
+    monkeypatch.setattr(TileWorker, "read", read)
+    with pytest.raises(InputError, match=r"^msi\.tif can't be read: it isn't there any more$"):
+        run(files, tmp_path / "a.tif", dask=scheduler, **TILES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_dask_gives_up_is_told_in_a_line():
+    """As where workers die of the same batch again and again, or the scheduler is gone."""
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    lost = KilledWorker("hsfuse-fuse-1-2", SimpleNamespace(address="tcp://10.0.0.1:4000"), 3)
+    for error, told in ((lost, "KilledWorker: Attempted"), (FutureCancelledError("a", "lost\n"), "cancelled")):
+
+        def result(error=error):
+            raise error
+
+        with pytest.raises(SettingError, match=told) as caught:
+            spread._taken(None, [], SimpleNamespace(result=result))
+        assert "\n" not in str(caught.value)
 
 
 def test_quality_layers_are_refused(files, tmp_path):
