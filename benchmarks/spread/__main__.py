@@ -147,7 +147,8 @@ def command(files: tuple[Path, Path], output: Path, method: str, where: str | No
 
 def fuse(files: tuple[Path, Path], output: Path, method: str, where: str | None, **more: Any) -> Any:
     """One fusion, into float32 unless `more` says otherwise."""
-    return hsfuse.fuse(*files, "sentinel2a", output, method=method, dask=where, overwrite=True, **PLAIN, **more)
+    settings: dict[str, Any] = {**PLAIN, **more, "method": method, "dask": where, "overwrite": True}
+    return hsfuse.fuse(files[0], files[1], "sentinel2a", output, **settings)
 
 
 def digest(path: Path) -> str:

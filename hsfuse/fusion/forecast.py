@@ -6,11 +6,12 @@ with their halos, and to all pixels. What training on the scene may take is its 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def forecast(
     """What fusing a pair is going to take; `method` makes one to try out, None: without trying."""
     bands, (rows, cols) = len(plan_bands(pair, options).source), tiles.shape
     size, seconds = float(rows * cols * bands * np.dtype(stored.dtype).itemsize), None
-    with suppress(HsfuseError):  # nothing can be learned of crops: the scene may be fused all the same
+    with suppress(HsfuseError), _untold():  # nothing can be learned of crops: the scene may be fused all the same
         if method is not None:
             seconds, size = _tried(pair, options, stored, tiles, method, device, output)
     side = tiles.stride + tiles.overlap + 2 * tiles.halo
@@ -124,6 +125,20 @@ def _tried(
         2 if driver_of(output, options.format) == "COG" else 1
     )
     return seconds + _training(options), _along([(count, size) for count, _, size in written], area)
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """What methods decide on crops isn't what they are going to decide on the scene."""
+    loggers = [logging.getLogger(f"hsfuse.{room}") for room in ("methods", "nets")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _training(options: FuseOptions) -> float:

@@ -36,6 +36,15 @@ def test_it_is_told_by_a_dry_run_and_costs_no_file(files, tmp_path, clock):
     assert "of memory, about" in told.text()
 
 
+def test_what_a_trial_decides_is_not_told(files, tmp_path, caplog):
+    """On its crops weights may count that don't on the scene, and the other way round."""
+    with caplog.at_level("INFO", "hsfuse"):
+        told = run(files, tmp_path / "a.tif", dry_run=True, register="off", method="srlf")
+    assert told.provenance["forecast"]["seconds"] > 0
+    assert not [record.name for record in caplog.records if record.name.startswith("hsfuse.methods")]
+    assert not [record.message for record in caplog.records if record.message.startswith(("HSI: ", "grid: "))]
+
+
 def test_a_copy_takes_more_for_a_while(files, tmp_path, clock):
     found = run(files, tmp_path / "a.tif", dry_run=True, format="COG", register="off").provenance["forecast"]
     assert found["temporary_bytes"] == found["output_bytes"] > 0
