@@ -201,7 +201,7 @@ def estimate_psf(
         chosen = judged[0]
     doubt = _doubt(chosen, search.views, detail) if given is not None else ""
     found = judged[0] if doubt else chosen
-    free_one = next(one for one in judged if one.fit.family is ROUND) if found.fit.family.name == "assumed" else found
+    free_one = found if found.fit.shape.size else next(one for one in judged if one.fit.family is ROUND)
     return _summed_up(search, found, free_one, borne_out, given, kind == "free" and not doubt, doubt)
 
 
