@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.windows import Window
 from scipy.io import loadmat
 from scipy.ndimage import convolve1d, uniform_filter
 
 import hsfuse
 from hsfuse.calibration import estimate_psf, register
-from hsfuse.core.cube import Spectrum
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube
+from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import read_block
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
@@ -64,14 +67,22 @@ def real(paris: Path | None, enmap: tuple[Path, ...], method: str) -> None:
         pairs = [*(paris_pairs(paris, place) if paris else ()), *(enmap_pair(path, place) for path in enmap)]
         click.echo(
             "| pair | PSF's widths (y, x), MSI pixels | 1 - r² held out: assumed | estimated | HQNR: assumed | "
-            "estimated | LRHSI misfit %: assumed | estimated | MSI misfit %: assumed | estimated |\n" + "| --- " * 10 + "|"
+            "estimated | LRHSI misfit %: assumed | estimated | MSI misfit %: assumed | estimated |\n"
+            + "| --- " * 10
+            + "|"
         )
         for pair in pairs:
-            click.echo(compared(pair, place, method))
+            try:
+                click.echo(compared(pair, place, method))
+            except InputError as error:
+                click.echo(f"| {pair.name} | {error} |" + " - |" * 8)
         click.echo("\n| pair | largest difference of halves, in stated deviations: width | place | by registration |")
         click.echo("| --- | --- | --- | --- |")
         for pair in pairs:
-            click.echo(halves(pair))
+            try:
+                click.echo(halves(pair))
+            except InputError as error:
+                click.echo(f"| {pair.name} | {error} | - | - |")
 
 
 def paris_pairs(folder: Path, place: Path) -> Iterator[Files]:
@@ -110,7 +121,7 @@ def written(
         Spectrum(tuple(of_bands.centres_nm.tolist()), tuple(of_bands.fwhm_nm.tolist()), bands),
     )
     for path, data, spectrum, step in zip(paths, (low, high), spectra, (size, size / RATIO), strict=True):
-        grid = Grid(data.shape[:2], Affine(step, 0, 450000, 0, -step, 5410000), rasterio.crs.CRS.from_epsg(32631))
+        grid = Grid(data.shape[:2], Affine(step, 0, 450000, 0, -step, 5410000), CRS.from_epsg(32631))
         with CubeWriter(path, grid, spectrum) as writer:
             writer.write(Window(0, 0, data.shape[1], data.shape[0]), data.transpose(2, 0, 1).astype(np.float32),
                          np.ones(data.shape[:2], bool))  # fmt: skip
@@ -124,7 +135,7 @@ def compared(files: Files, place: Path, method: str) -> str:
         fused = place / f"{files.hsi.stem}-{kind}.tif"
         hsfuse.fuse(files.hsi, files.msi, files.srf, fused, method=method, msi_bands=files.bands, psf=kind)
         found = hsfuse.assess(fused, hsi=files.hsi, msi=files.msi).metrics
-        told.append([found[name] for name in ("hqnr", "hsi_relative_rmse", "msi_relative_rmse")])
+        told.append([found[name] or 0.0 for name in ("hqnr", "hsi_relative_rmse", "msi_relative_rmse")])
     with hsfuse.open_pair(files.hsi, files.msi, srf=files.srf, msi_bands=files.bands) as pair:
         if pair.psf is not None:
             width = ", ".join(f"{v:.2f} ± {sd:.2f}" for v, sd in zip(pair.psf.sigma, pair.psf.sigma_sd, strict=True))
@@ -134,7 +145,7 @@ def compared(files: Files, place: Path, method: str) -> str:
     return f"| {files.name} | {width} | {' | '.join([*left, *figures])} |"
 
 
-def parts(pair: hsfuse.pair.ScenePair) -> dict[str, Window]:
+def parts(pair: ScenePair) -> dict[str, Window]:
     """Left, right, upper and lower half, in LR pixels."""
     h, w = pair.lr_shape
     return {
@@ -143,13 +154,13 @@ def parts(pair: hsfuse.pair.ScenePair) -> dict[str, Window]:
     }  # fmt: skip
 
 
-def images(pair: hsfuse.pair.ScenePair, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def images(pair: ScenePair, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """LRHSI (1, C, h, w), MSI (1, c, H, W) and mask of a part."""
     low, high, mask = read_block(pair, window)
     return torch.from_numpy(low.data)[None], torch.from_numpy(high.data)[None], torch.from_numpy(mask)[None]
 
 
-def held_out(pair: hsfuse.pair.ScenePair) -> tuple[float, float]:
+def held_out(pair: ScenePair) -> tuple[float, float]:
     """1 - r^2 between R x LRHSI and the degraded MSI, over halves: by the assumed PSF, and by the other half's own."""
     s, matrix = pair.ratio, pair.model.srf.double().numpy()
     given = gaussian_psf(sigma_from_mtf(0.3, s), s)
@@ -170,7 +181,7 @@ def _moved(psf: Psf, shift: tuple[float, float]) -> Floats:
     return np.outer(y, x)
 
 
-def unexplained(pair: hsfuse.pair.ScenePair, window: Window, psf: Psf) -> float:
+def unexplained(pair: ScenePair, window: Window, psf: Psf) -> float:
     """1 - r^2, the mean over MSI bands, well inside a part."""
     lrhsi, msi, mask = images(pair, window)
     model = ObservationModel(pair.model.srf, psf, pair.ratio)
@@ -183,15 +194,12 @@ def unexplained(pair: hsfuse.pair.ScenePair, window: Window, psf: Psf) -> float:
 
 def halves(files: Files) -> str:
     """A row: by how many of their stated deviations halves differ at most."""
-    options = {"srf": files.srf, "msi_bands": files.bands, "register": "off", "match_radiometry": "off"}
+    options: dict[str, Any] = {"srf": files.srf, "msi_bands": files.bands, "register": "off", "match_radiometry": "off"}
     with hsfuse.open_pair(files.hsi, files.msi, **options) as pair:
         s, matrix = pair.ratio, pair.model.srf.double().numpy()
         found = {name: estimate_psf(*images(pair, window), matrix, s) for name, window in parts(pair).items()}
-        seen = replace(pair, model=ObservationModel(pair.model.srf, found["left"].psf, s))
-        shifts = {}
-        for name, window in parts(pair).items():
-            grid = pair.alignment.lr_grid.window(window)
-            shifts[name] = register(_Part(seen, window, grid.shape))
+        model = ObservationModel(pair.model.srf, found["left"].psf, s)
+        shifts = {name: register(_Part(pair, window, model)) for name, window in parts(pair).items()}
     worst = [0.0, 0.0, 0.0]
     for one, other in combinations(found, 2):
         if {one, other} in ({"left", "right"}, {"upper", "lower"}):
@@ -207,22 +215,22 @@ def halves(files: Files) -> str:
     return f"| {files.name} | {' | '.join(f'{value:.1f}' for value in worst)} |"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
     """A part of a pair, as registration asks for it."""
 
-    pair: hsfuse.pair.ScenePair
+    pair: ScenePair
     window: Window
-    lr_shape: tuple[int, int]
+    model: ObservationModel
 
     @property
-    def model(self) -> ObservationModel:
-        return self.pair.model
+    def lr_shape(self) -> tuple[int, int]:
+        return int(self.window.height), int(self.window.width)
 
-    def read_lr(self, window: Window) -> hsfuse.core.cube.Cube:
+    def read_lr(self, window: Window) -> Cube:
         return self.pair.read_lr(_within(window, self.window, 1))
 
-    def read_hr(self, window: Window) -> hsfuse.core.cube.Cube:
+    def read_hr(self, window: Window) -> Cube:
         return self.pair.read_hr(_within(window, self.window, self.pair.ratio))
 
 

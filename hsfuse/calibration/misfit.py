@@ -58,9 +58,16 @@ class Misfit:
 
     def explained(self, part: str) -> FloatArray:
         """How much of what is beyond noise one part explains by itself, from 0 to 1: (c,)."""
+        return self._share(self.without[PARTS.index(part)])
+
+    def explained_by(self, msi: FloatArray, pixels: SharedPixels, matrix: FloatArray) -> FloatArray:
+        """How much of it a changed MSI explains, degraded (c, n), under R `matrix` (c, C): (c,)."""
+        seen = zip(matrix @ pixels.lrhsi, msi, strict=True)
+        return self._share(np.array([_left(pixels, image, [own]) for image, own in seen]))
+
+    def _share(self, left: FloatArray) -> FloatArray:
         beyond = np.maximum(self.rms**2 - self.left**2, 1e-12 * self.contrast**2)
-        taken = self.rms**2 - self.without[PARTS.index(part)] ** 2
-        return np.clip(taken / beyond, 0, 1)
+        return np.clip((self.rms**2 - left**2) / beyond, 0, 1)
 
     def is_loud(self, resampled: bool) -> bool:
         """Whether the misfit is clearly larger than noise."""

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
 from hsfuse.calibration.misfit import misfit
 from hsfuse.calibration.spectra import SharedPixels
-from hsfuse.calibration.tone import estimate_tones
+from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, note, warning
@@ -65,21 +66,20 @@ def _sample(pair: ScenePair) -> PairSample:
     return sample_scene(pair, min(MAX_PIXELS, max(SAMPLED, SAMPLED_LR * pair.ratio**2)))
 
 
-def linear(pair: ScenePair) -> ScenePair:
-    """The pair with its MSI's tone curves taken out of the bands where both images clearly say that they are curved."""
+def curved(pair: ScenePair) -> tuple[ToneCurves, BoolArray] | None:
+    """Tone curves of the MSI's bands, and of which it is sure that they are what doesn't fit (c,); None without any."""
     try:
         scene = _sample(pair)
         pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError:
-        return pair
+        return None
     matrix = pair.model.srf.double().cpu().numpy()
     tone = estimate_tones(pixels, scene.msi, matrix)
-    if tone:  # another response or PSF bends the relation, too, but it isn't the tone that explains most then
-        tone = tone.only(misfit(pixels, matrix).explained("radiometry") > CURVED_SHARE)
     if not tone:
-        return pair
-    told = note("tone-taken-out", curves=tone.describe(pair.msi_names))
-    return replace(pair, tone=tone, notes=[*pair.notes, told])
+        return None
+    # Another response or PSF bends the relation, too, but it isn't the tone that explains most then.
+    straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
+    return tone, misfit(pixels, matrix).explained_by(straight, pixels, matrix) > CURVED_SHARE
 
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:

@@ -22,7 +22,7 @@ from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
-from hsfuse.pair.checks import compared, linear, misnamed
+from hsfuse.pair.checks import compared, curved, misnamed
 from hsfuse.pair.destripe import destriped, unsmiled
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
@@ -36,6 +36,8 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
+#: Times that tone curves and the PSF are estimated by each other.
+TONES = 2
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
 REGISTRATIONS, NOT_WORTH = 3, 0.1
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
@@ -240,12 +242,25 @@ def _unnamed(pair: ScenePair, found: PairEstimate) -> tuple[ScenePair, PairEstim
 
 
 def _linear(pair: ScenePair, kind: str) -> ScenePair:
-    """The pair without tone curves; a curved tone misleads the PSF a little, which is then estimated again."""
-    once = linear(pair)
-    if once.tone is None or kind not in ESTIMATED:
-        return once
-    again = _estimated(once, kind, srf=False)
-    return linear(replace(again, tone=None, notes=pair.notes))
+    """The pair with its MSI's tone curves taken out of the bands where both images clearly say that they are curved.
+
+    A curved tone misleads the PSF, and a wrong PSF the curves: with these the PSF is estimated again, and they by it,
+    before it is asked how much they explain.
+    """
+    found = latest = curved(pair)
+    for _ in range(TONES if kind in ESTIMATED else 0):
+        if latest is None:
+            break
+        again = _estimated(replace(pair, tone=latest[0]), kind, srf=False)
+        again = replace(again, tone=None, notes=pair.notes, warnings=pair.warnings)
+        latest = curved(again)
+        if latest is not None and latest[1].any():
+            pair, found = again, latest
+    if found is None or not found[1].any():
+        return pair
+    tone = found[0].only(found[1])
+    told = note("tone-taken-out", curves=tone.describe(pair.msi_names))
+    return replace(pair, tone=tone, notes=[*pair.notes, told])
 
 
 def _assumed(pair: ScenePair, why: str) -> Note:

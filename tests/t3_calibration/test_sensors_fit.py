@@ -157,3 +157,14 @@ def test_a_curved_tone_is_found_and_taken_out(truth):
     assert np.median(off, axis=(0, 2, 3)).max() < 0.0005
     assert all((np.diff(one) > 0).all() for one in found.reflectance)
     assert found.only(np.array([True, False, False, False])).describe(BANDS).startswith("B2: ")
+
+
+def test_what_curves_explain_of_a_misfit_is_theirs_alone(truth):
+    lrhsi, msi, mask = seen(truth)
+    bent = curved((lrhsi, msi, mask))
+    shared = pixels(bent)
+    back = estimate_tones(shared, bent[1], MATRIX).apply(bent[1].numpy())
+    found = misfit(shared, MATRIX)
+    explained = found.explained_by(pixels((lrhsi, torch.from_numpy(back), mask)).msi, shared, MATRIX)
+    assert explained.min() > 0.97
+    assert found.explained_by(shared.msi, shared, MATRIX).max() < 1e-6
