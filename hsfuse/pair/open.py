@@ -40,6 +40,8 @@ NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometr
 TONES = 2
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
 REGISTRATIONS, NOT_WORTH = 3, 0.1
+#: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
+MISPLACED = 0.5
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -84,6 +86,7 @@ def open_pair(
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         pair = _registered(pair, settings, kind, known)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
+        pair = _misplaced(pair)
         pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
@@ -360,6 +363,15 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
         if not verdict.correct or max(left.length, left.drifting) < NOT_WORTH:
             break
     return moved
+
+
+def _misplaced(pair: ScenePair) -> ScenePair:
+    """With a warning where windows lie apart beyond errors and what is corrected; not where a tone misled them."""
+    last = pair.residual or pair.shift
+    if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
+        return pair
+    told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
+    return replace(pair, warnings=[*pair.warnings, told])
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:

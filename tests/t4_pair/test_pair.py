@@ -325,6 +325,21 @@ def test_a_pair_says_whether_its_model_fits(tmp_path):
             assert pair.sensors.to_dict()["misfit"]["fits"] == fits
 
 
+@pytest.mark.parametrize("by", [0, 2])
+def test_ground_that_is_misplaced_here_and_there_is_warned_of(tmp_path, by):
+    """Quarters of the MSI moved by `by` pixels, two down and two up, which neither a shift nor a drift mends."""
+    scene = memory_scene((40, 40))
+    msi = scene.msi[0].numpy().copy()
+    down, up = np.roll(msi, by, 1), np.roll(msi, -by, 1)
+    msi[:, :60, :60], msi[:, 60:, 60:] = down[:, :60, :60], down[:, 60:, 60:]
+    msi[:, :60, 60:], msi[:, 60:, :60] = up[:, :60, 60:], up[:, 60:, :60]
+    files = save_pair(tmp_path, scene, msi=msi)
+    with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3, register="auto")) as pair:
+        told = [one.values["pixels"] for one in pair.warnings if getattr(one, "code", "") == "ground-misplaced"]
+    assert len(told) == (by > 0)
+    assert all(1 < one < 3 for one in told)
+
+
 def test_a_stretched_msi_is_made_linear_and_said(tmp_path):
     """As imagery of 8 bits with a gamma; --match-radiometry off leaves it as it is."""
     scene = memory_scene((28, 28))
