@@ -76,7 +76,10 @@ def client_of(where: str) -> Iterator[Any]:
         count = where.partition(":")[2]
         with dask.config.set(QUIET):
             cluster = LocalCluster(
-                n_workers=int(count) if count else None, threads_per_worker=1, dashboard_address=None
+                n_workers=int(count) if count else None,
+                threads_per_worker=1,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it warns where two are at work
             )
         client = Client(cluster, direct_to_workers=True)
         try:

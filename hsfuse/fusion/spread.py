@@ -10,7 +10,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -40,19 +40,23 @@ def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -
     waiting: deque[tuple[Span, list[Span], Any]] = deque()
     above: list[Any] = [None] * len(runs)
     for i, row in enumerate(rows):
-        edges: list[Any] = []
+        below: list[Any] = []
+        left: Any = None
         most = IN_FLIGHT * max(1, len(client.nthreads()))  # workers may come later
         for j, cols in enumerate(runs):
             fused = client.submit(fuse_batch, sent, row, cols, key=f"{name}-fuse-{i}-{j}")
-            left, corner = (edges[j - 1], above[j - 1]) if j else (None, None)
+            corner = above[j - 1] if j else None
             done = client.submit(
                 _finished, row, cols[0].before, fused, left, above[j], corner, key=f"{name}-done-{i}-{j}"
             )
-            edges.append(client.submit(edges_of, fused, key=f"{name}-edges-{i}-{j}"))
+            if j:
+                above[j - 1] = None  # needed no more
+            left = client.submit(edges_of, fused, key=f"{name}-edges-{i}-{j}")
+            below.append(client.submit(_kept, left, key=f"{name}-below-{i}-{j}"))
             waiting.append((row, cols, done))
             if len(waiting) > most:
                 yield _taken(*waiting.popleft())
-        above = edges
+        above = below
     while waiting:
         yield _taken(*waiting.popleft())
 
@@ -68,6 +72,11 @@ def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:
         raise SettingError(
             f"Dask gave it up ({type(error).__name__}: {told}); its scheduler's log says more"
         ) from error
+
+
+def _kept(edges: Edges) -> Edges:
+    """What the row of tiles below needs: workers keep it for as long as a row takes."""
+    return replace(edges, right=edges.right[:, :0].copy())
 
 
 def _finished(
