@@ -9,6 +9,7 @@ DATA   := examples/data
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
+	@echo "fusing the example, then assessing it against its truth: about a minute on a laptop"
 	mkdir -p $(OUT)
 	$(BIN)/hsfuse fuse --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 -o $(OUT)/fused.tif --overwrite
 	$(BIN)/hsfuse assess $(OUT)/fused.tif --hsi $(DATA)/lrhsi.hdr --msi $(DATA)/sentinel2.tif --srf sentinel2 \
@@ -61,6 +62,7 @@ clean:
 	rm -rf $(OUT) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) with pip: torch and others, 1 to 3 GB, some minutes the first time; nothing is said till then"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 #: Pages whose blocks are run; the first leaves what the others use.
-PAGES = ("tutorial", "methods", "trust", "report", "products", "sensors", "pipelines")
+PAGES = ("tutorial", "methods", "trust", "report", "products", "sensors", "pipelines", "command-line")
 #: Added to each `hsfuse fuse` that is to succeed; the last one of an option given twice counts.
 QUICK = ("--method", "bicubic")
 

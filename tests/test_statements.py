@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import csv
 import re
+import tomllib
 from pathlib import Path
 
+import house
+import pytest
+import yaml
+
+import hsfuse
 from hsfuse.cli import COMMANDS, main
 from hsfuse.cli.console import BUG, CANT, INTERRUPTED, SOME_FAILED
 from hsfuse.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BY_HAND = "by hand"
 
 
 def statements(text: str) -> list[str]:
@@ -46,12 +52,10 @@ def test_each_statement_is_listed_and_each_row_is_of_one():
 
 def test_each_test_exists():
     for held in table().values():
-        if not held.startswith(BY_HAND):
-            path, _, name = held.partition("::")
-            names = {
-                node.name for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body if hasattr(node, "name")
-            }
-            assert name in names, held
+        for one in held.split(", "):
+            path, _, name = one.partition("::")
+            body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+            assert name in {node.name for node in body if hasattr(node, "name")}, one
 
 
 def test_exit_codes():
@@ -70,3 +74,139 @@ def test_commands():
 def test_as_many_methods_as_it_says():
     assert len(METHODS) == 15
     assert "fifteen methods" in README
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def workflow(name: str) -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8"))["jobs"]
+
+
+def recipes() -> dict[str, tuple[str, str]]:
+    """Target of the Makefile -> what it stands on, and its commands with variables filled in."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    values = dict(re.findall(r"^(\w+) *[:?]?= *(.*)$", text, re.MULTILINE))
+    for _ in range(3):
+        text = re.sub(r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), text)
+    found = re.findall(r"^([\w/.-]+):(?!=) *(.*)\n((?:\t.*\n(?:  .*\n)?)*)", text, re.MULTILINE)
+    return {name: (needs, commands) for name, needs, commands in found}
+
+
+def test_the_commands_to_try_it_are_made_and_run_on_the_oldest_python():
+    block = re.search(r"On a machine with Python (\S+) or newer.*?\n\n(.*?)\n\n", README, re.DOTALL)
+    assert project()["project"]["requires-python"] == f">={block[1]}"
+    made = recipes()
+    assert set(re.findall(r"make ([\w-]+)", block[2])) == {"demo", "test"} <= set(made)
+    assert " fuse " in made["demo"][1]
+    assert " assess " in made["demo"][1]
+    assert made["test"][0].split() == ["lint", "types", "unit"]
+    test = workflow("ci.yml")["test"]
+    assert block[1] in [one["python"] for one in test["strategy"]["matrix"]["include"]]
+    assert any(step.get("run", "").endswith("test") for step in test["steps"])
+    (here,) = re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert here == "test"
+
+
+def test_demo_and_test_install_a_pinned_set():
+    made = recipes()
+    for name in ("demo", "lint", "types", "unit"):
+        assert made[name][0] == ".venv/installed", name
+    assert "-c constraints.txt -e '.[dev]'" in made[".venv/installed"][1]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+    assert all(re.fullmatch(r"[\w.-]+(\[\w,]+\])?==[\w.+]+( *;.*)?", pin) for pin in pins), pins
+    told = project()["project"]
+    wanted = [*told["dependencies"], *(need for needs in told["optional-dependencies"].values() for need in needs)]
+    named = {re.match(r"[\w.-]+", need)[0].lower() for need in wanted} - {"hsfuse", "mamba-ssm"}
+    assert named <= {re.match(r"[\w.-]+", pin)[0].lower() for pin in pins}
+
+
+def test_a_plain_installation_is_the_package_alone():
+    built = project()["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert built == {
+        "packages": ["hsfuse"],
+        "force-include": {"srf": "hsfuse/_data/srf", "models": "hsfuse/_data/models"},
+    }
+    tools = {"pytest", "ruff", "mypy", "mkdocs", "pre-commit", "hypothesis"}
+    assert not tools & {re.match(r"[\w-]+", need)[0] for need in project()["project"]["dependencies"]}
+    clean = next(step["run"] for step in workflow("release.yml")["try"]["steps"] if "clean" in step.get("name", ""))
+    assert "dist/${{ matrix.package }}\n" in clean  # without an extra
+
+
+def test_the_index_of_the_smaller_torch_is_the_one_that_is_tried():
+    (index,) = re.findall(r"PIP_EXTRA_INDEX_URL=(\S+?)`", README)
+    tried = [job["env"]["PIP_EXTRA_INDEX_URL"] for job in workflow("ci.yml").values()]
+    assert all(index in one for one in tried)
+    assert index in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    version = next(iter(re.findall(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)))
+    assert "+" not in version  # both builds are of the version that is pinned
+
+
+def figures_of_the_table() -> dict[str, tuple[str, str, str]]:
+    """Way to fuse, as `benchmarks.frontier` names it -> processor seconds, PSNR, SAM, as the README prints them."""
+    rows = re.findall(
+        r"^\| `--(method|effort) ([\w-]+)`[^|]*\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE
+    )
+    return {("effort " if how == "effort" else "") + name: tuple(told) for how, name, *told in rows}
+
+
+def measured(name: str) -> dict[str, dict[str, str]]:
+    with (ROOT / "examples" / name).open(encoding="utf-8") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_the_table_is_what_the_frontier_wrote():
+    told, runs = figures_of_the_table(), [measured("frontier.csv"), measured("frontier-other.csv")]
+    assert list(told) == ["bicubic", "effort fast", "effort normal", "effort best"]
+    for name, (seconds, psnr, sam) in told.items():
+        used = sorted(float(run[name]["cpu_s"]) for run in runs)
+        assert seconds == f"{used[0]:.0f} to {used[-1]:.0f}", name
+        later = runs[1][name]
+        assert (psnr, sam) == (f"{float(later['psnr_db']):.2f}", f"{float(later['sam_deg']):.3f}"), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bicubic", *(pytest.param(f"effort {effort}", marks=pytest.mark.slow) for effort in ("fast", "normal"))],
+)
+def test_the_table_s_accuracy_is_the_example_s(name, tmp_path):
+    data = ROOT / "examples" / "data"
+    kind = "effort" if name.startswith("effort") else "method"
+    files = data / "lrhsi.hdr", data / "sentinel2.tif"
+    made = hsfuse.fuse(*files, "sentinel2", tmp_path / "fused.tif", **{kind: name.removeprefix("effort ")})
+    cubes = []
+    for path in (made.output, data / "indian_pines_reference.tif"):
+        with hsfuse.open_cube(path) as reader:
+            cubes.append(reader.read().data)
+    _, psnr, sam = figures_of_the_table()[name]
+    assert hsfuse.metrics.psnr(*cubes, 1.0) == pytest.approx(float(psnr), abs=0.01)
+    assert hsfuse.metrics.sam_degrees(*cubes) == pytest.approx(float(sam), abs=0.005)
+
+
+def test_the_house_is_told_in_figures(tmp_path, monkeypatch, capsys):
+    """Of a small tree; `tests/test_architecture.py` holds what the figures of this one may be."""
+    for name, text in {"core/grid.py": "A = 1\n", "io/open.py": "from hsfuse.core.grid import A\n\nB = A\n"}.items():
+        path = tmp_path / "hsfuse" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    monkeypatch.setattr(house, "run", lambda root, *arguments: ({"hsfuse.cli"}, False, 0.5))
+    monkeypatch.setattr("sys.argv", ["house.py", "--tree", str(tmp_path)])
+    house.main()
+    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    wanted = {"floors of imports": "2", "arrows between rooms": "1", "files": "2"}
+    assert {key: told[key].strip() for key in wanted} == wanted
+    assert told["hsfuse --help"].strip() == "1 modules, without torch, 0.50 s of processor time"
+
+
+def test_make_test_all_and_test_portable_are_what_they_are_said_to_be():
+    made, pytest_of = recipes(), project()["tool"]["pytest"]["ini_options"]
+    assert "-m 'not slow'" in pytest_of["addopts"]
+    assert made["test-all"][1].rstrip().endswith('-m ""')  # of two, the last counts: all tests
+    assert "lint types" in made["test-all"][0]
+    portable = made["test-portable"][1]
+    for words in ("ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic", "ATEN_CPU_CAPABILITY=avx2"):
+        assert words in portable
+    assert all(room in portable for room in ("t1_physics", "t2_metrics", "t2_nets", "t3_calibration", "t4_methods"))
+    assert "mkdocs build --quiet --strict" in made["docs"][1]

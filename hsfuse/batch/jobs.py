@@ -17,6 +17,7 @@ from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import FORMER, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import check_text
 from hsfuse.io.files import (
+    as_path,
     check_inputs,
     check_output,
     check_path,
@@ -319,14 +320,14 @@ def _job(where: str, row: dict[str, Any], folder: Path) -> Job:
 
 
 def _split(text: str, folder: Path) -> list[Path]:
-    return [Path(text)] if os.path.exists(folder / text) else split_paths(text)
+    return [as_path(text)] if os.path.exists(folder / text) else split_paths(text)
 
 
 def _from(folder: Path, path: Any) -> Path:
     """A path from the table's folder, absolute; GDAL's own names stay as they are."""
     text = str(path)
     if text.startswith("/vsi") or (":" in text and not os.path.exists(folder / text)):
-        return Path(text)
+        return as_path(text)
     return folder.absolute() / text
 
 

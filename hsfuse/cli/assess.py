@@ -10,6 +10,7 @@ import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json, working
+from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
 
 _log = logging.getLogger("hsfuse.assess")
@@ -18,12 +19,25 @@ UNDERSTOOD = tuple(FuseOptions().of_pair())
 IMAGES = ("reference", "hsi", "msi", "qa")
 
 
+def _limits(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, float]:
+    """`psnr=40,sam=3` by metric, else a usage error."""
+    if value is None:
+        return {}
+    from hsfuse.assessment import parse_limits
+
+    try:
+        return parse_limits(value)
+    except SettingError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(no_args_is_help=True)
 @click.argument("fused", nargs=-1, type=options.PATH)
 @click.option("--reference", type=options.PATH, help="The truth, on the fused cube's grid.")
 @click.option("--hsi", type=options.PATH, help="LRHSI that went into the fusion.")
 @click.option(
     "--msi",
+    type=options.PATH,
     multiple=True,
     callback=options.parse_files,
     metavar="PATH",
@@ -51,7 +65,13 @@ IMAGES = ("reference", "hsi", "msi", "qa")
 @options.json_output
 @click.option("--csv", "style", flag_value="csv", help="Print all metrics as CSV.")
 @click.option("--markdown", "style", flag_value="markdown", help="Print all metrics as Markdown, best in bold.")
-@click.option("--fail-under", metavar="LIMITS", help="Exit code 3 when a limit is missed, such as psnr=40,sam=3.")
+@click.option(
+    "--fail-under",
+    "limits",
+    metavar="LIMITS",
+    callback=_limits,
+    help="Exit code 3 when a limit is missed, such as psnr=40,sam=3.",
+)
 @click.option("--explain", is_flag=True, help="Print what each metric is, and stop.")
 @options.overwrite
 @options.verbosity
@@ -76,7 +96,7 @@ def _assess(
     report: Path | None,
     as_json: bool,
     style: str | None,
-    fail_under: str | None,
+    limits: dict[str, float],
     protocol: str,
     overwrite: bool,
     **settings: Any,
@@ -87,7 +107,6 @@ def _assess(
     from hsfuse.io.files import check_report_path
     from hsfuse.io.open import check_readable
 
-    limits = {} if fail_under is None else assessment.parse_limits(fail_under)
     reference, hsi, msi, qa = (settings[name] for name in ("reference", "hsi", "msi", "qa"))
     check_compared(reference, hsi, msi)
     assessment.AssessSettings.of({name: value for name, value in settings.items() if name not in IMAGES})

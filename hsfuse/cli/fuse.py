@@ -27,11 +27,12 @@ _EXAMPLES = """\
 
 
 @click.command(cls=options.GroupedCommand, no_args_is_help=True, examples=_EXAMPLES)
-@click.argument("files", nargs=-1, metavar="[HSI MSI OUT]")
+@click.argument("files", nargs=-1, type=options.PATH, metavar="[HSI MSI OUT]")
 @options.grouped("inputs", "--hsi", type=options.PATH, help="LRHSI with wavelengths: ENVI, GeoTIFF, or a product.")
 @options.grouped(
     "inputs",
     "--msi",
+    type=options.PATH,
     multiple=True,
     metavar="PATH",
     help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
@@ -58,9 +59,9 @@ _EXAMPLES = """\
 @options.verbosity
 @options.help_all
 def fuse(
-    files: tuple[str, ...],
+    files: tuple[Path, ...],
     hsi: Path | None,
-    msi: tuple[str, ...],
+    msi: tuple[Path, ...],
     output: Path | None,
     report: Path | None,
     figures: Path | None,
@@ -84,18 +85,18 @@ def fuse(
 
 
 def _named(
-    files: tuple[str, ...], hsi: Path | None, msi: tuple[str, ...], output: Path | None
+    files: tuple[Path, ...], hsi: Path | None, msi: tuple[Path, ...], output: Path | None
 ) -> tuple[Path, Path | tuple[Path, ...], Path]:
     """The three files, by options or in their order for those that no option names."""
     rest = list(files)
-    low = hsi or (Path(rest.pop(0)) if rest else None)
+    low = hsi or (rest.pop(0) if rest else None)
     high = options.split(msi or ((rest.pop(0),) if rest else ()))
-    place = output or (Path(rest.pop(0)) if rest else None)
+    place = output or (rest.pop(0) if rest else None)
     for option, value in (("--hsi", low), ("--msi", high), ("--output", place)):
         if value is None:
             raise click.UsageError(f"Missing option '{option}'; wanted HSI MSI OUT, or each by its option.")
     if rest:
-        raise click.UsageError(f"Got unexpected extra argument ({' '.join(rest)})")
+        raise click.UsageError(f"Got unexpected extra argument ({' '.join(map(str, rest))})")
     assert low is not None
     assert high is not None
     assert place is not None

@@ -38,7 +38,7 @@ def list_command(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name", callback=options.known_model)
+@click.argument("name", callback=options.known_model, shell_complete=options.COMPLETED["model"])
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The card of weights, NAME of the collection or a path: what they are and what they were made from."""
@@ -53,7 +53,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name", callback=options.known_model)
+@click.argument("name", callback=options.known_model, shell_complete=options.COMPLETED["model"])
 def path(name: str) -> None:
     """The file of weights, NAME of the collection."""
     from hsfuse.nets.weights import find_model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from math import isfinite, isinf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,23 @@ import click
 
 from hsfuse.cli.console import log_to_file, start_logging
 from hsfuse.core.errors import SettingError
-from hsfuse.core.options import GROUPS, OPTIONS, FuseOptions, kind_of
+from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import Range, check_text
+from hsfuse.io.files import as_path, split_paths
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class PathType(click.Path):
+    """A path; an address stays as it is written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        name = super().convert(value, param, ctx)
+        return as_path(name if isinstance(name, Path) else str(name))
+
+
+PATH = PathType()
 #: Words for --srf that name no response, and for --model that name no weights.
 WITHOUT_SRF, WITHOUT_WEIGHTS = ("auto", "estimate"), ("auto", "none")
 
@@ -31,16 +44,14 @@ def parse_bands(context: click.Context, parameter: click.Parameter, value: str |
 
 
 def parse_files(
-    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+    context: click.Context, parameter: click.Parameter, value: tuple[Path, ...]
 ) -> Path | tuple[Path, ...] | None:
     """Paths of one image's bands."""
     return split(value)
 
 
-def split(value: tuple[str, ...]) -> Path | tuple[Path, ...] | None:
+def split(value: tuple[Path, ...]) -> Path | tuple[Path, ...] | None:
     """One file or product as its path; several, or a list with commas, as the paths of one image's bands."""
-    from hsfuse.io.files import split_paths
-
     paths = tuple(path for text in value for path in split_paths(text))
     return paths[0] if len(paths) == 1 else paths or None
 
@@ -118,14 +129,17 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
         return
     from hsfuse.io.toml import read_toml
 
-    names = {name: p.name for p in context.command.params for name in (p.name, *_long_names(p)) if name}
+    known = {name: p for p in context.command.params for name in (p.name, *_long_names(p)) if name}
     found: dict[str, Any] = {}
     for key, entry in read_toml(value).items():
-        name = names.get(key.replace("-", "_"))
-        if name is None:
-            raise click.BadParameter(f"{value}: there is no option {key!r}", context, parameter)
+        option = known.get(key.replace("-", "_"))
+        if option is None or option.name is None:
+            near = get_close_matches(key.replace("-", "_"), known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.BadParameter(f"{value}: there is no option {key!r}{hint}", context, parameter)
         check_text(f"{value}: {key}", entry)
-        found[name] = _as_words(entry)
+        words = _as_words(entry)
+        found[option.name] = [words] if option.multiple and isinstance(words, str) else words
     context.default_map = {**(context.default_map or {}), **found}
 
 
@@ -163,6 +177,45 @@ CALLBACKS = {
     "model": known_model,
     "psf": known_psf,
     "bands": known_bands,
+}
+
+
+def _sensors() -> list[str]:
+    from hsfuse.physics import list_srfs
+
+    return [*WITHOUT_SRF, *(name for record in list_srfs() for name in (*record.presumed_for, record.name))]
+
+
+def _methods() -> list[str]:
+    from hsfuse.methods import METHODS
+
+    return list(METHODS)
+
+
+def _weights() -> list[str]:
+    from hsfuse.nets.weights import list_models
+
+    return [*WITHOUT_WEIGHTS, *(record.path.stem for record in list_models())]
+
+
+def completed(names: Callable[[], list[str]]) -> Callable[..., Any]:
+    """What a shell offers for an option or argument: the names that begin as what is typed, else files."""
+    from click.shell_completion import CompletionItem
+
+    def items(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in names() if name.startswith(typed)]
+        return found or [CompletionItem(typed, type="file")]
+
+    return items
+
+
+#: What a shell completes of the options above; a PSF is a word or a file.
+COMPLETED = {
+    "method": completed(_methods),
+    "base": completed(_methods),
+    "srf": completed(_sensors),
+    "model": completed(_weights),
+    "psf": completed(lambda: [*ESTIMATED, "assumed"]),
 }
 
 
@@ -231,7 +284,7 @@ def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: A
         own = f", else {shown}" if shown else ""
         shown, default = f"as recorded{own}", None
     if words:
-        spelled["type"] = click.Choice(words)
+        spelled["type"] = click.Choice(words, case_sensitive=False)
     elif kind in (int, float):
         spelled["type"] = _number(kind, span)
     elif kind is Path:
@@ -241,7 +294,7 @@ def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: A
     elif kind is tuple:
         spelled["callback"] = parse_bands
     elif name in CALLBACKS:
-        spelled["callback"] = CALLBACKS[name]
+        spelled |= {"callback": CALLBACKS[name], "shell_complete": COMPLETED.get(name)}
     elif kind is Mapping:
         spelled |= {"multiple": True, "callback": parse_pairs}
     help_text = text or told.help
@@ -272,10 +325,16 @@ class Number(click.FloatRange):
         return number
 
 
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    name = "integer"
+
+
 def _number(kind: Any, span: Range | None) -> Any:
     if span is None:
         return Number() if kind is float else kind
-    of: Any = click.IntRange if kind is int else Number
+    of: Any = Whole if kind is int else Number
     return of(span.low, None if isinf(span.high) else span.high, min_open=span.above, max_open=span.below)
 
 
@@ -298,6 +357,7 @@ hsi = click.option(
 )
 msi = click.option(
     "--msi",
+    type=PATH,
     multiple=True,
     required=True,
     callback=parse_files,
@@ -305,7 +365,11 @@ msi = click.option(
     help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
 )
 srf = click.option(
-    "--srf", required=True, callback=known_srf, help="Sensor of the MSI (see `hsfuse srf list`), or a CSV."
+    "--srf",
+    required=True,
+    callback=known_srf,
+    shell_complete=COMPLETED["srf"],
+    help="Sensor of the MSI (see `hsfuse srf list`), or a CSV.",
 )
 
 

@@ -42,7 +42,7 @@ def list_command(as_json: bool) -> None:
 
 
 @srf.command()
-@click.argument("name", callback=options.known_srf)
+@click.argument("name", callback=options.known_srf, shell_complete=options.COMPLETED["srf"])
 @options.json_output
 def show(name: str, as_json: bool) -> None:
     """The bands of a sensor, NAME of the library or a CSV: centres, FWHM, source and terms."""
@@ -60,9 +60,14 @@ def show(name: str, as_json: bool) -> None:
 
 @srf.command()
 @click.argument("hsi", type=options.PATH)
-@click.argument("name", callback=options.known_srf)
+@click.argument("name", callback=options.known_srf, shell_complete=options.COMPLETED["srf"])
 @click.option(
-    "--msi", multiple=True, callback=options.parse_files, metavar="PATH", help="MSI: says which of the bands there are."
+    "--msi",
+    type=options.PATH,
+    multiple=True,
+    callback=options.parse_files,
+    metavar="PATH",
+    help="MSI: says which of the bands there are.",
 )
 @options.option_of("msi_bands")
 @options.json_output
@@ -109,6 +114,7 @@ def check(
     "--like",
     metavar="NAME",
     callback=options.known_srf,
+    shell_complete=options.COMPLETED["srf"],
     help="Sensor that the MSI should be: says which bands it has, and is compared.",
 )
 @options.option_of("mtf", "Known MTF of the LRHSI at its Nyquist frequency; default: estimated, too.")

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 
 from hsfuse.core.errors import InputError, OutputError, SettingError
@@ -22,6 +22,22 @@ _ALIASES = {
 
 #: Files that GDAL and ENVI would read with an output of the same name, left by an earlier one.
 _SIDECARS = (".aux.xml", ".ovr", ".msk", ".hdr")
+
+
+#: Addresses that GDAL reads from, with the two slashes that they have or the one that `Path` leaves of them.
+_ADDRESS = re.compile(r"\b(https?|ftp|s3|gs|az):/+")
+
+
+class Address(PosixPath):
+    """An address such as https://host/a.tif, or GDAL's /vsicurl/https://..., whose slashes are kept."""
+
+    def __str__(self) -> str:
+        return _ADDRESS.sub(r"\1://", super().__str__())
+
+
+def as_path(name: str | Path) -> Path:
+    """A file's name as a path, an address as it is written."""
+    return Address(name) if _ADDRESS.search(str(name)) else Path(name)
 
 
 def driver_of(path: str | Path, driver: str = "auto") -> str:
@@ -127,8 +143,8 @@ def check_path(role: str, path: Path) -> None:
 def split_paths(text: str | Path) -> list[Path]:
     """`b02.tif,b03.tif` as the paths of one image's bands; a path that exists, or has no comma, as itself."""
     if "," not in str(text) or os.path.exists(text):  # False for names too long, too, for which Path raises OSError
-        return [Path(text)]
-    return [Path(part.strip()) for part in str(text).split(",") if part.strip()]
+        return [as_path(text)]
+    return [as_path(part.strip()) for part in str(text).split(",") if part.strip()]
 
 
 def check_inputs(role: str, paths: Iterable[Path]) -> None:

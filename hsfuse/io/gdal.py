@@ -24,6 +24,7 @@ from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
+from hsfuse.io.files import as_path, is_virtual
 from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, check_claim
 from hsfuse.io.links import PLAIN_DRIVERS, check_beside, check_links, holder
 
@@ -257,12 +258,13 @@ def _without_garbled(before: Callable[[sys.UnraisableHookArgs], object], raised:
 def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[DatasetReader, EnviPair | None]:
     """The open dataset and, when it is ENVI, its header; InputError, naming `what`, when it can't be opened.
 
-    A path `given` by a person may be a VRT of local files; a product's part holds its pixels itself.
+    A local path `given` by a person may be a VRT of local files; what comes over the network, and a product's part,
+    holds its pixels itself.
     """
     pair = _find(path, what)
     place = path if pair is None else pair.data
     file = holder(place)
-    drivers = None if given else list(PLAIN_DRIVERS)
+    drivers = None if given and (file is not None or not is_virtual(place)) else list(PLAIN_DRIVERS)
     if pair is not None:
         drivers = ["GTiff"] if pair.tiff else ["ENVI"]
     options: dict[str, object] = {}
@@ -302,8 +304,8 @@ def _check_claims(ds: DatasetReader, path: Path, found: int) -> None:
 
 
 def gdal_name(path: Path) -> str:
-    """The text for GDAL: `Path` has made one slash of the two that URLs, archives and parts of HDF5 files need."""
-    text = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", str(path))
+    """The text for GDAL: `Path` has made one slash of the two that archives and parts of HDF5 files need."""
+    text = str(as_path(path))
     text = re.sub(r"^(HDF5:.+):/(?!/)", r"\1://", text)
     inside = re.match(r"(/vsi(?:zip|tar|gzip|7z|rar))(/.+)", text)
     absolute = inside is not None and any(parent.is_file() for parent in [Path(inside[2]), *Path(inside[2]).parents])
@@ -314,7 +316,9 @@ def _find(path: Path, what: str) -> EnviPair | None:
     """The ENVI pair of the path, None for other formats; InputError when there is no file with something in it."""
     if not path.exists():
         # A part of a container ("NETCDF:file.nc:reflectance") and GDAL's virtual files have no path of their own.
-        if ":" in str(path) or str(path).startswith("/vsi"):
+        if is_virtual(path):
+            if path.suffix.lower() == ".hdr":
+                raise InputError(f"{what} {path} is a header; name its data file, such as {path.with_suffix('.dat')}")
             return None
         raise InputError(f"{what} {path} doesn't exist")
     if path.is_dir():

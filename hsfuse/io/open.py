@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hsfuse.core.cube import BoolArray, Cube
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, about_file
+from hsfuse.io.files import Address, as_path
 from hsfuse.io.layers import Layer, LayeredReader, MaskLayer
 from hsfuse.io.products import desis, enmap, landsat, open_product, sentinel2
 from hsfuse.io.products.bundle import RASTERS, is_archive, listing
@@ -223,19 +224,15 @@ def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
         from hsfuse.io.memory import open_memory
 
         return open_memory(path, role)
-    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    paths = [as_path(path)] if isinstance(path, str | Path) else [as_path(one) for one in path]
     reader = _open_files(paths, role)
     reader._opened = [one.absolute() if one.exists() else one for one in paths]
     return reader
 
 
-#: Beginnings of names that GDAL fetches: opening them twice costs seconds.
-REMOTE = ("/vsi", "http:", "https:", "s3:", "gs:", "az:")
-
-
 def is_remote(path: str | Path) -> bool:
-    """Whether GDAL fetches what a path names, or unpacks it."""
-    return str(path).startswith(REMOTE)
+    """Whether GDAL fetches what a path names, or unpacks it: opening it twice costs seconds."""
+    return str(path).startswith("/vsi") or isinstance(as_path(path), Address)
 
 
 def check_readable(paths: Paths | None, role: Role = "raster") -> None:

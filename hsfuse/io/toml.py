@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -42,11 +42,11 @@ def take_table(where: str, tables: dict[str, Any], key: str, cls: Callable[..., 
         raise SettingError(
             f"{where}: [{key}] has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
+    needed = [f.name for f in fields(cast(Any, cls)) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise SettingError(f"{where}: [{key}] lacks {', '.join(missing)}; known are {', '.join(sorted(known))}")
     check_values(f"{where}: [{key}]", values, cls)
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise SettingError(f"{where}: [{key}] is incomplete ({error})") from error
+    return cls(**values)
 
 
 def frozen(value: Any) -> Any:

@@ -69,7 +69,7 @@ def _look_up(name: str) -> tuple[SrfRecord, bool]:
             known[plain(alias)] = (alias, record, alias in record.presumed_for)
     if key in known:
         return known[key][1:]
-    near = [known[k][0] for k in difflib.get_close_matches(key, known, n=4, cutoff=0.6)]
+    near = sorted(known[k][0] for k in difflib.get_close_matches(key, known, n=6, cutoff=0.6))
     hint = f"did you mean {', '.join(near)}?" if near else "`hsfuse srf list` shows what there is."
     raise SrfError(f"No spectral response is called {name!r}: {hint} A CSV of your own is given by its path.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from pretend_gpu import OnGpu, pretend_gpu
 from scenes import memory_scene, save_pair
 
+from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.device import check_device
 from hsfuse.fusion.quality import QualityLayers
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import TileWorker
@@ -115,3 +118,32 @@ def test_networks_stay_on_their_device(pair, kind, gpu):
     assert data.std() > 0
     assert layers is not None
     assert np.isfinite(layers[:4]).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "driver", "told"),
+    [
+        ("cuda = None", True, "a build without CUDA"),
+        ("cuda = '12.6'", False, "no driver of NVIDIA's"),
+        ("cuda = '12.6'", True, ""),
+        ("cuda = None; hip = '6.2'", False, ""),
+    ],
+)
+def test_cuda_that_cannot_be_there_is_told_by_torch_s_files(tmp_path, monkeypatch, build, driver, told):
+    (tmp_path / "version.py").write_text(build)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("hsfuse.fusion.device.find_spec", lambda name: spec)
+    monkeypatch.setattr("hsfuse.fusion.device.sys.platform", "linux")
+
+    def load(name):
+        if not driver:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("hsfuse.fusion.device.ctypes.CDLL", load)
+    check_device("cpu")
+    check_device("auto")
+    if told:
+        with pytest.raises(SettingError, match=told):
+            check_device("cuda")
+    else:
+        check_device("cuda")

@@ -106,6 +106,12 @@ def test_bugs_show_themselves(failing, error):
     assert "please report" in result.stderr.splitlines()[-1]
 
 
+def test_a_command_that_is_misspelt_is_told_what_it_is_like():
+    result = CliRunner().invoke(main, ["fusee", "a", "b"])
+    assert result.exit_code == 2
+    assert "No such command 'fusee'. (Did you mean 'fuse'?)" in result.stderr
+
+
 def test_unknown_commands_and_options_are_usage_errors():
     for arguments in (["frob"], ["srf", "frob"], ["--frob"], ["simulate", "only-one"], ["info"]):
         result = CliRunner().invoke(main, arguments)

@@ -95,7 +95,7 @@ def test_what_a_job_gives_fuse_is_understood_as_it_was_meant(table):
     lines.write_text(json.dumps({"hsi": "hsi.tif", "msi": ["msi.tif", "b.tif"], "output": "o.tif", **more}))
     job = read_jobs(lines).jobs[0]
     parsed = fuse.make_context("fuse", job.arguments()[1:]).params
-    assert (parsed["hsi"], parsed["msi"], parsed["output"]) == (job.hsi, tuple(map(str, job.msi)), job.output)
+    assert (parsed["hsi"], parsed["msi"], parsed["output"]) == (job.hsi, job.msi, job.output)
     assert {name: parsed[name] for name in more} == {name: getattr(job.options, name) for name in more} | {
         "qa": table.parent / "qa.tif"
     }

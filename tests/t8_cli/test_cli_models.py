@@ -45,7 +45,7 @@ def test_list_show_and_path(collection):
 
 def test_unknown_weights_are_one_line_with_the_known_names(collection):
     result = run("models", "show", "any-x9")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "known are any-x2, any-x4" in result.output
 
 

@@ -14,6 +14,8 @@ from scenes import FWHM_NM, memory_scene, save, save_pair
 
 from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
+from hsfuse.core.errors import SettingError
+from hsfuse.fusion.device import check_device
 
 #: Runs the commands of a JSON list; prints of each its exit code, what it said, and whether torch was loaded by then.
 PLAYED = """
@@ -87,6 +89,10 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
     no, out = str(folder / "no.tif"), str(folder / "out.tif")
     found = [(["fuse", hsi, msi, out, *words], code, said) for words, code, said in FUSE]
     found += [(["fuse", hsi, msi, where], 1, said) for where, said in OUTPUTS.items()]
+    try:
+        check_device("cuda")
+    except SettingError as error:  # as on most machines
+        found.append((["fuse", hsi, msi, out, "--device=cuda"], 1, str(error)))
     found += [
         (["fuse", hsi, msi], 2, "Missing option '--output'"),
         (["fuse", hsi, msi, f"--config={folder / 'nul.toml'}"], 1, "output is 'x\\x00.tif', wanted text without NUL"),
@@ -103,7 +109,7 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["assess", done, "--hsi", hsi, "--msi", msi, "--mtf=4"], 2, "'--mtf': 4.0 is not in the range 0<x<1"),
         (["assess", done, "--reference", hsi, "--peak=nan"], 2, "'nan' is not a number that can be used"),
         (["assess", done, "--reference", hsi, "--window=1"], 2, "'--window': 1 is not in the range x>=2"),
-        (["assess", done, "--reference", hsi, "--fail-under=nonsense=1"], 1, "limit 'nonsense=1'"),
+        (["assess", done, "--reference", hsi, "--fail-under=nonsense=1"], 2, "limit 'nonsense=1'"),
         (["assess", "--explain"], 0, ""),
         (["simulate", no, str(folder / "made"), "--srf=sentinel2", "--ratio=4"], 1, "doesn't exist"),
         (["srf", "estimate", "--hsi", no, "--msi", msi], 1, "doesn't exist"),
