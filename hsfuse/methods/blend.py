@@ -173,13 +173,14 @@ class Blend(Method):
         self.model = model
         for member in self._members:
             member.fit(scene, model)
-        sample = [self._each(lrhsi, msi) for lrhsi, msi in _sample(scene, model.ratio)]
+        sample = [self._each(lrhsi, msi, self._detail(msi)) for lrhsi, msi in _sample(scene, model.ratio)]
         sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
         self.usual = sizes.mean(0).clamp_min(DARK**2)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
         covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
         self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)
-        seen = [self._residual(*block) for block in zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True)]
+        blocks = zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True)
+        seen = [self._residual(lrhsi, self._detail(msi)) for lrhsi, msi in blocks]
         self.filter = ResidualFilter.of(scene, self.subspace, *map(torch.cat, zip(*seen, strict=True)))
         return self
 
@@ -190,15 +191,20 @@ class Blend(Method):
 
     def members(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Their coefficients (members, B, K, H, W), of the LRHSI without what is noise of it."""
-        clean = self.filter(lrhsi, *self._residual(lrhsi, msi))
-        return self._each(clean, msi)
+        detail = self._detail(msi)
+        return self._each(self.filter(lrhsi, *self._residual(lrhsi, detail)), msi, detail)
 
-    def _each(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
-        return torch.stack([m.coefficients(lrhsi, msi) for m in self._members])
+    def _detail(self, msi: Tensor) -> Tensor:
+        """The regression of `glp-ens` on the denoised MSI: (B, c, H, W) -> (B, K, H, W)."""
+        return self.glp.regress(denoise(msi, self.glp.noise))
 
-    def _residual(self, lrhsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+    def _each(self, lrhsi: Tensor, msi: Tensor, detail: Tensor) -> Tensor:
+        """The members' coefficients; that of `glp-ens` from its regression, which is at hand."""
+        first = self.glp.inject(self.subspace.project(lrhsi), detail)
+        return torch.stack([first, *(m.coefficients(lrhsi, msi) for m in self._members[1:])])
+
+    def _residual(self, lrhsi: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
         """What the regression leaves of the LRHSI's coefficients (B, K, h, w), and brightness there (B, 1, h, w)."""
-        detail = self.glp.regress(denoise(msi, self.glp.noise))
         left = self.subspace.project(lrhsi) - self.model.spatial(detail)
         return left, self.model.spatial(self.glp.brightness(detail))
 
