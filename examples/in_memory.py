@@ -43,6 +43,11 @@ print({name: round(value, 4) for name, value in found.metrics.items() if value i
 # %% Plot a band, and a field's spectrum. This sensor's bands overlap where its spectrometers meet: sort them first.
 cube = cube.sortby("wavelength")
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-cube.sel(wavelength=850, method="nearest").plot.imshow(ax=left, robust=True, cmap="viridis")
+cube.sel(wavelength=850, method="nearest").plot.imshow(
+    ax=left, robust=True, cmap="viridis", cbar_kwargs={"label": "reflectance"}
+)
+left.set(aspect="equal", title="fused cube at 850 nm", xlabel="easting (m)", ylabel="northing (m)")
+left.locator_params(axis="x", nbins=4)
 cube.isel(x=60, y=80).plot.line(ax=right, x="wavelength")
+right.set(title="spectrum of one pixel", ylabel="reflectance")
 figure.savefig(picture, dpi=100)
