@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
+from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.assessment.result import Unit
@@ -106,14 +107,23 @@ def open_inputs(
     options: FuseOptions,
     notes: list[Note],
     psf: Psf | None = None,
+    motion: Affine | None = None,
 ) -> Inputs:
-    """Open what is given, the pair with a known PSF; InputError and GridError say what doesn't fit the fused cube."""
+    """Open what is given, the pair with what is known of PSF and place; InputError and GridError say what doesn't fit
+    the fused cube."""
+    pair = None
+    if hsi is not None and msi is not None:
+        fused = _as_msi(fused, msi, notes)
+        pair = stack.enter_context(open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion))
+    elif hsi is not None or msi is not None:
+        missing = "--hsi" if hsi is None else "--msi"
+        raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
     fused = _without_fill(fused, notes)
     chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
     if not chosen:
         raise InputError(f"{fused.path}: no valid pixel in any band")
     source = Source(fused, chosen)
-    observed = _observed(stack, source, hsi, msi, options, notes, psf)
+    observed = None if pair is None else _observed(source, pair, notes)
     truth = None if reference is None else _reference(stack, source, reference, notes)
     expected = None if qa is None else _expected(stack, fused, qa, notes)
     known = [_centres(s) for s in (source, observed.low if observed else None, truth) if s is not None]
@@ -278,21 +288,17 @@ def match_bands(fused: Source, other: CubeReader, usable: list[int], what: str) 
     return [usable[i] for i in nearest]
 
 
-def _observed(
-    stack: ExitStack,
-    fused: Source,
-    hsi: Images | None,
-    msi: Images | None,
-    options: FuseOptions,
-    notes: list[Note],
-    psf: Psf | None,
-) -> Observed | None:
-    if hsi is None and msi is None:
-        return None
-    if hsi is None or msi is None:
-        missing = "--hsi" if hsi is None else "--msi"
-        raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
-    pair = stack.enter_context(open_pair(hsi, msi, options, strict=False, known_psf=psf))
+def _as_msi(fused: CubeReader, msi: Images, notes: list[Note]) -> CubeReader:
+    """The fused cube with its rows as the MSI's run; GridError, before anything is estimated, off the MSI's grid."""
+    with open_cube(msi, role="MSI") as high:
+        turned = turned_like(fused, high.grid)
+        if turned.grid.georeferenced and high.grid.georeferenced:
+            _offset(turned, high, [])
+    notes += [one for one in turned.notes if one not in fused.notes]
+    return turned
+
+
+def _observed(fused: Source, pair: ScenePair, notes: list[Note]) -> Observed:
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")
@@ -304,15 +310,16 @@ def _observed(
 
 def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note]) -> None:
     wanted = pair.alignment.hr_grid
-    same = grid.shape == wanted.shape
-    if same and grid.georeferenced and wanted.georeferenced:
+    same, where = grid.shape == wanted.shape, ""
+    if grid.georeferenced and wanted.georeferenced:
         row, col = wanted.pixel_of(grid)
-        same = grid.crs == wanted.crs and max(abs(row), abs(col), _drift(grid, wanted)) <= GRID_TOLERANCE_PX
+        same &= grid.crs == wanted.crs and max(abs(row), abs(col), _drift(grid, wanted)) <= GRID_TOLERANCE_PX
+        where = f"begins {row:+z.2f} rows and {col:+z.2f} columns off it and "
     elif same and grid.georeferenced != wanted.georeferenced:
         notes.append(note("aligned-by-corners", one="the fused cube", other="the MSI"))
     if not same:
         raise GridError(
-            f"the fused cube ({grid.describe()}) isn't on the common extent of HSI and MSI ({wanted.describe()}); "
+            f"the fused cube ({grid.describe()}) {where}isn't the common extent of HSI and MSI ({wanted.describe()}); "
             "assess it with the files it was made from"
         )
 

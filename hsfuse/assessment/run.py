@@ -58,7 +58,8 @@ def assess(
         options, taken = chosen.options(provenance)
         notes: list[Note] = [*taken, *reader.notes]
         psf = chosen.recorded_psf(provenance)
-        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, psf)
+        motion = chosen.recorded_motion(provenance)
+        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, psf, motion)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from affine import Affine
+
 from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
@@ -79,6 +81,13 @@ class AssessSettings:
         record = provenance.get("psf_kernel")
         asked = any(name in self._asked for name in _PSF)
         return Psf.of_record(record) if isinstance(record, Mapping) and not asked else None
+
+    def recorded_motion(self, provenance: Mapping[str, Any]) -> Affine | None:
+        """The LRHSI's motion that was corrected; None where the file doesn't say, or how to register is asked for."""
+        record = provenance.get("registration")
+        motion = record.get("motion") if isinstance(record, Mapping) and "register" not in self._asked else None
+        fits = isinstance(motion, list) and len(motion) == 6 and all(isinstance(v, int | float) for v in motion)
+        return Affine(*motion) if fits else None
 
 
 def check_compared(reference: object, hsi: object, msi: object) -> None:

@@ -91,7 +91,10 @@ def assess_reduced(
     understood, _ = chosen.options(provenance)
     again, notes = as_fused(provenance, understood)
     psf = chosen.recorded_psf(provenance)
-    with TemporaryDirectory(prefix="hsfuse-wald-") as name, open_pair(hsi, msi, understood, known_psf=psf) as pair:
+    with (
+        TemporaryDirectory(prefix="hsfuse-wald-") as name,
+        open_pair(hsi, msi, understood, known_psf=psf, known_motion=chosen.recorded_motion(provenance)) as pair,
+    ):
         files, model = _Files.within(Path(name)), _model(pair, understood)
         _degrade(pair, files, model)
         np.savetxt(files.psf, model.psf.kernel, delimiter=",")

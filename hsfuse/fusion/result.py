@@ -130,7 +130,7 @@ def _fusing(options: FuseOptions) -> dict[str, Any]:
 
 
 def _shift(pair: ScenePair) -> dict[str, Any]:
-    """What registration found, what it left, and where, in LR pixels."""
+    """What registration found, what it left, and where, in LR pixels; the motion corrected, in pixels of the MSI."""
     assert pair.shift is not None
     left = pair.residual
     shift, rest = (
@@ -138,4 +138,5 @@ def _shift(pair: ScenePair) -> dict[str, Any]:
         for s in (pair.shift, left or pair.shift)
     )
     local = [{key: round(value, 3) for key, value in asdict(window).items()} for window in (left or pair.shift).field]
-    return shift | {"corrected": left is not None, "residual": rest, "field": local}
+    motion = list(pair.motion[:6])
+    return shift | {"corrected": left is not None, "motion": motion, "residual": rest, "field": local}

@@ -53,15 +53,17 @@ def open_pair(
     *,
     strict: bool = True,
     known_psf: Psf | None = None,
+    known_motion: Affine | None = None,
     **given: Any,
 ) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
     Each image is a file or product, several files that make one image, or an `xarray.DataArray` (bands, y, x) with its
     CRS as rioxarray keeps it and, of the HSI, a coordinate `wavelength`; Dask's arrays are read by window. `given`
-    are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf`, which a fused file has
-    recorded for instance, is taken as it is, whatever the options say of it. InputError and GridError tell what doesn't
-    fit; unless `strict`, two images that plainly don't belong together are only warned about.
+    are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf` and a `known_motion` of
+    the LRHSI in pixels of the MSI, which a fused file has recorded for instance, are taken as they are, whatever the
+    options say of them. InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't
+    belong together are only warned about.
 
     >>> from hsfuse import open_pair, simulate
     >>> files = simulate(reference, folder, srf="sentinel2", ratio=4)
@@ -84,7 +86,7 @@ def open_pair(
         pair = _matched(low, high, settings, known)
         pair = replace(pair, notes=[*pair.notes, *told])
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
-        pair = _registered(pair, settings, kind, known)
+        pair = _registered(pair, settings, kind, known, known_motion)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
         pair = _misplaced(pair)
         pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict))
@@ -337,13 +339,19 @@ def _size_note(settings: FuseOptions, nesting: Nesting) -> list[Note]:
     return [note("psf-size-unused", size=settings.psf_size)] if ignored else []
 
 
-def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
+def _registered(
+    pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None, known_motion: Affine | None
+) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
         return pair
     shift = register(pair, pair.warped)
     if settings.register == "report":
         return replace(pair, shift=shift, notes=[*pair.notes, note("shift-found", shift=shift.describe())])
+    if known_motion is not None:
+        pair = replace(pair, shift=shift)
+        moved = pair if known_motion == IDENTITY else _moved(pair, known_motion, settings, kind, known)
+        return pair if moved is pair else replace(moved, residual=register(moved, moved.warped))
     verdict = judge(shift, pair.ratio, settings.register_limit)
     pair = replace(pair, shift=shift, notes=[*pair.notes, note("shift-judged", verdict=verdict.note)])
     if not verdict.correct:
@@ -358,8 +366,8 @@ def _registered(pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | 
         motion = motion @ verdict.motion_on(moved.alignment.msi_window)
         moved = _moved(pair, motion, settings, kind, known)
         left = register(moved, moved.warped)
-        verdict = judge(left, moved.ratio, inf)
         moved = replace(moved, residual=left)
+        verdict = judge(left, moved.ratio, inf)
         if not verdict.correct or max(left.length, left.drifting) < NOT_WORTH:
             break
     return moved
@@ -404,7 +412,15 @@ def _moved(pair: ScenePair, motion: Affine, settings: FuseOptions, kind: str, kn
     psf = _psf(settings, last) if known is None else known
     model = ObservationModel(matrix, psf, last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
-    moved = replace(pair, hsi=last.present(low), alignment=last.alignment, model=model, warped=last.warped, notes=notes)
+    moved = replace(
+        pair,
+        hsi=last.present(low),
+        alignment=last.alignment,
+        model=model,
+        warped=last.warped,
+        motion=motion,
+        notes=notes,
+    )
     return _estimated(moved, kind, srf=False)  # the warp's blur is a part of it
 
 

@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
 from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, Spectrum
-from hsfuse.core.grid import Alignment
+from hsfuse.core.grid import IDENTITY, Alignment
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
@@ -35,10 +36,10 @@ class ScenePair:
     (`notes`), and what speaks against the result (`warnings`).
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
-    what it left; `off_centre`: half an LR pixel of it at most is left to the PSF, which isn't centred then. `tone` and
-    `radiometry` are taken out of the MSI on reading; `psf` is what was estimated of its PSF; `sensors` says whether the
-    model fits, None where that couldn't be told; `options` are those that it was opened with. Pickled, it opens its
-    files again where it is unpickled.
+    what it left, `motion` what is corrected of it in pixels of the whole MSI; `off_centre`: half an LR pixel of it at
+    most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading;
+    `psf` is what was estimated of its PSF; `sensors` says whether the model fits, None where that couldn't be told;
+    `options` are those that it was opened with. Pickled, it opens its files again where it is unpickled.
     """
 
     hsi: CubeReader
@@ -56,6 +57,7 @@ class ScenePair:
     off_centre: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
+    motion: Affine = IDENTITY
     tone: ToneCurves | None = None
     radiometry: RadiometricMatch | None = None
     psf: EstimatedPsf | None = None

@@ -133,7 +133,7 @@ def test_another_grid_is_refused(scene):
     write(scene.path("moved.tif"), scene.truth, moved, Spectrum(tuple(WAVELENGTHS_NM)))
     with pytest.raises(GridError, match="whole pixels"):
         assess(scene.path("moved.tif"), reference=scene.path("truth.tif"))
-    with pytest.raises(GridError, match="common extent"):
+    with pytest.raises(GridError, match="whole pixels"):
         assess(scene.path("moved.tif"), **scene.observed)
     with pytest.raises(GridError, match="another grid"):
         assess(scene.path("truth.tif"), reference=scene.path("hsi.tif"))
@@ -269,6 +269,36 @@ def test_a_wrong_phase_shows_as_inconsistency_and_as_shift(large, right):
     assert wrong.metrics["hsi_rmse"] > 1e-3 > right.metrics["hsi_rmse"]
     assert any("down" in w.text and "right" in w.text for w in wrong.warnings if "shifted" in w.text)
     assert not any("shifted" in w.text for w in right.warnings)
+
+
+def test_the_pair_lies_where_the_fused_file_records(scene):
+    """An LRHSI whose georeference is one of its pixels off, as the fusion corrected it: not found anew."""
+    with open_cube(scene.path("hsi.tif")) as low:
+        grid, lrhsi = low.grid, low.read().data
+    off = Grid(grid.shape, grid.transform @ Affine.translation(1, 0), grid.crs)
+    write(scene.path("off.tif"), lrhsi, off, Spectrum(tuple(WAVELENGTHS_NM)))
+    files = {**scene.observed, "hsi": scene.path("off.tif")}
+    known = {"settings": {"register": "auto"}, "registration": {"corrected": True, "motion": [1, 0, SCALE, 0, 1, 0]}}
+    write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps(known))
+    assert assess(scene.path("told.tif"), **files, window=8).metrics["hsi_rmse"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(GridError, match="begins .* columns off it and isn't the common extent"):
+        assess(scene.path("truth.tif"), **files, window=8)
+
+
+def test_rows_run_as_the_msis(scene, perfect):
+    """A cube whose rows run from south to north beside an MSI whose rows don't."""
+    write(scene.path("turned.tif"), scene.truth[:, ::-1], GRID.turned(), Spectrum(tuple(WAVELENGTHS_NM)))
+    a = assess(scene.path("turned.tif"), **scene.observed, window=8)
+    assert a.metrics["hsi_rmse"] == pytest.approx(perfect.metrics["hsi_rmse"], abs=1e-6)
+    assert any("south to north" in one.text for one in a.notes)
+
+
+def test_a_cube_off_the_msis_grid_is_told_before_anything_is_estimated(scene, monkeypatch):
+    monkeypatch.setattr("hsfuse.assessment.inputs.open_pair", None)
+    half = Grid(GRID.shape, GRID.transform @ Affine.translation(0.5, 0), GRID.crs)
+    write(scene.path("half.tif"), scene.truth, half, Spectrum(tuple(WAVELENGTHS_NM)))
+    with pytest.raises(GridError, match=r"column 0.50 of .*msi.tif .*wanted whole pixels"):
+        assess(scene.path("half.tif"), **scene.observed, window=8)
 
 
 def test_indices_are_compared(scene):
