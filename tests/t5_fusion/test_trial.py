@@ -14,6 +14,7 @@ from scenes import BANDS, NORTH_UP, memory_scene, save, save_pair
 from hsfuse import fuse
 from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.grid import Grid
+from hsfuse.io.writer import Journal
 from hsfuse.methods import make_method
 from hsfuse.methods.problem import fit_problem
 from hsfuse.pair import open_pair
@@ -86,9 +87,10 @@ def test_killed_between_two_outputs(files, tmp_path, monkeypatch, lost):
     elif lost == "quality layers":
         (tmp_path / ".qa.unfinished.tif").unlink()
     else:
-        told = json.loads(state.read_text())
-        kept = {"rows": 1, "valid": 0, "pixels": told["pixels"] // 2}
-        state.write_text(json.dumps(told | kept))
+        journal = Journal(path, json.loads(state.read_text())["fingerprint"])
+        told = journal.load()
+        assert told is not None
+        journal.save(told | {"rows": 1, "valid": 0, "pixels": told["pixels"] // 2})
     run(files, path, qa=qa, resume=True, **how)
     run(files, tmp_path / "b.tif", qa=tmp_path / "b_qa.tif", **how)
     for one, other in ((path, tmp_path / "b.tif"), (qa, tmp_path / "b_qa.tif")):
@@ -145,5 +147,5 @@ def test_only_bands_that_are_changed_are_told(tmp_path):
     files = save_pair(tmp_path, scene, msi=msi)
     with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         told = pair.radiometry.describe(pair.msi_names)
-    assert told.startswith("B4 = 1.3")
+    assert told.startswith("B4 = (1.")
     assert ";" not in told

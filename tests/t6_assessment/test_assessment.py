@@ -281,7 +281,7 @@ def test_the_pair_lies_where_the_fused_file_records(scene):
     known = {"settings": {"register": "auto"}, "registration": {"corrected": True, "motion": [1, 0, SCALE, 0, 1, 0]}}
     write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps(known))
     assert assess(scene.path("told.tif"), **files, window=8).metrics["hsi_rmse"] == pytest.approx(0, abs=1e-6)
-    with pytest.raises(GridError, match="begins .* columns off it and isn't the common extent"):
+    with pytest.raises(GridError, match=r"begins .* columns off it and isn't the common extent"):
         assess(scene.path("truth.tif"), **files, window=8)
 
 
