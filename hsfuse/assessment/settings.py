@@ -86,8 +86,9 @@ class AssessSettings:
         """The LRHSI's motion that was corrected; None where the file doesn't say, or how to register is asked for."""
         record = provenance.get("registration")
         motion = record.get("motion") if isinstance(record, Mapping) and "register" not in self._asked else None
-        fits = isinstance(motion, list) and len(motion) == 6 and all(isinstance(v, int | float) for v in motion)
-        return Affine(*motion) if fits else None
+        if not isinstance(motion, list) or len(motion) != 6 or not all(isinstance(v, int | float) for v in motion):
+            return None
+        return Affine(*motion)
 
 
 def check_compared(reference: object, hsi: object, msi: object) -> None:
