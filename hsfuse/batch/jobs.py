@@ -101,7 +101,7 @@ class Job:
         check_names(options)
         check_inputs("HSI", [self.hsi])
         check_inputs("MSI", self.msi)
-        goes_on = options.overwrite or options.resume or options.dry_run
+        goes_on = options.overwrite or options.resume
         check_output(self.output, overwrite=goes_on, driver=options.format, protected=inputs)
         for path in (self.report, self.figures):
             if path is not None:

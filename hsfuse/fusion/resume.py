@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from hsfuse.core.errors import ModelError
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import kept_method
-from hsfuse.io.finished import file_print, files_of, provenance_in
+from hsfuse.io.finished import (
+    answers,
+    check_unchanged,
+    contents,
+    file_print,
+    files_of,
+    provenance_in,
+    with_companions,
+)
 from hsfuse.methods import Method
 
 if TYPE_CHECKING:  # what is finished is told without torch
@@ -25,19 +33,24 @@ log = logging.getLogger(__name__)
 TOLD = ("hsfuse", "settings", "srf", "scale", "fusing", "weights_sha256", "tiles", "seed", "device")
 
 
-def plan_print(pair: ScenePair, options: FuseOptions, provenance: Mapping[str, Any]) -> str:
-    """Fingerprint of inputs and settings, known before anything is fitted."""
-    inputs = [file_print(file) for file in (*pair.hsi.files, *pair.msi.files) if file.exists()]
-    told = {key: provenance[key] for key in TOLD} | {"reuse_model": options.reuse_model}
+def plan_print(pair: ScenePair, output: Path, options: FuseOptions, provenance: Mapping[str, Any]) -> str:
+    """Fingerprint of inputs, settings and the files that these name, known before anything is fitted."""
+    inputs = [file_print(file) for file in with_companions((*pair.hsi.files, *pair.msi.files), output, options)]
+    told = {key: provenance[key] for key in TOLD} | {"reuse_model": options.reuse_model, "contents": contents(options)}
     return _digest(json.dumps([inputs, told, options.of_groups("output")], default=str, sort_keys=True).encode())
 
 
-def finished(output: Path, options: FuseOptions, plan: str) -> dict[str, Any] | None:
-    """The provenance of an output that is whole, as is all that goes with it; None where this plan has none."""
-    if not all(path.exists() for path in files_of(output, options)):
-        return None
-    provenance = dict(provenance_in(output, options))
-    return provenance if provenance.get("plan") == plan else None
+def finished(hsi: str | Path, msi: Sequence[str | Path], output: Path, options: FuseOptions, plan: str) -> bool:
+    """Whether an output is whole, as is all that goes with it, and by this plan.
+
+    OutputError, which says what has changed, where another is there and isn't to be replaced.
+    """
+    provenance = provenance_in(output, options)
+    same = provenance.get("plan") == plan or answers(provenance, hsi, msi, output, options)
+    if same and all(path.exists() for path in files_of(output, options)):
+        return True
+    check_unchanged(hsi, msi, output, options)
+    return False
 
 
 def full_print(plan: str, method: Method) -> str:

@@ -51,11 +51,11 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
         provenance = provenance_of(pair, options, method, tiles, device)
-        plan = plan_print(pair, options, provenance)
+        plan = plan_print(pair, output, options, provenance)
         resume, provenance["plan"] = options.resume, plan
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
-        if resume and (record := finished(output, options, plan)) is not None:
-            return _result(pair, output, options, record, None, {}, done=True)
+        if resume and finished(hsi, several, output, options, plan):
+            return FusionResult.of_finished(output, options)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
         told = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
@@ -211,7 +211,6 @@ def _result(
     valid: float | None,
     seconds: dict[str, float],
     warnings: Sequence[Note] = (),
-    done: bool = False,
 ) -> FusionResult:
     shape = (len(plan_bands(pair, options).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
@@ -219,4 +218,4 @@ def _result(
         log.warning("%s", note)
     notes, doubts = [*pair.notes, *masked], [*pair.warnings, *warnings]
     told = texts(notes), texts(doubts)
-    return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, done, (*notes, *doubts))
+    return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, records=(*notes, *doubts))

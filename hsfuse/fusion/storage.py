@@ -18,6 +18,7 @@ from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open_cube, try_writing
+from hsfuse.io.finished import IN_EFFECT, check_unchanged
 from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
 from hsfuse.pair import nest
@@ -196,7 +197,7 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
     A few pixels are written to a temporary folder as the cube, in the type asked for, and the quality layers will be.
     """
     inputs: list[Path] = [*hsi.files, *msi.files]
-    overwrite, goes_on = options.overwrite or options.dry_run, "trial" if options.resume else None
+    overwrite, goes_on = options.overwrite, "trial" if options.resume else None
     files = list(check_output(output, inputs, overwrite=overwrite, driver=options.format))
     dtype = options.dtype or hsi.dtype
     if dtype not in DTYPES:
@@ -250,7 +251,8 @@ def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOption
             covered_bands(response, match.bands, nm, low.spectrum.fwhm_nm)
         grid = nesting.alignment.hr_grid
         if options.resume and output.exists():
-            return  # what an earlier run has left is looked at with the pair
+            check_unchanged(hsi, msi, output, options, aside=IN_EFFECT)
+            return  # the rest of what an earlier run has left is looked at with the pair
         check_places(low, high, grid, output, options)
         if driver_of(output, options.format) == "ENVI" and not options.dry_run:
             _check_disk(low, output, options, bands * grid.shape[0] * grid.shape[1])

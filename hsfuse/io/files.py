@@ -62,6 +62,13 @@ def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:
     return (path.with_suffix(".dat") if path.suffix.lower() == ".hdr" else path, path.with_suffix(".hdr"))
 
 
+def companions(path: Path) -> list[Path]:
+    """Where a raster's companions are if it has some: files that are read with it for their names."""
+    world = path.with_suffix(f".{path.suffix[1:2]}{path.suffix[-1:]}w")
+    beside = [Path(f"{path}{suffix}") for suffix in _SIDECARS]
+    return [*beside, *(path.with_suffix(suffix) for suffix in (".hdr", ".HDR", ".wld")), world]
+
+
 def item_path(output: Path) -> Path:
     """Where the STAC item of an output goes: the same name with the suffix .stac.json."""
     return output.with_suffix(".stac.json")

@@ -1,7 +1,7 @@
 """Whether an output is finished: of the inputs as they are now, with the same options, by this version. No torch.
 
-A fused file carries what was asked for (`asked`, a digest) and how its inputs were (`input_files`); both name files
-from the output's folder, so that a tree may be moved as a whole.
+A fused file carries what was asked for (`asked`) and how its inputs were (`input_files`); both name files from the
+output's folder, so that a tree may be moved as a whole.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hsfuse.core.errors import InputError
+from hsfuse.core.errors import InputError, OutputError
 from hsfuse.core.options import OPTIONS, FuseOptions
-from hsfuse.core.package import __version__
-from hsfuse.io.files import item_path, output_files
+from hsfuse.core.package import __version__, file_sha256
+from hsfuse.io.files import companions, item_path, output_files
 
 #: Options that say nothing of what an output holds; where further files go shows in their being there.
 NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac", "dask")
 #: Options that may name a file: a response, weights, a PSF.
 MAY_BE_FILES = ("srf", "model", "psf")
+#: Options that differ in words alone where "auto" is that device, or the tiles in whole blocks are the same.
+IN_EFFECT = ("device", "tile", "overlap")
 
 
 def file_print(path: Path) -> tuple[str, int, int]:
@@ -36,16 +37,32 @@ def request(
     hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions, files: Iterable[Path]
 ) -> dict[str, Any]:
     """What the provenance of an output says of what was asked for; `files` are those that its inputs consist of."""
-    there = [file for file in files if file.exists()]
+    there = with_companions(files, output, options)
     return {"asked": _asked(hsi, msi, output, options), "input_files": [_of(file, output) for file in there]}
 
 
-def _asked(hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions) -> str:
-    told: dict[str, Any] = {name: getattr(options, name) for name in OPTIONS if name not in NOT_ASKED}
-    told |= {name: _of(path, output) for name in MAY_BE_FILES if (path := Path(told[name])).is_file()}
-    inputs = [_from(output, path) for path in (hsi, *msi)]
-    parts = [__version__, inputs, told, asdict(options.pace)]
-    return sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
+def with_companions(files: Iterable[Path], output: Path, options: FuseOptions) -> list[Path]:
+    """The files that inputs consist of and their companions, as far as they are there and aren't made here."""
+    made = {path.resolve() for path in files_of(output, options)}
+    named = dict.fromkeys(name for file in files for name in (file, *companions(file)))
+    return [file for file in named if file.exists() and file.resolve() not in made]
+
+
+def contents(options: FuseOptions) -> dict[str, str]:
+    """The SHA-256 of each file that an option names, by the option."""
+    named = {name: Path(getattr(options, name)) for name in MAY_BE_FILES}
+    return {name: file_sha256(path) for name, path in named.items() if path.is_file()}
+
+
+def _asked(hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions) -> dict[str, Any]:
+    """Inputs, options that aren't the default, and what is in the files that they name; as JSON gives it back."""
+    plain, files = FuseOptions(), contents(options)
+    told = {name: getattr(options, name) for name in OPTIONS if name not in NOT_ASKED}
+    told = {name: value for name, value in told.items() if value != getattr(plain, name)}
+    told |= {name: _from(output, told[name]) for name in files if name in told}
+    told |= {} if options.pace == plain.pace else {"pace": asdict(options.pace)}
+    asked = {"inputs": [_from(output, path) for path in (hsi, *msi)], "options": told, "contents": files}
+    return dict(json.loads(json.dumps(asked, default=str)))
 
 
 def files_of(output: Path, options: FuseOptions) -> list[Path]:
@@ -77,13 +94,70 @@ def answers(
     provenance: Mapping[str, Any], hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions
 ) -> bool:
     """Whether an output with this provenance is what these inputs, as they are now, give with these options."""
-    inputs = provenance.get("input_files")
-    if provenance.get("asked") != _asked(hsi, msi, output, options) or not isinstance(inputs, list):
-        return False
-    try:
-        return all(list(_of(output.parent / one[0], output)) == one for one in inputs)
-    except OSError:
-        return False
+    return not changes(provenance, hsi, msi, output, options)
+
+
+def changes(
+    provenance: Mapping[str, Any], hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions
+) -> dict[str, str]:
+    """What isn't as it was when an output with this provenance was made: in words, by the option or file's name."""
+    then, inputs = provenance.get("asked"), provenance.get("input_files")
+    if not isinstance(then, Mapping) or not {"inputs", "options", "contents"} <= {*then} or not inputs:
+        return {"asked": "it doesn't say what it was made from"}
+    now, found = _asked(hsi, msi, output, options), {}
+    if provenance.get("hsfuse") != __version__:
+        found["hsfuse"] = f"hsfuse {provenance.get('hsfuse')} has made it, and this is {__version__}"
+    if then["inputs"] != now["inputs"]:
+        found["inputs"] = f"it was made from {' and '.join(then['inputs'])}"
+    for name in sorted({*then["options"], *now["options"]}):
+        was, given = (asked["options"].get(name, "not given") for asked in (then, now))
+        if was != given:
+            found[name] = f"{_spelled(name)} was {was}, and is {given}"
+        elif then["contents"].get(name) != now["contents"].get(name):
+            found[name] = f"the file of {_spelled(name)} has changed ({getattr(options, name)})"
+    return found | _changed_inputs(inputs, output, options)
+
+
+def _changed_inputs(inputs: list[Any], output: Path, options: FuseOptions) -> dict[str, str]:
+    """What has changed of the files that an output's inputs consisted of, and what has come beside them."""
+    found = {}
+    for name, *stats in inputs:
+        path, told = output.parent / name, os.path.normpath(output.parent / name)
+        if not path.exists():
+            found[told] = f"the input's {told} isn't there any more"
+        elif list(file_print(path)[1:]) != stats:
+            found[told] = f"the input's {told} has changed"
+    known = {name for name, *_ in inputs}
+    for path in with_companions((output.parent / name for name in known), output, options):
+        if _from(output, path) not in known:
+            told = os.path.normpath(path)
+            found[told] = f"{told} has come beside the input"
+    return found
+
+
+def check_unchanged(
+    hsi: str | Path, msi: Iterable[str | Path], output: Path, options: FuseOptions, aside: Iterable[str] = ()
+) -> None:
+    """OutputError, which says what has changed, for an output that is there and `resume` can't leave alone.
+
+    Changes of options that are `aside` don't count.
+    """
+    file = output_files(output, options.format)[0]
+    if options.overwrite or not file.exists():
+        return
+    found = changes(provenance_in(output, options), hsi, msi, output, options)
+    told = [text for name, text in found.items() if name not in aside]
+    told += [f"{path}, which goes with it, isn't there" for path in files_of(output, options) if not path.exists()]
+    if told:
+        raise OutputError(
+            f"{file} exists already and isn't what --resume leaves alone: {'; '.join(told)}; choose another name or "
+            "allow overwriting (--overwrite)"
+        )
+
+
+def _spelled(name: str) -> str:
+    """An option as the command line has it."""
+    return (OPTIONS[name].name if name in OPTIONS else "") or f"--{name.replace('_', '-')}"
 
 
 def _of(path: Path, output: Path) -> tuple[str, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse, run_fusion
-from hsfuse.io.finished import answers, provenance_in
+from hsfuse.io.finished import answers, changes, provenance_in
 from hsfuse.io.lock import only_writer
 from hsfuse.methods.adapt import Adaptation
 from hsfuse.methods.srlf import FROM_SCRATCH
@@ -55,6 +56,14 @@ def plain(files, tmp_path_factory):
     return read(fuse(files.hsi, files.msi, "sentinel2a", out, **TILES).output).data
 
 
+def write_psf(path, sigma: float) -> str:
+    """A table of 9 x 9 taps, of the same size and time whatever they are."""
+    taps = np.exp(-((np.arange(9) - 4) ** 2) / (2 * sigma**2))
+    np.savetxt(path, np.outer(taps, taps), delimiter=",")
+    os.utime(path, ns=(1, 1))
+    return str(path)
+
+
 def other_response(path) -> str:
     """A table of four bands that aren't where their names say."""
     response = load_srf("sentinel2a").select(("B3", "B4", "B5", "B8A"))
@@ -63,7 +72,7 @@ def other_response(path) -> str:
     return "\n".join([*lines, *path.read_text(encoding="utf-8").splitlines()[1:]]) + "\n"
 
 
-@pytest.mark.parametrize("what", ["MSI", "Zarr", "SRF", "nothing"])
+@pytest.mark.parametrize("what", ["MSI", "Zarr", "SRF", "PSF", "nothing"])
 def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
     scene = memory_scene()
     pair = save_pair(tmp_path, scene)
@@ -71,7 +80,8 @@ def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
     store, table = save(tmp_path / "hsi.zarr", lrhsi, pair.hsi_grid(), spectrum), tmp_path / "srf.csv"
     write_srf(load_srf("sentinel2a").select(BANDS), table)
     inputs = store if what == "Zarr" else pair.hsi, pair.msi, str(table)
-    stopped(monkeypatch, *inputs, tmp_path / "a.tif", **TILES)
+    how = {**TILES, "psf": write_psf(tmp_path / "psf.csv", 2.0)} if what == "PSF" else TILES
+    stopped(monkeypatch, *inputs, tmp_path / "a.tif", **how)
     if what == "MSI":
         save(pair.msi, 0.8 * scene.msi[0].numpy(), pair.hr_grid, Spectrum(None, None, BANDS))
     elif what == "Zarr":
@@ -81,8 +91,10 @@ def test_inputs_that_changed_start_it_anew(tmp_path, monkeypatch, what):
         pixels[:] = pixels[:] * 0.5
     elif what == "SRF":
         table.write_text(other_response(table), encoding="utf-8")
-    result = fuse(*inputs, tmp_path / "a.tif", resume=True, **TILES)
-    anew = fuse(*inputs, tmp_path / "b.tif", **TILES)
+    elif what == "PSF":
+        write_psf(tmp_path / "psf.csv", 3.0)
+    result = fuse(*inputs, tmp_path / "a.tif", resume=True, **how)
+    anew = fuse(*inputs, tmp_path / "b.tif", **how)
     np.testing.assert_array_equal(read(result.output).data, read(anew.output).data)
     assert any("a.tif was made otherwise; it starts anew" in text for text in result.warnings) == (what != "nothing")
 
@@ -107,6 +119,7 @@ def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume
     before = {path: path.stat().st_mtime_ns for path in out.parent.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr("hsfuse.fusion.run.sample_scene", None)
+        patch.setattr("hsfuse.fusion.run.plan_bands", None)  # what is there is told, not what would be made
         again = fuse(*inputs, out, resume=True, qa=out.with_name("qa.tif"), **TILES)
     assert (made.done, again.done) == (False, True)
     assert {path: path.stat().st_mtime_ns for path in out.parent.iterdir()} == before
@@ -117,19 +130,19 @@ def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume
 def test_what_was_made_otherwise_is_not_done(files, tmp_path):
     inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "resume": True}
 
-    def refused(**changed):
+    def refused(why, **changed):
         before = out.stat().st_mtime_ns
-        with pytest.raises(OutputError, match="exists already"):
+        with pytest.raises(OutputError, match=f"a.tif exists already and isn't .*{re.escape(why)}"):
             fuse(*inputs, out, **{**how, **changed})
         assert out.stat().st_mtime_ns == before
 
     shutil.copy(files.hsi, out)
-    refused()
+    refused("it doesn't say what it was made from")
     assert not fuse(*inputs, out, overwrite=True, **how).done
-    refused(mtf=0.2)
-    refused(qa=tmp_path / "qa.tif")
+    refused("--mtf was not given, and is 0.2;", mtf=0.2)
+    refused("qa.tif, which goes with it, isn't there", qa=tmp_path / "qa.tif")
     with touched(files.msi):
-        refused()
+        refused(f"the input's {files.msi} has changed")
     assert fuse(*inputs, out, **how).done  # none of these has changed it
     assert not fuse(*inputs, out, overwrite=True, **{**how, "mtf": 0.2}).done
 
@@ -200,8 +213,25 @@ def test_without_opening_the_inputs_it_is_known_what_is_finished(files, tmp_path
     assert not finished()
     aside.rename(note)
     assert finished()
+    for name in ("msi.tif.msk", "hsi.hdr"):  # beside the MSI, and a header
+        (tmp_path / name).touch()
+        assert list(changes(provenance_in(out, options), hsi, [msi], out, options)) == [str(tmp_path / name)]
+        (tmp_path / name).unlink()
+    assert finished()
     shutil.copy(hsi, out)
     assert not finished()
+
+
+def test_it_is_told_that_a_file_that_an_option_names_has_changed(files, tmp_path):
+    """By its bytes alone: before anything is opened (`changes`), and by the plan."""
+    psf, out = write_psf(tmp_path / "psf.csv", 2.0), tmp_path / "a.tif"
+    options = FuseOptions(srf="sentinel2a", **{**TILES, "psf": psf, "resume": True})
+    run_fusion(files.hsi, files.msi, out, options)
+    assert run_fusion(files.hsi, files.msi, out, options).done
+    write_psf(tmp_path / "psf.csv", 3.0)
+    assert list(changes(provenance_in(out, options), files.hsi, [files.msi], out, options)) == ["psf"]
+    with pytest.raises(OutputError, match="the file of --psf has changed"):
+        run_fusion(files.hsi, files.msi, out, options)
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -103,6 +103,8 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["fuse", hsi, str(folder / "seven.tif"), out, "--srf=sentinel2a"], 1, "The MSI has 7 bands (no descriptions)"),
         (["fuse", str(folder / "swir.tif"), msi, out, "--srf=sentinel2a"], 1, "no spectral overlap"),
         (["fuse", hsi, msi, done, "--resume", *QUICK], 0, ""),
+        (["fuse", hsi, msi, done, "--resume", *QUICK, "--mtf=0.2"], 1, "--mtf was not given, and is 0.2"),
+        (["fuse", hsi, msi, done, "--dry-run", *QUICK], 1, "done.tif exists already"),
         (["assess", no], 1, "nothing to hold the fused cube against"),
         (["assess", done, "--reference", no], 1, "doesn't exist"),
         (["assess", done, "--hsi", hsi, "--msi", text], 1, "isn't a raster that can be read"),
