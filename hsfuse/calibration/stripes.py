@@ -5,12 +5,13 @@ errs on its own, so stripes lie outside the few directions in which a scene's sp
 spectra, averaged along each line, is the stripe and little noise (compare Gomez-Chova et al. 2008, "Correction of
 systematic spatial noise in push-broom hyperspectral sensors", Applied Optics 47(28)). The directions are those of
 spectra within lines, which no stripe changes. What changes slowly from line to line may be the ground's, a smile or
-illumination: these have patterns that bands share, which stay.
+illumination: these have patterns that bands share, which stay. What an MSI shows of the same lines, too, is the
+ground's, however narrow its strips are and whatever their spectra.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,8 @@ CLEAR, LEAST_SHARE = 2.5, 0.25
 #: Detectors of different bands err on their own: where lines of all bands have fewer patterns than this share of what
 #: independent ones would have, they are the ground's.
 LEAST_RANK = 0.5
+#: Lines' patterns of which another image shows more than this share, and so many standard deviations, are the ground's.
+SHOWN, CLEAR_SD = 0.5, 2.0
 #: Share of the correlation between both halves of the lines that stripes would give, and the ground doesn't.
 LASTING = 0.8
 
@@ -56,6 +59,39 @@ class Stripes:
         """Share of the noise's variance that stripes are, in the median of the bands that have any."""
         beyond = self.times[self.clear] - 1
         return float(np.median(beyond / (beyond + self.pixels)))
+
+    def shown_by(self, matrix: FloatArray, own: FloatArray, lines: FloatArray, runs: Sequence[slice]) -> Shared:
+        """How much of these stripes under R `matrix` (c, C) an MSI shows, from means of lines (c, n).
+
+        `own` are those of R x LRHSI with its stripes, `lines` the MSI's. What the MSI shows is a multiple of `own` less
+        what no ground is; so it is regressed on these and the stripes, in what changes fast within `runs` of lines.
+        """
+        inside = np.concatenate([np.arange(lines.shape[1])[run] for run in runs])
+        seen, whole, shown = (_fast(image, list(runs))[:, inside] for image in (matrix @ self.values, own, lines))
+        shown = shown * (whole.std(1) / np.maximum(shown.std(1), 1e-30))[:, None]  # each band has a gain of its own
+        design, target = np.stack([whole.ravel(), seen.ravel()]), shown.ravel()
+        moment = design @ design.T
+        if not np.linalg.det(moment) > 1e-9 * moment[0, 0] * moment[1, 1] or not target.any():
+            return Shared(0.0, np.inf, 0.0)
+        gain, less = np.linalg.solve(moment, design @ target)
+        left = float(np.square(target - np.array([gain, less]) @ design).sum())
+        sd = np.sqrt(left / max(target.size - 2, 1) * np.linalg.inv(moment)[1, 1])
+        fit = 1 - left / float(target @ target)
+        return Shared(1 + less / gain, sd / gain, fit) if gain > 0 else Shared(0.0, np.inf, fit)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The `share` (+- `sd`) of stripes' variance that another image shows, too; `fit`: how well it was told (R^2)."""
+
+    share: float
+    sd: float
+    fit: float
+
+    @property
+    def is_ground(self) -> bool:
+        """Whether it clearly is more than the detectors'."""
+        return self.share > max(SHOWN, CLEAR_SD * self.sd)
 
 
 #: Whole rows (C, h, w) and their mask (h, w).

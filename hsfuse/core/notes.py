@@ -40,6 +40,9 @@ TEMPLATES: dict[str, str] = {
     "msi-wavelengths-differ": (
         "the MSI's own wavelengths aren't those of {response}: {bands}; is --srf the MSI's sensor?"
     ),
+    "stripes-are-ground": (
+        "what looks like stripes along the HSI's {along} is the ground's, for the MSI shows it, too: it stays"
+    ),
     "stripes-taken-out": (
         "stripes along the HSI's {along} are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
         "noise's variance"

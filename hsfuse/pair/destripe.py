@@ -2,36 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy import sparse
+from scipy.ndimage import gaussian_filter1d
 
 from hsfuse.calibration.smile import estimate_smile
-from hsfuse.calibration.stripes import estimate_stripes
+from hsfuse.calibration.stripes import Stripes, estimate_stripes
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.notes import Note, note
 from hsfuse.io import CubeReader, usable_bands
+from hsfuse.pair.mapping import PixelMap
 
 #: Pixels that are looked at, at most, for stripes and for a smile, and rows of a strip.
 LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
+#: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart.
+COLS, OFF = 128, np.array([0.0, -0.5, 0.5, -1.0, 1.0])
+#: Standard deviation (HSI pixels) of the blur across lines that the MSI is given, about that of most PSFs.
+BLUR = 0.5
 
 
-def destriped(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
-    """The reader with stripes along its own columns and rows taken out, and a word on them; as it is without any."""
+@dataclass(frozen=True)
+class Shown:
+    """How an MSI shows the ground of an HSI's lines: its `reader`, `bands`, and R `matrix` (c, C) on all HSI bands.
+
+    `place` puts HSI pixels (row, column) onto the MSI's, of which `ratio` make an HSI pixel's side.
+    """
+
+    reader: CubeReader
+    bands: Sequence[int]
+    matrix: NDArray[np.float64]
+    place: PixelMap
+    ratio: int
+
+    def explains(self, found: Stripes, hsi: CubeReader, used: list[int], rows: bool) -> bool:
+        """Whether most of the stripes along rows or columns, of `used` bands, are what the MSI shows, too."""
+        own, fine, counts = self._lines(hsi, rows)
+        smooth = partial(gaussian_filter1d, sigma=BLUR * self.ratio, axis=1, mode="constant")
+        weight = smooth(counts[None])
+        fine = smooth(fine) / np.maximum(weight, 1e-9)
+        places = np.arange(counts.size)
+        middles = (np.arange(own.shape[1]) + 0.5) * self.ratio - 0.5
+        seen = np.interp(middles, places, weight[0]) > 0.5 * weight.max()
+        runs = [slice(int(run[0]), int(run[-1]) + 1) for run in _neighbours(np.flatnonzero(seen))]
+        if not runs or weight.max() <= 0:
+            return False
+        told = []
+        for off in OFF * self.ratio:
+            lines = np.stack([np.interp(middles + off, places, row) for row in fine])
+            told.append(found.shown_by(self.matrix[:, used], own, lines, runs))
+        return max(told, key=lambda one: one.fit).is_ground
+
+    def _lines(
+        self, hsi: CubeReader, rows: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Means (c, n) of R x HSI along lines, and sums (c, m) and number (m,) of MSI pixels along finer ones.
+
+        These are as many as MSI pixels lie across a line. Only what both images have counts.
+        """
+        s, (height, width) = self.ratio, hsi.grid.shape
+        n, bands = height if rows else width, np.flatnonzero(self.matrix.any(0)).tolist()
+        sums, fine = np.zeros((len(self.bands), n)), np.zeros((len(self.bands), n * s))
+        own_counts, counts = np.zeros(n), np.zeros(n * s)
+        before = hsi.nonfinite, self.reader.nonfinite
+        for top, left in product(_starts(hsi, _looked_at(hsi)), range(0, width, COLS)):
+            bottom, right = min(top + ROWS, height), min(left + COLS, width)
+            places = [(np.arange(first * s, last * s) + 0.5) / s for first, last in ((top, bottom), (left, right))]
+            data, mask = self._at(*self.place(places[0][:, None], places[1]))
+            low = hsi.read(Window(left, top, right - left, bottom - top), bands)
+            both = low.mask & mask.reshape(low.mask.shape[0], s, low.mask.shape[1], s).all((1, 3))
+            mask = both.repeat(s, 0).repeat(s, 1)
+            axis, first, last = (1, top, bottom) if rows else (0, left, right)
+            sums[:, first:last] += (np.tensordot(self.matrix[:, bands], low.data, 1) * both).sum(1 + axis)
+            fine[:, first * s : last * s] += (data * mask).sum(1 + axis)
+            own_counts[first:last] += both.sum(axis)
+            counts[first * s : last * s] += mask.sum(axis)
+        hsi.nonfinite, self.reader.nonfinite = before
+        return sums / np.maximum(own_counts, 1), fine, counts
+
+    def _at(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> tuple[FloatArray, BoolArray]:
+        """MSI pixels at places (h, w), (c, h, w), 0 where the mask (h, w) says that there is none."""
+        shape = self.reader.grid.shape
+        mask = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+        out = np.zeros((len(self.bands), *rows.shape), np.float32)
+        if mask.any():
+            r, c = rows[mask].astype(int), cols[mask].astype(int)
+            box = Window(int(c.min()), int(r.min()), int(np.ptp(c)) + 1, int(np.ptp(r)) + 1)
+            cube = self.reader.read(box, list(self.bands))
+            place = r - box.row_off, c - box.col_off
+            out[:, mask] = cube.data[:, *place] * cube.mask[place]
+            mask[mask] = cube.mask[place]
+        return out, mask
+
+
+def _neighbours(lines: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Lines (n,) in runs of neighbours."""
+    return [run for run in np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1) if run.size]
+
+
+def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, list[Note]]:
+    """The reader with stripes along its own columns and rows taken out, and a word on them; as it is without any.
+
+    What an MSI has `shown` along the same lines isn't taken out.
+    """
     bands = np.flatnonzero(usable_bands(hsi)).tolist()
     if not bands:
         return hsi, []
     whole = None if _looked_at(hsi) == hsi.grid.shape[0] else partial(_strips, hsi, bands, every=True)
     notes = []
     for found, along in zip(estimate_stripes(partial(_strips, hsi, bands), whole), ("columns", "rows"), strict=True):
-        if found:
+        rows = along == "rows"
+        if found and shown is not None and shown.explains(found, hsi, bands, rows):
+            notes.append(note("stripes-are-ground", along=along))
+        elif found:
             values = np.zeros((hsi.count, found.values.shape[1]), np.float32)
             values[bands] = found.values
-            hsi = hsi.without_stripes(values, along_rows=along == "rows")
+            hsi = hsi.without_stripes(values, along_rows=rows)
             figures = {"bands": int(found.clear.sum()), "count": len(bands), "share": round(found.share, 3)}
             notes.append(note("stripes-taken-out", along=along, **figures))
     return hsi, notes
@@ -77,15 +169,20 @@ def _looked_at(hsi: CubeReader) -> int:
     return int(min(rows, max(ROWS, LOOKED_AT // cols)))
 
 
+def _starts(hsi: CubeReader, most: int) -> list[int]:
+    """First rows of strips, spread over the image where they aren't all of it."""
+    rows = hsi.grid.shape[0]
+    if most == rows:
+        return list(range(0, rows, ROWS))
+    return [int(start) for start in np.linspace(0, rows - ROWS, -(-most // ROWS)).round()]
+
+
 def _strips(hsi: CubeReader, bands: list[int], every: bool = False) -> Iterator[tuple[FloatArray, BoolArray]]:
     """Whole rows, spread over the image where it is large and not `every` one is asked for."""
-    (rows, cols), most = hsi.grid.shape, hsi.grid.shape[0] if every else _looked_at(hsi)
-    count = -(-most // ROWS)
-    starts = range(0, rows, ROWS) if most == rows else np.linspace(0, rows - ROWS, count).round().astype(int)
-    before = hsi.nonfinite
+    (rows, cols), before = hsi.grid.shape, hsi.nonfinite
     try:
-        for start in starts:
-            cube = hsi.read(Window(0, int(start), cols, min(ROWS, rows - int(start))), bands)
+        for start in _starts(hsi, rows if every else _looked_at(hsi)):
+            cube = hsi.read(Window(0, start, cols, min(ROWS, rows - start)), bands)
             yield cube.data, cube.mask
     finally:
         hsi.nonfinite = before  # this look isn't part of the caller's reading

@@ -183,6 +183,10 @@ class Nesting:
             return reader
         return WarpedReader(reader, self.lr_grid, self.seen, self.placed)
 
+    def onto(self, hsi: Grid, msi: Grid) -> PixelMap:
+        """The map from the LRHSI's own pixels to those of the MSI's file, as the files' own grids have it."""
+        return PixelMap(self.placed, msi if hsi.georeferenced and msi.georeferenced else Grid(msi.shape))
+
     def resampling_variance(self, sigma: float) -> tuple[float, float]:
         """Variance, LRHSI pixels squared, that the warp adds along the LRHSI's columns and rows (its axes y, x).
 

@@ -23,7 +23,7 @@ from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usabl
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, misnamed
-from hsfuse.pair.destripe import destriped, unsmiled
+from hsfuse.pair.destripe import Shown, destriped, unsmiled
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
@@ -132,12 +132,6 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
     warnings += [*masked, *masked_too]
-    if settings.destripe == "auto":
-        low, striped = destriped(low)
-        notes += striped
-    if settings.smile == "auto":
-        low, smiling = unsmiled(low)
-        notes += smiling
     match, response, how = _bands(low, high, settings)
     notes += [note("sensor-told", how=how)] if how else []
     match, empty = _carrying(match, high)
@@ -152,6 +146,15 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
     msi_bands = [match.indices[i] for i in covered.kept]
     psf = _psf(settings, nesting) if known is None else known
+    if settings.destripe == "auto":
+        matrix = np.zeros((len(msi_bands), low.count))
+        matrix[:, hsi_bands] = covered.matrix
+        place = nesting.onto(low.grid, high.grid)
+        low, striped = destriped(low, Shown(high, msi_bands, matrix, place, nesting.ratio))
+        notes += striped
+    if settings.smile == "auto":
+        low, smiling = unsmiled(low)
+        notes += smiling
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
     notes += [note("bands-matched", how=match.note)] if match.note else []
     notes += [note("bands-not-covered", left_out=covered.note)] if covered.note else []
