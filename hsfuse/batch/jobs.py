@@ -57,6 +57,12 @@ class Job:
     figures: Path | None = None
 
     @property
+    def read(self) -> list[Path]:
+        """All files that it reads: its images, and what its options name."""
+        named = [Path(getattr(self.options, name)) for name in MAY_BE_FILES]
+        return [self.hsi, *self.msi, *(path for path in named if path.is_file())]
+
+    @property
     def made(self) -> list[Path]:
         """All files that it makes."""
         beside = [path for path in (self.report, self.figures) if path is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hsfuse.batch import Outcome, read_jobs, run_jobs, with_figures, write_summa
 from hsfuse.cli import options
 from hsfuse.cli.console import SOME_FAILED, print_json
 from hsfuse.core.cluster import check_scheduler
-from hsfuse.core.errors import SettingError
+from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import OPTIONS
 from hsfuse.io.finished import MAY_BE_FILES
 
@@ -55,6 +56,7 @@ def batch(
     index: int | None,
     summary: Path | None,
     as_json: bool,
+    log_file: Path | None,
     **given: Any,
 ) -> None:
     """Fuse the scenes of JOBS, each by a process of its own; one that fails doesn't stop the rest.
@@ -90,6 +92,13 @@ def batch(
         click.echo(f"hsfuse: {problem}", err=True)
     if found.problems:
         raise SettingError(f"{table}: nothing was started")
+    read, made = [table], [] if summary is None else [summary / "index.html", summary / "summary.csv"]
+    for job in found.jobs if log_file is not None else ():
+        with suppress(HsfuseError):  # of a job that isn't to be run
+            job.check_paths()
+            read += job.read
+            made += job.made
+    options.start_log_file(log_file, read, made)
     jobs = found.jobs if index is None else [found.jobs[index]]
     with tqdm(total=len(jobs), desc="batch", unit="scene", disable=None, leave=False) as bar:
 

@@ -66,6 +66,7 @@ def fuse(
     report: Path | None,
     figures: Path | None,
     as_json: bool,
+    log_file: Path | None,
     **given: Any,
 ) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
@@ -76,6 +77,12 @@ def fuse(
     """
     low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
+    if log_file is not None:
+        from hsfuse.batch.jobs import Job
+
+        job = Job("", low, (high,) if isinstance(high, Path) else high, place, chosen, report, figures)
+        job.check_paths()
+        options.start_log_file(log_file, job.read, job.made)
     with working():
         result = fuse_and_report(low, high, place, chosen, report, figures)
     if as_json:

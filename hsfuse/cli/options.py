@@ -1,13 +1,13 @@
 """Options of the commands: those of `fuse` made from the fields of `FuseOptions`, and what else several commands share.
 
 A command takes them as decorators. `json_output` gives `as_json`; `verbosity` (-q, -v) gives nothing because it sets
-the log level itself.
+the log level itself. `log_file` is for `start_log_file`, once the command knows its files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from math import isfinite, isinf
 from pathlib import Path
@@ -127,6 +127,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
     """Options of a TOML file, by their names with - or _, as defaults of the command line."""
     if value is None:
         return
+    context.meta["hsfuse.config"] = value
     from hsfuse.io.toml import read_toml
 
     known = {name: p for p in context.command.params for name in (p.name, *_long_names(p)) if name}
@@ -154,12 +155,21 @@ def _as_words(entry: Any) -> Any:
     return entry
 
 
-def _start_log_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        try:
-            log_to_file(value)
-        except OSError as error:
-            raise click.BadParameter(f"{value} can't be written ({error.strerror})") from None
+def start_log_file(path: Path | None, read: Iterable[Path], made: Iterable[Path]) -> None:
+    """Send all notes to a file, too, where one is wanted that is none of those that are read or made.
+
+    OutputError for one that is, a usage error for one that can't be written.
+    """
+    if path is None:
+        return
+    from hsfuse.io.files import check_log
+
+    config = click.get_current_context().meta.get("hsfuse.config")
+    check_log(path, [*read, *([] if config is None else [config])], made)
+    try:
+        log_to_file(path)
+    except OSError as error:
+        raise click.BadParameter(f"{path} can't be written ({error.strerror})", param_hint="--log-file") from None
 
 
 def _log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
@@ -393,9 +403,7 @@ config = click.option(
     metavar="FILE.toml",
     help="Read options from a TOML file; those of the command line go before.",
 )
-log_file = click.option(
-    "--log-file", type=PATH, expose_value=False, callback=_start_log_file, help="Write all notes to this file, too."
-)
+log_file = click.option("--log-file", type=PATH, help="Write all notes to this file, too.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 _quiet = click.option(
     "-q", "--quiet", count=True, expose_value=False, callback=_log_level, help="No notes; twice: no warnings either."

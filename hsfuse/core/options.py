@@ -20,6 +20,8 @@ from hsfuse.core.values import Range, check_values
 #: Groups of options, in the order in which the help shows them.
 GROUPS = ("inputs", "sensors", "method", "output", "running")
 OnOff = Literal["on", "off"]
+#: Rows and columns of a PSF's taps: far more than the GSDs' ratios call for, and few enough to compute with.
+MOST_TAPS = 257
 #: MTF at Nyquist that is assumed where neither the user nor the pair tells it.
 DEFAULT_MTF = 0.3
 #: Values of `psf` that have the PSF estimated from the pair.
@@ -97,11 +99,13 @@ class FuseOptions:
         Option("sensors", "MTF of the LRHSI at its Nyquist frequency, where it is known.", common=True),
     ] = None
     psf_sigma: Annotated[
-        float | None, Range(0, above=True), Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf.")
+        float | None,
+        Range(0.1, MOST_TAPS // 8),  # taps reach four sigma to each side
+        Option("sensors", "Gaussian PSF in MSI pixels, in place of --mtf."),
     ] = None
     psf_size: Annotated[
         int | None,
-        Range(1),
+        Range(1, MOST_TAPS),
         Option("sensors", "Taps of the Gaussian PSF along each axis.", default="four sigma each way"),
     ] = None
     psf: Annotated[

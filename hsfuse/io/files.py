@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import re
@@ -20,6 +21,8 @@ _ALIASES = {
     "gtiff": "GTiff", "geotiff": "GTiff", "tif": "GTiff", "tiff": "GTiff", "cog": "COG", "envi": "ENVI", "zarr": "Zarr",
 }  # fmt: skip
 
+#: Bytes by which it is told whether a file is text.
+TEXT = 2**16
 #: Files that GDAL and ENVI would read with an output of the same name, left by an earlier one.
 _SIDECARS = (".aux.xml", ".ovr", ".msk", ".hdr")
 
@@ -175,6 +178,41 @@ def check_report_path(path: str | Path, overwrite: bool, inputs: Sequence[str | 
         raise OutputError(f"the folder {path.parent} for the report doesn't exist; make it first")
     if not _takes_files(path.parent):
         raise OutputError(f"the folder {path.parent} for the report can't be written to")
+
+
+def check_log(path: Path, read: Iterable[Path], made: Iterable[Path]) -> None:
+    """OutputError unless a log may be appended to `path`: text or a new file, and nothing that is `read` or `made`.
+
+    What lies beside such a file and is read with it, or in a folder that is read, counts as that.
+    """
+    check_path("log file", path)
+    at, there = {path.resolve(), path.parent.resolve() / path.name}, path.exists()
+    for file in (inputs := list(read)) + list(made):
+        names = {file.resolve(), *(file.parent.resolve() / one.name for one in (file, *companions(file)))}
+        if at & names or (there and file.exists() and path.samefile(file)):
+            raise OutputError(f"the log file {path} is {file} or read with it; give it another name")
+    for file in inputs:
+        if file.is_dir() and path.resolve().is_relative_to(file.resolve()):
+            raise OutputError(f"the log file {path} lies in the input {file}; put it elsewhere")
+    if not path.is_file():
+        return
+    from hsfuse.io.gdal import siblings
+
+    for file in inputs:
+        if any(path.samefile(one) for one in siblings(file) if one.exists()):
+            raise OutputError(f"the log file {path} belongs to the input {file}; give it another name")
+    if not _is_text(path):
+        raise OutputError(f"the log file {path} is there and no text; give another name")
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as text does."""
+    with path.open("rb") as file:
+        start = file.read(TEXT)
+    try:
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -71,10 +71,10 @@ class ArrayReader(CubeReader):
         self.array, self._valid = array, valid
         self.files, self.driver, self.dtype = (), "array", str(array.dtype)
         self.grid, self.spectrum = grid, spectrum
-        self.scales = np.full(bands, float(told.get("scale_factor", 1.0)))
-        self.offsets = np.full(bands, float(told.get("add_offset", 0.0)))
-        fill = told.get("_FillValue", told.get("missing_value"))
-        self.nodata_values = [None if fill is None else float(fill)] * bands
+        self.scales = np.full(bands, _factor(told, "scale_factor", 1.0, name))
+        self.offsets = np.full(bands, _factor(told, "add_offset", 0.0, name))
+        fill = next((_number(told, key, name) for key in ("_FillValue", "missing_value") if key in told), None)
+        self.nodata_values = [fill] * bands
         self.tags = {key: str(value) for key, value in told.items() if key.startswith("HSFUSE_")}
         self.quantity = own_quantity(self.tags)
         if not grid.georeferenced:
@@ -109,6 +109,27 @@ class ArrayReader(CubeReader):
 
     def close(self) -> None:
         """Nothing was opened."""
+
+
+def _number(told: Mapping[str, Any], key: str, name: str) -> float | None:
+    """An attribute that is to be a number; None where it isn't set."""
+    if told.get(key) is None:
+        return None
+    try:
+        return float(told[key])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: the attribute {key} is {told[key]!r}, wanted a number") from error
+
+
+def _factor(told: Mapping[str, Any], key: str, default: float, name: str) -> float:
+    """A scale or an offset: finite, and a scale not 0."""
+    value = _number(told, key, name)
+    if value is None:
+        return default
+    if not np.isfinite(value) or (value == 0 and default != 0):
+        wanted = "a finite number" + (" other than 0" if default else "")
+        raise InputError(f"{name}: the attribute {key} is {value:g}, wanted {wanted}")
+    return value
 
 
 def _cut(array: Any, bands: list[int], rows: Any, cols: Any) -> NDArray:

@@ -224,7 +224,10 @@ def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
         from hsfuse.io.memory import open_memory
 
         return open_memory(path, role)
-    paths = [as_path(path)] if isinstance(path, str | Path) else [as_path(one) for one in path]
+    several = [path] if isinstance(path, str | Path) else path
+    if strange := [type(one).__name__ for one in several if not isinstance(one, str | Path)]:
+        raise InputError(f"the {role} is a list with a {strange[0]}; wanted paths in it, or one image that is no list")
+    paths = [as_path(one) for one in several]
     reader = _open_files(paths, role)
     reader._opened = [one.absolute() if one.exists() else one for one in paths]
     return reader

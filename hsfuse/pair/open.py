@@ -18,7 +18,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import IDENTITY
 from hsfuse.core.notes import Note, note, warning
-from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, FuseOptions
+from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
@@ -94,10 +94,6 @@ def open_pair(
     except BaseException:
         stack.close()
         raise
-
-
-#: Rows and columns of a PSF's taps: far more than the GSDs' ratios call for, and few enough to compute with.
-MOST_TAPS = 257
 
 
 def read_psf(path: Path) -> Psf:

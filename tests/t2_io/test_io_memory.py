@@ -130,6 +130,10 @@ def test_a_cube_is_read_too():
         (lambda a: a.isel(y=slice(0, 0)), "wanted pixels"),
         (lambda a: a.to_dataset(), "is a Dataset; wanted a path"),
         (lambda a: a.values, "is a ndarray; wanted a path"),
+        (lambda a: [a], "the HSI is a list with a DataArray; wanted paths"),
+        (lambda a: a.assign_attrs(scale_factor="x"), "scale_factor is 'x', wanted a number"),
+        (lambda a: a.assign_attrs(scale_factor=np.nan), "scale_factor is nan, wanted a finite number other than 0"),
+        (lambda a: a.assign_attrs(_FillValue="none"), "_FillValue is 'none', wanted a number"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(broken, told):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rasters import write_tif
-from scenes import FWHM_NM, memory_scene, save, save_pair
+from scenes import FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 
 from hsfuse.cli import main
 from hsfuse.core.cube import Spectrum
@@ -59,7 +59,9 @@ FUSE = [
     (["--phase=-1"], 2, "'--phase': -1.0 is not in the range x>=0"),
     (["--phase=3"], 1, "the phase is 3, wanted 0 to 2 MSI pixels (centred: 1)"),
     (["--srf=sentinel2a", "--msi-bands=B2,B9"], 1, "B9, which the MSI doesn't have"),
-    (["--psf-sigma=0"], 2, "'--psf-sigma': 0.0 is not in the range x>0"),
+    (["--psf-sigma=0"], 2, "'--psf-sigma': 0.0 is not in the range 0.1<=x<=32"),
+    (["--psf-sigma=1e6"], 2, "'--psf-sigma': 1000000.0 is not in the range 0.1<=x<=32"),
+    (["--psf-size=100000"], 2, "'--psf-size': 100000 is not in the range 1<=x<=257"),
     (["--tile=0"], 2, "'--tile': 0 is not in the range x>=1"),
     (["--tile=10"], 1, "--tile is 10, wanted at least 12 MSI pixels"),
     (["--tile=20", "--overlap=24"], 1, "--overlap is 24 and --tile 20"),
@@ -154,3 +156,27 @@ def test_a_file_whose_size_is_known_needs_the_room(place, monkeypatch):
     assert full.exit_code == 1
     assert "0 MiB are free" in full.stderr
     assert not (folder / "out.dat").exists()
+
+
+def test_a_log_replaces_nothing(tmp_path):
+    """Neither inputs nor outputs, nor what is read with them, or named by options, nor what is no text."""
+    pair = save_pair(tmp_path, memory_scene((4, 4)))
+    spectrum = Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM))
+    hsi = save(tmp_path / "lr.dat", pair.scene.lrhsi[0].numpy(), pair.hsi_grid(), spectrum)
+    for name in ("psf.csv", "c.toml", "jobs.csv", "text.tif"):
+        (tmp_path / name).write_text("1\n" if name == "psf.csv" else "")
+    (tmp_path / "jobs.csv").write_text(f"hsi,msi,output\n{hsi},{pair.msi},o.tif\n")
+    (tmp_path / "raw").write_bytes(b"log\0")
+    (tmp_path / "link").symlink_to(pair.msi)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    line = ["fuse", str(hsi), str(pair.msi), str(tmp_path / "o.tif"), "--psf", str(tmp_path / "psf.csv"), *QUICK[:2]]
+    line += [f"--config={tmp_path / 'c.toml'}", f"--qa={tmp_path / 'qa.tif'}", f"--report={tmp_path / 'r.html'}"]
+    taken = ["lr.dat", "lr.hdr", "msi.tif", "msi.tif.aux.xml", "link", "psf.csv", "c.toml", "raw"]
+    batch = ["batch", str(tmp_path / "jobs.csv"), "--srf=sentinel2a"]
+    tried = [(line, name) for name in (*taken, "o.tif", "o.tif.msk", "o.hdr", "qa.tif", "r.html")]
+    tried += [(batch, name) for name in ("lr.dat", "lr.hdr", "msi.tif", "o.tif", "jobs.csv", "raw")]
+    for words, name in tried:
+        done = CliRunner().invoke(main, [*words, f"--log-file={tmp_path / name}"])
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), (words[0], name, done.stderr)
+        assert f"the log file {tmp_path / name} " in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
