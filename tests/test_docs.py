@@ -115,7 +115,7 @@ def test_blocks_are_found():
 
 def test_the_tutorial_leaves_what_it_says(place):
     for name in ("fused.tif", "quality.tif", "report.html", "chlorophyll.tif", "chlorophyll.png"):
-        assert (place / name).stat().st_size > 0, name
+        assert (place / "tutorial" / name).stat().st_size > 0, name
 
 
 @pytest.mark.parametrize("page", PAGES[1:])
