@@ -3,7 +3,9 @@
 The LRHSI seen by the MSI's response, R X, and the MSI blurred and decimated by the PSF are one image but for noise
 where the model is right, whatever is fused from them: no cube can agree with both images where these two don't agree.
 What they leave is regressed on what another PSF, place, response or tone of the MSI would change of it, to first order;
-what then is left stands for the images' own noise.
+what then is left stands for the images' own noise. A wrong model is wrong alike all over the scene: a part of it is to
+blame as far as what one half of the windows tells of it explains the other half. Where none does, the two images show
+different things in places, such as clouds, shadows or another date.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
@@ -26,6 +29,8 @@ LOUD, LOUD_RESAMPLED, OF_CONTRAST = 1.6, 2.2, 0.08
 BLURS = 0.5, 1.0
 #: Deviations from a band's mean beyond which its tone isn't asked for.
 TONES = 4.0
+#: Share of the misfit beyond noise that a part of the model must explain to be what doesn't fit.
+ALIKE = 0.8
 PARTS = ("PSF", "place", "response", "radiometry")
 
 
@@ -33,13 +38,15 @@ PARTS = ("PSF", "place", "response", "radiometry")
 class Misfit:
     """RMS misfit (c,) of the MSI's bands on LR pixels; `left` (c,) of it with every part of the model free.
 
-    `without` (4, c) what is left with one of the `PARTS` free; `contrast` (c,) of R X in windows of the scene.
+    `without` (4, c) is what is left of either half of the windows by one of the `PARTS` fitted to the other half;
+    `contrast` (c,) that of R X in windows of the scene, `windows` (w, c) their misfits.
     """
 
     rms: FloatArray
     left: FloatArray
     without: FloatArray
     contrast: FloatArray
+    windows: FloatArray
 
     @property
     def times(self) -> float:
@@ -60,6 +67,16 @@ class Misfit:
         """How much of what is beyond noise one part explains by itself, from 0 to 1: (c,)."""
         return self._share(self.without[PARTS.index(part)])
 
+    @property
+    def alike(self) -> bool:
+        """Whether one part of the model explains most of it alike over the scene."""
+        return bool(np.median(self.explained(self.part)) > ALIKE)
+
+    @property
+    def where(self) -> float:
+        """In which share of the windows it is clearly more than noise."""
+        return float((np.median(self.windows / self.left, axis=1) > LOUD).mean())
+
     def explained_by(self, msi: FloatArray, pixels: SharedPixels, matrix: FloatArray) -> FloatArray:
         """How much of it a changed MSI explains, degraded (c, n), under R `matrix` (c, C): (c,)."""
         seen = zip(matrix @ pixels.lrhsi, msi, strict=True)
@@ -77,21 +94,35 @@ class Misfit:
 def misfit(pixels: SharedPixels, matrix: FloatArray) -> Misfit:
     """Of a pair's shared pixels under R `matrix` (c, C)."""
     parts = [list(columns) for columns in (_blurs(pixels), _moves(pixels), _spectra(pixels), _tones(pixels))]
-    rows = []
+    rows, squares = [], []
     for k, weights in enumerate(matrix):
         seen, own = weights @ pixels.lrhsi, pixels.msi[k]
         free = [[own, *(column[k] for column in part)] for part in parts]
         every = [own, *(column for part in free for column in part[1:])]
-        rows.append([_left(pixels, seen, columns) for columns in ([own], every, *free)] + [seen.std()])
+        held_out = [_held_out(pixels, seen, columns) for columns in free]
+        rows.append([_left(pixels, seen, [own]), _left(pixels, seen, every), *held_out, seen.std()])
+        squares.append(np.bincount(pixels.window, _rest(seen, np.stack([own])) ** 2))
     found = np.array(rows).T + 1e-12
-    return Misfit(found[0], found[1], found[2:6], found[6])
+    windows = np.sqrt(np.array(squares).T / np.bincount(pixels.window)[:, None])
+    return Misfit(found[0], found[1], found[2:6], found[6], windows)
 
 
 def _left(pixels: SharedPixels, image: FloatArray, columns: list[FloatArray]) -> float:
     """RMS of what columns (m, n) leave of an image (n,), by the degrees of freedom."""
-    design = np.stack(columns)
-    rest = image - np.linalg.lstsq(design.T, image, rcond=None)[0] @ design
+    rest = _rest(image, np.stack(columns))
     return float(np.sqrt((rest**2).sum() / max(pixels.degrees - len(columns), 1)))
+
+
+def _held_out(pixels: SharedPixels, image: FloatArray, columns: list[FloatArray]) -> float:
+    """RMS of what columns (m, n) leave of either half of the windows when fitted to the other one."""
+    design, late = np.stack(columns), pixels.window * 2 > pixels.window.max()
+    rest = [_rest(image, design, fitted)[~fitted] for fitted in (late, ~late)]
+    return float(np.sqrt(sum((half**2).sum() for half in rest) / pixels.degrees))
+
+
+def _rest(image: FloatArray, design: FloatArray, fitted: NDArray[np.bool_] | slice = slice(None)) -> FloatArray:
+    """What a design (m, n) leaves of an image (n,), both fitted on some pixels."""
+    return image - np.linalg.lstsq(design[:, fitted].T, image[fitted], rcond=None)[0] @ design
 
 
 def _blurs(pixels: SharedPixels) -> Iterator[FloatArray]:

@@ -199,7 +199,7 @@ def estimate_psf(
     chosen = borne_out[0]
     if given is not None and _as_wide(judged[0], chosen, ratio):
         chosen = judged[0]
-    doubt = _doubt(chosen, search.views, detail) if given is not None else ""
+    doubt = _doubt(chosen, judged, search.views, detail) if given is not None else ""
     found = judged[0] if doubt else chosen
     free_one = found if found.fit.shape.size else next(one for one in judged if one.fit.family is ROUND)
     return _summed_up(search, found, free_one, borne_out, given, kind == "free" and not doubt, doubt)
@@ -233,16 +233,25 @@ def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Search]
     return [Judged.of(fit, views, wander) for fit in again], search
 
 
-def _doubt(chosen: Judged, views: Views, detail: FloatArray) -> str:
-    """Why the pair can't tell its PSF; empty where it can."""
+def _doubt(chosen: Judged, judged: Sequence[Judged], views: Views, detail: FloatArray) -> str:
+    """Why the pair can't tell its PSF; empty where it can.
+
+    One without numbers may fit only because nothing is told: a round one's width has to be, and closely.
+    """
     if detail.max() < LEAST_DETAIL:
         return f"the images have too little detail in common (correlation {max(0.0, float(detail.max())):.2f})"
-    if chosen.fit.family.name == "assumed":
-        return ""
-    widths, spread = _widths(chosen, views.ratio)
+    fixed = not chosen.fit.shape.size
+    told = next(one for one in judged if one.fit.family is ROUND) if fixed else chosen
+    widths, spread = _widths(told, views.ratio, whole=not fixed)
     share = float((spread[:2] / widths[:2]).max())
-    if share > MOST_SPREAD:
-        return f"windows of the scene disagree in width and place, which leaves its width open by {share:.0%}"
+    if share > (MOST_SPREAD / BORNE_OUT if fixed else MOST_SPREAD):
+        by = f" by {share:.0%}" if share < 1 else ""
+        return f"windows of the scene disagree in width and place, which leaves its width open{by}"
+    if chosen.fit.family.name == "assumed":
+        own = chosen.fit.family.widths(chosen.fit.shape, views.ratio)[:2]
+        if (np.abs(own - widths[:2]) > BORNE_OUT * spread[:2]).any():
+            return f"windows of the scene want a width of {plus_minus(widths[0], spread[0])} MSI pixels in its place"
+        return ""
     widest = float(widths[:2].max()) / views.ratio
     if widest > WIDEST:
         return f"it would be {widest:.1f} HSI pixels wide, as misplaced or changed ground makes it"

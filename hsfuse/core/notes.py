@@ -59,6 +59,11 @@ TEMPLATES: dict[str, str] = {
     ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
     "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
+    "images-differ": (
+        "the two images show different things in about {where:.0%} of the scene, such as clouds, shadows or change "
+        "between their dates: on the HSI's pixels they differ by {times:.1f} times their noise, beyond it by "
+        "{share:.0%} of the detail's contrast, and no single part of the sensors' model explains that alike all over"
+    ),
     "model-misfit": (
         "the model of the sensors doesn't fit: on the HSI's pixels the two images differ by {times:.1f} times their "
         "noise, beyond it by {share:.0%} of the detail's contrast; {part} explains {explained:.0%} of that: {advice}"

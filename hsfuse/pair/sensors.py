@@ -65,7 +65,10 @@ class SensorCheck:
             m = self.misfit
             figures = {"times": round(m.times, 2), "share": round(m.share, 3)}
             explained = round(float(np.median(m.explained(m.part))), 2)
-            out.append(warning("model-misfit", **figures, part=m.part, explained=explained, advice=ADVICE[m.part]))
+            if m.alike:
+                out.append(warning("model-misfit", **figures, part=m.part, explained=explained, advice=ADVICE[m.part]))
+            else:
+                out.append(warning("images-differ", **figures, where=round(m.where, 2)))
         return out
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +77,13 @@ class SensorCheck:
         parts = {part: round(float(np.median(m.explained(part))), 3) for part in PARTS}
         figures = {"times_noise": round(m.times, 3), "share_of_contrast": round(m.share, 4)}
         return {
-            "misfit": {**figures, "fits": self.fits, "part": m.part, "explained": parts},
+            "misfit": {
+                **figures,
+                "fits": self.fits,
+                "part": m.part if m.alike else "",
+                "explained": parts,
+                "where": round(m.where, 3),
+            },
             "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
             "better": self.better,
         }

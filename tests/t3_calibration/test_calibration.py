@@ -394,6 +394,17 @@ def test_ground_that_has_changed_is_not_taken_for_blur(share: float) -> None:
     np.testing.assert_allclose(found.sigma, 1.7, rtol=0.05)
 
 
+@pytest.mark.parametrize(("width", "thick", "smooth"), [(1.1, 0.4, 4), (2.9, 0.4, 4), (1.1, 0.5, 8)])
+def test_thin_cloud_in_the_msi_bears_out_no_psf(width: float, thick: float, smooth: float) -> None:
+    """Neither that assumed, of width 1.97, nor a box: what is left open is said."""
+    seen = observed(gaussian_psf(width, SCALE), 2)
+    field = gaussian_filter(np.random.default_rng(4).standard_normal(seen.msi.shape[-2:]), smooth)
+    cloud = torch.from_numpy(thick / (1 + np.exp(-3 * field / field.std())))
+    found = estimate_psf(seen.lrhsi, (1 - cloud) * seen.msi + 0.7 * cloud, seen.mask, MATRIX, SCALE, given=ASSUMED)
+    assert found.doubt or np.abs(np.array(found.sigma) - width).max() < 2 * max(found.sigma_sd)
+    assert found.doubt or max(found.sigma_sd) < 0.25 * width
+
+
 def test_images_without_common_detail_cannot_tell_a_psf() -> None:
     seen, other = observed(gaussian_psf(1.7, SCALE), 1), observed(gaussian_psf(1.7, SCALE), 5)
     found = estimate_psf(seen.lrhsi, other.msi, seen.mask, MATRIX, SCALE, given=ASSUMED)

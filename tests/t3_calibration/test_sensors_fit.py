@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scenes import WAVELENGTHS_NM, mixture
+from scipy.ndimage import gaussian_filter
 
 from hsfuse.calibration.contradiction import check_response, compare_sensors
 from hsfuse.calibration.misfit import misfit
@@ -131,7 +132,36 @@ def test_the_part_of_the_model_that_is_wrong_is_named(truth, part, sigma, change
     found = misfit(pixels(change(seen(truth)), sigma), MATRIX)
     assert found.is_loud(resampled=False)
     assert found.part == part
-    assert np.median(found.explained(part)) > 0.5
+    assert found.alike
+    assert found.where > 0.9
+
+
+def test_a_wrong_response_explains_alike_all_over(truth):
+    found = misfit(pixels(seen(truth, moved(25.0))), MATRIX)
+    assert found.part == "response"
+    assert found.alike
+
+
+def field(smooth: float, seed: int) -> torch.Tensor:
+    drawn = gaussian_filter(np.random.default_rng(seed).standard_normal((SIDE * RATIO, SIDE * RATIO)), smooth)
+    return torch.from_numpy(1 / (1 + np.exp(-4 * drawn / drawn.std())))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("what", ["thin cloud", "shadows", "another season"])
+def test_what_one_image_alone_shows_is_blamed_on_no_part_of_the_model(truth, what, seed):
+    """In thin cloud another response explains more than half of the misfit, but not all over the scene."""
+    lrhsi, msi, mask = seen(truth)
+    where = field(8, seed)
+    if what == "another season":
+        grown = torch.from_numpy(np.interp(WAVELENGTHS_NM, [450, 740], [0.1, 0.3]))[:, None, None]
+        msi = msi + torch.einsum("cb,bhw->chw", torch.from_numpy(MATRIX), 0.3 * grown * where)[None]
+    else:
+        msi = (1 - 0.25 * where) * msi + (0.7 * 0.25 * where if what == "thin cloud" else 0)
+    found = misfit(pixels((lrhsi, msi, mask)), MATRIX)
+    assert found.is_loud(resampled=False)
+    assert not found.alike
+    assert 0.2 < found.where <= 1
 
 
 def tones(images):
