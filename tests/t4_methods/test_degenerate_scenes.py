@@ -12,6 +12,7 @@ from torch import Tensor
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods import METHODS, Method, make_method
 from hsfuse.methods.srlf import SRLF
+from hsfuse.methods.srlf_any import JUDGED
 from hsfuse.methods.srlf_bands import Banded
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.physics import load_srf
@@ -98,8 +99,13 @@ def test_a_scene_too_narrow_to_be_reduced_gets_the_base_and_is_told_so(
     torch.testing.assert_close(fused, base, rtol=0, atol=1e-6)
 
 
-def test_weights_are_tried_as_soon_as_the_scene_is_wide_enough(caplog: pytest.LogCaptureFixture) -> None:
-    scene, model = seen(ordinary(SCALE, 30))
+@pytest.mark.parametrize(
+    ("cells", "told"), [(JUDGED - 1, "not used: the scene is too small"), (JUDGED, "used: at reduced resolution error")]
+)
+def test_weights_are_tried_as_soon_as_the_scene_is_large_enough(
+    caplog: pytest.LogCaptureFixture, cells: int, told: str
+) -> None:
+    scene, model = seen(ordinary(SCALE, SCALE * cells))
     weights = method("srlf-any").fit(scene, model).describe()["weights"]
     assert "narrower" not in caplog.text
-    assert "used: at reduced resolution error" in weights
+    assert told in weights

@@ -124,7 +124,7 @@ def test_memory_is_the_case_and_not_its_caller(tmp_path):
 
 
 def test_the_end_of_a_process_becomes_one_line(tmp_path, monkeypatch):
-    with pytest.raises(CaseError, match=r"^No spectral response is called 'nothing'"):
+    with pytest.raises(CaseError, match=r"No spectral response is called 'nothing'"):
         run_hsfuse(["srf", "show", "nothing", "--json"], tmp_path)
     stand_in(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.chdir(tmp_path)
