@@ -29,8 +29,12 @@ FITS, LESS, BEYOND_SD, BEYOND_NM, BEYOND_SHARE = 12.0, 18.0, 4.0, 2.0, 0.05
 BEYOND_WIDTH, WIDEST_STEP = 0.15, 0.5
 #: Share of a response that the HSI must cover for it to be another band's.
 WHOLE = 0.9
+#: What a number more has to gain in chi-square (Akaike 1974, "A new look at the statistical model identification").
+NUMBER = 2.0
 #: Another band or sensor must be better by so many times as much.
 ANOTHER = 2.0
+#: A shift of all bands is looked for so near to the first find (shares of the width), in so many steps to either side.
+FINE, POINTS_NEAR = 0.15, 6
 #: Points of a curve, fewest windows and directions to judge by, and least noise as a share of the band's contrast.
 POINTS, LEAST_WINDOWS, LEAST_DIRECTIONS, LEAST_NOISE = 80, 8, 6, 0.01
 
@@ -58,10 +62,12 @@ class BandCheck:
 
     @property
     def other(self) -> str:
-        """Another band of the response that this one clearly is; "" where there is none."""
+        """Another band of the response that this one clearly is; "" where none is, or this one moved fits better."""
         if not self.others:
             return ""
         name = min(self.others, key=lambda one: self.others[one])
+        if min(self.shifted, self.widened) + NUMBER < self.others[name]:
+            return ""
         return name if self._fits_better(self.others[name], ANOTHER * LESS) else ""
 
     @property
@@ -100,6 +106,57 @@ class BandCheck:
         if self.widened_by in (WIDTHS[0], WIDTHS[-1]):
             told = f"{width:.0f} nm or {'less' if self.widened_by < 1 else 'more'}"
         return f"{self.band} is {told} wide at {self.centre_nm:.0f} nm, not {self.width_nm:.0f}"
+
+
+@dataclass(frozen=True)
+class CommonShift:
+    """All bands moved by the same `nm` (+- `sd_nm`): `fitted`, the chi-square of it summed over bands, and `misfit` of
+    the known curves; `singly` that of each band's best own change, which are `count` numbers in place of one."""
+
+    nm: float
+    sd_nm: float
+    fitted: float
+    misfit: float
+    singly: float
+    count: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it clearly fits better than the known curves, and than bands changed one by one for their numbers."""
+        fits = self.fitted < FITS * self.count and self.misfit - self.fitted > ANOTHER * LESS
+        far = abs(self.nm) > max(BEYOND_SD * self.sd_nm, BEYOND_NM)
+        return bool(fits and far and self.fitted + NUMBER < self.singly + NUMBER * self.count)
+
+    def describe(self) -> str:
+        """What the pair says, in figures."""
+        return f"all bands lie {plus_minus(abs(self.nm), self.sd_nm)} nm {'higher' if self.nm > 0 else 'lower'}"
+
+
+def common_shift(
+    pixels: SharedPixels,
+    response: SpectralResponse,
+    checks: Sequence[BandCheck],
+    kept: Sequence[int],
+    wavelengths_nm: ArrayLike,
+    fwhm_nm: ArrayLike | None = None,
+) -> CommonShift | None:
+    """One shift of all bands that `checks` are of, the MSI's bands `kept`; None where there are too few to have one."""
+    told = _Foretold(pixels)
+    if not told.can_tell or len(checks) < 2:
+        return None
+    known = response.select([one.band for one in checks]).matrix(wavelengths_nm, fwhm_nm)[0]
+    noise = [told.chi_square(k, row)[1] for k, row in zip(kept, known, strict=True)]
+    width = float(np.median([one.width_nm for one in checks]))
+
+    def tried(grid: FloatArray) -> tuple[float, float, float]:
+        at = [response.index(one.band) for one in checks]
+        curves = [_changed(response, k, grid, np.ones_like(grid)).matrix(wavelengths_nm, fwhm_nm)[0] for k in at]
+        return told.best_common(kept, grid, curves, noise)
+
+    about = tried(width * SHIFTS)[0]
+    nm, sd, fitted = tried(about + width * np.linspace(-FINE, FINE, 2 * POINTS_NEAR + 1))
+    singly = sum(min(one.misfit, one.shifted, one.widened) for one in checks)
+    return CommonShift(nm, sd, fitted, sum(one.misfit for one in checks), singly, len(checks))
 
 
 def check_response(
@@ -196,6 +253,26 @@ class _Foretold:
             rest = spectra - self._spectra[w], own - self._own[w], band - of_band[w]
             left[w] = _lowest(grid, _misfit(*rest, curves)[0])
         return _lowest(grid, misfit), float(np.sqrt((left.size - 1) * left.var())), float(misfit[least] / noise)
+
+    def best_common(
+        self, kept: Sequence[int], grid: FloatArray, curves: Sequence[FloatArray], most: Sequence[float]
+    ) -> tuple[float, float, float]:
+        """The same of one place for the MSI bands `kept`, of curves (q, C) each: their chi-squares are summed."""
+        total, left = np.zeros(grid.size), np.zeros((self.windows, grid.size))
+        found = [(self._totals(k), self._of_band(k)) for k in kept]
+        for last in (False, True):  # the noise is that of the curves at the place found first
+            place = int(total.argmin())
+            total = np.zeros(grid.size)
+            for k, ((spectra, own, band), of_band), tried, known in zip(kept, found, curves, most, strict=True):
+                misfit, gain = _misfit(spectra, own, band, tried)
+                noise = known if not last else min(known, self._noise(k, gain[place] * tried[place]))
+                total += misfit / noise
+                if last:
+                    for w in range(self.windows):
+                        rest = spectra - self._spectra[w], own - self._own[w], band - of_band[w]
+                        left[w] += _misfit(*rest, tried)[0] / noise
+        places = np.array([_lowest(grid, one) for one in left])
+        return _lowest(grid, total), float(np.sqrt((places.size - 1) * places.var())), float(total.min())
 
     def chi_square(self, k: int, curve: FloatArray, most: float = np.inf) -> tuple[float, float]:
         """Of one curve (C,) for MSI band k, and its noise, as what it leaves has it; `most`: the known curve's."""

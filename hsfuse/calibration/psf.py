@@ -143,15 +143,14 @@ class EstimatedPsf:
         (y, x), (sy, sx) = self.sigma, self.sigma_sd
         if self.family == "assumed":
             return f"as assumed ({self.psf.label}): the pair bears it out" if not self.doubt else self.psf.label
-        widths = plus_minus(y, sy)
-        if y != x:
-            widths = f"{plus_minus(y, sy)} (y) and {plus_minus(x, sx)} (x)"
-        if self.family == "turned":
-            widths += f", turned by {plus_minus(self.theta_deg, min(self.theta_sd_deg, 90))} degrees"
+        widths = f"{plus_minus(y, sy)} MSI pixels"
         mtf = f"MTF at Nyquist {plus_minus(self.mtf[0], self.mtf_sd[0])}"
         if y != x:
-            mtf = f"{mtf} (y) and {self.mtf[1]:.2f} (x)"
-        return f"{KINDS[self.family]}, standard deviation {widths} MSI pixels, {mtf}"
+            widths = f"{plus_minus(y, sy)} (y) and {plus_minus(x, sx)} (x) MSI pixels"
+            mtf = f"{mtf} (y) and {plus_minus(self.mtf[1], self.mtf_sd[1])} (x)"
+        if self.family == "turned":
+            widths += f", turned by {plus_minus(self.theta_deg, min(self.theta_sd_deg, 90))} degrees"
+        return f"{KINDS[self.family]}, standard deviation {widths}, {mtf}"
 
 
 #: What families are called.
@@ -249,7 +248,7 @@ def _doubt(chosen: Judged, judged: Sequence[Judged], views: Views, detail: Float
         return f"windows of the scene disagree in width and place, which leaves its width open{by}"
     if chosen.fit.family.name == "assumed":
         own = chosen.fit.family.widths(chosen.fit.shape, views.ratio)[:2]
-        if (np.abs(own - widths[:2]) > BORNE_OUT * spread[:2]).any():
+        if (np.abs(own - widths[:2]) > np.maximum(BORNE_OUT * spread, MOST_SPREAD / BORNE_OUT * widths)[:2]).any():
             return f"windows of the scene want a width of {plus_minus(widths[0], spread[0])} MSI pixels in its place"
         return ""
     widest = float(widths[:2].max()) / views.ratio

@@ -139,7 +139,8 @@ class Shift:
     `sd` is the standard error of the worse of the two, from `windows` windows (inf: can't be told), `spread` how far
     their places scatter beyond their own errors: both are in the `uncertainty`. `correlation` is that of the two images
     at this shift; `field` holds what each window says, `drift` the linear change over the scene that is seen in it, if
-    any (a shear, a stretch, a turn). `borne_out`: whether windows correlate better that weren't asked.
+    any (a shear, a stretch, a turn). `borne_out`: whether windows correlate better that weren't asked. `extent` holds
+    the rows and the columns, first and last, of all that was looked at.
     """
 
     dy: float
@@ -151,6 +152,7 @@ class Shift:
     drift: Drift | None = None
     borne_out: bool = True
     spread: float = 0.0
+    extent: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
 
     @property
     def uncertainty(self) -> float:
@@ -173,7 +175,7 @@ class Shift:
         if self.uncertainty > CLEARLY_APART * self.sd:
             sd += f" on the mean and {self.uncertainty:.3f} in a part of the scene"
         text = f"{self.dy:+z.3f} rows, {self.dx:+z.3f} columns in LR pixels, {sd}, {self.windows} windows"
-        return text if self.drift is None else f"{text}, drifting by up to {self.drifting:.2f} over the scene"
+        return text if self.drift is None else f"{text}, drifting by up to {self.drift_over_scene:.2f} over the scene"
 
     @property
     def drifting(self) -> float:
@@ -182,6 +184,15 @@ class Shift:
             return 0.0
         places = np.array([self.drift.at(local.row, local.col) for local in self.field])
         return float(np.hypot(*np.ptp(places, axis=0)))
+
+    @property
+    def drift_over_scene(self) -> float:
+        """Largest difference of the drift between two corners of what was looked at, in LR pixels."""
+        if self.drift is None:
+            return 0.0
+        (top, bottom), (left, right) = self.extent
+        corners = np.array([self.drift.at(row, col) for row in (top, bottom) for col in (left, right)])
+        return float(max(np.hypot(*(one - other)) for one in corners for other in corners))
 
 
 UNKNOWN = Shift(0.0, 0.0, inf, 0, 0.0, borne_out=False)
@@ -214,7 +225,9 @@ def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: fl
     field = tuple(LocalShift(*map(float, (*place, *where, error))) for place, where, error in told)
     borne_out = moved or drift is not None
     correlation = mean_correlation(blocks, looks)
-    return Shift(dy, dx, sd, count, correlation, field, drift, borne_out, fit.spread)
+    rows = min(block.row for block in blocks), max(block.row + block.lr.shape[1] for block in blocks)
+    cols = min(block.col for block in blocks), max(block.col + block.lr.shape[2] for block in blocks)
+    return Shift(dy, dx, sd, count, correlation, field, drift, borne_out, fit.spread, (rows, cols))
 
 
 class _Search:

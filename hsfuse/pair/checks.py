@@ -19,7 +19,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
-from hsfuse.pair.sensors import check_sensors
+from hsfuse.pair.sensors import check_bands, check_sensors
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.sample import PairSample
 
@@ -67,7 +67,13 @@ def _sample(pair: ScenePair) -> PairSample:
 
 
 def curved(pair: ScenePair) -> tuple[ToneCurves, BoolArray] | None:
-    """Tone curves of the MSI's bands, and of which it is sure that they are what doesn't fit (c,); None without any."""
+    """Tone curves of the MSI's bands, and of which it is sure that they are what doesn't fit (c,); None without any.
+
+    A wrong response bends the relation, too: none is believed of a sensor that the file's own wavelengths contradict,
+    nor of a band whose response the pair contradicts.
+    """
+    if any(one.code == "msi-wavelengths-differ" for one in pair.warnings):
+        return None
     try:
         scene = _sample(pair)
         pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
@@ -77,9 +83,10 @@ def curved(pair: ScenePair) -> tuple[ToneCurves, BoolArray] | None:
     tone = estimate_tones(pixels, scene.msi, matrix)
     if not tone:
         return None
-    # Another response or PSF bends the relation, too, but it isn't the tone that explains most then.
+    bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
+    wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
-    return tone, misfit(pixels, matrix).explained_by(straight, pixels, matrix) > CURVED_SHARE
+    return tone, (misfit(pixels, matrix).explained_by(straight, pixels, matrix) > CURVED_SHARE) & ~np.array(wrong)
 
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:

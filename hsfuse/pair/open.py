@@ -280,12 +280,17 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
     return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
 
 
+#: Warnings that speak against what was found by the response, and how its notes say so.
+DOUBTS = {
+    "bands-swapped": "; but by bands that aren't those named",
+    "response-contradicted": "; but by a response that the pair contradicts",
+}
+
+
 def _doubted(pair: ScenePair) -> ScenePair:
-    """The pair whose notes don't praise what was found by bands that aren't those named."""
-    if not any(one.code == "bands-swapped" for one in pair.warnings):
-        return pair
-    doubt = "; but by bands that aren't those named"
-    keys = {"psf-estimated": "what", "radiometry-matched": "taken_out"}
+    """The pair whose notes don't praise what was found by bands or responses that aren't those named."""
+    doubt = next((DOUBTS[one.code] for one in pair.warnings if one.code in DOUBTS), "")
+    keys = {"psf-estimated": "what", "radiometry-matched": "taken_out"} if doubt else {}
     notes = [
         replace(one, values={**one.values, key: one.values[key] + doubt}) if (key := keys.get(one.code)) else one
         for one in pair.notes

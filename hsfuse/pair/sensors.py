@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hsfuse.calibration import EstimatedPsf
-from hsfuse.calibration.contradiction import ANOTHER, FITS, LESS, WHOLE, BandCheck, check_response, compare_sensors
+from hsfuse.calibration.contradiction import (
+    ANOTHER,
+    FITS,
+    LESS,
+    WHOLE,
+    BandCheck,
+    CommonShift,
+    check_response,
+    common_shift,
+    compare_sensors,
+)
 from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.core.errors import InputError
@@ -34,12 +44,14 @@ ADVICE = {
 class SensorCheck:
     """What the two images leave of each other, and each band's response against the pair.
 
-    `bands` is empty where the response was estimated or the scene is too small; `better` names another response of the
+    `bands` is empty where the response was estimated or the scene is too small; `common` is a shift of all of them that
+    clearly fits better than changes of single ones, None without any; `better` names another response of the
     library that clearly fits; `resampled`: whether the LRHSI was.
     """
 
     misfit: Misfit
     bands: tuple[BandCheck, ...]
+    common: CommonShift | None
     response: str
     better: str
     resampled: bool
@@ -56,9 +68,11 @@ class SensorCheck:
         swapped = [band for band in self.bands if band.other]
         if swapped:
             out.append(warning("bands-swapped", bands="; ".join(band.describe() for band in swapped)))
-        wrong = [band for band in self.bands if band.contradicts and not band.other]
+        wrong = [band.describe() for band in self.bands if band.contradicts and not band.other]
+        if self.common is not None:
+            wrong = [self.common.describe()]
         if wrong:
-            told = "; ".join(band.describe() for band in wrong)
+            told = "; ".join(wrong)
             advice = f"; --srf {self.better} fits" if self.better else ""
             out.append(warning("response-contradicted", response=self.response, bands=told, advice=advice))
         if not self.fits:
@@ -85,6 +99,7 @@ class SensorCheck:
                 "where": round(m.where, 3),
             },
             "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
+            "common_shift": None if self.common is None else _rounded(self.common),
             "better": self.better,
         }
 
@@ -107,23 +122,35 @@ def sensing(pair: ScenePair, told: bool) -> dict[str, Any]:
     }
 
 
-def _rounded(band: BandCheck) -> dict[str, Any]:
+def _rounded(band: BandCheck | CommonShift) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(band).items() if name != "others"}
     return {name: round(value, 2) if isinstance(value, float) else value for name, value in kept.items()}
 
 
 def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool]) -> SensorCheck:
     """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response."""
+    found = misfit(pixels, pair.model.srf.double().cpu().numpy())
+    bands, common = check_bands(pair, pixels, followed)
+    contradicted = common is not None or any(band.contradicts and not band.other for band in bands)
+    better = _better(pair, pixels) if contradicted else ""
+    return SensorCheck(found, tuple(bands), common, pair.response.name, better, pair.warped)
+
+
+def check_bands(
+    pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool]
+) -> tuple[list[BandCheck], CommonShift | None]:
+    """Each followed band against its response, and a clear shift of all of them; none where it was estimated."""
     nm, fwhm = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm
     assert nm is not None  # a reader in the role of an HSI has them
-    found = misfit(pixels, pair.model.srf.double().cpu().numpy())
-    bands: list[BandCheck] = []
-    if not pair.response.weights:
-        bands = check_response(pixels, pair.response, pair.msi_names, nm, fwhm)
-        bands = [band for band, good in zip(bands, followed, strict=bool(bands)) if good]
-    contradicted = any(band.contradicts and not band.other for band in bands)
-    better = _better(pair, pixels) if contradicted else ""
-    return SensorCheck(found, tuple(bands), pair.response.name, better, pair.warped)
+    if pair.response.weights:
+        return [], None
+    bands = check_response(pixels, pair.response, pair.msi_names, nm, fwhm)
+    kept = [k for k, good in enumerate(followed) if good and bands]
+    bands = [bands[k] for k in kept]
+    if max((band.misfit for band in bands), default=0.0) < LESS or any(band.other for band in bands):
+        return bands, None
+    common = common_shift(pixels, pair.response, bands, kept, nm, fwhm)
+    return bands, common if common is not None and common.is_clear else None
 
 
 def _better(pair: ScenePair, pixels: SharedPixels) -> str:

@@ -7,6 +7,7 @@ widths 5 %, angle 5 degrees, shift 0.1 MSI pixel, fused accuracy 0.5 dB.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -276,6 +277,14 @@ def test_psf_is_recovered(sy: float, sx: float, theta: float) -> None:
     np.testing.assert_allclose(found.mtf, seen.model.psf.mtf(SCALE), atol=0.03)
     assert max(found.sigma_sd) < 0.1
     assert "MTF" in found.describe()
+
+
+def test_a_turned_psf_is_told_with_its_units_and_uncertainties() -> None:
+    found = estimate_psf(*observed(elliptic_psf(1.5, 2.2, 35, SCALE), 2).images, MATRIX, SCALE)
+    assert found.family == "turned"
+    figure = r"-?[\d.]+ \+- [\d.]+"
+    told = rf"standard deviation {figure} \(y\) and {figure} \(x\) MSI pixels, turned by {figure} degrees, "
+    assert re.search(told + rf"MTF at Nyquist {figure} \(y\) and {figure} \(x\)$", found.describe())
 
 
 def test_a_shift_is_not_taken_for_width(usual: Seen) -> None:

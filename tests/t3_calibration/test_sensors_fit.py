@@ -10,7 +10,7 @@ import torch
 from scenes import WAVELENGTHS_NM, mixture
 from scipy.ndimage import gaussian_filter
 
-from hsfuse.calibration.contradiction import check_response, compare_sensors
+from hsfuse.calibration.contradiction import check_response, common_shift, compare_sensors
 from hsfuse.calibration.misfit import misfit
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import estimate_tones
@@ -52,6 +52,25 @@ def test_a_right_response_is_never_contradicted(truth):
         found = check_response(pixels(seen(truth, snr=snr, seed=seed)), RESPONSE, BANDS, WAVELENGTHS_NM)
         assert [band.band for band in found] == list(BANDS)
         assert not [band.describe() for band in found if band.contradicts]
+
+
+@pytest.mark.parametrize("by", [15.0, -12.0])
+def test_one_shift_of_all_bands_is_told_as_one(truth, by):
+    shared = pixels(seen(truth, moved(by)))
+    bands = check_response(shared, RESPONSE, BANDS, WAVELENGTHS_NM)
+    common = common_shift(shared, RESPONSE, bands, range(4), WAVELENGTHS_NM)
+    assert common.is_clear
+    assert common.nm == pytest.approx(by, abs=max(1.5, 3 * common.sd_nm))
+    assert common.describe().endswith("higher" if by > 0 else "lower")
+
+
+def test_one_band_that_is_shifted_is_no_common_shift(truth):
+    curves = RESPONSE.response.copy()
+    curves[0] = np.interp(RESPONSE.wavelengths_nm, moved(15.0).wavelengths_nm, RESPONSE.response[0])
+    for response in (RESPONSE, replace(RESPONSE, response=curves)):
+        shared = pixels(seen(truth, response))
+        bands = check_response(shared, RESPONSE, BANDS, WAVELENGTHS_NM)
+        assert not common_shift(shared, RESPONSE, bands, range(4), WAVELENGTHS_NM).is_clear
 
 
 def test_bands_far_apart_tell_no_width(truth):

@@ -17,10 +17,11 @@ from hsfuse.calibration import register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
 from hsfuse.pair import open_pair
-from hsfuse.pair.checks import misnamed
+from hsfuse.pair.checks import curved, misnamed
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
 
@@ -354,6 +355,22 @@ def test_a_stretched_msi_is_made_linear_and_said(tmp_path):
         assert "tone" in pair.summary()
     with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3, match_radiometry="off"), strict=False) as pair:
         assert pair.tone is None
+
+
+def test_tone_curves_are_not_believed_of_a_response_that_is_contradicted(tmp_path, monkeypatch):
+    """By the file's own wavelengths or by the pair, of a band or of all of them by one shift."""
+    scene = memory_scene((28, 28))
+    stretched = np.round(255 * (scene.msi[0].numpy() / scene.msi.max().item()) ** 0.45)
+    files = save_pair(tmp_path, scene, msi=stretched)
+    with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3)) as pair:
+        plain = replace(pair, tone=None)
+        assert curved(plain)[1].all()
+        told = warning("msi-wavelengths-differ", response="other", bands="B8")
+        assert curved(replace(plain, warnings=[told])) is None
+        wrong, right = SimpleNamespace(contradicts=True), SimpleNamespace(contradicts=False)
+        for bands, common, left in (([wrong, right, right, right], None, 3), ([right] * 4, "a shift", 0)):
+            monkeypatch.setattr("hsfuse.pair.checks.check_bands", lambda *_, found=(bands, common): found)
+            assert curved(plain)[1].sum() == left
 
 
 def test_a_striped_pair_is_told_and_fused_without(tmp_path):

@@ -201,6 +201,11 @@ def test_a_drift_is_found_and_drawn():
     found = shift_of(low, scene.on(grid.refine(s)), model_of(s))
     assert found.drift is not None
     assert found.drifting > 0.2
+    corner = np.subtract(found.drift.at(n, n), found.drift.at(0, 0))
+    assert found.drift_over_scene == pytest.approx(np.hypot(*corner), abs=0.02)
+    sheared = replace(found, drift=Drift((0.0, 0.0, 0.0), (0.3, 1 / n, 0.0)))
+    assert sheared.drifting < 0.9  # between windows' middles
+    assert "drifting by up to 1.00 over the scene" in sheared.describe()
     for row, col in ((5, 5), (5, 55), (55, 5), (30, 30)):
         # What the LRHSI has at (row, col) the MSI has at (y, x): there the LRHSI's content lies off by the difference.
         x, y = ~grid.transform @ (placed.transform @ (col, row))
