@@ -84,6 +84,10 @@ def open_pair(
             settings, by_pair = _by_pair(low, high, settings, known)
             told.append(by_pair)
         pair = _matched(low, high, settings, known)
+        if settings.srf == ESTIMATE and any(one.code == "stripes-taken-out" for one in pair.notes):
+            # Which stripes the MSI shows, too, is only known by its response.
+            striped = _matched(low, high, replace(settings, destripe="off"), known)
+            pair = _matched(low, high, settings, known, _estimated(striped, kind, srf=True).model)
         pair = replace(pair, notes=[*pair.notes, *told])
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         pair = _registered(pair, settings, kind, known, known_motion)
@@ -120,8 +124,10 @@ def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, flo
     return -dy * pair.ratio, -dx * pair.ratio
 
 
-def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> ScenePair:
-    """The pair as the files' own georeference has it."""
+def _matched(
+    low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None, seen: ObservationModel | None = None
+) -> ScenePair:
+    """The pair as the files' own georeference has it; stripes are held against the MSI by the model `seen` if given."""
     notes: list[Note] = [*low.notes, *high.notes]
     warnings: list[Note] = []
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
@@ -144,7 +150,7 @@ def _matched(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     psf = _psf(settings, nesting) if known is None else known
     if settings.destripe == "auto":
         matrix = np.zeros((len(msi_bands), low.count))
-        matrix[:, hsi_bands] = covered.matrix
+        matrix[:, hsi_bands] = covered.matrix if seen is None else seen.srf.cpu().numpy()
         place = nesting.onto(low.grid, high.grid)
         low, striped = destriped(low, Shown(high, msi_bands, matrix, place, nesting.ratio))
         notes += striped

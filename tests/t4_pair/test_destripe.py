@@ -19,7 +19,7 @@ NM, RATIO, SIDE = np.linspace(430.0, 940.0, 80), 3, 96
 BANDS, NOISE = ("B2", "B3", "B4", "B8"), 0.002
 
 
-def opened(folder, ground: float, stripes: float, turned: bool):
+def opened(folder, ground: float, stripes: float, turned: bool = False, srf: str = "sentinel2a"):
     """A pair whose ground has strips one LR pixel wide with spectra of their own, and whose detectors err.
 
     `turned`: the MSI's file has its rows where the map has columns, so that the HSI is resampled.
@@ -41,7 +41,7 @@ def opened(folder, ground: float, stripes: float, turned: bool):
         msi, grid = msi.swapaxes(1, 2), Grid((SIDE, SIDE), NORTH_UP @ Affine(0, 1, 0, 1, 0, 0), grid.crs)
     high = save(folder / "m.tif", msi, grid, Spectrum(None, None, BANDS))
     given = {"register": "off", "psf": "assumed", "match_radiometry": "off"}
-    with open_pair(low, high, srf="sentinel2a", **given) as pair:
+    with open_pair(low, high, srf=srf, **given) as pair:
         return [one.code for one in pair.notes if one.code.startswith("stripes")]
 
 
@@ -54,3 +54,7 @@ def test_ground_in_narrow_strips_stays(tmp_path, turned):
 def test_stripes_go_even_where_the_ground_has_a_few_strips(tmp_path, turned):
     assert opened(tmp_path, 0.0, 0.004, turned) == ["stripes-taken-out"]
     assert opened(tmp_path, 0.0015, 0.004, turned) == ["stripes-taken-out"]
+
+
+def test_ground_in_narrow_strips_stays_where_the_response_is_estimated(tmp_path):
+    assert opened(tmp_path, 0.02, 0.0, srf="estimate") == ["stripes-are-ground"]
