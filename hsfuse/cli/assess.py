@@ -35,14 +35,7 @@ def _limits(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.argument("fused", nargs=-1, type=options.PATH)
 @click.option("--reference", type=options.PATH, help="The truth, on the fused cube's grid.")
 @click.option("--hsi", type=options.PATH, help="LRHSI that went into the fusion.")
-@click.option(
-    "--msi",
-    type=options.PATH,
-    multiple=True,
-    callback=options.parse_files,
-    metavar="PATH",
-    help="MSI that went into the fusion: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
-)
+@options.msi("MSI that went into the fusion: raster, product, or b02.tif,b03.tif,... (also by several --msi).")
 @click.option("--qa", type=options.PATH, help="Quality raster of the fusion: its expected error is shown and tested.")
 @options.options_of(*UNDERSTOOD, recorded=True)
 @click.option(

@@ -365,15 +365,13 @@ hsi = click.option(
     required=True,
     help="LRHSI with wavelengths: ENVI, GeoTIFF, other raster, or a product's folder.",
 )
-msi = click.option(
-    "--msi",
-    type=PATH,
-    multiple=True,
-    required=True,
-    callback=parse_files,
-    metavar="PATH",
-    help="MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).",
-)
+
+
+def msi(text: str, **spelled: Any) -> Any:
+    """--msi, one file or several that are one image's bands."""
+    return click.option("--msi", type=PATH, multiple=True, callback=parse_files, metavar="PATH", help=text, **spelled)
+
+
 srf = click.option(
     "--srf",
     required=True,

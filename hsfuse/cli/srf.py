@@ -61,14 +61,7 @@ def show(name: str, as_json: bool) -> None:
 @srf.command()
 @click.argument("hsi", type=options.PATH)
 @click.argument("name", callback=options.known_srf, shell_complete=options.COMPLETED["srf"])
-@click.option(
-    "--msi",
-    type=options.PATH,
-    multiple=True,
-    callback=options.parse_files,
-    metavar="PATH",
-    help="MSI: says which of the bands there are.",
-)
+@options.msi("MSI: says which of the bands there are.")
 @options.option_of("msi_bands")
 @options.json_output
 @options.verbosity
@@ -108,7 +101,7 @@ def check(
 
 @srf.command()
 @options.hsi
-@options.msi
+@options.msi("MSI of the same ground: raster, product, or b02.tif,b03.tif,... (also by several --msi).", required=True)
 @options.option_of("msi_bands")
 @click.option(
     "--like",

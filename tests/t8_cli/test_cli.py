@@ -200,7 +200,7 @@ def test_other_programs_logs_stay_quiet(capfd):
 def test_shared_options_are_named_as_promised():
     @click.command()
     @options.hsi
-    @options.msi
+    @options.msi("MSI", required=True)
     @options.srf
     @options.option_of("msi_bands")
     @options.option_of("mtf")
