@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy import sparse
-from scipy.ndimage import gaussian_filter1d
 
 from hsfuse.calibration.smile import estimate_smile
 from hsfuse.calibration.stripes import Stripes, estimate_stripes
@@ -19,12 +18,14 @@ from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.notes import Note, note
 from hsfuse.io import CubeReader, usable_bands
 from hsfuse.pair.mapping import PixelMap
+from hsfuse.physics.degrade import shifted_axis
+from hsfuse.physics.model import ObservationModel, gaussian_psf
 
 #: Pixels that are looked at, at most, for stripes and for a smile, and rows of a strip.
 LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
-#: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart.
-COLS, OFF = 128, np.array([0.0, -0.5, 0.5, -1.0, 1.0])
-#: Standard deviation (HSI pixels) of the blur across lines that the MSI is given, about that of most PSFs.
+#: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart; 0 comes first.
+COLS, OFF = 128, (0.0, -0.5, 0.5, -1.0, 1.0)
+#: Standard deviation (HSI pixels) of the PSF that stands in for one that isn't known yet, about that of most.
 BLUR = 0.5
 
 
@@ -44,18 +45,17 @@ class Shown:
     def explains(self, found: Stripes, hsi: CubeReader, used: list[int], rows: bool) -> bool:
         """Whether most of the stripes along rows or columns, of `used` bands, are what the MSI shows, too."""
         own, fine, counts = self._lines(hsi, rows)
-        smooth = partial(gaussian_filter1d, sigma=BLUR * self.ratio, axis=1, mode="constant")
-        weight = smooth(counts[None])
-        fine = smooth(fine) / np.maximum(weight, 1e-9)
-        places = np.arange(counts.size)
-        middles = (np.arange(own.shape[1]) + 0.5) * self.ratio - 0.5
-        seen = np.interp(middles, places, weight[0]) > 0.5 * weight.max()
-        runs = [slice(int(run[0]), int(run[-1]) + 1) for run in _neighbours(np.flatnonzero(seen))]
-        if not runs or weight.max() <= 0:
-            return False
-        told = []
-        for off in OFF * self.ratio:
-            lines = np.stack([np.interp(middles + off, places, row) for row in fine])
+        model = ObservationModel(np.eye(1), gaussian_psf(BLUR * self.ratio, self.ratio), self.ratio)
+        told, runs = [], []
+        for off in OFF:
+            at, (look, _) = shifted_axis(model.psf.kernel.sum(0), off, slice(0, own.shape[1]), counts.size, model)
+            weight = look @ counts[at]
+            if not off:
+                seen = np.flatnonzero(weight > 0.5 * weight.max())
+                runs = [slice(int(run[0]), int(run[-1]) + 1) for run in _neighbours(seen)]
+            if not runs:
+                return False
+            lines = fine[:, at] @ look.T / np.maximum(weight, 1e-9)
             told.append(found.shown_by(self.matrix[:, used], own, lines, runs))
         return max(told, key=lambda one: one.fit).is_ground
 
