@@ -32,6 +32,8 @@ from hsfuse.io.links import PLAIN_DRIVERS, check_beside, check_links, holder
 TIFF_SUFFIXES = (".tif", ".tiff")
 #: Endings of files that say all themselves.
 _NO_HEADER = (*TIFF_SUFFIXES, ".jp2")
+#: Usual endings of ENVI's data files, which say nothing themselves.
+_ENVI_DATA = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw")
 #: Bytes that a header may have: lists of a thousand bands fill a hundredth of it.
 MOST_HEADER_BYTES = 4 * 2**20
 
@@ -278,7 +280,9 @@ def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[Dataset
         with gdal_env(**options):
             ds = DatasetReader(gdal_name(place), driver=drivers)
     except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}") from error
+        lone = pair is None and file is not None and place.suffix.lower() in _ENVI_DATA
+        why = f"; ENVI data need their header, {place.with_suffix('.hdr').name}, beside them" if lone else ""
+        raise InputError(f"{what} {path} isn't a raster that can be read: {one_line(error, path)}{why}") from error
     if ds.count == 0:
         inside = ", ".join(ds.subdatasets[:3]) or "none"
         ds.close()

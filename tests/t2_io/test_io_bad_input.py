@@ -36,6 +36,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     foreign.write_text("BYTEORDER I\nLAYOUT BIL\n")
     lacking.write_text("ENVI\nsamples = 3\n")
     (folder / "lacking.dat").write_bytes(b"1")
+    bare = folder / "bare.img"
+    bare.write_bytes(b"1" * 120)
     complex_ = write_tif(folder / "complex.tif", np.ones((1, 2, 2), np.complex64))
     return {
         "missing": (folder / "nope.tif", "doesn't exist"),
@@ -46,6 +48,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "short": (headers["short"], "4 x 5 x 3.* make 120 bytes.* has 119"),
         "long": (folder / "long.dat", "make 120 bytes.* has 121"),
         "alone": (headers["alone"], "without its data file"),
+        "bare": (bare, "need their header, bare.hdr, beside them"),
         "library": (folder / "library.dat", "spectral library"),
         "odd": (headers["odd"], "samples = four"),
         "foreign": (foreign, "isn't an ENVI header"),
