@@ -1,10 +1,11 @@
 """A spectral smile: band centres of a pushbroom sensor that lie elsewhere at the edges of the swath than in its middle.
 
 The ground's spectra vary in few directions. Seen at other wavelengths in other columns they need more: each one's
-derivative by the wavelength, too. So of all quadratic courses of the centres across the columns that one is taken whose
-spectra, brought back to common centres to first order, need least: the likelihood of a subspace and noise (Tipping,
-Bishop 1999, "Probabilistic principal component analysis", JRSS B 61(3), eq. 4). All it takes are moments of the
-spectra, weighted by powers of the column. What is the same in all columns can't be told: the middle column's centres
+derivative by the wavelength, too, and its second one. So of all quadratic courses of the centres across the columns
+that one is taken whose spectra, brought back to common centres to first order, need least, and then of courses of the
+second derivative: the likelihood of Gaussian spectra and noise (Tipping, Bishop 1999, "Probabilistic principal
+component analysis", JRSS B 61(3), eq. 4). All it takes are moments of the spectra in the directions that stand out of
+the noise, weighted by powers of the column. What is the same in all columns can't be told: the middle column's centres
 are taken as the nominal ones. Detectors of silicon and those beyond are two arrays, each with a smile of its own.
 """
 
@@ -14,21 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
 from hsfuse.calibration.spectra import FloatArray, band_noise, noise_edge, varies
 
 #: Where the detectors of silicon end, nm.
 SILICON_NM = 1000.0
-#: Fewest bands of an array, columns of the image, and pixels by band of either half of its rows.
-LEAST_BANDS, LEAST_COLUMNS, LEAST_PIXELS = 32, 16, 1.0
-#: Largest share of the bands that the ground's directions may be: else it isn't the detectors' wavelengths that differ.
-MOST_DIRECTIONS = 1 / 3
+#: Fewest bands of an array, columns of the image, and pixels of either half of its rows.
+LEAST_BANDS, LEAST_COLUMNS, LEAST_PIXELS = 32, 12, 64
+#: Largest share of the bands, and of the pixels, that the ground's directions may be: else it isn't the detectors'
+#: wavelengths that differ. Least size of one that derivatives add, and of a signal beside the noise's 1.
+MOST_DIRECTIONS, LEAST_SIZE, LEAST_SIGNAL = 1 / 3, 1e-3, -0.9
 #: What a smile changes over the columns, at least and at most, in band spacings: less isn't worth it, and more isn't
-#: small enough to be taken out to first order. Wider gaps than so many spacings have no derivative.
-LEAST_CHANGE, MOST_CHANGE, GAP = 0.05, 0.6, 2.5
+#: small enough to be taken out to first order; the most bend, in their squares. Wider gaps than so many spacings have
+#: no derivative.
+LEAST_CHANGE, MOST_CHANGE, MOST_BEND, GAP = 0.05, 0.6, 0.4, 2.5
 #: A course so near to the largest one isn't found, but stopped.
 AT_LIMIT = 0.95
 #: -2 log likelihood that it must gain by pixel, and the share of its own gain that the other half's smile must have.
@@ -40,94 +42,122 @@ LEAST_GAIN, LEAST_SHARED = 0.1, 0.5
 LEFT_OUT, LEAST_ELSEWHERE = 1 / 3, 0.1
 #: How far both halves' courses may differ, as a share of the course (root mean squares over the columns).
 APART = 0.5
-#: Steps of the search (Nelder, Mead 1965) in nm, and what ends it.
-FIRST_STEP, SETTLED_NM, STEPS = 0.5, 0.01, 120
+#: Steps of the search (Nelder, Mead 1965) in spacings, and what ends it.
+FIRST_STEP, SETTLED, STEPS = 0.05, 0.001, 400
+#: The course of no smile.
+NONE = np.zeros(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Smile:
     """`shifts_nm` (C, w): how far each band's centre lies above the middle column's, 0 where that isn't clear.
 
-    `slope` (C, C) makes the derivative by nm of a spectrum; `sd_nm` is how far both halves of the rows are from their
-    mean, at most.
+    `slope` (C, C) makes the derivative by nm of a spectrum. `bends_nm2` (C, w) is how much of the second derivative is
+    in it beside, 0 where that isn't clear; `bend` (C, C) makes that of what isn't noise. `sd_nm` is how far both halves
+    of the rows are from their mean, at most.
     """
 
     shifts_nm: FloatArray
-    slope: sparse.csr_array
+    slope: FloatArray
+    bends_nm2: FloatArray
+    bend: FloatArray
     sd_nm: float
+
+    @property
+    def blurs_nm2(self) -> FloatArray:
+        """Half the variance by which responses are wider than in the middle column, 0 where that isn't clear: (C, w).
+
+        A shift d alone has a second order, -d^2 / 2.
+        """
+        return np.where(self.bends_nm2, self.bends_nm2 + self.shifts_nm**2 / 2, 0)
 
     def __bool__(self) -> bool:
         """Whether there is any."""
         return bool(self.shifts_nm.any())
 
 
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """The directions of spectra in noise units: `axes` (C, k) and, in a `basis` (C, m) that also holds their first and
+    second derivatives, the two operators (m, m), per spacing of the bands."""
+
+    axes: FloatArray
+    basis: FloatArray
+    slope: FloatArray
+    bend: FloatArray
+
+    @classmethod
+    def of(cls, spectra: FloatArray, slope: FloatArray, bend: FloatArray) -> _Space | None:
+        """Of spectra (C, n), in which noise has variance 1; None where they vary in too many."""
+        bands, n = spectra.shape
+        mean = spectra.mean(1, keepdims=True)
+        values, vectors = np.linalg.eigh((spectra - mean) @ (spectra - mean).T / n)
+        kept = max(1, int((values > noise_edge(bands, n)).sum()))
+        if kept > MOST_DIRECTIONS * min(bands, n):
+            return None
+        axes = np.linalg.qr(np.column_stack([vectors[:, -kept:], mean]))[0]
+        found, sizes, _ = np.linalg.svd(np.column_stack([axes, slope @ axes, bend @ axes]), full_matrices=False)
+        basis = found[:, sizes > LEAST_SIZE]
+        return cls(axes, basis, basis.T @ slope @ basis, basis.T @ bend @ basis)
+
+
 class _Moments:
-    """Sums over pixels of spectra (C, n), weighted by powers of their columns' places u (n,) from -1 to 1."""
+    """Sums over pixels of spectra (C, n) along a space's axes, weighted by powers of their columns' places u (n,).
 
-    def __init__(self, spectra: FloatArray, u: FloatArray) -> None:
-        self.pixels = u.size
-        self.weights = [float((u**k).sum()) for k in range(5)]
-        self.means = [spectra @ u**k for k in range(3)]
-        self.squares = [(spectra * u**k) @ spectra.T for k in range(5)]
+    Squares are less what noise has, seen in the space's basis; places go from -1 to 1.
+    """
 
-    @property
-    def covariance(self) -> FloatArray:
-        """(C, C), about the mean."""
-        mean = self.means[0] / self.pixels
-        return self.squares[0] / self.pixels - np.outer(mean, mean)
-
-    def of_bands(self, kept: NDArray[np.intp]) -> _Moments:
-        """The same of some bands alone."""
-        some = object.__new__(_Moments)
-        some.pixels, some.weights = self.pixels, self.weights
-        some.means = [mean[kept] for mean in self.means]
-        some.squares = [square[np.ix_(kept, kept)] for square in self.squares]
-        return some
+    def __init__(self, spectra: FloatArray, u: FloatArray, space: _Space) -> None:
+        self.pixels, into, along = u.size, space.basis.T @ space.axes, space.axes.T @ spectra
+        self.means = [into @ (along @ u**k) for k in range(3)]
+        noise = [float((u**k).sum()) * np.eye(len(along)) for k in range(5)]
+        self.squares = [into @ ((along * u**k) @ along.T - noise[k]) @ into.T for k in range(5)]
 
     def __add__(self, other: _Moments) -> _Moments:
         both = object.__new__(_Moments)
         both.pixels = self.pixels + other.pixels
-        for name in ("weights", "means", "squares"):
-            pairs = zip(getattr(self, name), getattr(other, name), strict=True)
-            setattr(both, name, [one + two for one, two in pairs])
+        both.means = [one + two for one, two in zip(self.means, other.means, strict=True)]
+        both.squares = [one + two for one, two in zip(self.squares, other.squares, strict=True)]
         return both
 
 
+@dataclass(frozen=True)
 class _Search:
-    """Of spectra in noise units: the cost of a course b u + a u^2 of the centres, in nm."""
+    """The cost of courses b u + a u^2 of the centres, in spacings, and d u + c u^2 of bends, in their squares."""
 
-    def __init__(self, moments: _Moments, slope: FloatArray, directions: int, most_nm: float) -> None:
-        self.moments, self.slope, self.directions, self.most_nm = moments, slope, directions, most_nm
-        of = zip(moments.squares, moments.weights, strict=True)
-        self._signal = [square - weight * np.eye(len(square)) for square, weight in of]
+    space: _Space
+    moments: _Moments
 
     def cost(self, course: FloatArray) -> float:
-        """-2 log likelihood by pixel, but for a constant; inf for a course that is too far.
+        """-2 log likelihood by pixel of (b, a) or (b, a, d, c), but for a constant; inf for one that is too far.
 
         Only the signal's moments are brought back, and noise of variance 1 is added again: else a correction would
         cost what it does to noise.
         """
-        b, a = course
-        if np.abs(_across(course)).max() > self.most_nm:
+        if np.abs(_across(course)).max() > MOST_CHANGE or np.abs(_across(course[2:])).max() > MOST_BEND:
             return np.inf
-        of, n, signal = self.moments, self.moments.pixels, self._signal
-        once = self.slope @ (b * signal[1] + a * signal[2])
-        twice = self.slope @ (b * b * signal[2] + 2 * a * b * signal[3] + a * a * signal[4]) @ self.slope.T
-        mean = (of.means[0] - self.slope @ (b * of.means[1] + a * of.means[2])) / n
-        values = np.linalg.eigvalsh((signal[0] - once - once.T + twice) / n - np.outer(mean, mean)) + 1
-        kept = values[::-1][: self.directions]
-        return float(np.log(np.maximum(kept, 1e-3)).sum() + values[: values.size - self.directions].sum())
+        of, n = self.moments, self.moments.pixels
+        by = [
+            sum(size * one for size, one in zip(course[k::2], (self.space.slope, self.space.bend), strict=False))
+            for k in (0, 1)
+        ]
+        once = by[0] @ of.squares[1] + by[1] @ of.squares[2]
+        mixed = by[0] @ of.squares[3] @ by[1].T
+        twice = by[0] @ of.squares[2] @ by[0].T + by[1] @ of.squares[4] @ by[1].T + mixed + mixed.T
+        mean = (of.means[0] - by[0] @ of.means[1] - by[1] @ of.means[2]) / n
+        values = np.linalg.eigvalsh((of.squares[0] - once - once.T + twice) / n - np.outer(mean, mean))
+        return float(np.log1p(np.maximum(values, LEAST_SIGNAL)).sum())
 
-    def best(self) -> FloatArray:
-        """(b, a) of the least cost."""
-        simplex = FIRST_STEP * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        how = {"initial_simplex": simplex, "xatol": SETTLED_NM, "fatol": 1e-5, "maxiter": STEPS}
-        found: FloatArray = minimize(self.cost, np.zeros(2), method="Nelder-Mead", options=how).x
+    def best(self, start: FloatArray) -> FloatArray:
+        """The course of the least cost, of as many numbers as the one to start from."""
+        simplex = start + FIRST_STEP * np.eye(start.size + 1, start.size, -1)
+        how = {"initial_simplex": simplex, "xatol": SETTLED, "fatol": 1e-5, "maxiter": STEPS}
+        found: FloatArray = minimize(self.cost, start, method="Nelder-Mead", options=how).x
         return found
 
-    def gain(self, course: FloatArray) -> float:
-        """What a course is better by than none."""
-        return self.cost(np.zeros(2)) - self.cost(course)
+    def gain(self, course: FloatArray, over: FloatArray = NONE) -> float:
+        """What a course is better by than another one, or than none."""
+        return self.cost(over) - self.cost(course)
 
 
 def estimate_smile(halves: Sequence[tuple[FloatArray, FloatArray]], wavelengths_nm: ArrayLike, columns: int) -> Smile:
@@ -136,16 +166,16 @@ def estimate_smile(halves: Sequence[tuple[FloatArray, FloatArray]], wavelengths_
     These go from -1 to 1 over the image's `columns`. There is no smile where it can't be told, or isn't clear.
     """
     nm = np.asarray(wavelengths_nm, np.float64)
-    shifts, slopes, sd = np.zeros((nm.size, columns)), np.zeros((nm.size, nm.size)), 0.0
+    shifts, second, sd = np.zeros((nm.size, columns)), np.zeros((nm.size, columns)), 0.0
+    slopes, bends = np.zeros((nm.size, nm.size)), np.zeros((nm.size, nm.size))
     for array in (nm <= SILICON_NM, nm > SILICON_NM):
         bands = np.flatnonzero(array)[np.argsort(nm[array], kind="stable")]
-        slope = derivative(nm[bands])
-        slopes[np.ix_(bands, bands)] = slope
-        found = _of_array([(half[bands], u) for half, u in halves], nm[bands], slope)
-        if columns >= LEAST_COLUMNS and found is not None:
-            shifts[bands] = _across(found[0], columns)
-            sd = max(sd, found[1])
-    return Smile(shifts, sparse.csr_array(slopes), sd)
+        slopes[np.ix_(bands, bands)] = derivative(nm[bands])
+        found = _of_array([(half[bands], u) for half, u in halves], nm[bands]) if columns >= LEAST_COLUMNS else None
+        if found is not None:
+            shifts[bands], sd = _across(found.centres, columns), max(sd, found.sd_nm)
+            second[bands], bends[np.ix_(bands, bands)] = _across(found.bends, columns), found.bend
+    return Smile(shifts, slopes, second, bends, sd)
 
 
 def derivative(nm: FloatArray) -> FloatArray:
@@ -167,56 +197,92 @@ def derivative(nm: FloatArray) -> FloatArray:
     return slope
 
 
-def _of_array(
-    halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray, slope: FloatArray
-) -> tuple[FloatArray, float] | None:
-    """The course (b, a) of one array's centres, and how far its halves are from it (nm); None where it isn't clear."""
-    if nm.size < LEAST_BANDS or min(u.size for _, u in halves) < LEAST_PIXELS * nm.size:
+def _second(nm: FloatArray) -> FloatArray:
+    """(C, C): the second derivative by nm at rising wavelengths (C,) by three bands, 0 beside a gap and at the ends."""
+    bend, apart = np.zeros((nm.size, nm.size)), np.diff(nm)
+    near = (apart > 0) & (apart < GAP * np.median(apart)) if nm.size > 1 else np.zeros(0, bool)
+    for i in np.flatnonzero(near[:-1] & near[1:]) + 1:
+        low, high = apart[i - 1], apart[i]
+        bend[i, i - 1 : i + 2] = 2 / (low * (low + high)), -2 / (low * high), 2 / (high * (low + high))
+    return bend
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """One array's courses in nm and nm^2, what makes the second derivative of its ground's spectra, the deviation."""
+
+    centres: FloatArray
+    bends: FloatArray
+    bend: FloatArray
+    sd_nm: float
+
+
+def _of_array(halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray) -> _Found | None:
+    """The smile of one array's bands at rising wavelengths (C,); None where it isn't clear."""
+    if nm.size < LEAST_BANDS or min(u.size for _, u in halves) < LEAST_PIXELS:
         return None
     whole, spacing = np.concatenate([half for half, _ in halves], 1), float(np.median(np.diff(nm)))
     if not varies(whole):
         return None
     noise = band_noise(whole - whole.mean(1, keepdims=True))[:, None]
-    upper, lower = (_Moments(half / noise, u) for half, u in halves)
-    both = upper + lower
-    directions = _directions(both, nm.size)
-    if directions > MOST_DIRECTIONS * nm.size:
+    slope, bend = (
+        power * one * noise.T / noise for power, one in ((spacing, derivative(nm)), (spacing**2, _second(nm)))
+    )
+    space = _Space.of(whole / noise, slope, bend)
+    if space is None:
         return None
-    slope, most_nm = slope * noise.T / noise, MOST_CHANGE * spacing
-    search, *parts = (_Search(one, slope, directions, most_nm) for one in (both, upper, lower))
-    course = search.best()
-    if np.ptp(_across(course)) < LEAST_CHANGE * spacing or search.gain(course) < LEAST_GAIN:
+    upper, lower = (_Moments(half / noise, u, space) for half, u in halves)
+    search, *parts = (_Search(space, one) for one in (upper + lower, upper, lower))
+    course = search.best(NONE)
+    if np.ptp(_across(course)) < LEAST_CHANGE or search.gain(course) < LEAST_GAIN:
         return None
-    own = [part.best() for part in parts]
-    if max(np.abs(_across(one)).max() for one in (course, *own)) > AT_LIMIT * MOST_CHANGE * spacing:
+    own = [part.best(NONE) for part in parts]
+    if max(np.abs(_across(one)).max() for one in (course, *own)) > AT_LIMIT * MOST_CHANGE:
         return None
     for part, mine, other in zip(parts, own, reversed(own), strict=True):
         if part.gain(other) < max(LEAST_GAIN, LEAST_SHARED * part.gain(mine)):
             return None
     apart, size = (float(np.sqrt(np.square(_across(one)).mean())) for one in (own[0] - own[1], course))
-    if apart > APART * size or _elsewhere(both, slope, most_nm, course) < LEAST_ELSEWHERE:
+    if apart > APART * size or _elsewhere(whole / noise, halves, slope, bend, course) < LEAST_ELSEWHERE:
         return None
-    return course, apart / 2
+    course, clear = _with_bend(search, parts, course)
+    onto = noise * space.axes @ (space.axes.T / noise.T)
+    return _Found(course[:2] * spacing, course[2:] * spacing**2, clear * _second(nm) @ onto, apart / 2 * spacing)
 
 
-def _directions(moments: _Moments, bands: int) -> int:
-    """How many directions stand out of what noise alone has; `bands` are all that it has."""
-    return int((np.linalg.eigvalsh(moments.covariance) > noise_edge(bands, moments.pixels)).sum())
+def _with_bend(search: _Search, parts: list[_Search], course: FloatArray) -> tuple[FloatArray, bool]:
+    """The course (b, a, d, c) with the bend that goes with it, 0 where that isn't clear, and whether it is."""
+    plain = np.concatenate([course, NONE])
+    wide, *own = (one.best(plain) for one in (search, *parts))
+    clear = search.gain(wide, plain) > LEAST_GAIN and np.abs(_across(wide[2:])).max() < AT_LIMIT * MOST_BEND
+    for part, other in zip(parts, reversed(own), strict=True):
+        clear = clear and part.gain(other, plain) > LEAST_GAIN
+    return (wide, True) if clear else (plain, False)
 
 
-def _elsewhere(moments: _Moments, slope: FloatArray, most_nm: float, course: FloatArray) -> float:
+def _elsewhere(
+    spectra: FloatArray,
+    halves: Sequence[tuple[FloatArray, FloatArray]],
+    slope: FloatArray,
+    bend: FloatArray,
+    course: FloatArray,
+) -> float:
     """The share of a course that other bands tell on their own, the median over parts of the bands left out."""
-    bands, wanted = len(slope), _across(course)
+    bands, wanted, u = len(slope), _across(course), np.concatenate([u for _, u in halves])
     width, shares = round(LEFT_OUT * bands), []
     for first in range(0, bands - width + 1, width // 2):
         kept = np.delete(np.arange(bands), slice(first, first + width))
-        some = moments.of_bands(kept)
-        own = _Search(some, slope[np.ix_(kept, kept)], max(1, _directions(some, bands)), most_nm).best()
+        space = _Space.of(spectra[kept], slope[np.ix_(kept, kept)], bend[np.ix_(kept, kept)])
+        if space is None:
+            return 0.0
+        own = _Search(space, _Moments(spectra[kept], u, space)).best(NONE)
         shares.append(float(_across(own) @ wanted / (wanted @ wanted)))
     return float(np.median(shares))
 
 
 def _across(course: FloatArray, columns: int = 65) -> FloatArray:
-    """b u + a u^2 over columns, u from -1 to 1."""
+    """b u + a u^2 over columns, u from -1 to 1; 0 without any numbers."""
+    if not course.size:
+        return np.zeros(columns)
     u = np.linspace(-1, 1, columns)
     return np.asarray(course[0] * u + course[1] * u**2)

@@ -49,7 +49,7 @@ TEMPLATES: dict[str, str] = {
     ),
     "smile-taken-out": (
         "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.2g} nm over its "
-        "columns (a smile); its spectra are brought to those of the middle column"
+        "columns (a smile){blur}; its spectra are brought to those of the middle column"
     ),
     "sensor-told": "the MSI's sensor: {how}",
     "sensor-estimated": "the MSI doesn't say which sensor took it: its response is estimated from the pair; {advice}",

@@ -70,7 +70,7 @@ class CubeReader(ABC):
         self.nonfinite = 0
         self._stripes: FloatArray | None = None
         self._row_stripes: FloatArray | None = None
-        self._smile: tuple[FloatArray, sparse.csr_array] | None = None
+        self._smile: tuple[tuple[FloatArray, sparse.csr_array | FloatArray], ...] = ()
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
         self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -170,13 +170,13 @@ class CubeReader(ABC):
         name = "_row_stripes" if along_rows else "_stripes"
         return self._changed("without_stripes", stripes, along_rows, **{name: stripes.astype(np.float32)})
 
-    def without_smile(self, shifts_nm: FloatArray, slope: sparse.csr_array) -> Self:
-        """The same spectra at each band's nominal wavelength: a detector's lies `shifts_nm` (C, columns) above.
+    def without_smile(self, terms: Sequence[tuple[FloatArray, sparse.csr_array | FloatArray]]) -> Self:
+        """The same spectra y at each band's nominal wavelength: less weights * (matrix @ y), summed over `terms`.
 
-        `slope` (C, C) makes the derivative by nm of a spectrum; to first order. A detector of which no valid neighbour
-        is known stays as it is.
+        A term's weights (C, columns) are, for instance, how many nm a detector lies above, and its matrix (C, C) what
+        makes the derivative by nm. A detector of which no valid neighbour is known stays as it is.
         """
-        return self._changed("without_smile", shifts_nm, slope, _smile=(shifts_nm, slope))
+        return self._changed("without_smile", terms, _smile=tuple(terms))
 
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""
@@ -214,7 +214,7 @@ class CubeReader(ABC):
         raw, file_mask = self.fetch(chosen, window)
         data, valid, nonfinite = self._decode(raw, chosen)
         self._take_stripes(data, chosen, window)
-        if self._smile is not None:
+        if self._smile:
             data -= self._smiling(data, valid, chosen, window)
         asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
         self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
@@ -237,20 +237,22 @@ class CubeReader(ABC):
 
     def _smiling(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> FloatArray:
         """What the smile adds to bands (C, h, w) of a window; their neighbours are read if need be."""
-        assert self._smile is not None
-        shifts, slope = self._smile
-        rows, first = slope[bands], int(window.col_off)
-        missing = np.setdiff1d(rows.indices, bands).tolist()
+        rows, first = [matrix[bands] for _, matrix in self._smile], int(window.col_off)
+        known = np.flatnonzero(sum(abs(some).sum(0) for some in rows))
+        missing = np.setdiff1d(known, bands).tolist()
         if missing:
             more, fine, _ = self._decode(self.fetch(missing, window)[0], missing)
             self._take_stripes(more, missing, window)
             data, valid = np.concatenate([data, more]), np.concatenate([valid, fine])
-        rows = rows[:, [*bands, *missing]].astype(np.float32)
-        change = (rows @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:])
-        if not valid.all():
-            gaps = abs(rows) @ (~valid).reshape(len(valid), -1).astype(np.float32)
-            change[gaps.reshape(change.shape) > 0] = 0
-        return np.asarray(change * shifts[bands, first : first + data.shape[2]][:, None])
+        flat, gaps = data.reshape(len(data), -1), (~valid).reshape(len(valid), -1).astype(np.float32)
+        change = np.zeros((len(bands), *data.shape[1:]), np.float32)
+        for some, (weights, _) in zip(rows, self._smile, strict=True):
+            own = some[:, [*bands, *missing]]
+            part = (own @ flat).reshape(change.shape)
+            if not valid.all():
+                part[(abs(own) @ gaps).reshape(change.shape) > 0] = 0
+            change += part * weights[bands, first : first + data.shape[2]][:, None]
+        return change
 
     def sample(self, bands: Sequence[int], shape: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
         """Decimated look at bands (0-based): data and validity of each band, both (C, *shape)."""

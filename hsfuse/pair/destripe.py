@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from hsfuse.physics.model import ObservationModel, gaussian_psf
 
 #: Pixels that are looked at, at most, for stripes and for a smile, and rows of a strip.
 LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
+#: What is said of how much wider bands are at the swath's edges is more than this share of their spacing.
+LEAST_BLUR = 0.25
 #: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart; 0 comes first.
 COLS, OFF = 128, (0.0, -0.5, 0.5, -1.0, 1.0)
 #: Standard deviation (HSI pixels) of the PSF that stands in for one that isn't known yet, about that of most.
@@ -139,12 +142,29 @@ def unsmiled(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
     found = estimate_smile(_halves(hsi, bands), used, columns)
     if not found:
         return hsi, []
-    shifts, slope = np.zeros((hsi.count, columns)), sparse.lil_array((hsi.count, hsi.count))
-    shifts[bands], slope[np.ix_(bands, bands)] = found.shifts_nm, found.slope
     moved = used[found.shifts_nm.any(1)]
     figures = {"nm": float(np.ptp(found.shifts_nm, axis=1).max()), "sd_nm": found.sd_nm}
-    told = note("smile-taken-out", **figures, low=float(moved.min()), high=float(moved.max()))
-    return hsi.without_smile(shifts.astype(np.float32), sparse.csr_array(slope)), [told]
+    figures |= {"low": float(moved.min()), "high": float(moved.max())}
+    shifts, slope = _of_all(found.shifts_nm, found.slope, hsi.count, bands)
+    terms: list[tuple[FloatArray, sparse.csr_array | FloatArray]] = [(shifts, sparse.csr_array(slope))]
+    blur = ""
+    if found.bends_nm2.any():
+        terms.append(_of_all(found.bends_nm2, found.bend, hsi.count, bands))
+        most = float(found.blurs_nm2.flat[np.abs(found.blurs_nm2).argmax()])
+        wide = sqrt(2 * abs(most))
+        if wide > LEAST_BLUR * float(np.median(np.abs(np.diff(used)))):
+            wider = "wider" if most > 0 else "narrower"
+            blur = f" and are up to {wide:.1f} nm (a blur's standard deviation) {wider} at its edges"
+    return hsi.without_smile(terms), [note("smile-taken-out", **figures, blur=blur)]
+
+
+def _of_all(
+    weights: NDArray[np.float64], matrix: NDArray[np.float64], count: int, bands: list[int]
+) -> tuple[FloatArray, FloatArray]:
+    """Weights (count, w) and a matrix (count, count) that are those given of some bands and 0 of all others."""
+    all_weights, whole = np.zeros((count, weights.shape[1]), np.float32), np.zeros((count, count), np.float32)
+    all_weights[bands], whole[np.ix_(bands, bands)] = weights, matrix
+    return all_weights, whole
 
 
 def _halves(hsi: CubeReader, bands: list[int]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -69,6 +69,34 @@ def test_a_blur_that_grows_to_the_edges_is_no_smile():
     assert not estimated((1 - share) * plain + share * wide + NOISE * drawn)
 
 
+def test_bands_that_are_wider_at_the_edges_are_made_as_narrow_there():
+    """By a second difference; what is taken out to first order is nearer to the truth than without it."""
+    moved, share = scene((2.0, 2.0), noise=0), 0.4 * np.linspace(-1, 1, SHAPE[1]) ** 2
+    wide = np.concatenate([moved[:1], (moved[:-2] + moved[2:]) / 2, moved[-1:]])
+    cube = (1 - share) * moved + share * wide
+    cube += NOISE * np.random.default_rng(0).standard_normal(cube.shape)
+    found = estimated(cube)
+    assert found.shifts_nm[:, [0, -1]] == pytest.approx(2, abs=0.35)
+    assert found.blurs_nm2[:, [0, -1]] == pytest.approx(0.2 * 8**2, abs=4)
+    truth, spectra_of = scene((0.0, 0.0), noise=0), cube.reshape(len(cube), -1)
+    without, better = (
+        cube - sum(weights[:, None] * (matrix @ spectra_of).reshape(cube.shape) for weights, matrix in terms)
+        for terms in (
+            [(found.shifts_nm, found.slope)],
+            [(found.shifts_nm, found.slope), (found.bends_nm2, found.bend)],
+        )
+    )
+    edges = np.r_[:4, SHAPE[1] - 4 : SHAPE[1]]
+    first, second = (np.square(data - truth)[:, :, edges].mean() for data in (without, better))
+    assert second < 0.7 * first
+
+
+def test_a_shift_alone_is_no_blur_but_has_a_second_order():
+    found = estimated(scene((2.0, 2.0)))
+    np.testing.assert_allclose(found.blurs_nm2, 0, atol=1)
+    assert found.bends_nm2[:, [0, -1]] == pytest.approx(-(2.0**2) / 2, abs=0.7)
+
+
 @pytest.mark.parametrize("edge_nm", [3.0, 5.0])
 def test_a_red_edge_that_moves_over_the_columns_is_no_smile(edge_nm):
     """From young to ripe crop: both halves of the rows have it, but one part of the spectrum alone."""

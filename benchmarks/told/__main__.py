@@ -1,0 +1,95 @@
+"""`python -m benchmarks.told NAME CUBE RATIO`: rows of what is off one way at a time, by default and told the truth.
+
+CUBE is an `.npz` with `cube` (H, W, C) in reflectance and `wavelengths_nm` (C,). By default a user's files and the
+response that goes with them are all that is known; told are the kernel, the response, the place, the linear MSI, and an
+LRHSI without stripes and smile; where it turns or drifts, the place is told and the PSF is estimated there. Figures are
+over the ground that both have.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+from affine import Affine
+
+import hsfuse
+from benchmarks.told.pairs import KINDS, Files, Floats, Off, true_kernel, write_pair, write_told
+from hsfuse.core.options import FuseOptions
+from hsfuse.metrics import psnr, sam_degrees
+from hsfuse.physics.model import Psf
+
+#: What is left to find of a pair whose truth is told: nothing; where its place is told by a motion, its PSF.
+NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", smile="off")
+
+
+def scored(
+    files: Files, method: str, known: FuseOptions, psf: Psf | None = None, motion: Affine | None = None
+) -> tuple[float, float, list[str]]:
+    """PSNR in dB, spectral angle in degrees, and what is said."""
+    options = replace(known, srf=str(files.srf))
+    with hsfuse.open_pair(files.hsi, files.msi, options, known_psf=psf, known_motion=motion) as pair:
+        fused = hsfuse.fit(pair, method).apply(pair)
+        said = [one.text for one in [*pair.notes, *pair.warnings]]
+    rows, cols = ((np.abs(fused[axis].values - first) / 10).round().astype(int) for axis, first in AXES)
+    truth = np.moveaxis(files.truth[np.ix_(rows, cols)], 2, 0).astype(np.float32)
+    return psnr(fused.values, truth), sam_degrees(fused.values, truth), said
+
+
+#: Where the first pixel's centre lies along each axis.
+AXES = (("y", 5.8e6 - 5), ("x", 4e5 + 5))
+
+
+def place(off: Off, shape: tuple[int, int], s: int) -> Affine:
+    """MSI pixels of LRHSI pixels by their georeference to where their ground lies, moved, turned and drifting."""
+    rows, cols = (n // s for n in shape)
+    middle = (s * cols / 2, s * rows / 2)
+    turned = Affine.rotation(-off.rotate, middle)
+    last = s * (rows - 1)
+    drifting = Affine(1, off.drift * s / max(last, 1), -off.drift * s * (s / 2) / max(last, 1), 0, 1, 0)
+    return Affine.translation(off.shift[1] * s, off.shift[0] * s) @ drifting @ turned
+
+
+def row(
+    cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
+) -> tuple[tuple[float, float, list[str]], tuple[float, float, list[str]]]:
+    """By default and told, each as `scored` has it."""
+    off = KINDS[kind]
+    with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
+        default = scored(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
+    with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
+        files = write_told(cube, nm, s, off, Path(folder), seed)
+        if off.turns:
+            told = scored(
+                files, method, replace(NOTHING, register="auto"), motion=place(off, (len(cube), cube.shape[1]), s)
+            )
+        else:
+            told = scored(files, method, NOTHING, Psf(true_kernel(off, s)))
+    return default, told
+
+
+@click.command()
+@click.argument("name")
+@click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("ratio", type=int)
+@click.option("--method", default="glp-reg", show_default=True)
+@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these kinds.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--said", is_flag=True, help="Say on stderr what each default run said.")
+def run(name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], seed: int, said: bool) -> None:
+    """Print the rows of one scene."""
+    with np.load(cube) as held:
+        data, nm = held["cube"].astype(np.float64), held["wavelengths_nm"].astype(np.float64)
+    click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told |\n| --- | --- | --- |")
+    for kind in only or KINDS:
+        default, told = row(data, nm, ratio, kind, method, seed)
+        click.echo(f"| {kind} | {default[0]:.2f}/{default[1]:.2f} | {told[0]:.2f}/{told[1]:.2f} |")
+        if said:
+            click.echo("\n".join(f"    {line}" for line in default[2]), err=True)
+
+
+if __name__ == "__main__":
+    run()

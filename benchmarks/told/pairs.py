@@ -1,0 +1,223 @@
+"""Pairs that are off in one way each; nothing here is hsfuse's, so that no figure rests on what it assumes alone.
+
+A cube (H, W, C) is smiled, blurred on its own pixels and seen at LR pixels' centres by cubic splines; Sentinel-2's B2,
+B3, B4 and B8 (or three bands of a camera) see it as flat tops. Lengths are in LR pixels, MTFs at the LR Nyquist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Off:
+    """How a pair departs from what is told of it, as `KINDS` name it; SNR of the MSI is 5 dB above the LRHSI's."""
+
+    psf: str = "gauss:.3"
+    shift: tuple[float, float] = (0.0, 0.0)
+    rotate: float = 0.0
+    drift: float = 0.0
+    srf_shift: float = 0.0
+    srf_widen: float = 1.0
+    gain: float = 1.0
+    offset: float = 0.0
+    gamma: float = 1.0
+    noise: str = "white"
+    smile: float = 0.0
+
+    @property
+    def turns(self) -> bool:
+        """Whether more than a shift is off in place."""
+        return bool(self.rotate or self.drift)
+
+
+KINDS = {
+    "nothing": Off(),
+    "a Gaussian PSF, MTF .1": Off(psf="gauss:.1"),
+    "a Gaussian PSF, MTF .41": Off(psf="gauss:.41"),
+    "a Gaussian PSF, MTF .6": Off(psf="gauss:.6"),
+    "a box PSF": Off(psf="box"),
+    "a Gaussian (MTF .5) times box": Off(psf="gaussbox:.5"),
+    "an elliptic PSF, turned": Off(psf="ellipse:.45,.25,30"),
+    "a comet's tail of .5": Off(psf="comet:.5"),
+    "a shift of (.4, -.3)": Off(shift=(0.4, -0.3)),
+    "a rotation by .5 degrees": Off(rotate=0.5),
+    "a drift of .5": Off(drift=0.5),
+    "tail, shift and drift together": Off(psf="comet:.5", shift=(0.4, -0.3), drift=0.5),
+    "a response 5 nm off": Off(srf_shift=5.0),
+    "a response 20 % wider": Off(srf_widen=1.2),
+    "a gain of 1.1, an offset of .02": Off(gain=1.1, offset=0.02),
+    "a gamma of .8, gain and offset": Off(gain=1.1, offset=0.02, gamma=0.8),
+    "a gamma of .45": Off(gamma=0.45),
+    "stripes along columns": Off(noise="columns"),
+    "stripes along rows": Off(noise="rows"),
+    "noise growing with wavelength": Off(noise="sloped"),
+    "noise correlated between bands": Off(noise="correlated"),
+    "a smile of 3 nm": Off(smile=3.0),
+}
+
+
+def kernel(text: str, s: int) -> Floats:
+    """(8 s + 1,) * 2 taps on HR pixels about the LR pixel's centre, sum 1."""
+    kind, _, rest = text.partition(":")
+    numbers = [float(one) for one in rest.split(",") if one]
+    y, x = np.mgrid[-4 * s : 4 * s + 1, -4 * s : 4 * s + 1].astype(float)
+
+    def gauss(down: float, right: float, degrees: float = 0.0, off: float = 0.0) -> Floats:
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        u, v = (cos * x + sin * y - off * s) / (right * s), (cos * y - sin * x) / (down * s)
+        return np.exp(-(u**2 + v**2) / 2)
+
+    edge = np.clip(s / 2 + 0.5 - np.abs(np.arange(-4 * s, 4 * s + 1)), 0, 1)
+    if kind == "gauss":
+        found = gauss(_sigma(numbers[0]), _sigma(numbers[0]))
+    elif kind == "box":
+        found = np.outer(edge, edge)
+    elif kind == "gaussbox":
+        found = gaussian_filter(np.outer(edge, edge), _sigma(numbers[0]) * s)
+    elif kind == "ellipse":
+        found = gauss(*numbers)
+    else:  # a comet: smeared to one side, as of a moving platform with lag
+        found = np.sum([0.6**i * gauss(0.35, 0.35, off=i * numbers[0] / 4) for i in range(5)], axis=0)
+    return np.asarray(found / found.sum())
+
+
+def _sigma(mtf: float) -> float:
+    """exp(-2 pi^2 sigma^2 f^2) = MTF at f = 1/2."""
+    return float(np.sqrt(-np.log(mtf) / (2 * np.pi**2 * 0.25)))
+
+
+def true_kernel(off: Off, s: int) -> Floats:
+    """What LR pixels see on HR pixels about where their georeference has them, a shift and the splines in it."""
+    taps = kernel(off.psf, s)
+    size = 10 * s + s % 2  # a pixel lies amid the taps at odd ratios, between them at even ones
+    out = np.zeros((size + 4 * s + 1,) * 2)
+    middle = out.shape[0] // 2
+    half = len(taps) // 2
+    out[middle - half : middle + half + 1, middle - half : middle + half + 1] = taps[::-1, ::-1]
+    at = np.arange(size) - (size - 1) / 2
+    grid = [middle - at[:, None] + off.shift[0] * s + 0 * at, middle - at + off.shift[1] * s + 0 * at[:, None]]
+    return np.asarray(map_coordinates(out, grid, order=3, mode="mirror"))
+
+
+def _blurred(cube: Floats, taps: Floats) -> Floats:
+    """Every band convolved, borders mirrored."""
+    n, (h, w, _) = len(taps) // 2, cube.shape
+    padded = np.pad(cube, ((n, n), (n, n), (0, 0)), mode="symmetric")
+    wave = np.fft.rfft2(taps[::-1, ::-1], s=padded.shape[:2])
+    bands = [np.fft.irfft2(np.fft.rfft2(padded[..., b]) * wave, s=padded.shape[:2]) for b in range(cube.shape[2])]
+    return np.stack([band[2 * n : 2 * n + h, 2 * n : 2 * n + w] for band in bands], -1)
+
+
+def _seen(cube: Floats, off: Off, s: int) -> Floats:
+    """(h, w, C) at LR pixels' centres, moved by shift, rotation about the middle and a drift along the rows."""
+    h, w = cube.shape[0] // s, cube.shape[1] // s
+    y, x = np.mgrid[:h, :w].astype(float)
+    cy, cx, turn = (h - 1) / 2, (w - 1) / 2, np.radians(off.rotate)
+    down = cy + (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + off.shift[0]
+    right = cx + (y - cy) * np.sin(turn) + (x - cx) * np.cos(turn) + off.shift[1] + off.drift * y / max(h - 1, 1)
+    at = [down * s + (s - 1) / 2, right * s + (s - 1) / 2]
+    see = partial(map_coordinates, coordinates=at, order=3, mode="mirror")
+    return np.stack([see(cube[..., b]) for b in range(cube.shape[2])], -1)
+
+
+def response(nm: Floats, shift: float = 0.0, widen: float = 1.0) -> tuple[Floats, Floats]:
+    """Wavelengths (n,) by 1 nm and the curves (c, n)."""
+    fine = np.arange(np.floor(nm.min()) - 20, np.ceil(nm.max()) + 21)
+    wide = nm.max() > 800
+    bands = ((458, 523), (543, 578), (650, 680), (785, 900)) if wide else ((400, 500), (480, 600), (580, 700))
+    middles = [((low + high) / 2 + shift, (high - low) / 2 * widen) for low, high in bands]
+    return fine, np.array([1 / (1 + np.exp(np.clip((abs(fine - c) - half) / 2.5, -50, 50))) for c, half in middles])
+
+
+def matrix(nm: Floats, fine: Floats, curves: Floats) -> Floats:
+    """R (c, C), rows of sum 1, of spectra that are straight between bands."""
+    hats = np.stack([np.interp(fine, nm, row, left=0, right=0) for row in np.eye(len(nm))], 1)
+    weights = curves @ hats
+    return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+def _noise(image: Floats, db: float, kind: str, rng: np.random.Generator) -> Floats:
+    sd = np.sqrt((image**2).mean((0, 1))) * 10 ** (-db / 20)
+    draw = rng.normal(size=image.shape)
+    if kind in ("columns", "rows"):
+        lines = (1, *image.shape[1:]) if kind == "columns" else (image.shape[0], 1, image.shape[2])
+        draw = 0.7 * draw + 0.7 * rng.normal(size=lines)
+    elif kind == "without":  # what is left of striped noise
+        draw = 0.7 * draw + 0 * rng.normal(size=(1, *image.shape[1:]))
+    elif kind == "sloped":
+        sd = sd * np.geomspace(0.4, 2.5, len(sd))
+    elif kind == "correlated":
+        draw = gaussian_filter1d(draw, 1.5, axis=2)
+        draw /= draw.std()
+    return draw * sd
+
+
+def _smiled(cube: Floats, nm: Floats, smile: float) -> Floats:
+    """Band centres `smile` nm higher at both edges than in the middle column."""
+    out = np.empty_like(cube)
+    for j, d in enumerate(np.linspace(-1, 1, cube.shape[1]) ** 2 * smile):
+        out[:, j] = np.apply_along_axis(lambda one, at: np.interp(at, nm, one), 1, cube[:, j], nm + d)
+    return out
+
+
+@dataclass(frozen=True)
+class Files:
+    """A pair on disk, and its truth (H, W, C)."""
+
+    hsi: Path
+    msi: Path
+    srf: Path
+    truth: Floats
+
+
+def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
+    """A pair of a cube (H, W, C) at band centres (C,) as a user gets it: `off`, and told of nothing."""
+    truth = cube[: cube.shape[0] // s * s, : cube.shape[1] // s * s]
+    rng = np.random.default_rng(seed)
+    fine, curves = response(nm, off.srf_shift, off.srf_widen)
+    low = _seen(_blurred(_smiled(truth, nm, off.smile) if off.smile else truth, kernel(off.psf, s)), off, s)
+    high = off.gain * np.clip(truth @ matrix(nm, fine, curves).T, 0, None) ** off.gamma + off.offset
+    low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
+    return _written(folder, low, high, nm, s, truth, *response(nm))
+
+
+def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
+    """The same pair without stripes and smile, its MSI linear, and its true response."""
+    clean = replace(off, smile=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
+    files = write_pair(cube, nm, s, clean, folder, seed, db)
+    with rasterio.open(files.msi) as source:
+        high = np.moveaxis(source.read(), 0, 2)
+    with rasterio.open(files.hsi) as source:
+        low = np.moveaxis(source.read(), 0, 2)
+    linear = np.clip((high - off.offset) / off.gain, 0, None) ** (1 / off.gamma) if off.gamma != 1 else high
+    if off.gamma == 1 and (off.gain, off.offset) != (1, 0):
+        linear = (high - off.offset) / off.gain
+    return _written(folder, low, linear, nm, s, files.truth, *response(nm, off.srf_shift, off.srf_widen))
+
+
+def _written(
+    folder: Path, low: Floats, high: Floats, nm: Floats, s: int, truth: Floats, fine: Floats, curves: Floats
+) -> Files:
+    files = Files(folder / "hs.img", folder / "ms.tif", folder / "srf.csv", truth)
+    for path, image, size, driver in ((files.hsi, low, 10.0 * s, "ENVI"), (files.msi, high, 10.0, "GTiff")):
+        shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2]}
+        place = {"crs": "EPSG:32633", "transform": from_origin(4e5, 5.8e6, size, size)}
+        with rasterio.open(path, "w", driver=driver, dtype="float32", **shape, **place) as file:
+            file.write(np.moveaxis(image, 2, 0).astype("float32"))
+    with files.hsi.with_suffix(".hdr").open("a") as header:
+        header.write(f"wavelength units = Nanometers\nwavelength = {{ {', '.join(f'{one:.2f}' for one in nm)} }}\n")
+    names = ",".join(f"b{i + 1}" for i in range(len(curves)))
+    rows = [f"{one:.0f}," + ",".join(f"{c:.5f}" for c in curves[:, i]) for i, one in enumerate(fine)]
+    files.srf.write_text("\n".join([f"wavelength_nm,{names}", *rows]) + "\n")
+    return files

@@ -1,0 +1,53 @@
+"""Pairs that are off in one way are what they say, and told of it there is nothing left to find."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from scenes import mixture
+
+from benchmarks.told.__main__ import place
+from benchmarks.told.pairs import KINDS, Off, true_kernel, write_pair, write_told
+
+NM = np.linspace(420.0, 980.0, 31)
+
+
+@pytest.fixture(scope="module")
+def cube() -> np.ndarray:
+    return np.moveaxis(mixture((48, 48), 3), 0, 2)
+
+
+@pytest.mark.parametrize("off", [Off(psf="comet:.5", shift=(0.3, -0.2)), Off(psf="ellipse:.45,.25,30")])
+@pytest.mark.parametrize("ratio", [3, 4])
+def test_the_true_kernel_is_what_lr_pixels_see(cube, tmp_path, off, ratio):
+    files = write_pair(cube, NM, ratio, off, tmp_path, db=200)
+    taps = true_kernel(off, ratio)
+    with rasterio.open(files.hsi) as source:
+        seen = source.read()[:, 6, 6]
+    first = 6 * ratio + (ratio - len(taps)) // 2
+    window = np.pad(files.truth, ((32, 32), (32, 32), (0, 0)), mode="symmetric")[32 + first :, 32 + first :]
+    window = window[: len(taps), : len(taps)]
+    np.testing.assert_allclose(np.einsum("yx,yxc->c", taps, window), seen, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["a gamma of .8, gain and offset", "stripes along rows", "a smile of 3 nm"])
+def test_what_is_told_is_as_if_nothing_was_off(cube, tmp_path, kind):
+    images = []
+    for write, off in ((write_told, KINDS[kind]), (write_pair, Off())):
+        files = write(cube, NM, 4, off, tmp_path, db=80)
+        for path in (files.hsi, files.msi):
+            with rasterio.open(path) as source:
+                images.append(source.read())
+    for told, plain in zip(images[:2], images[2:], strict=True):
+        np.testing.assert_allclose(told, plain, atol=5e-4)
+
+
+def test_a_place_that_is_told_is_the_true_one(cube):
+    off, ratio = Off(shift=(0.4, -0.3), rotate=0.5, drift=0.5), 4
+    rows = 48 // ratio
+    x, y = place(off, cube.shape[:2], ratio) @ (ratio * (2 + 0.5), ratio * (rows - 1 + 0.5))
+    centre, turn = (rows - 1) / 2, np.radians(0.5)
+    down, right = rows - 1 - centre, 2 - centre
+    assert y / ratio - 0.5 == pytest.approx(centre + down * np.cos(turn) - right * np.sin(turn) + 0.4, abs=0.01)
+    assert x / ratio - 0.5 == pytest.approx(centre + down * np.sin(turn) + right * np.cos(turn) - 0.3 + 0.5, abs=0.01)
