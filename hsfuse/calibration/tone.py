@@ -3,12 +3,14 @@
 Imagery that was stretched to 8 bits, or has a gamma, isn't linear in reflectance. The curve is drawn on the MSI's own
 pixels, before the PSF's blur, as a sum of ramps whose weights are found on LR pixels: blurring is linear in them. They
 are fitted within windows, so that haze and illumination aren't taken for tone, and kept as far as windows confirm them
-that they weren't fitted to.
+that they weren't fitted to. By far the commonest is a gamma: where windows don't clearly speak for more, the curve is a
+power of the numbers, which is known between LR pixels' values and beyond them, too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ FOLDS = 8
 #: windows would be worse as often as better: those that are worse tell the error), where it leaves so much less of the
 #: squared misfit, and where it departs so far from the line, as a share of the band's spread.
 BETTER_SD, BETTER_SHARE, LEAST_BEND = 4.0, 0.03, 0.02
+#: Powers of numbers, as shares of a band's largest but at least this: steps of Gauss and Newton, the largest step, the
+#: least and the largest power, and points of its curve.
+DARKEST, POWER_STEPS, LARGEST_STEP, POWERS, POWER_POINTS = 1e-3, 5, 0.5, (0.3, 4.0), 65
 #: Pixels so many deviations off (clouds, changes) are left out.
 FAR_OFF = 6.0
 
@@ -41,12 +46,14 @@ class ToneCurves:
     """What makes an MSI's bands linear in reflectance: band k's `numbers[k]` (m,) become `reflectance[k]` (m,).
 
     Straight between and beyond; None for a band that stays as it is. `bend` (c,) says how far a curve departs from its
-    best line, RMS over the pixels as a share of their spread.
+    best line, RMS over the pixels as a share of their spread; `power` (c,) of which power of the numbers it is, 0 for
+    other curves.
     """
 
     numbers: tuple[FloatArray | None, ...]
     reflectance: tuple[FloatArray | None, ...]
     bend: FloatArray
+    power: FloatArray
 
     def __bool__(self) -> bool:
         """Whether any band is curved."""
@@ -58,7 +65,7 @@ class ToneCurves:
             tuple(one if good else None for one, good in zip(curves, chosen, strict=True))
             for curves in (self.numbers, self.reflectance)
         )
-        return ToneCurves(numbers, reflectance, np.where(chosen, self.bend, 0))
+        return ToneCurves(numbers, reflectance, np.where(chosen, self.bend, 0), np.where(chosen, self.power, 0))
 
     def apply(self, msi: NDArray[np.floating]) -> NDArray:
         """MSI (..., c, H, W) with its curves taken out, same dtype."""
@@ -80,10 +87,12 @@ class ToneCurves:
     def describe(self, bands: tuple[str, ...]) -> str:
         """One line of figures: where each curved band's dark, middle and bright numbers go."""
         told = []
-        for band, x, y, bend in zip(bands, self.numbers, self.reflectance, self.bend, strict=True):
+        of = zip(bands, self.numbers, self.reflectance, self.bend, self.power, strict=True)
+        for band, x, y, bend, power in of:
             if x is not None and y is not None:
                 at = ", ".join(f"{x[i]:.3g} to {y[i]:.3f}" for i in (POINTS, x.size // 2, x.size - 1 - POINTS))
-                told.append(f"{band}: {at}, {bend:.0%} off a line")
+                how = f" (a gamma of {1 / power:.2f})" if power else ""
+                told.append(f"{band}: {at}{how}, {bend:.0%} off a line")
         return "; ".join(told)
 
 
@@ -100,28 +109,37 @@ def estimate_tones(pixels: SharedPixels, msi: Tensor, matrix: FloatArray) -> Ton
     values = msi.double().cpu().numpy().transpose(1, 0, 2, 3).reshape(msi.shape[1], -1)
     knots = [_knots(band) for band in values]
     ramps = [_seen(pixels, knots, i) for i in range(max(len(one) for one in knots))]
-    found = [
+    fits = [
         _fitted(pixels, matrix[k] @ pixels.lrhsi, np.stack([ramp[k] for ramp in ramps[: len(knots[k])]]))
         for k in range(len(knots))
     ]
+    powers = _powers(pixels, msi, fits) if any(fit.slopes is not None for fit in fits) else [None] * len(fits)
     numbers: list[FloatArray | None] = []
     reflectance: list[FloatArray | None] = []
-    bends: list[float] = []
-    for k, (at, slopes) in enumerate(zip(knots, found, strict=True)):
-        parts = np.arange((at.size - 1) * POINTS + 1) / POINTS
-        x = np.interp(parts, np.arange(at.size), at)
-        y = None if slopes is None else slopes @ np.stack([_ramp(x, at, i) for i in range(at.size)])
-        bend = 0.0 if y is None else _bend(values[k], x, y)
-        if y is None or bend < LEAST_BEND:
+    bends, kinds = np.zeros(len(fits)), np.zeros(len(fits))
+    for k, (at, fit, power) in enumerate(zip(knots, fits, powers, strict=True)):
+        x, y = _points(at, fit, power)
+        bends[k] = 0.0 if y is None else _bend(values[k], x, y)
+        if y is None or bends[k] < LEAST_BEND:
             numbers.append(None)
             reflectance.append(None)
-            bends.append(0.0)
+            bends[k] = 0
             continue
         seen = pixels.level(torch.from_numpy(_curve(msi[:, k : k + 1].double().cpu().numpy(), x, y)))
         numbers.append(x)
         reflectance.append(y + float(matrix[k] @ pixels.mean_spectrum) - seen)
-        bends.append(bend)
-    return ToneCurves(tuple(numbers), tuple(reflectance), np.array(bends))
+        kinds[k] = 0 if power is None else power.power
+    return ToneCurves(tuple(numbers), tuple(reflectance), bends, kinds)
+
+
+def _points(knots: FloatArray, fit: _Fit, power: _Power | None) -> tuple[FloatArray, FloatArray | None]:
+    """A band's curve at some numbers, None where a line does as well."""
+    if power is not None:
+        shares = np.linspace(np.sqrt(DARKEST), 1, POWER_POINTS) ** 2
+        return shares * power.top, power.size * shares**power.power
+    parts = np.arange((knots.size - 1) * POINTS + 1) / POINTS
+    x = np.interp(parts, np.arange(knots.size), knots)
+    return x, None if fit.slopes is None else fit.slopes @ np.stack([_ramp(x, knots, i) for i in range(knots.size)])
 
 
 def _knots(values: FloatArray) -> FloatArray:
@@ -168,23 +186,94 @@ def _seen(pixels: SharedPixels, knots: list[FloatArray], i: int) -> FloatArray:
     return pixels.of_msi(ramps)
 
 
-def _fitted(pixels: SharedPixels, seen: FloatArray, ramps: FloatArray) -> FloatArray | None:
-    """Slopes (m,) at one band's knots, from its ramps (m, n); None where a line does as well."""
-    if len(ramps) < LEAST_KNOTS:
-        return None
-    system = _Slopes(ramps, seen)
-    slopes = system.solve(PENALTIES[-1], np.ones(seen.size, bool))
-    rest = seen - slopes @ system.ramps
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Slopes (m,) at one band's knots, None where a line does as well; the band `seen` (n,) by the LRHSI, which of its
+    pixels are `near` the curve, and what a line and the best curve leave of windows (w,) they weren't fitted to."""
+
+    slopes: FloatArray | None
+    seen: FloatArray
+    near: NDArray[np.bool_]
+    line: FloatArray
+    best: FloatArray
+
+
+def _fitted(pixels: SharedPixels, seen: FloatArray, ramps: FloatArray) -> _Fit:
+    """One band's curve from its ramps (m, n)."""
+    system, every = _Slopes(ramps, seen), np.ones(seen.size, bool)
+    few = len(ramps) < LEAST_KNOTS
+    rest = seen - system.solve(PENALTIES[-1], every) @ system.ramps
     near = np.abs(rest) <= FAR_OFF * (np.median(np.abs(rest)) / 0.6745 + 1e-12)
     folds = pixels.window % FOLDS
-    errors = np.stack([sum(system.held_out(p, near, folds == f) for f in range(FOLDS)) for p in PENALTIES])
+    penalties = PENALTIES[:1] if few else PENALTIES
+    errors = np.stack([sum(system.held_out(p, near, folds == f) for f in range(FOLDS)) for p in penalties])
     windows = np.stack([np.bincount(pixels.window, row) for row in errors])
     best = int(windows.sum(1).argmin())
-    gain = windows[0] - windows[best]
-    error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
-    if best == 0 or gain.sum() < max(BETTER_SD * error, BETTER_SHARE * windows[0].sum()):
-        return None
-    return system.solve(PENALTIES[best], near)
+    slopes = system.solve(penalties[best], near) if _clearly(windows[0], windows[best]) else None
+    return _Fit(slopes, seen, near, windows[0], windows[best])
+
+
+def _clearly(errors: FloatArray, other: FloatArray) -> bool:
+    """Whether the other one's squared errors by windows (w,) are clearly less."""
+    gain = errors - other
+    sd = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
+    return bool(gain.sum() > 0 and gain.sum() >= max(BETTER_SD * sd, BETTER_SHARE * errors.sum()))
+
+
+@dataclass(frozen=True)
+class _Power:
+    """size (y / top)^power of a band's numbers y."""
+
+    power: float
+    size: float
+    top: float
+
+
+def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power | None]:
+    """Each band's power where it is clearly better than a line, and the best curve isn't clearly better than it.
+
+    By Gauss and Newton; windows that it wasn't fitted to judge it with its power free to first order.
+    """
+    top = msi.amax((0, 2, 3), keepdim=True).double().clamp(min=1e-30)
+    power = np.ones(len(fits))
+
+    def columns() -> FloatArray:
+        """The power and its derivative as LR pixels see them: (2, c, n)."""
+        to = torch.from_numpy(power)[:, None, None]
+
+        def raised(image: Tensor, log: bool) -> Tensor:
+            shares = (image / top.to(image.device)).clamp(min=DARKEST)
+            raw = shares ** to.to(image.device)
+            return raw * shares.log() if log else raw
+
+        return np.stack([pixels.of_msi(partial(raised, log=log)) for log in (False, True)])
+
+    for _ in range(POWER_STEPS):
+        design = columns()
+        for k, fit in enumerate(fits):
+            size, change = _least(design[:, k], fit.seen, fit.near)
+            step = np.clip(change / size, -LARGEST_STEP, LARGEST_STEP) if size > 0 else 0.0
+            power[k] = np.clip(power[k] + step, *POWERS)
+    design, out = columns(), []
+    for k, fit in enumerate(fits):
+        size, errors = _least(design[:1, k], fit.seen, fit.near)[0], _held_out(pixels, design[:, k], fit)
+        good = size > 0 and _clearly(fit.line, errors) and not _clearly(errors, fit.best)
+        out.append(_Power(float(power[k]), float(size), float(top[0, k])) if good else None)
+    return out
+
+
+def _least(design: FloatArray, seen: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
+    """Weights (m,) of a design (m, n) that come nearest to an image (n,) on chosen pixels."""
+    return np.asarray(np.linalg.lstsq(design[:, chosen].T, seen[chosen], rcond=None)[0])
+
+
+def _held_out(pixels: SharedPixels, design: FloatArray, fit: _Fit) -> FloatArray:
+    """Squared errors by windows (w,) of a design (m, n) fitted to others."""
+    folds, errors = pixels.window % FOLDS, np.zeros(fit.seen.size)
+    for f in range(FOLDS):
+        rest = fit.seen - _least(design, fit.seen, fit.near & (folds != f)) @ design
+        errors += np.where(fit.near & (folds == f), rest**2, 0)
+    return np.asarray(np.bincount(pixels.window, errors), np.float64)
 
 
 @dataclass(frozen=True)

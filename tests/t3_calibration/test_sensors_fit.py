@@ -208,6 +208,20 @@ def test_a_curved_tone_is_found_and_taken_out(truth):
     assert found.only(np.array([True, False, False, False])).describe(BANDS).startswith("B2: ")
 
 
+def test_a_gamma_is_told_as_one_and_another_curve_is_not(truth):
+    """A gamma is known beyond the LR pixels' values, too: all pixels come back within .5 % of the range."""
+    lrhsi, msi, mask = seen(truth)
+    share = msi.clamp(min=0) / msi.max()
+    found = tones((lrhsi, 255 * share**0.45, mask))
+    np.testing.assert_allclose(found.power, 1 / 0.45, rtol=0.02)
+    off = np.abs(found.apply((255 * share**0.45).numpy()) - msi.numpy()) / (msi.max() - msi.min()).item()
+    assert off.max() < 0.005
+    assert "(a gamma of 0.45)" in found.describe(BANDS)
+    steep = tones((lrhsi, 255 / (1 + torch.exp(-8 * (share - 0.4))), mask))
+    assert sum(one is not None for one in steep.numbers) >= 3
+    assert not steep.power.any()
+
+
 def test_what_curves_explain_of_a_misfit_is_theirs_alone(truth):
     lrhsi, msi, mask = seen(truth)
     bent = curved((lrhsi, msi, mask))
