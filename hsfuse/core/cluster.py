@@ -7,8 +7,9 @@ import logging
 import pydoc
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,8 +64,11 @@ def check_workers(where: str) -> None:
 
 
 @contextmanager
-def client_of(where: str) -> Iterator[Any]:
-    """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError."""
+def client_of(where: str, preload: str | None = None) -> Iterator[Any]:
+    """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError.
+
+    Workers that start here import the module `preload` before they are asked for anything.
+    """
     try:
         import dask
         from dask.distributed import Client, LocalCluster
@@ -78,6 +82,7 @@ def client_of(where: str) -> Iterator[Any]:
             cluster = LocalCluster(
                 n_workers=int(count) if count else None,
                 threads_per_worker=1,
+                preload=preload or [],
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it warns where two are at work
             )
@@ -93,9 +98,18 @@ def client_of(where: str) -> Iterator[Any]:
         client = Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise SettingError(f"no scheduler of Dask's answers at {where}: {_short(error)}") from error
-    with client:
+    try:
         _check_workers(client, where)
         yield client
+    finally:
+        client.close()  # not `with client`, which ends only in the thread where it began
+
+
+@contextmanager
+def client_soon(where: str, preload: str) -> Iterator[Callable[[], Any]]:
+    """`client_of` while other things are done: what comes is to be called for the client when that is needed."""
+    with ExitStack() as stack, ThreadPoolExecutor(1, "dask") as pool:
+        yield pool.submit(stack.enter_context, client_of(where, preload)).result
 
 
 def _check_workers(client: Any, where: str) -> None:

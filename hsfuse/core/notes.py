@@ -130,6 +130,7 @@ TEMPLATES: dict[str, str] = {
         "they are written band by band"
     ),
     "scale-coarse": "{about}",
+    "overlap-cut": "tiles of {tile} MSI pixels overlap by {overlap}, all that they can, in place of {wanted}",
     "stored-as": "stored as {dtype} in steps of {step:g}",
     "clipped": (
         "{clipped} of {values} values ({share:.2g} of all) in {name} don't fit {dtype} in steps of {step:g} and are "

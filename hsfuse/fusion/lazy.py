@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray
-from hsfuse.fusion.stream import give_back_freed_memory, keep_freed_memory
+from hsfuse.fusion.stream import GIVEN_BACK, give_back_freed_memory, keep_freed_memory
 from hsfuse.fusion.tiles import RowBlender, Span, TileGrid, TileWorker, batches, window_of
 from hsfuse.io import CubeReader
 from hsfuse.io.memory import ArrayReader
@@ -26,9 +26,6 @@ from hsfuse.pair.warp import WarpedReader, own_reader
 
 #: Pixels of a batch: 57 MiB of 224 bands, and 5,800 tasks for a scene of 10,980 x 10,980 pixels.
 BATCH_PIXELS = 2**16
-#: Batches after which a process returns freed memory: what a row of tiles keeps for the next lies among it. Doing so
-#: after each one costs 7 % of `blend`'s time, in pages that are faulted in again.
-GIVEN_BACK = 8
 _fused = itertools.count(1)
 #: One batch is fused at a time in a process: torch uses all of its threads for it, and readers aren't to be shared.
 _ALONE = Lock()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hsfuse.core.notes import Note, texts
+from hsfuse.core.notes import Note, note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.forecast import forecast
@@ -50,6 +50,9 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         pair = held.enter_context(open_pair(hsi, msi, options))
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
+        if tiles.overlap < options.overlap:
+            overlaps = {"tile": tiles.stride, "overlap": tiles.overlap, "wanted": options.overlap}
+            pair.notes.append(note("overlap-cut", **overlaps))
         provenance = provenance_of(pair, options, method, tiles, device)
         plan = plan_print(pair, output, options, provenance)
         resume, provenance["plan"] = options.resume, plan
@@ -68,6 +71,11 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             return _result(pair, output, options, record, 0.0, {}, told)
         log.info("to come: %s", expected.text())
         held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
+        client = None
+        if options.dask is not None:
+            from hsfuse.core.cluster import client_soon
+
+            client = held.enter_context(client_soon(options.dask, "hsfuse.fusion.spread"))  # meanwhile
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
         fit = partial(_fit, method, pair, scene, device)
@@ -78,7 +86,9 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         fitted = time.monotonic()
         provenance |= {**method_of(method), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, method) if resume else None
-        valid, warnings = _stream(pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint)
+        valid, warnings = _stream(
+            pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint, client
+        )
         if options.save_model is not None:
             _save_weights(options.save_model, method)
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
@@ -103,8 +113,8 @@ def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
     blind = unseen(nm[kept], pair.model.srf.cpu().numpy()[:, kept])
     for warning in (*pair.warnings, *blind):
         log.warning("%s", warning)
-    for note in pair.notes:
-        log.info("%s", note)
+    for found in pair.notes:
+        log.info("%s", found)
     for what, text in pair.summary().items():
         log.log(logging.INFO if aloud and what in ("HSI", "MSI", "grid") else logging.DEBUG, "%s: %s", what, text)
     return blind
@@ -171,12 +181,13 @@ def _stream(
     provenance: dict[str, Any],
     device: str,
     fingerprint: str | None,
+    client: Callable[[], Any] | None,
 ) -> tuple[float, list[Note]]:
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
     quality = _quality(fuser, scene, pair, options.seed) if options.qa is not None else None
     clip = options.clip == "zero" or unsigned(pair, options)
     work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
-    with Streamer(work, tiles, output, options, stored, provenance, fingerprint) as streamer:
+    with Streamer(work, tiles, output, options, stored, provenance, fingerprint, client) as streamer:
         return streamer.run(), streamer.warnings
 
 
@@ -214,8 +225,8 @@ def _result(
 ) -> FusionResult:
     shape = (len(plan_bands(pair, options).source), *pair.alignment.full)
     masked = pair.nonfinite_notes()
-    for note in masked:
-        log.warning("%s", note)
+    for found in masked:
+        log.warning("%s", found)
     notes, doubts = [*pair.notes, *masked], [*pair.warnings, *warnings]
     told = texts(notes), texts(doubts)
     return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, records=(*notes, *doubts))

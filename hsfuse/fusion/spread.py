@@ -1,64 +1,90 @@
 """One scene over many processes or machines: Dask's workers read and fuse batches of tiles, one writer takes them.
 
 Workers open the pair's files themselves and hold the fitted method as its state. Few batches are under way at a time,
-and they come in the order in which one process writes them. What a lost worker had is computed again.
+and they come in the order in which one process writes them, as they are stored; of Zarr workers write their chunks
+themselves. What a lost worker had is computed again.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion.lazy import Batch, Edges, edges_of, fuse_batch, joined, runs_of
-from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
+from hsfuse.fusion.tiles import Span, TileGrid, TileWorker, window_of
 
-#: Batches under way for each worker: one is computed, one waits.
-IN_FLIGHT = 2
+#: Batches under way for each worker: one is computed, one waits, one is done and waits for neighbours or the writer.
+IN_FLIGHT = 3
+
+
+#: What stores a window: numbers as they are stored, None where a worker has written them, and how many were clipped.
+Store = Callable[[Window, FloatArray, BoolArray], tuple[NDArray | None, int]]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A batch of one row of tiles with all that overlaps into it: data (C, h, w) and its mask (h, w)."""
+    """A batch of one row of tiles as it is stored (C, h, w), None where a worker has written it.
+
+    `clipped` of its values didn't fit, and `valid` pixels of each tile are.
+    """
 
     rows: Span
     cols: list[Span]
-    data: FloatArray
-    mask: BoolArray
+    raw: NDArray | None
+    clipped: int
+    valid: list[int]
 
 
-def spread(client: Any, worker: TileWorker, tiles: TileGrid, rows: list[Span]) -> Iterator[Finished]:
-    """Some neighbouring rows of tiles, batch by batch in their order; the first one without what is above it."""
+def spread(
+    client: Any, worker: TileWorker, store: Store, tiles: TileGrid, rows: list[Span]
+) -> Generator[Finished, None, None]:
+    """Some neighbouring rows of tiles, batch by batch in their order; the first one without what is above it.
+
+    Close it to have workers stop.
+    """
     name, runs = f"hsfuse-{uuid4().hex[:12]}", runs_of(tiles)
-    sent = client.submit(pickle.loads, pickle.dumps(worker), key=f"{name}-work")  # opened by workers, not the scheduler
+    work = pickle.dumps((worker, store))
+    sent = client.submit(pickle.loads, work, key=f"{name}-work")  # opened by workers, not the scheduler
+    if client.nthreads():
+        client.replicate(sent)  # Dask has tasks run where what they need is: one worker would begin alone
     waiting: deque[tuple[Span, list[Span], Any]] = deque()
     above: list[Any] = [None] * len(runs)
-    for i, row in enumerate(rows):
-        below: list[Any] = []
-        left: Any = None
-        most = IN_FLIGHT * max(1, len(client.nthreads()))  # workers may come later
-        for j, cols in enumerate(runs):
-            fused = client.submit(fuse_batch, sent, row, cols, key=f"{name}-fuse-{i}-{j}")
-            corner = above[j - 1] if j else None
-            done = client.submit(
-                _finished, row, cols[0].before, fused, left, above[j], corner, key=f"{name}-done-{i}-{j}"
-            )
-            if j:
-                above[j - 1] = None  # needed no more
-            left = client.submit(edges_of, fused, key=f"{name}-edges-{i}-{j}")
-            below.append(client.submit(_kept, left, key=f"{name}-below-{i}-{j}"))
-            waiting.append((row, cols, done))
-            if len(waiting) > most:
-                yield _taken(*waiting.popleft())
-        above = below
-    while waiting:
-        yield _taken(*waiting.popleft())
+    try:
+        for i, row in enumerate(rows):
+            below: list[Any] = []
+            left: Any = None
+            most = IN_FLIGHT * max(1, len(client.nthreads()))  # workers may come later
+            for j, cols in enumerate(runs):
+                fused = client.submit(_fused, sent, row, cols, key=f"{name}-fuse-{i}-{j}")
+                corner = above[j - 1] if j else None
+                done = client.submit(
+                    _finished, sent, row, cols, fused, left, above[j], corner, key=f"{name}-done-{i}-{j}"
+                )
+                if j:
+                    above[j - 1] = None  # needed no more
+                left = client.submit(edges_of, fused, key=f"{name}-edges-{i}-{j}")
+                below.append(client.submit(_kept, left, key=f"{name}-below-{i}-{j}"))
+                waiting.append((row, cols, done))
+                if len(waiting) > most:
+                    yield _taken(*waiting.popleft())
+            above = below
+        while waiting:
+            yield _taken(*waiting.popleft())
+    finally:
+        if waiting:
+            with suppress(OSError):  # the scheduler may be what is gone
+                client.cancel([done for *_, done in waiting])
 
 
 def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:
@@ -79,7 +105,20 @@ def _kept(edges: Edges) -> Edges:
     return replace(edges, right=edges.right[:, :0].copy())
 
 
+def _fused(sent: tuple[TileWorker, Store], rows: Span, cols: list[Span]) -> Batch:
+    return fuse_batch(sent[0], rows, cols)
+
+
 def _finished(
-    rows: Span, before: int, batch: Batch, left: Edges | None, above: Edges | None, corner: Edges | None
-) -> tuple[FloatArray, BoolArray]:
-    return joined(rows, before, batch, left, above, corner), batch.mask
+    sent: tuple[TileWorker, Store],
+    rows: Span,
+    cols: list[Span],
+    batch: Batch,
+    left: Edges | None,
+    above: Edges | None,
+    corner: Edges | None,
+) -> tuple[NDArray | None, int, list[int]]:
+    done, start = joined(rows, cols[0].before, batch, left, above, corner), cols[0].finished[0]
+    window = window_of(rows.finished, (start, cols[-1].finished[1]))
+    valid = [int(batch.mask[:, col.finished[0] - start : col.finished[1] - start].sum()) for col in cols]
+    return *sent[1](window, done, batch.mask), valid

@@ -10,12 +10,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -25,7 +27,7 @@ from hsfuse.core.grid import Grid
 from hsfuse.io.files import check_output, driver_of, move_into_place, remove, temporary_files, trial_folder
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Storage
-from hsfuse.io.zarr_store import ZarrSink
+from hsfuse.io.zarr_store import ZarrSink, discard, write_part
 
 
 def kept_method(output: Path) -> Path:
@@ -148,7 +150,7 @@ class CubeWriter:
         self.resumed: dict[str, Any] | None = None
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, storage, named)
-        self._pixels_written, self._published = 0, False
+        self._pixels_written, self._published, self._shared = 0, False, False
         self.clipped, self.discarded = 0, ""
 
     @property
@@ -204,12 +206,25 @@ class CubeWriter:
         wanted = (self._product.bands, int(window.height), int(window.width))
         if data.shape != wanted or mask.shape != wanted[1:]:
             raise ValueError(f"data {data.shape} and mask {mask.shape} don't fit the window and bands {wanted}")
+        self.take(window, self._product.storage.encode(data, mask), self._product.storage.clipped(data, mask))
+
+    def elsewhere(self, whole_blocks: bool) -> Callable[[Window, FloatArray, BoolArray], tuple[NDArray | None, int]]:
+        """What does in other processes what can be done there of `write`; `take` does the rest with what it gives.
+
+        With `whole_blocks` windows hold whole blocks, so that two processes may write Zarr at once where they see it.
+        """
+        self._shared = whole_blocks and self.driver == "Zarr"
+        return partial(_stored, self._product.storage, self._product.files[0] if self._shared else None, self.files[0])
+
+    def take(self, window: Window, raw: NDArray | None, clipped: int) -> None:
+        """Write raw numbers (C, h, w), None where that is done, of which so many didn't fit."""
         try:
-            self._sink.write(self._product.storage.encode(data, mask), window)
-            self.clipped += self._product.storage.clipped(data, mask)
+            if raw is not None:
+                self._sink.write(raw, window)
         except RASTER_ERRORS as error:
             raise self._failed(error) from error
-        self._pixels_written += wanted[1] * wanted[2]
+        self.clipped += clipped
+        self._pixels_written += int(window.height) * int(window.width)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -239,7 +254,7 @@ class CubeWriter:
         if self._kept():
             return
         for file in self._product.files:
-            remove(file)
+            (discard if self._shared else remove)(file)
 
     def _kept(self) -> bool:
         """Whether what is done stays for a run that goes on with it."""
@@ -247,11 +262,29 @@ class CubeWriter:
 
     def _failed(self, error: Exception) -> OutputError:
         """Remove what is there; the error as one line that says how full the disk was and what is left."""
-        free = shutil.disk_usage(self.files[0].parent).free / 2**20
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        told = _told(self.files[0], error)
         self._remove()
         left = "what is done is kept, --resume goes on with it" if self._kept() else "nothing is left of it"
-        return OutputError(f"{self.files[0]} couldn't be written: {reason} ({free:.1f} MiB are free); {left}")
+        return OutputError(f"{told}; {left}")
+
+
+def _told(output: Path, error: Exception) -> str:
+    """What kept an output from being written, and how full the disk was then."""
+    free = shutil.disk_usage(output.parent).free / 2**20
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+    return f"{output} couldn't be written: {reason} ({free:.1f} MiB are free)"
+
+
+def _stored(
+    storage: Storage, group: Path | None, output: Path, window: Window, data: FloatArray, mask: BoolArray
+) -> tuple[NDArray | None, int]:
+    """The raw numbers of a window, None where they are in the Zarr group already, and how many are clipped."""
+    raw = storage.encode(data, mask)
+    try:
+        done = group is not None and write_part(group, raw, window)
+    except RASTER_ERRORS as error:
+        raise OutputError(f"{_told(output, error)}; nothing is left of it") from error
+    return None if done else raw, storage.clipped(data, mask)
 
 
 def publish(writers: Sequence[CubeWriter]) -> None:

@@ -85,18 +85,8 @@ class ZarrSink:
         try:
             self._array[:, rows, cols] = raw
         except OSError:
-            self._discard()
+            discard(self._path)
             raise
-
-    def _discard(self) -> None:
-        """Remove the group till it stays away: where one chunk has failed, zarr goes on with others for a while."""
-        away = 0
-        for _ in range(LOOKS):
-            remove(self._path)
-            time.sleep(LOOK_S)
-            away = 0 if self._path.exists() else away + 1
-            if away == QUIET_LOOKS:
-                return
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""
@@ -105,10 +95,31 @@ class ZarrSink:
             _zarr().consolidate_metadata(str(self._path), zarr_format=3)
 
     def verify(self) -> None:
-        """Look whether the store opens with the shape it should have."""
+        """Look whether the store opens with the shape it should have; what killed processes began goes."""
+        for began in self._path.rglob("*.partial"):
+            began.unlink(missing_ok=True)
         found = _zarr().open_group(str(self._path), mode="r", zarr_format=3)[ARRAY].shape
         if found != self._shape:
             raise OutputError(f"the Zarr array has shape {found} instead of {self._shape}")
+
+
+def write_part(path: Path, raw: NDArray, window: Window) -> bool:
+    """Write whole chunks of a group from any process that sees it; False where it isn't there, or no longer."""
+    if not (path / ARRAY / "zarr.json").is_file():
+        return False
+    _zarr().open_array(str(path / ARRAY), mode="r+", zarr_format=3)[:, *window.toslices()] = raw
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a group till it stays away: where one chunk has failed, zarr goes on with others for a while."""
+    away = 0
+    for _ in range(LOOKS):
+        remove(path)
+        time.sleep(LOOK_S)
+        away = 0 if path.exists() else away + 1
+        if away == QUIET_LOOKS:
+            return
 
 
 def _band(spectrum: Spectrum) -> str:

@@ -119,6 +119,12 @@ def test_tiles_leave_no_trace(files, whole, tmp_path, method, tile, overlap):
     np.testing.assert_allclose(tiled, whole(method), rtol=0, atol=1e-4 * whole(method).mean())
 
 
+@pytest.mark.parametrize(("tile", "told"), [(16, ["tiles of 15 MSI pixels overlap by 15"]), (32, [])])
+def test_tiles_smaller_than_their_overlap_are_told(files, tmp_path, tile, told):
+    notes = run(files, tmp_path / "a.tif", tile=tile, dry_run=True).notes
+    assert [note.partition(",")[0] for note in notes if "overlap by" in note] == told
+
+
 def test_negative_values_do_not_show_the_tiles(tmp_path):
     """Negative values stay; raised to zero, a pixel may be as low as its own LR pixel, not as all of the tile."""
     scene = memory_scene((20, 20))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +14,18 @@ import rasterio
 from fusing import run
 
 from hsfuse.core import cluster
-from hsfuse.core.errors import InputError, SettingError
+from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.fusion import lazy, spread, stream
 from hsfuse.fusion.tiles import TileWorker
+from hsfuse.io import open_cube, writer, zarr_store
 
 distributed = pytest.importorskip("distributed")
 
 #: 72 x 60 pixels in tiles of 16, overlapping by 6: five rows of batches of two tiles.
 TILES = {"tile": 16, "overlap": 6, "register": "off", "psf": "assumed", "dtype": "float32"}
+
+#: 2 x 2 tiles of whole blocks, which workers write into Zarr themselves.
+WHOLE = {**TILES, "tile": 48}
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +55,81 @@ def test_workers_give_the_pixels_of_one_process(files, wanted, scheduler, tmp_pa
     result = run(files, tmp_path / "a.tif", dask=scheduler, bands="2-30", **TILES)
     np.testing.assert_array_equal(raw(tmp_path / "a.tif"), wanted[1][1:30])
     assert result.valid_share == wanted[0]
+
+
+@pytest.mark.parametrize(
+    ("tiles", "seen", "chunks"),
+    [(WHOLE, True, 0), (WHOLE, False, 4), (TILES, True, 20)],
+    ids=["by workers", "workers don't see it", "tiles share blocks"],
+)
+def test_zarr_is_written_by_workers_where_they_can(files, scheduler, tmp_path, monkeypatch, tiles, seen, chunks):
+    """What is told of the writing is the same: the share of valid pixels, and what was clipped."""
+    how = {**tiles, "dtype": "int16", "scale": 1e-5}
+    alone = run(files, tmp_path / "alone.zarr", **how)
+    written, write = [], zarr_store.ZarrSink.write
+    monkeypatch.setattr(zarr_store.ZarrSink, "write", lambda *told: written.append(1) or write(*told))
+    if not seen:
+        monkeypatch.setattr(writer, "write_part", lambda *_: False)
+    spread_out = run(files, tmp_path / "a.zarr", dask=scheduler, **how)
+    assert len(written) == chunks + 1  # the trial's, too
+    assert (spread_out.valid_share, spread_out.warnings) == (
+        alone.valid_share,
+        [told.replace("alone", "a") for told in alone.warnings],
+    )
+    assert any("don't fit" in told for told in alone.warnings)
+    cubes = []
+    for name in ("alone.zarr", "a.zarr"):
+        with open_cube(tmp_path / name) as reader:
+            cubes.append(reader.read())
+    np.testing.assert_array_equal(cubes[0].data, cubes[1].data)
+
+
+def test_a_disk_that_is_full_where_workers_write_is_told_and_nothing_is_left(files, scheduler, tmp_path, monkeypatch):
+    write, calls = writer.write_part, []
+
+    def full(*told):
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*told)
+
+    monkeypatch.setattr(writer, "write_part", full)
+    monkeypatch.setattr(zarr_store, "LOOK_S", 0.02)
+    with pytest.raises(OutputError, match=r"a\.zarr couldn't be written: No space left on device .* nothing is left"):
+        run(files, tmp_path / "a.zarr", dask=scheduler, **WHOLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_worker_begins_after_the_end_stays_away(files, scheduler, tmp_path, monkeypatch):
+    """Interrupted while workers write: a chunk that comes late doesn't bring the folder back."""
+    taken, write = spread._taken, writer.write_part
+
+    def late(*told):
+        time.sleep(0.1)
+        return write(*told)
+
+    def stopping(*arguments):
+        taken(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "write_part", late)
+    monkeypatch.setattr(spread, "_taken", stopping)
+    monkeypatch.setattr(zarr_store, "LOOK_S", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        run(files, tmp_path / "a.zarr", dask=scheduler, **WHOLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_worker_began_to_write_goes(files, tmp_path, monkeypatch):
+    close = zarr_store.ZarrSink.close
+
+    def closing(self):
+        (self._path / "reflectance" / "c.1234.partial").write_bytes(b"begun")
+        close(self)
+
+    monkeypatch.setattr(zarr_store.ZarrSink, "close", closing)
+    run(files, tmp_path / "a.zarr", **WHOLE)
+    assert not list((tmp_path / "a.zarr").rglob("*.partial"))
 
 
 def test_it_goes_on_where_it_stopped(files, wanted, scheduler, tmp_path, monkeypatch):
@@ -134,10 +215,11 @@ def test_quality_layers_are_refused(files, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
-def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_path, monkeypatch, name):
-    from hsfuse.io import open_cube
-
+@pytest.mark.parametrize(("name", "tiles"), [("a.tif", TILES), ("a.zarr", TILES), ("b.zarr", WHOLE)])
+def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_path, monkeypatch, name, tiles):
+    if tiles is not TILES:
+        run(files, tmp_path / "wanted.tif", **tiles)
+        wanted = None, raw(tmp_path / "wanted.tif")
     taken, killed = spread._taken, []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
 
@@ -149,7 +231,7 @@ def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_pat
             return taken(*arguments)
 
         monkeypatch.setattr(spread, "_taken", killing)
-        run(files, tmp_path / name, dask=cluster.scheduler_address, **TILES)
+        run(files, tmp_path / name, dask=cluster.scheduler_address, **tiles)
     assert killed
     with open_cube(tmp_path / name) as reader:
         cube = reader.read()
