@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
-from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.assessment.result import Unit
 from hsfuse.core.cube import Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
-from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid
+from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader, Images, open_cube, usable_bands, valid_anywhere
@@ -107,7 +106,7 @@ def open_inputs(
     options: FuseOptions,
     notes: list[Note],
     psf: Psf | None = None,
-    motion: Affine | None = None,
+    motion: Motion | None = None,
 ) -> Inputs:
     """Open what is given, the pair with what is known of PSF and place; InputError and GridError say what doesn't fit
     the fused cube."""

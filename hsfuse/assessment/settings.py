@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from affine import Affine
-
 from hsfuse.core.errors import SettingError
+from hsfuse.core.grid import Motion
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 
@@ -82,13 +81,12 @@ class AssessSettings:
         asked = any(name in self._asked for name in _PSF)
         return Psf.of_record(record) if isinstance(record, Mapping) and not asked else None
 
-    def recorded_motion(self, provenance: Mapping[str, Any]) -> Affine | None:
+    def recorded_motion(self, provenance: Mapping[str, Any]) -> Motion | None:
         """The LRHSI's motion that was corrected; None where the file doesn't say, or how to register is asked for."""
         record = provenance.get("registration")
-        motion = record.get("motion") if isinstance(record, Mapping) and "register" not in self._asked else None
-        if not isinstance(motion, list) or len(motion) != 6 or not all(isinstance(v, int | float) for v in motion):
+        if "register" in self._asked:
             return None
-        return Affine(*motion)
+        return Motion.of_record(record)
 
 
 def check_compared(reference: object, hsi: object, msi: object) -> None:

@@ -1,12 +1,12 @@
 """What a pair tells about its own observation: the MSI's response, the LRHSI's PSF, gain and offset between them."""
 
+from hsfuse.calibration.distortion import Drift
 from hsfuse.calibration.joint import Observation, estimate_observation
 from hsfuse.calibration.psf import EstimatedPsf, estimate_psf
 from hsfuse.calibration.radiometry import RadiometricMatch, match_radiometry
 from hsfuse.calibration.response import BandComparison, EstimatedResponse, compare_responses, estimate_srf
 from hsfuse.calibration.shift import (
     SHIFT_LIMIT,
-    Drift,
     LocalShift,
     Pair,
     Shift,

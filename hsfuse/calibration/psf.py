@@ -18,7 +18,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hsfuse.calibration.free import free_kernel
 from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
 from hsfuse.calibration.spectra import FloatArray
 from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd
@@ -277,6 +276,8 @@ def _summed_up(
     centre = fit.centre + common(fit)[0]
     kernel, name = family.kernel(fit.shape, views.size, centre, s), family.name
     if free:
+        from hsfuse.calibration.free import free_kernel
+
         kernel, psf = free_kernel(views, kernel, centre)
         name = "free"
     seen = views.seen(kernel[None])[0]

@@ -1,7 +1,7 @@
 """The shift between an LRHSI and its MSI: found roughly by phase correlation, then by least squares over windows.
 
-First a shift, then a drift: each is believed when windows that it wasn't fitted to correlate better with it, by more
-than that rise's error.
+First a shift, then a drift, then a smooth field: each is believed when windows that it wasn't fitted to correlate
+better with it, by more than that rise's error.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from affine import Affine
 from rasterio.windows import Window as Extent
 from skimage.registration import phase_cross_correlation
 
+from hsfuse.calibration.distortion import Bend, Drift, bend_of_blocks
 from hsfuse.calibration.windows import (
-    MIN_CORRELATION,
     MIN_SHARE,
+    MIN_WINDOWS,
+    OUTLIER,
     Block,
     Floats,
     Locals,
@@ -27,25 +29,24 @@ from hsfuse.calibration.windows import (
     Window,
     cut,
     mean_correlation,
+    own_covariances,
+    risen,
     spread_of,
     steps,
     unlikeness,
 )
 from hsfuse.core.cube import Cube, FloatArray
 from hsfuse.core.errors import GridError
+from hsfuse.core.grid import Distortion, Motion
 from hsfuse.physics.model import ObservationModel
 
-#: Squared distance, in a window's own deviations, beyond which it is left out, and rounds of leaving out.
-OUTLIER, ROUNDS = 12.0, 5
-#: Variance (LR pixels squared) below which no window's own is believed.
-FLOOR = 1e-6
+#: Rounds of leaving out outliers.
+ROUNDS = 5
 #: A drift counts when it has this many windows, this many LR pixels and its standard error this many times over the
 #: scene; more than the last makes no sense.
 MIN_LOCAL_WINDOWS, MIN_DRIFT, SIGNIFICANT_LOCAL, MAX_DRIFT = 6, 0.03, 3.0, 1.5
 #: Coefficients of a drift in one direction: its value and its changes along rows and columns.
 DRIFT = 3
-#: Fewest windows that can tell a shift, and how many of its errors held-out windows' gain must have.
-MIN_WINDOWS, SURE = 3, 2.0
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,6 @@ class LocalShift:
     dy: float
     dx: float
     sd: float
-
-
-@dataclass(frozen=True)
-class Drift:
-    """A shift that changes over the scene: LR pixels `down` and `right`, each @ (1, row, col) in LR pixels."""
-
-    down: tuple[float, float, float]
-    right: tuple[float, float, float]
-
-    def at(self, row: float, col: float) -> tuple[float, float]:
-        """Shift (dy, dx) in LR pixels at a place in LR pixels."""
-        return (
-            self.down[0] + self.down[1] * row + self.down[2] * col,
-            self.right[0] + self.right[1] * row + self.right[2] * col,
-        )
-
-    def motion(self, ratio: int) -> Affine:
-        """Where the LRHSI has what the MSI has at (column, row), both in MSI pixels of the common extent."""
-        y, x = self.down, self.right
-        return Affine(1 + x[2], x[1], x[0] * ratio, y[2], 1 + y[1], y[0] * ratio)
 
 
 @dataclass(frozen=True)
@@ -97,8 +78,7 @@ class Fitted:
     @classmethod
     def of(cls, design: Floats, shift: Floats, info: Floats) -> Fitted:
         """From shifts (n, 2) and the inverses `info` (n, 2, 2) of their covariances, without outliers."""
-        (n, k), tiny = design.shape, 1e-9 * np.trace(info, axis1=1, axis2=2)[:, None, None] * np.eye(2)
-        own = np.linalg.inv(info + tiny + 1e-12 * np.eye(2)) + FLOOR * np.eye(2)
+        (n, k), own = design.shape, own_covariances(info)
         columns = np.einsum("nk,ij->nijk", design, np.eye(2)).reshape(n, 2, 2 * k)  # down, then right
         told = np.asarray(info.any((1, 2)))
         rest, spread, kept = shift - np.median(shift[told], axis=0), 0.0, told
@@ -139,8 +119,9 @@ class Shift:
     `sd` is the standard error of the worse of the two, from `windows` windows (inf: can't be told), `spread` how far
     their places scatter beyond their own errors: both are in the `uncertainty`. `correlation` is that of the two images
     at this shift; `field` holds what each window says, `drift` the linear change over the scene that is seen in it, if
-    any (a shear, a stretch, a turn). `borne_out`: whether windows correlate better that weren't asked. `extent` holds
-    the rows and the columns, first and last, of all that was looked at.
+    any (a shear, a stretch, a turn), `bend` what a smooth field moves beyond that. `borne_out`: whether windows
+    correlate better that weren't asked. `extent` holds the rows and the columns, first and last, of all that was looked
+    at.
     """
 
     dy: float
@@ -153,6 +134,7 @@ class Shift:
     borne_out: bool = True
     spread: float = 0.0
     extent: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
+    bend: Bend | None = None
 
     @property
     def uncertainty(self) -> float:
@@ -175,7 +157,9 @@ class Shift:
         if self.uncertainty > CLEARLY_APART * self.sd:
             sd += f" on the mean and {self.uncertainty:.3f} in a part of the scene"
         text = f"{self.dy:+z.3f} rows, {self.dx:+z.3f} columns in LR pixels, {sd}, {self.windows} windows"
-        return text if self.drift is None else f"{text}, drifting by up to {self.drift_over_scene:.2f} over the scene"
+        if self.drift is not None:
+            text += f", drifting by up to {self.drift_over_scene:.2f} over the scene"
+        return text if self.bend is None else f"{text}, {self.bend.describe()}"
 
     @property
     def drifting(self) -> float:
@@ -184,6 +168,11 @@ class Shift:
             return 0.0
         places = np.array([self.drift.at(local.row, local.col) for local in self.field])
         return float(np.hypot(*np.ptp(places, axis=0)))
+
+    @property
+    def bending(self) -> float:
+        """RMS of what bends beyond shift and drift, in LR pixels."""
+        return 0.0 if self.bend is None else self.bend.rms
 
     @property
     def drift_over_scene(self) -> float:
@@ -220,6 +209,8 @@ def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: fl
     count = int(said.told.sum())
     moved = search.risen(nothing, fit.held_out) if hypot(dy, dx) > NO_SHIFT / model.ratio else False
     drift = search.drift(said, fit.held_out if moved else nothing)
+    plain = drift or (Drift((dy, 0.0, 0.0), (dx, 0.0, 0.0)) if moved else Drift((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)))
+    bend = bend_of_blocks(blocks, model, plain, smooth)
     looks = [block.looks(model, (dy, dx), smooth, slopes=False) for block in blocks]
     told = zip(np.array(search.places)[said.told], said.shift[said.told], fit.errors[said.told], strict=True)
     field = tuple(LocalShift(*map(float, (*place, *where, error))) for place, where, error in told)
@@ -227,7 +218,7 @@ def shift_of_blocks(blocks: Sequence[Block], model: ObservationModel, smooth: fl
     correlation = mean_correlation(blocks, looks)
     rows = min(block.row for block in blocks), max(block.row + block.lr.shape[1] for block in blocks)
     cols = min(block.col for block in blocks), max(block.col + block.lr.shape[2] for block in blocks)
-    return Shift(dy, dx, sd, count, correlation, field, drift, borne_out, fit.spread, (rows, cols))
+    return Shift(dy, dx, sd, count, correlation, field, drift, borne_out, fit.spread, (rows, cols), bend)
 
 
 class _Search:
@@ -294,15 +285,7 @@ class _Search:
 
         `change`: of the richer ones within windows.
         """
-        before, after = self.unlike(plain), self.unlike(richer, change)
-        counts = np.minimum(before, after) < np.log(1 - MIN_CORRELATION**2)  # not where NaN
-        known = counts.any(1)
-        gain = np.where(counts, before - after, 0)[known].sum(1) / counts[known].sum(1)
-        if len(gain) < MIN_WINDOWS:
-            return False
-        # Were both as good, windows would fare worse at the richer one as often, and as much.
-        error = sqrt(2 * float(np.square(np.minimum(gain, 0)).sum()))
-        return bool(gain.sum() > SURE * error)
+        return risen(self.unlike(plain), self.unlike(richer, change))
 
 
 def _drifts(fit: Fitted, size: Floats) -> bool:
@@ -419,21 +402,34 @@ def _lie(size: int, side: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a shift is to be corrected and why; `motion` is what `nest` corrects, on the MSI's common extent."""
+    """Whether a shift is to be corrected and why.
+
+    `motion` and `distortion` are what `nest` corrects (`Motion`), in MSI pixels of the common extent.
+    """
 
     correct: bool
     motion: Affine
     note: str
+    distortion: Distortion | None = None
 
     def motion_on(self, msi_window: Extent) -> Affine:
         """`motion` in pixels of the whole MSI, of which `msi_window` is the common extent that was looked at."""
         corner = Affine.translation(msi_window.col_off, msi_window.row_off)
         return corner @ self.motion @ ~corner
 
+    def on(self, msi_window: Extent) -> Motion:
+        """All of it in pixels of the whole MSI."""
+        row, col = msi_window.row_off, msi_window.col_off
+        bent = None if self.distortion is None else self.distortion.seen(-row, -col, 1)
+        return Motion(self.motion_on(msi_window), bent)
+
 
 def judge(shift: Shift, ratio: int, limit: float = SHIFT_LIMIT) -> Verdict:
     """What to do about a shift at a ratio `ratio`; GridError, in figures, when it is surely over `limit` LR pixels."""
     said = f"shift of the HSI against the MSI: {shift.describe()}"
+    if shift.bend is not None and shift.bending * ratio > 2 * NO_SHIFT:
+        bent = shift.bend.distortion.seen(0, 0, ratio)
+        return Verdict(True, shift.bend.drift.motion(ratio), f"{said}; corrected with what it bends", bent)
     if shift.sd > MAX_SD or shift.windows < MIN_WINDOWS:
         return Verdict(False, Affine.identity(), f"{said}; too uncertain to be corrected")
     if shift.length > limit and shift.borne_out:

@@ -30,6 +30,11 @@ MIN_PIXELS, MIN_SHARE = 9, 0.2
 MIN_CORRELATION = 0.5
 #: A window whose shift is less certain (LR pixels) in every direction says nothing.
 MAX_WINDOW_SD = 0.5
+#: Squared distance, in a window's own deviations, beyond which it is left out, and variance (LR pixels squared) below
+#: which no window's own is believed.
+OUTLIER, FLOOR = 12.0, 1e-6
+#: Fewest windows that can tell a shift, and how many of its errors held-out windows' gain must have.
+MIN_WINDOWS, SURE = 3, 2.0
 #: Least noise of a band in a window, relative to the median window's: less is chance.
 QUIET = 0.5
 #: Median of chi-square with two degrees of freedom, and the spreads (pixels) that are tried.
@@ -176,14 +181,14 @@ class Locals:
         return np.asarray(self.info.any((1, 2)))
 
 
-def cut(block: Block, model: ObservationModel, shift: tuple[float, float]) -> list[Window]:
-    """A block's windows, which share no pixel, over what is valid at a shift."""
+def cut(block: Block, model: ObservationModel, shift: tuple[float, float], side: int = 0) -> list[Window]:
+    """A block's windows, which share no pixel, over what is valid at a shift, about `side` LR pixels wide if given."""
     valid = block.view(model, shift, slopes=False).valid
     if not valid.any():
         return []
     spans = [np.flatnonzero(valid.any(axis)) for axis in (1, 0)]
     sizes = [int(span[-1] - span[0] + 1) for span in spans]
-    side = int(np.clip(min(sizes) / ACROSS, *SIDE))
+    side = side or int(np.clip(min(sizes) / ACROSS, *SIDE))
     edges = [
         np.linspace(span[0], span[0] + size, max(1, size // side) + 1).round().astype(int)
         for span, size in zip(spans, sizes, strict=True)
@@ -204,17 +209,18 @@ def steps(
     """Gauss-Newton steps (Lucas and Kanade 1981) of windows, each from its shift `at` (n, 2).
 
     In each band x = gain (d + step . slopes) + offset + noise: gain and offset are projected out, bands weigh by their
-    noise's inverse. A shift that drifts has its `change` (2, 2), down and right by row and column, within windows, too:
-    their detail doesn't lie about their middles alike.
+    noise's inverse. A shift that drifts has its `change` (2, 2), down and right by row and column, or each window's own
+    (n, 2, 2), within windows, too: their detail doesn't lie about their middles alike.
     """
     bands = len(windows[0].block.lr)
     normal, pull = np.zeros((len(windows), bands, 2, 2)), np.zeros((len(windows), bands, 2))
     noise = np.full((len(windows), bands), np.nan)
+    changes = None if change is None else np.broadcast_to(change, (len(windows), 2, 2))
     for i, window in enumerate(windows):
         lr, view = window.block.looks(model, (float(at[i, 0]), float(at[i, 1])), smooth, window.part)
         if view.valid.sum() < MIN_PIXELS:
             continue
-        seen = view.data if change is None else window.drifting(view, change)
+        seen = view.data if changes is None else window.drifting(view, changes[i])
         x, d, down, right = (_detail(planes, view.valid) for planes in (lr, seen, view.down, view.right))
         close = _correlation(x, d) >= MIN_CORRELATION
         power = (d * d).sum(1)
@@ -242,14 +248,33 @@ def unlikeness(
     Each window at its shift `at` (n, 2) and its `change` as for `steps`; NaN where nothing can be told.
     """
     found = np.full((len(windows), len(windows[0].block.lr)), np.nan)
+    changes = None if change is None else np.broadcast_to(change, (len(windows), 2, 2))
     for i, window in enumerate(windows):
         place, drifts = (float(at[i, 0]), float(at[i, 1])), change is not None
         lr, view = window.block.looks(model, place, smooth, window.part, slopes=drifts)
         if view.valid.sum() >= MIN_PIXELS:
-            seen = view.data if change is None else window.drifting(view, change)
+            seen = view.data if changes is None else window.drifting(view, changes[i])
             r = _correlation(_detail(lr, view.valid), _detail(seen, view.valid))
             found[i] = np.log(np.maximum(1 - np.maximum(r, 0) ** 2, 1e-9))
     return found
+
+
+def risen(before: Floats, after: Floats) -> bool:
+    """Whether windows are clearly less unlike, (n, bands) as of `unlikeness`, at shifts that they had no part in."""
+    counts = np.minimum(before, after) < np.log(1 - MIN_CORRELATION**2)  # not where NaN
+    known = counts.any(1)
+    gain = np.where(counts, before - after, 0)[known].sum(1) / counts[known].sum(1)
+    if len(gain) < MIN_WINDOWS:
+        return False
+    # Were both as good, windows would fare worse at the richer one as often, and as much.
+    error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
+    return bool(gain.sum() > SURE * error)
+
+
+def own_covariances(info: Floats) -> Floats:
+    """Covariances (n, 2, 2) of windows' shifts, of their inverses `info` (n, 2, 2)."""
+    tiny = 1e-9 * np.trace(info, axis1=1, axis2=2)[:, None, None] * np.eye(2)
+    return np.asarray(np.linalg.inv(info + tiny + 1e-12 * np.eye(2)) + FLOOR * np.eye(2))
 
 
 def spread_of(places: Floats, own: Floats, chance: float = 0.0) -> float:

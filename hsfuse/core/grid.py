@@ -6,10 +6,14 @@ finds the common extent of a pair or says, in figures, why there is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import hypot
+from typing import Any
 
+import numpy as np
 from affine import Affine
+from numpy.typing import ArrayLike, NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -21,6 +25,10 @@ GRID_TOLERANCE_PX = 0.05
 
 
 IDENTITY = Affine.identity()
+#: Decimals of a pixel to which a distortion is told, so that what is recorded is what was done.
+DECIMALS = 4
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -226,3 +234,134 @@ def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:
     return Alignment(
         ratio, *whole, Grid(msi.shape), f"neither image is georeferenced: aligned by corners, ratio {ratio}"
     )
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """Pixels (down, right) by which content lies off, bicubic splines through a lattice of nodes.
+
+    Nodes are spread evenly from the (row, col) `first` to the `last`, in pixels; `down` and `right` are displacements.
+    Beyond the lattice the nearest node's hold.
+    """
+
+    first: tuple[float, float]
+    last: tuple[float, float]
+    down: tuple[tuple[float, ...], ...]
+    right: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def through(cls, at: Callable[[Floats], Floats], first: Floats, last: Floats, step: float) -> Distortion:
+        """What a function of places (m, 2) has as displacements (m, 2), at nodes `step` apart at most."""
+        counts = np.maximum(2, np.ceil((last - first) / step).astype(int) + 1)
+        nodes = np.stack(np.meshgrid(*map(np.linspace, first, last, counts), indexing="ij"), -1)
+        found = at(nodes.reshape(-1, 2)).round(DECIMALS).reshape(nodes.shape)
+        return cls(_place(first), _place(last), _lines(found[..., 0]), _lines(found[..., 1]))
+
+    def __call__(self, rows: ArrayLike, cols: ArrayLike) -> tuple[Floats, Floats]:
+        """Down and right in pixels at places in pixels, of the shape of the arguments."""
+        from scipy.ndimage import map_coordinates  # grids are looked at before anything slow is loaded
+
+        places = np.broadcast_arrays(np.asarray(rows, float), np.asarray(cols, float))
+        within = zip(places, self.first, self.steps, np.shape(self.down), strict=True)
+        at = [np.clip((place - first) / step, 0, n - 1).ravel() for place, first, step, n in within]
+        down, right = (map_coordinates(np.array(v), at, order=3, mode="mirror") for v in (self.down, self.right))
+        return down.reshape(places[0].shape), right.reshape(places[0].shape)
+
+    @property
+    def largest(self) -> float:
+        """Largest displacement of a node, in pixels."""
+        return float(np.hypot(self.down, self.right).max())
+
+    @property
+    def steps(self) -> Floats:
+        """Pixels from node to node, (2,)."""
+        return np.subtract(self.last, self.first) / (np.array(np.shape(self.down)) - 1)
+
+    @property
+    def steepest(self) -> float:
+        """Largest change of a displacement from node to node, a share of their distance: from 1 on ground may fold."""
+        planes = self.down, self.right
+        return float(max(np.abs(np.diff(v, axis=i)).max() / self.steps[i] for v in planes for i in (0, 1)))
+
+    def seen(self, row: float, col: float, factor: float) -> Distortion:
+        """The same in pixels of which `factor` lie along one of these, the first at (row, col) of these."""
+        first, last = (((v[0] - row) * factor, (v[1] - col) * factor) for v in (self.first, self.last))
+        down, right = (
+            tuple(tuple(round(one * factor, DECIMALS) for one in line) for line in v) for v in (self.down, self.right)
+        )
+        return Distortion(first, last, down, right)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where the LRHSI has what the MSI has at a place, in MSI pixels: `affine` @ (place + `distortion`)."""
+
+    affine: Affine = IDENTITY
+    distortion: Distortion | None = None
+
+    def after(self, first: Motion) -> Motion:
+        """This one of where another, that is left over once this one is corrected, has a place."""
+        affine = self.affine @ first.affine
+        parts = [one for one in (self.distortion, first.distortion) if one is not None]
+        if not parts:
+            return Motion(affine)
+
+        def at(places: Floats) -> Floats:
+            moved = _displaced(places, first.distortion)
+            moved = moved_by(first.affine, moved)
+            return moved_by(~first.affine, _displaced(moved, self.distortion)) - places
+
+        first_node, last = np.min([one.first for one in parts], axis=0), np.max([one.last for one in parts], axis=0)
+        return Motion(affine, Distortion.through(at, first_node, last, float(min(one.steps.min() for one in parts))))
+
+    def record(self) -> dict[str, Any]:
+        """Six numbers and, if any, the lattice, for provenance."""
+        told: dict[str, Any] = {"motion": list(self.affine[:6])}
+        if self.distortion is not None:
+            told["distortion"] = vars(self.distortion)
+        return told
+
+    @classmethod
+    def of_record(cls, told: Any) -> Motion | None:
+        """Of what `record` wrote; None of anything else."""
+        motion: Any = told.get("motion") if isinstance(told, dict) else None
+        if not _numbers(motion, 6):
+            return None
+        bent = told.get("distortion")
+        if bent is None:
+            return cls(Affine(*motion))
+        try:
+            down, right = (np.array(bent[name], float) for name in ("down", "right"))
+            first, last = (np.array(bent[name], float) for name in ("first", "last"))
+        except (KeyError, TypeError, ValueError):
+            return None
+        alike = (
+            down.ndim == 2 and down.shape == right.shape and min(down.shape) > 1 and first.shape == last.shape == (2,)
+        )
+        if not alike or not all(np.isfinite(v).all() for v in (down, right, first, last)) or (last <= first).any():
+            return None
+        return cls(Affine(*motion), Distortion(_place(first), _place(last), _lines(down), _lines(right)))
+
+
+def _place(place: Floats) -> tuple[float, float]:
+    row, col = place.tolist()
+    return row, col
+
+
+def _lines(plane: Floats) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, plane.tolist()))
+
+
+def _numbers(told: Any, count: int) -> bool:
+    return isinstance(told, list) and len(told) == count and all(isinstance(v, int | float) for v in told)
+
+
+def _displaced(places: Floats, distortion: Distortion | None) -> Floats:
+    """Places (m, 2), row and column, plus a distortion there."""
+    return places if distortion is None else places + np.stack(distortion(*places.T), 1)
+
+
+def moved_by(affine: Affine, places: Floats) -> Floats:
+    """Places (m, 2), row and column, by an affine map of column and row."""
+    row, col = places.T
+    return np.stack([affine.d * col + affine.e * row + affine.f, affine.a * col + affine.b * row + affine.c], 1)

@@ -76,8 +76,8 @@ TEMPLATES: dict[str, str] = {
     "shift-judged": "{verdict}",
     "ground-misplaced": (
         "here and there the HSI's ground lies some {pixels:.1f} MSI pixels (standard deviation) from where the MSI has "
-        "it; only a shift and a linear drift are corrected, so detail will be doubled or lost: check the terrain "
-        "correction of both images"
+        "it; only what changes smoothly over several HSI pixels is corrected, so detail will be doubled or lost: check "
+        "the terrain correction of both images"
     ),
     "shift-stays": "the shift stays, as --phase says where the HSI's pixels lie",
     "psf-assumed": "the PSF is assumed to have an MTF of {mtf:g} at Nyquist, as the pair doesn't tell it: {why}",

@@ -138,5 +138,5 @@ def _shift(pair: ScenePair) -> dict[str, Any]:
         for s in (pair.shift, left or pair.shift)
     )
     local = [{key: round(value, 3) for key, value in asdict(window).items()} for window in (left or pair.shift).field]
-    motion = list(pair.motion[:6])
-    return shift | {"corrected": left is not None, "motion": motion, "residual": rest, "field": local}
+    motion = pair.motion.record()
+    return shift | {"corrected": left is not None, **motion, "residual": rest, "field": local}

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from hsfuse.core.grid import Grid
+from hsfuse.core.grid import Distortion, Grid
 
 Floats = NDArray[np.float64]
 
@@ -23,23 +23,25 @@ class PixelMap:
     """Pixel coordinates (row, column; whole numbers are pixel corners) on `start` to those on `end`, point by point.
 
     Longitudes are taken on that side of the antimeridian on which the end grid lies. Points that the CRS of the end
-    can't express come out as infinite.
+    can't express come out as infinite. A `bend`, in pixels of the start, is added to what is asked for.
     """
 
-    def __init__(self, start: Grid, end: Grid) -> None:
-        self._start, self._end = start, end
+    def __init__(self, start: Grid, end: Grid, bend: Distortion | None = None) -> None:
+        self._start, self._end, self._bend = start, end, bend
         self._inverse = ~end.transform
 
     @property
     def linear(self) -> bool:
-        """Whether one CRS holds for both, so that the map is affine."""
-        return self._start.crs == self._end.crs
+        """Whether one CRS holds for both and nothing bends, so that the map is affine."""
+        return self._start.crs == self._end.crs and self._bend is None
 
     def __call__(self, rows: ArrayLike, cols: ArrayLike) -> tuple[Floats, Floats]:
         """Rows and columns on the end grid, of the shape of the arguments."""
         r, c = np.broadcast_arrays(np.asarray(rows, float), np.asarray(cols, float))
+        if self._bend is not None:
+            r, c = (v + by for v, by in zip((r, c), self._bend(r, c), strict=True))
         x, y = apply(self._start.transform, c, r)
-        if not self.linear:
+        if self._start.crs != self._end.crs:
             x, y = project(self._start.crs, self._end.crs, x, y)
         if is_geographic(self._end):
             x = x + _turns(centre_of(self._end)[0] - x)

@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from hsfuse.core.errors import GridError, SettingError
-from hsfuse.core.grid import GRID_TOLERANCE_PX, IDENTITY, Alignment, Grid, align, nests
+from hsfuse.core.grid import GRID_TOLERANCE_PX, IDENTITY, Alignment, Distortion, Grid, Motion, align, nests
 from hsfuse.core.notes import about_file
 from hsfuse.io import CubeReader
 from hsfuse.pair.mapping import PixelMap, apply, beside, lattice, project, renamed
@@ -118,8 +118,8 @@ class Nesting:
     `alignment` holds the ratio in use, the common grids and the windows, the LRHSI's being one of `present(reader)`.
     `pixel` (2, 2) holds the sides of an LRHSI pixel in MSI pixels: columns are its step down and its step right, rows
     are (y, x). `motion` is where the LRHSI's georeference has what the MSI has at (column, row), in MSI pixels. `seen`
-    is the common LR grid where the LRHSI's georeference has it, None when no warp is needed; `placed` is the LRHSI's
-    own grid.
+    is the common LR grid where the LRHSI's georeference has it, None when no warp is needed, `bend` how far beside that
+    its pixels are found, in LR pixels; `placed` is the LRHSI's own grid.
     """
 
     alignment: Alignment
@@ -127,6 +127,7 @@ class Nesting:
     motion: Affine
     placed: Grid
     seen: Grid | None = None
+    bend: Distortion | None = None
 
     def check_phase(self, phase: float | None) -> None:
         """SettingError for a centre of LR pixel 0 outside of it, and for one where the LRHSI is resampled."""
@@ -181,7 +182,7 @@ class Nesting:
         """The LRHSI on the nested grid, for `alignment.hsi_window`: the reader itself, or one that warps it."""
         if self.seen is None:
             return reader
-        return WarpedReader(reader, self.lr_grid, self.seen, self.placed)
+        return WarpedReader(reader, self.lr_grid, self.seen, self.placed, self.bend)
 
     def onto(self, hsi: Grid, msi: Grid) -> PixelMap:
         """The map from the LRHSI's own pixels to those of the MSI's file, as the files' own grids have it."""
@@ -195,7 +196,7 @@ class Nesting:
         if self.seen is None:
             return 0.0, 0.0
         points = [(np.arange(FRACTIONS) * n // FRACTIONS + 0.5) for n in self.seen.shape]
-        rows, cols = PixelMap(self.seen, self.placed)(points[0][:, None], points[1])
+        rows, cols = PixelMap(self.seen, self.placed, self.bend)(points[0][:, None], points[1])
         y, x = (resampling_variance(sigma, (v[np.isfinite(v)] - 0.5) % 1) for v in (rows, cols))
         return y, x
 
@@ -227,22 +228,40 @@ def turned_like(reader: CubeReader, grid: Grid) -> CubeReader:
     return turned
 
 
-def nest(hsi: Grid, msi: Grid, motion: Affine = IDENTITY) -> Nesting:
+def nest(hsi: Grid, msi: Grid, motion: Affine | Motion = IDENTITY) -> Nesting:
     """The nested grid of an LRHSI and an MSI, whatever their CRSs, transforms and ratio.
 
     `motion` says, in MSI pixels (column, row), where the LRHSI's georeference puts what the MSI has at a place, as
     found by registration: `Affine.translation(dx, dy)` when the LRHSI's content lies dx right of and dy below it.
     Grids that nest are taken as they are; otherwise the ratio is rounded to a whole number of at least 2 and LR pixels
     are laid on the MSI's so that in the middle of the overlap they come nearest to the LRHSI's own. GridError, in
-    figures, when there is no overlap, the ratio makes no sense or one image only has a georeference.
+    figures, when there is no overlap, the ratio makes no sense or one image only has a georeference. What a `Motion`
+    bends wants a warp.
     """
+    if not isinstance(motion, Affine):
+        return _bent(hsi, msi, motion)
+    return _nested(hsi, msi, motion)
+
+
+def _bent(hsi: Grid, msi: Grid, motion: Motion) -> Nesting:
+    found = _nested(hsi, msi, motion.affine, warp=motion.distortion is not None)
+    if motion.distortion is None:
+        return found
+    window, s = found.alignment.msi_window, found.ratio
+    bend = motion.distortion.seen(window.row_off, window.col_off, 1 / s)
+    note = f"{found.note} and what bends: up to {bend.largest * s:.2f} MSI pixels"
+    return replace(found, bend=bend, alignment=replace(found.alignment, note=note))
+
+
+def _nested(hsi: Grid, msi: Grid, motion: Affine, warp: bool = False) -> Nesting:
+    """As `nest`; `warp`: also where the grids nest."""
     if not hsi.georeferenced or not msi.georeferenced:
-        return _nest_by_corner(hsi, msi, motion)
+        return _nest_by_corner(hsi, msi, motion, warp)
     if (hsi.crs is None) != (msi.crs is None):
         align(hsi, msi)  # says what is missing
     hsi = renamed(hsi, msi)
     seen = beside(Grid(msi.shape, msi.transform @ motion, msi.crs), hsi)
-    if nests(hsi, seen):
+    if nests(hsi, seen) and not warp:
         return _nested_already(hsi, msi, seen, motion)
     return _nest_by_warp(hsi, msi, seen, motion)
 
@@ -255,13 +274,13 @@ def _nested_already(hsi: Grid, msi: Grid, seen: Grid, motion: Affine) -> Nesting
     return Nesting(alignment, np.eye(2) * found.ratio, motion, hsi)
 
 
-def _nest_by_corner(hsi: Grid, msi: Grid, motion: Affine) -> Nesting:
+def _nest_by_corner(hsi: Grid, msi: Grid, motion: Affine, warp: bool) -> Nesting:
     """Without georeference the pair's extent is the MSI's, whatever the shift; what lies beyond is masked."""
     alignment = align(hsi, msi)
     s = alignment.ratio
     placed, pixel = Grid(hsi.shape, Affine.scale(s)), np.eye(2) * s
     seen = Grid(msi.shape, motion).coarsen(s)
-    if not _moves(motion, msi):
+    if not warp and not _moves(motion, msi):
         return Nesting(alignment, pixel, motion, placed)
     alignment = replace(alignment, note=f"{alignment.note}; HSI resampled (cubic){_moved(motion, msi)}")
     return Nesting(alignment, pixel, motion, placed, seen)

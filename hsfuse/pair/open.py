@@ -16,7 +16,7 @@ from affine import Affine
 from hsfuse.calibration import Verdict, compare_responses, judge, register, rough_shift
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError
-from hsfuse.core.grid import IDENTITY
+from hsfuse.core.grid import IDENTITY, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
@@ -53,7 +53,7 @@ def open_pair(
     *,
     strict: bool = True,
     known_psf: Psf | None = None,
-    known_motion: Affine | None = None,
+    known_motion: Affine | Motion | None = None,
     **given: Any,
 ) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
@@ -90,7 +90,8 @@ def open_pair(
             pair = _matched(low, high, settings, known, _estimated(striped, kind, srf=True).model)
         pair = replace(pair, notes=[*pair.notes, *told])
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
-        pair = _registered(pair, settings, kind, known, known_motion)
+        place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
+        pair = _registered(pair, settings, kind, known, place)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
         pair = _misplaced(pair)
         pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict))
@@ -350,7 +351,7 @@ def _size_note(settings: FuseOptions, nesting: Nesting) -> list[Note]:
 
 
 def _registered(
-    pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None, known_motion: Affine | None
+    pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None, known_motion: Motion | None
 ) -> ScenePair:
     """The pair with a shift between the images corrected, in one warp from the file, or only told."""
     if settings.register == "off":
@@ -360,7 +361,7 @@ def _registered(
         return replace(pair, shift=shift, notes=[*pair.notes, note("shift-found", shift=shift.describe())])
     if known_motion is not None:
         pair = replace(pair, shift=shift)
-        moved = pair if known_motion == IDENTITY else _moved(pair, known_motion, settings, kind, known)
+        moved = pair if known_motion == Motion() else _moved(pair, known_motion, settings, kind, known)
         return pair if moved is pair else replace(moved, residual=register(moved, moved.warped))
     verdict = judge(shift, pair.ratio, settings.register_limit)
     pair = replace(pair, shift=shift, notes=[*pair.notes, note("shift-judged", verdict=verdict.note)])
@@ -371,14 +372,14 @@ def _registered(
     unwarped = _by_psf(pair, verdict, settings, kind, known)
     if unwarped is not None:
         return unwarped
-    motion, moved = IDENTITY, pair
+    motion, moved = Motion(), pair
     for _ in range(REGISTRATIONS):
-        motion = motion @ verdict.motion_on(moved.alignment.msi_window)
+        motion = motion.after(verdict.on(moved.alignment.msi_window))
         moved = _moved(pair, motion, settings, kind, known)
         left = register(moved, moved.warped)
         moved = replace(moved, residual=left)
         verdict = judge(left, moved.ratio, inf)
-        if not verdict.correct or max(left.length, left.drifting) < NOT_WORTH:
+        if not verdict.correct or max(left.length, left.drifting, left.bending) < NOT_WORTH:
             break
     return moved
 
@@ -400,21 +401,23 @@ def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str,
     """
     motion = verdict.motion
     whole = Affine.translation(*(pair.ratio * round(v / pair.ratio) for v in (motion.c, motion.f)))
-    if pair.warped or kind not in ESTIMATED or not motion.almost_equals(Affine.translation(motion.c, motion.f)):
+    if pair.warped or kind not in ESTIMATED or verdict.distortion is not None:
+        return None
+    if not motion.almost_equals(Affine.translation(motion.c, motion.f)):
         return None
     unwarped = replace(pair, off_centre=True)
     if whole == IDENTITY:
         told = pair.psf
         moved = unwarped if told is None or told.doubt else with_psf(unwarped, told)
     else:
-        moved = _moved(unwarped, whole, settings, kind, known)
+        moved = _moved(unwarped, Motion(whole), settings, kind, known)
     if moved.warped or moved.psf is None or moved.psf.doubt:
         return None
     left = register(moved)
     return None if judge(left, moved.ratio, inf).correct else replace(moved, residual=left)
 
 
-def _moved(pair: ScenePair, motion: Affine, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
+def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
     """The pair with its LRHSI where a motion on the whole MSI has it, and its PSF estimated anew."""
     low = own_reader(pair.hsi)
     last = nest(low.grid, pair.msi.grid, motion)

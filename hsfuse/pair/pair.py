@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
 from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, Spectrum
-from hsfuse.core.grid import IDENTITY, Alignment
+from hsfuse.core.grid import Alignment, Motion
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
@@ -57,7 +56,7 @@ class ScenePair:
     off_centre: bool = False
     shift: Shift | None = None
     residual: Shift | None = None
-    motion: Affine = IDENTITY
+    motion: Motion = field(default_factory=Motion)
     tone: ToneCurves | None = None
     radiometry: RadiometricMatch | None = None
     psf: EstimatedPsf | None = None

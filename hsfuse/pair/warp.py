@@ -11,14 +11,16 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 from rasterio.windows import Window
+from scipy import sparse
 
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import InputError
-from hsfuse.core.grid import Grid
+from hsfuse.core.grid import Distortion, Grid
 from hsfuse.io import CubeReader
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.reader import Quantity
-from hsfuse.pair.mapping import PixelMap, lattice
+from hsfuse.pair.mapping import Floats, PixelMap, lattice
+from hsfuse.physics.optics import keys_weights
 
 #: Cells of the target that are warped one by one, in pixels, where the map isn't affine. GDAL follows such a map along
 #: each row by straight lines; cells of a fixed lattice make a pixel's value independent of the window it is read in,
@@ -45,13 +47,21 @@ class WarpedReader(CubeReader):
     shape when the source's georeference is off), the source lying at `placed` (default: its own grid). Values are
     float32 as the source's `read` gives them; `dtype`, `scales` and `offsets` stay the file's, for who writes alike.
     Masked pixels and what lies outside the source don't bleed: a pixel is valid when at least 95 % of its weight was on
-    valid pixels, and what little weight masked pixels keep falls on the mean of their valid neighbours.
+    valid pixels, and what little weight masked pixels keep falls on the mean of their valid neighbours. A `bend`, in
+    pixels of `grid`, says how far beside its place each pixel is found.
     """
 
-    def __init__(self, source: CubeReader, grid: Grid, seen: Grid | None = None, placed: Grid | None = None) -> None:
+    def __init__(
+        self,
+        source: CubeReader,
+        grid: Grid,
+        seen: Grid | None = None,
+        placed: Grid | None = None,
+        bend: Distortion | None = None,
+    ) -> None:
         super().__init__(source.path, source.role)
-        self._source, self._seen, self._placed = source, seen or grid, placed or source.grid
-        self._map = PixelMap(self._seen, self._placed)
+        self._source, self._seen, self._placed, self._bend = source, seen or grid, placed or source.grid, bend
+        self._map = PixelMap(self._seen, self._placed, bend)
         self.grid = grid
         self.files, self.driver, self.dtype = source.files, source.driver, source.dtype
         self.spectrum: Spectrum = source.spectrum
@@ -147,9 +157,10 @@ class WarpedReader(CubeReader):
 
     def _cells(self, window: Window) -> Iterator[tuple[Window, tuple[slice, slice], tuple[slice, slice]]]:
         """Cells that cover a window: what to warp, the part of it that is wanted, and its place in the window."""
-        size = LARGE_CELL if self._map.linear else CELL
-        rows = _pieces(window.row_off, window.height, size, self.grid.shape[0], self._map.linear)
-        cols = _pieces(window.col_off, window.width, size, self.grid.shape[1], self._map.linear)
+        alone = self._map.linear or self._bend is not None  # each pixel by itself
+        size = LARGE_CELL if alone else CELL
+        rows = _pieces(window.row_off, window.height, size, self.grid.shape[0], alone)
+        cols = _pieces(window.col_off, window.width, size, self.grid.shape[1], alone)
         for (row, h), row_cut, row_place in rows:
             for (col, w), col_cut, col_place in cols:
                 yield Window(col, row, w, h), (row_cut, col_cut), (row_place, col_place)
@@ -157,7 +168,8 @@ class WarpedReader(CubeReader):
     def _warp(self, bands: Sequence[int], cell: Window) -> tuple[FloatArray, BoolArray]:
         """Data (C, h, w) and mask (h, w) of a cell."""
         data = np.zeros((len(bands), cell.height, cell.width), np.float32)
-        window = self._reach(cell)
+        at = None if self._bend is None else self._map(*_centres(cell))
+        window = self._reach(cell) if at is None else _around_points(at, self._placed.shape)
         if window is None:
             return data, np.zeros(data.shape[1:], bool)
         values, valid = self._cut(bands, window)
@@ -165,20 +177,18 @@ class WarpedReader(CubeReader):
             return data, np.zeros(data.shape[1:], bool)
         # The mask is warped as one more band, so that all it weighs is what the values were made of.
         source = np.concatenate([values, valid[None].astype(np.float32)])
-        target = np.zeros((len(source), *data.shape[1:]), np.float32)
-        _reproject(source, target, self._placed.window(window), self._seen.window(cell))
+        if at is not None:
+            target = resampled(source, at, window)
+        else:
+            target = np.zeros((len(source), *data.shape[1:]), np.float32)
+            _reproject(source, target, self._placed.window(window), self._seen.window(cell))
         return target[:-1], target[-1] >= MIN_VALID
 
     def _reach(self, cell: Window) -> Window | None:
         """Source pixels, also such as lie outside of it, that a cell needs; None when none is inside."""
         size = cell.height - 1, cell.width - 1
-        r, c = self._map(*lattice(size, 9, (cell.row_off + 0.5, cell.col_off + 0.5)))
-        good = np.isfinite(r) & np.isfinite(c)
-        if not good.any():
-            return None
-        spans = [_reach(v[good], n) for v, n in zip((r, c), self._placed.shape, strict=True)]
-        (row, h), (col, w) = spans
-        return Window(col, row, w, h) if min(h, w) > 0 else None
+        at = self._map(*lattice(size, 9, (cell.row_off + 0.5, cell.col_off + 0.5)))
+        return _around_points(at, self._placed.shape)
 
     def _cut(self, bands: Sequence[int], window: Window) -> tuple[FloatArray, BoolArray]:
         """Source in a window that may reach beyond it, invalid there; next to valid pixels invalid ones are filled."""
@@ -211,6 +221,43 @@ def _pieces(start: int, count: int, size: int, whole: int, clip: bool) -> list[t
         place = slice(low - start, high - start)
         pieces.append(((cell[0], cell[1] - cell[0]), slice(low - cell[0], high - cell[0]), place))
     return pieces
+
+
+def _centres(cell: Window) -> tuple[Floats, Floats]:
+    """Rows (h, 1) and columns (1, w) of a cell's pixels."""
+    return np.arange(cell.height)[:, None] + cell.row_off + 0.5, np.arange(cell.width)[None] + cell.col_off + 0.5
+
+
+def _around_points(at: tuple[Floats, Floats], shape: tuple[int, int]) -> Window | None:
+    """Source pixels, also such as lie outside of it, that points need; None when none is inside."""
+    good = np.isfinite(at[0]) & np.isfinite(at[1])
+    if not good.any():
+        return None
+    (row, h), (col, w) = (_reach(v[good], n) for v, n in zip(at, shape, strict=True))
+    return Window(col, row, w, h) if min(h, w) > 0 else None
+
+
+def resampled(source: FloatArray, at: tuple[Floats, Floats], window: Window) -> FloatArray:
+    """Cubic convolution (Keys 1981) of a source (C, h, w), a window of an image, at points of that image.
+
+    Points are rows and columns (m, n), whole numbers being pixel corners; (C, m, n). What lies out of the window is 0.
+    Each point is summed in one order, so that it is the same among any others.
+    """
+    c, h, w = source.shape
+    index, inside, weight = [], [], []
+    for v, first, size in zip(at, (window.row_off, window.col_off), (h, w), strict=True):
+        place = np.where(np.isfinite(v), v, -1e6).ravel() - 0.5
+        low = np.floor(place).astype(np.int64)
+        taps = low[:, None] + np.arange(-1, 3) - first
+        inside.append((taps >= 0) & (taps < size))
+        index.append(np.clip(taps, 0, size - 1))
+        weight.append(keys_weights(place - low).T)
+    weights = np.where(inside[0][:, :, None] & inside[1][:, None], weight[0][:, :, None] * weight[1][:, None], 0)
+    cells = index[0][:, :, None] * w + index[1][:, None]
+    rows = np.arange(len(cells) + 1) * 16
+    matrix = sparse.csr_array((weights.astype(np.float32).ravel(), cells.ravel(), rows), (len(cells), h * w))
+    found = matrix @ np.ascontiguousarray(source.reshape(c, -1).T)
+    return np.ascontiguousarray(found.T, np.float32).reshape(c, *at[0].shape)
 
 
 def _reach(values: NDArray[np.float64], size: int) -> tuple[int, int]:

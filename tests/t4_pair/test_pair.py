@@ -16,7 +16,7 @@ from waves import EAST, NORTH, UTM32, UTM33, Waves, square
 from hsfuse.calibration import register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
-from hsfuse.core.grid import Grid
+from hsfuse.core.grid import Grid, Motion
 from hsfuse.core.notes import warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
@@ -326,19 +326,45 @@ def test_a_pair_says_whether_its_model_fits(tmp_path):
             assert pair.sensors.to_dict()["misfit"]["fits"] == fits
 
 
-@pytest.mark.parametrize("by", [0, 2])
+def in_parts(msi, parts, by):
+    """A MSI (c, H, W) cut into parts x parts, by turns `by` pixels further down and up."""
+    rows, cols = (np.arange(n) * parts // n for n in msi.shape[1:])
+    return np.where((rows[:, None] + cols) % 2, np.roll(msi, -by, 1), np.roll(msi, by, 1))
+
+
+@pytest.mark.parametrize("by", [0, 3])
 def test_ground_that_is_misplaced_here_and_there_is_warned_of(tmp_path, by):
-    """Quarters of the MSI moved by `by` pixels, two down and two up, which neither a shift nor a drift mends."""
+    """Sixteen parts of the MSI moved by `by` pixels, by turns down and up, which nothing smooth mends."""
     scene = memory_scene((40, 40))
-    msi = scene.msi[0].numpy().copy()
-    down, up = np.roll(msi, by, 1), np.roll(msi, -by, 1)
-    msi[:, :60, :60], msi[:, 60:, 60:] = down[:, :60, :60], down[:, 60:, 60:]
-    msi[:, :60, 60:], msi[:, 60:, :60] = up[:, :60, 60:], up[:, 60:, :60]
-    files = save_pair(tmp_path, scene, msi=msi)
+    files = save_pair(tmp_path, scene, msi=in_parts(scene.msi[0].numpy(), 4, by))
     with open_pair(files.hsi, files.msi, replace(PLAIN, mtf=0.3, register="auto")) as pair:
         told = [one.values["pixels"] for one in pair.warnings if getattr(one, "code", "") == "ground-misplaced"]
     assert len(told) == (by > 0)
     assert all(1 < one < 3 for one in told)
+
+
+def test_ground_that_bends_is_mended_and_said(tmp_path):
+    """A quarter moved down, the next one up, over 20 LR pixels; what was done can be done again."""
+    scene = memory_scene((40, 40))
+    files = save_pair(tmp_path, scene, msi=in_parts(scene.msi[0].numpy(), 2, 2))
+    options = replace(PLAIN, mtf=0.3, register="auto")
+    with open_pair(files.hsi, files.msi, options) as pair:
+        assert pair.warped
+        assert pair.motion.distortion is not None
+        assert not [one for one in pair.warnings if one.code == "ground-misplaced"]
+        assert any("bent beyond that by 0.5" in one.text and "corrected" in one.text for one in pair.notes)
+        assert pair.residual.spread < 0.1 < 0.5 < pair.shift.spread
+        assert "what bends" in pair.summary()["grid"]
+        low = pair.read_lr(Window(0, 0, *pair.lr_shape[::-1])).data
+        known = pair.motion
+        again = pickle.loads(pickle.dumps(pair))
+    with again:
+        np.testing.assert_array_equal(again.read_lr(Window(0, 0, *again.lr_shape[::-1])).data, low)
+    with open_pair(files.hsi, files.msi, options, known_motion=Motion.of_record(known.record())) as pair:
+        np.testing.assert_array_equal(pair.read_lr(Window(0, 0, *pair.lr_shape[::-1])).data, low)
+    with open_pair(files.hsi, files.msi, replace(options, register="report")) as pair:
+        assert not pair.warped
+        assert any("bent beyond that" in one.text for one in pair.notes)
 
 
 def test_a_stretched_msi_is_made_linear_and_said(tmp_path):

@@ -1,5 +1,7 @@
 """One warp onto a nested grid: exact, whatever the window, without bleeding; and which grid is chosen."""
 
+import pickle
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -11,9 +13,9 @@ from rasterio.windows import Window
 from waves import EAST, NORTH, UTM32, UTM33, WGS84, ArrayReader, Waves, square
 
 from hsfuse.core.errors import GridError, InputError
-from hsfuse.core.grid import Grid, align
+from hsfuse.core.grid import Distortion, Grid, Motion, align
 from hsfuse.io import usable_bands
-from hsfuse.pair import PixelMap, nest, resampling_variance
+from hsfuse.pair import PixelMap, WarpedReader, nest, resampling_variance
 from hsfuse.pair.mapping import lattice
 from hsfuse.pair.nesting import gap_km, keys_transfer, keys_weights
 from hsfuse.physics.model import elliptic_psf
@@ -421,3 +423,97 @@ def test_distance_between_footprints():
     assert gap_km(square(0.1, (1, 1), (9, 0), crs=WGS84), far) == pytest.approx(0.9 * 111.2, rel=0.01)
     assert gap_km(one, one) == pytest.approx(0, abs=1e-3)
     assert gap_km(other, square(1, (1, 1), (16.5, 50.0), crs=WGS84)) < 72
+
+
+def bend_of(size=1.5, steps=(6, 7)):
+    """A displacement in pixels of a grid of 60 x 66 that differs all over."""
+    rng = np.random.default_rng(3)
+    down, right = size * rng.uniform(-1, 1, (2, *steps))
+    return Distortion((-3.0, 0.0), (62.0, 66.0), *(tuple(map(tuple, plane.tolist())) for plane in (down, right)))
+
+
+@pytest.mark.parametrize("name", ["ratio 2.9", "12 degrees", "zone 32", "degrees"])
+def test_a_bent_image_is_cubic_convolution_at_the_exact_place(name, rough):
+    hsi = GRIDS[name]
+    grid, bend = MSI.coarsen(4), bend_of()
+    source = ArrayReader(rough[name], hsi)
+    cube = WarpedReader(source, grid, bend=bend).read()
+    rows, cols = np.mgrid[: grid.shape[0], : grid.shape[1]] + 0.5
+    down, right = bend(rows, cols)
+    x, y = grid.transform @ (cols + right, rows + down)
+    if hsi.crs != grid.crs:
+        x, y = (np.reshape(v, grid.shape) for v in transform(grid.crs, hsi.crs, x.ravel(), y.ravel()))
+    c, r = ~hsi.transform @ (x, y)
+    inside = interior(r, c, hsi.shape)
+    assert cube.mask[inside].all()
+    assert inside.mean() > 0.4
+    for plane, found in zip(source.read().data, cube.data, strict=True):
+        np.testing.assert_allclose(found[inside], convolved(plane, r, c)[inside], atol=2e-5)
+    outside = (r < -1) | (c < -1) | (r > hsi.shape[0] + 1) | (c > hsi.shape[1] + 1)
+    assert not cube.mask[outside].any()
+
+
+def test_what_bends_by_the_same_everywhere_is_a_shift(rough):
+    hsi = GRIDS["ratio 2.9"]
+    source, grid = ArrayReader(rough["ratio 2.9"], hsi), MSI.coarsen(4)
+    same = Distortion((0.0, 0.0), (60.0, 60.0), ((0.3, 0.3),) * 2, ((-0.6, -0.6),) * 2)
+    bent = WarpedReader(source, grid, bend=same).read()
+    shifted = WarpedReader(
+        source, grid, Grid(grid.shape, grid.transform @ Affine.translation(-0.6, 0.3), grid.crs)
+    ).read()
+    np.testing.assert_array_equal(bent.mask, shifted.mask)
+    np.testing.assert_allclose(bent.data[:, bent.mask], shifted.data[:, bent.mask], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["12 degrees", "zone 32"])
+def test_a_bent_pixel_does_not_depend_on_the_window(name, rough):
+    hsi = GRIDS[name]
+    data = rough[name].copy()
+    data[:, 20:26, 30:33] = np.nan
+    reader = WarpedReader(ArrayReader(data, hsi), MSI.coarsen(4), bend=bend_of())
+    whole = reader.read()
+    assert 0.2 < whole.mask.mean() < 1
+    for side in (7, 16, 33):
+        for row in range(0, 60, side):
+            for col in range(0, 60, side):
+                window = Window(col, row, min(side, 60 - col), min(side, 60 - row))
+                part, place = reader.read(window), window.toslices()
+                np.testing.assert_array_equal(part.mask, whole.mask[place])
+                np.testing.assert_array_equal(part.data, whole.data[:, *place])
+    again = pickle.loads(pickle.dumps(reader)).read()
+    np.testing.assert_array_equal(again.data, whole.data)
+
+
+def test_a_bent_window_is_read_from_what_it_reaches():
+    hsi = GRIDS["12 degrees"]
+    reader = WarpedReader(ArrayReader(np.ones((1, 70, 70), np.float32), hsi), MSI.coarsen(4), bend=bend_of(3.0))
+    for window in (Window(0, 0, 60, 60), Window(20, 30, 9, 5), Window(52, 50, 8, 10)):
+        reach = reader.reach(window)
+        rows, cols = np.mgrid[window.row_off : window.row_off + window.height,
+                              window.col_off : window.col_off + window.width] + 0.5  # fmt: skip
+        down, right = reader._bend(rows, cols)
+        x, y = reader.grid.transform @ (cols + right, rows + down)
+        c, r = ~hsi.transform @ (x, y)
+        for v, first, count, size in ((r, reach.row_off, reach.height, 70), (c, reach.col_off, reach.width, 70)):
+            assert first <= max(0, v.min() - 5)
+            assert first + count >= min(size, v.max() + 5)
+
+
+@pytest.mark.parametrize("georeferenced", [True, False])
+def test_a_motion_that_bends_is_nested_by_a_warp(georeferenced):
+    hsi, msi = (square(20, (30, 33)), square(5, (120, 132))) if georeferenced else (Grid((30, 33)), Grid((120, 132)))
+    bend = Distortion((0.0, 0.0), (120.0, 132.0), ((0.0, 2.0), (-3.0, 1.0)), ((1.0, 0.0), (0.0, 0.0)))
+    assert not nest(hsi, msi).warped
+    found = nest(hsi, msi, Motion(Affine.translation(4, 0), bend))
+    assert found.warped
+    assert found.ratio == 4
+    assert "what bends: up to 3.00 MSI pixels" in found.note
+    data = np.broadcast_to(np.arange(30.0)[:, None] + 0.5, (1, 30, 33)).astype(np.float32)
+    cube = found.present(ArrayReader(data, hsi)).read()
+    window = found.alignment.msi_window
+    rows, cols = np.mgrid[: found.lr_grid.shape[0], : found.lr_grid.shape[1]] * 4.0 + 2
+    wanted = (rows + window.row_off + bend(rows + window.row_off, cols + window.col_off)[0]) / 4
+    inner = cube.mask & (wanted > 2) & (wanted < 28)
+    assert inner.mean() > 0.8
+    np.testing.assert_allclose(cube.data[0][inner], wanted[inner], atol=1e-3)
+    assert nest(hsi, msi, Motion()).note == nest(hsi, msi).note
