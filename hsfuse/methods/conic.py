@@ -36,8 +36,7 @@ from hsfuse.methods.problem import (
     msi_noise,
     with_products,
 )
-from hsfuse.methods.regression import signal_share
-from hsfuse.methods.subspace import DARK, SpectralSubspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, signal_share
 from hsfuse.methods.variational import detail_ratio, prior_covariance, solver_of
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample

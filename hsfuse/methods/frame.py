@@ -17,8 +17,8 @@ from torch import Tensor
 from hsfuse.methods import Method, SubspaceMethod, compose, make_method
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.problem import hsi_noise, mix, msi_noise
-from hsfuse.methods.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP, signal_share
-from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
+from hsfuse.methods.regression import DIMENSION, BicubicSubspace, EnsembleGLP, RegressionGLP
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace, signal_share
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample

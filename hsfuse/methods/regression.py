@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hsfuse.methods import Method, Requirements, compose
 from hsfuse.methods.problem import with_products
-from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace, signal_share
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import principal_axes
@@ -29,9 +29,6 @@ from hsfuse.physics.solve import principal_axes
 DIMENSION = 16
 #: Ridge weights, relative to the features' variance, among which cross-validation chooses.
 RIDGES = tuple(10.0 ** (k / 4) for k in range(-32, 9))
-#: Lag-one correlation of neighbouring LR pixels at and above which a band's residual counts as all signal: measured
-#: residuals of noise-free scenes have 0.4 to 0.6, noise has 0.
-SIGNAL_CORRELATION = 0.3
 #: Features that vary by less than this share of their RMS are constant.
 ROUNDING = 1e-10
 
@@ -57,21 +54,6 @@ def ratios(y: Tensor, level: Tensor) -> Tensor:
     """Bands, their shares of the total, and bands times share: (B, 3c, H, W)."""
     share = y / y.sum(1, keepdim=True).clamp_min(1e-3 * level.item())
     return torch.cat([y, share, y * share], 1)
-
-
-def signal_share(maps: Tensor, mask: Tensor) -> Tensor:
-    """Share of each map's variance that is spatially correlated: maps (n, C, h, w), mask (n, h, w) -> (C,) in 0..1."""
-    weight = mask[:, None].to(maps)
-    mean = (maps * weight).sum((0, 2, 3)) / weight.sum((0, 2, 3))
-    r = (maps - mean[:, None, None]) * weight
-    variance = (r**2).sum((0, 2, 3)) / weight.sum((0, 2, 3)).clamp_min(1)
-    lags = [
-        (r[..., 1:] * r[..., :-1], weight[..., 1:] * weight[..., :-1]),
-        (r[..., 1:, :] * r[..., :-1, :], weight[..., 1:, :] * weight[..., :-1, :]),
-    ]
-    covariance = [p.sum((0, 2, 3)) / w.sum((0, 2, 3)).clamp_min(1) for p, w in lags]
-    correlation = (covariance[0] + covariance[1]) / 2 / variance.clamp_min(torch.finfo(variance.dtype).tiny)
-    return (correlation / SIGNAL_CORRELATION).clamp(0, 1)
 
 
 def ridge_regression(features: Tensor, targets: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.methods.problem import hsi_noise, mix
-from hsfuse.methods.regression import signal_share
-from hsfuse.methods.subspace import DARK, SpectralSubspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, signal_share
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import principal_axes, root_spd, whitener_spd
 

@@ -7,7 +7,8 @@ from scenes import memory_scene
 
 from hsfuse.core.errors import SettingError
 from hsfuse.methods import METHODS, Requirements, make_method
-from hsfuse.methods.regression import EnsembleGLP, RegressionGLP, ridge_regression, signal_share
+from hsfuse.methods.regression import EnsembleGLP, RegressionGLP, ridge_regression
+from hsfuse.methods.subspace import signal_share
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.sample import PairSample
 

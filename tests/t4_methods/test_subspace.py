@@ -1,11 +1,15 @@
 """The spectral subspace keeps what the network compares: lengths, angles, blur and response."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pretend_gpu import pretend_gpu
 
-from hsfuse.methods.subspace import LEAST_SPREAD, fit_subspace
+from hsfuse.methods.denoise import gaussian_blur
+from hsfuse.methods.subspace import LEAST_SPREAD, fit_subspace, scene_subspace
 from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.sample import PairSample
 
 
 def spectra(bands=20, rank=5, pixels=400, noise=0.0, seed=0):
@@ -96,3 +100,78 @@ def test_moving_keeps_everything():
         found = moved.project(data.to(device))
         assert found.device == device
         torch.testing.assert_close(found.cpu(), subspace.project(data))
+
+
+def scene_of(lrhsi):
+    n, _, h, w = lrhsi.shape
+    return PairSample(lrhsi, torch.ones(n, 1, 2 * h, 2 * w), torch.ones(n, h, w, dtype=torch.bool))
+
+
+def uneven_scene(noise=1.0, rank=4, bands=24, side=24):
+    """Ground half of which only the dark half of the bands sees, noisy in proportion to brightness; and clean."""
+    g = torch.Generator().manual_seed(1)
+    ground = gaussian_blur(torch.randn(1, rank, side, side, generator=g), 2.0) * 8 + 2
+    level = torch.where(torch.arange(bands) % 2 > 0, 1.0, 0.02)
+    axes = level[:, None] * torch.rand(bands, rank, generator=g)
+    axes[1::2, rank // 2 :] = 0
+    clean = torch.einsum("ck,bkhw->bchw", axes, ground)
+    return clean + 0.1 * noise * level[:, None, None] * torch.randn(clean.shape, generator=g), clean
+
+
+def lost(subspace, clean):
+    """Share of each band's energy outside the subspace."""
+    return subspace.residual(clean).square().mean((0, 2, 3)) / clean.square().mean((0, 2, 3))
+
+
+def test_noise_of_bright_bands_isnt_taken_for_ground():
+    noisy, clean = uneven_scene()
+    scene = scene_of(noisy)
+    mine = lost(scene_subspace(scene, 6), clean).max()
+    assert mine < 0.01
+    assert mine < 0.25 * lost(fit_subspace(scene.spectra(), 6), clean).max()
+
+
+def test_ground_without_noise_gets_its_strongest_axes():
+    """What is left goes on from pixel to pixel: it is ground, and dark bands count no more than others."""
+    _, clean = uneven_scene(noise=0.0, rank=9)
+    scene = scene_of(clean)
+    strongest = fit_subspace(scene.spectra(), 5)
+    found = scene_subspace(scene, 5).residual(clean).square().sum()
+    assert found < 1.05 * strongest.residual(clean).square().sum()
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_the_units_of_reflectance_dont_matter(unit):
+    noisy, _ = uneven_scene()
+    a, b = scene_subspace(scene_of(noisy), 6), scene_subspace(scene_of(unit * noisy), 6)
+    torch.testing.assert_close(a.basis, b.basis, atol=1e-4, rtol=0)
+    torch.testing.assert_close(unit * a.spread, b.spread, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    "lrhsi",
+    [
+        torch.zeros(1, 9, 6, 6),
+        torch.full((1, 9, 6, 6), 0.3),
+        torch.rand(1, 1, 4, 4),
+        torch.rand(1, 40, 2, 2),
+        torch.rand(1, 17, 9, 9) * (torch.arange(17) > 3)[:, None, None],
+    ],
+    ids=["black", "flat", "one band", "four pixels", "empty bands"],
+)
+def test_scenes_with_little_to_see(lrhsi):
+    subspace = scene_subspace(scene_of(lrhsi), 16)
+    assert subspace.basis.isfinite().all()
+    assert (subspace.spread > 0).all()
+    k = subspace.dimension
+    torch.testing.assert_close(subspace.basis.T @ subspace.basis, torch.eye(k), atol=1e-4, rtol=0)
+
+
+def test_an_image_that_has_changed_gets_other_axes():
+    noisy, _ = uneven_scene()
+    scene = scene_of(noisy)
+    before = scene_subspace(scene, 6)
+    assert scene_subspace(replace(scene, msi=scene.msi + 1), 6) is before
+    scene.lrhsi.copy_(scene.lrhsi.flip(1))
+    torch.testing.assert_close(scene_subspace(scene, 6).basis, scene_subspace(scene_of(scene.lrhsi.clone()), 6).basis)
+    assert not torch.allclose(scene_subspace(scene, 6).basis, before.basis)
