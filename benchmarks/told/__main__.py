@@ -23,7 +23,7 @@ from hsfuse.metrics import psnr, sam_degrees
 from hsfuse.physics.model import Psf
 
 #: What is left to find of a pair whose truth is told: nothing; where its place is told by a motion, its PSF.
-NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", smile="off")
+NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", smile="off", haze="off")
 
 
 def scored(

@@ -34,6 +34,7 @@ class Off:
     gamma: float = 1.0
     noise: str = "white"
     smile: float = 0.0
+    cloud: float = 0.0
 
     @property
     def turns(self) -> bool:
@@ -64,6 +65,8 @@ KINDS = {
     "noise growing with wavelength": Off(noise="sloped"),
     "noise correlated between bands": Off(noise="correlated"),
     "a smile of 3 nm": Off(smile=3.0),
+    "thin cloud of .15 in the MSI": Off(cloud=0.15),
+    "thin cloud of .3 in the MSI": Off(cloud=0.3),
 }
 
 
@@ -171,6 +174,16 @@ def _smiled(cube: Floats, nm: Floats, smile: float) -> Floats:
     return out
 
 
+#: Reflectance of a cloud, and its size in LR pixels.
+CLOUD, CLOUD_LR = 0.7, 4.0
+
+
+def _cloud(shape: tuple[int, ...], most: float, s: int) -> Floats:
+    """Opacity (H, W) of thin cloud, nearly 0 over about a half, up to `most`; the same for a shape and ratio."""
+    drawn = gaussian_filter(np.random.default_rng(5).standard_normal(shape), CLOUD_LR * s, mode="wrap")
+    return np.asarray(most / (1 + np.exp(-3 * (drawn / drawn.std() - 0.3))))
+
+
 @dataclass(frozen=True)
 class Files:
     """A pair on disk, and its truth (H, W, C)."""
@@ -188,13 +201,16 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     fine, curves = response(nm, off.srf_shift, off.srf_widen)
     low = _seen(_blurred(_smiled(truth, nm, off.smile) if off.smile else truth, kernel(off.psf, s)), off, s)
     high = off.gain * np.clip(truth @ matrix(nm, fine, curves).T, 0, None) ** off.gamma + off.offset
+    if off.cloud:
+        veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
+        high = (1 - veil) * high + veil * CLOUD
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
     return _written(folder, low, high, nm, s, truth, *response(nm))
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
     """The same pair without stripes and smile, its MSI linear, and its true response."""
-    clean = replace(off, smile=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
+    clean = replace(off, smile=0.0, cloud=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
     files = write_pair(cube, nm, s, clean, folder, seed, db)
     with rasterio.open(files.msi) as source:
         high = np.moveaxis(source.read(), 0, 2)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what is wrong with them is told without torch
     from hsfuse.physics.model import Psf
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
-_UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off", smile="off")
+_UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off", smile="off", haze="off")
 #: Options of which a given PSF has no use.
 _PSF = ("mtf", "psf_sigma", "psf_size", "psf")
 _SECTIONS = ("settings", "scene", "observation", "options")

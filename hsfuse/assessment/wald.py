@@ -121,6 +121,7 @@ def _same(options: FuseOptions, pair: ScenePair, psf: Path, srf: Path) -> FuseOp
         match_radiometry="off",
         destripe="off",
         smile="off",
+        haze="off",
     )
     return replace(own, mtf=None, psf_sigma=None, psf_size=None, psf=str(psf))
 

@@ -42,6 +42,9 @@ BLUR_LR, FURTHER_LR = 1.0, 1.0
 MOST_FURTHER = 0.6
 #: Pixels so many deviations off the unblurred line (clouds) are left out, so that the blur doesn't spread them.
 FAR_OFF = 8.0
+#: Gaussian (LR pixels) that makes haze of how two images differ; the share of it that is smooth where there is any; how
+#: large the MSI's detail may be beside the LRHSI's.
+HAZE_LR, SMOOTH, GAINS = 1.0, 0.5, (0.5, 2.0)
 #: Least weight of calm pixels under that Gaussian.
 LEAST_WEIGHT = 0.05
 
@@ -141,6 +144,69 @@ def _of_one_width(x: FloatArray, further: FloatArray, y: FloatArray) -> FloatArr
     if gain <= 0:
         return y
     return y - np.clip(fine / gain, -MOST_FURTHER, MOST_FURTHER) * gain * (x - further)
+
+
+@dataclass(frozen=True, eq=False)
+class Haze:
+    """Smooth light that one of two images alone has: the MSI is R x and an `excess` that is smooth, its detail that of
+    R x times `gain` - `dims` * excess, (c,) each; what lies above the ground dims it.
+
+    `share` of what gain and offset leave between the images is smooth, and its RMS is `size`.
+    """
+
+    gain: FloatArray
+    dims: FloatArray
+    share: float
+    size: float
+
+    def __bool__(self) -> bool:
+        """Whether most is smooth."""
+        return self.share > SMOOTH
+
+    def taken_out(self, msi: NDArray, excess: NDArray, level: NDArray) -> NDArray:
+        """MSI (c, H, W) without it, by the smooth excess and level of R x, (c, H, W) each, same dtype."""
+        gain, dims = (value.astype(msi.dtype)[:, None, None] for value in (self.gain, self.dims))
+        return np.asarray((msi - excess - level) / np.clip(gain - dims * excess, *GAINS) + level)
+
+
+def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze:
+    """Images, model and InputError as for `match_radiometry`.
+
+    Every other LR pixel, as on a chessboard, is foretold by those around it: noise and detail aren't, thin cloud and
+    haze are. How detail goes with the LRHSI's is asked of other bands' detail (instrumental variables, Reiersol 1945).
+    """
+    through = torch.einsum("kc,bchw->bkhw", model.srf.double().cpu(), lrhsi.double().cpu())
+    pixels, inside = low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
+    rows, cols = np.ogrid[: inside.shape[1], : inside.shape[2]]
+    white = np.broadcast_to((rows + cols) % 2 == 0, inside.shape)[inside]
+    rest = np.stack([_without_line(x, y) for x, y in zip(pixels.lrhsi, pixels.msi, strict=True)])
+    foretold = np.zeros_like(rest)
+    for known in (white, ~white):
+        foretold[:, ~known] = (_soft(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
+    share = 1 - np.square(rest - foretold).sum(1) / np.maximum(np.square(rest).sum(1), 1e-30)
+    weight = _weight(np.ones_like(white), inside)
+    over = pixels.msi - pixels.lrhsi
+    level, excess = (_soft(image, inside, HAZE_LR) / weight for image in (pixels.lrhsi, over))
+    detail = pixels.lrhsi - level
+    gain, dims = np.ones(len(rest)), np.zeros(len(rest))
+    for k in range(len(rest)):
+        others = np.delete(detail, k, 0) if len(detail) > 1 else detail  # which have no noise of the band's own
+        known = (others / np.maximum(others.std(1, keepdims=True), 1e-30)).sum(0)
+        design, asked = np.stack([detail[k], -excess[k] * detail[k]]), np.stack([known, excess[k] * known])
+        found = np.linalg.lstsq(asked @ design.T, asked @ (over[k] - excess[k]), rcond=None)[0]
+        gain[k], dims[k] = 1 + found[0], max(found[1], 0.0)
+    return Haze(gain, dims, float(np.median(share)), float(np.median(foretold.std(1))))
+
+
+def _without_line(x: FloatArray, y: FloatArray) -> FloatArray:
+    """What a gain and an offset of x (n,) leave of y (n,)."""
+    design = np.stack([x, np.ones_like(x)], 1)
+    rest: FloatArray = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return rest
+
+
+def _weight(known: BoolArray, inside: BoolArray) -> FloatArray:
+    return np.maximum(_soft(known[None], inside, HAZE_LR), LEAST_WEIGHT)
 
 
 def match_lines(seen: FloatArray, msi: FloatArray) -> RadiometricMatch:

@@ -59,6 +59,10 @@ TEMPLATES: dict[str, str] = {
     ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
     "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
+    "haze-taken-out": (
+        "one of both images has thin cloud, haze or other smooth light that the other hasn't: of what gain and offset "
+        "leave between them {share:.0%} is smooth, {size:.2g} RMS; the MSI is brought to the HSI's level everywhere"
+    ),
     "images-differ": (
         "the two images show different things in about {where:.0%} of the scene, such as clouds, shadows or change "
         "between their dates: on the HSI's pixels they differ by {times:.1f} times their noise, beyond it by "

@@ -134,6 +134,10 @@ class FuseOptions:
         Literal["auto", "off"],
         Option("sensors", "Bring the LRHSI's spectra to common wavelengths where its columns' clearly differ."),
     ] = "auto"
+    haze: Annotated[
+        Literal["auto", "off"],
+        Option("sensors", "Take thin cloud and haze out of the MSI where both images clearly differ smoothly."),
+    ] = "auto"
     match_radiometry: Annotated[
         Literal["auto", "off"],
         Option("sensors", "Bring the MSI's bands to the HSI's radiometry where they clearly differ."),

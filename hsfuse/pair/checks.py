@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
 from hsfuse.calibration.misfit import misfit
+from hsfuse.calibration.radiometry import estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
@@ -25,6 +26,8 @@ from hsfuse.physics.sample import PairSample
 
 #: MSI pixels sampled to compare the two images: at least, and as many LR pixels where the ratio is large.
 SAMPLED, SAMPLED_LR = 192 * 192, 32 * 32
+#: Haze isn't looked for where the median of the bands correlates less than this: they may not show the same place.
+LEAST_ALIKE = 0.5
 #: Share of what is beyond noise that curved tones must explain.
 CURVED_SHARE = 0.7
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
@@ -34,10 +37,11 @@ STRANGERS = 0.25
 OFF_NM = 30.0
 
 
-def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
+def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> ScenePair:
     """The pair with warnings about its sensors and MSI bands that don't follow; with `match`, in the HSI's radiometry.
 
-    `strict`: InputError when no band of either image has any detail, or when `match` and none follows the HSI.
+    `haze`: and without smooth light that one of both alone has, where there clearly is any. `strict`: InputError when
+    no band of either image has any detail, or when `match` and none follows the HSI.
     """
     try:
         scene = _sample(pair)
@@ -53,7 +57,16 @@ def compared(pair: ScenePair, match: bool, strict: bool) -> ScenePair:
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
-    pair = _checked(pair, scene, ~found.doubtful)
+    before, pair = pair, _checked(pair, scene, ~found.doubtful)
+    if (
+        haze
+        and np.median(found.correlation) > LEAST_ALIKE
+        and any(one.code == "images-differ" for one in pair.warnings)
+    ):
+        light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
+        if light:
+            told = note("haze-taken-out", share=light.share, size=light.size)
+            return compared(replace(before, haze=light, notes=[*before.notes, told]), match, strict)
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair

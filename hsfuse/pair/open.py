@@ -94,7 +94,7 @@ def open_pair(
         pair = _registered(pair, settings, kind, known, place)
         pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
         pair = _misplaced(pair)
-        pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict))
+        pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from rasterio.windows import Window
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
+from hsfuse.calibration.radiometry import HAZE_LR, LEAST_WEIGHT, Haze
 from hsfuse.calibration.tone import ToneCurves
-from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.core.cube import Cube, FloatArray, Spectrum
 from hsfuse.core.grid import Alignment, Motion
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
@@ -25,6 +30,8 @@ from hsfuse.physics.model import ObservationModel
 
 #: Codes of notes that say that a quantity was only guessed.
 GUESSED = ("quantity-guessed", "quantity-multiplied")
+#: Beside gaps haze is as under a Gaussian so much wider (LR pixels), which has so much less weight.
+FAR_LR, FAR_WEIGHT = 3.0, 0.01
 #: Rows read at a time when pixels with NaN or Inf are counted.
 COUNTED_ROWS = 32
 
@@ -36,7 +43,8 @@ class ScenePair:
 
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
     what it left, `motion` what is corrected of it in pixels of the whole MSI; `off_centre`: half an LR pixel of it at
-    most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading;
+    most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading,
+    then `haze`, by how its level differs from the LRHSI's around each pixel;
     `psf` is what was estimated of its PSF; `sensors` says whether the model fits, None where that couldn't be told;
     `options` are those that it was opened with. Pickled, it opens its files again where it is unpickled.
     """
@@ -59,6 +67,7 @@ class ScenePair:
     motion: Motion = field(default_factory=Motion)
     tone: ToneCurves | None = None
     radiometry: RadiometricMatch | None = None
+    haze: Haze | None = None
     psf: EstimatedPsf | None = None
     sensors: SensorCheck | None = None
     options: FuseOptions = field(default_factory=FuseOptions)
@@ -98,11 +107,58 @@ class ScenePair:
 
     def read_hr(self, window: Window) -> Cube:
         """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
-        cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
-        data = cube.data
-        for taken_out in (self.tone, self.radiometry):
-            data = data if taken_out is None else taken_out.apply(data)
+        cube = self._read_msi(window)
+        data = cube.data if self.haze is None else self._without(self.haze, cube.data, window)
+        data = data if self.radiometry is None else self.radiometry.apply(data)
         return cube if data is cube.data else cube.with_data(np.where(cube.mask, data, np.float32(0)))
+
+    def _read_msi(self, window: Window) -> Cube:
+        """The MSI with its haze and in its own radiometry, its tone curves taken out."""
+        cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
+        return cube if self.tone is None else cube.with_data(self.tone.apply(cube.data) * cube.mask)
+
+    def _without(self, haze: Haze, msi: FloatArray, window: Window) -> FloatArray:
+        """The MSI (c, H, W) of a window with its level as the LRHSI has it, and its detail as large as without haze.
+
+        Levels are those of LR pixels that both images have whole, under a Gaussian.
+        """
+        level, excess = self._levels(window)
+        return haze.taken_out(msi, excess, level)
+
+    def _levels(self, window: Window) -> tuple[FloatArray, FloatArray]:
+        """R x LRHSI around each MSI pixel of a window, and how far the MSI lies above: (c, H, W) each."""
+        s, model = self.ratio, self.model
+        reach = ceil((model.psf.size - s) / (2 * s)) + ceil(3 * FAR_LR) + 2  # PSF, Gaussian and cubic interpolation
+        spans = [
+            (max(0, int(first) // s - reach), min(n, ceil((first + size) / s) + reach))
+            for first, size, n in (
+                (window.row_off, window.height, self.lr_shape[0]),
+                (window.col_off, window.width, self.lr_shape[1]),
+            )
+        ]
+        (top, bottom), (left, right) = spans
+        h, w = bottom - top, right - left
+        high = self._read_msi(Window(left * s, top * s, w * s, h * s))
+        matrix = model.srf.cpu().numpy()
+        seen = np.flatnonzero(matrix.any(0))
+        around = _shift(Window(left, top, w, h), self.alignment.hsi_window)
+        low = self.hsi.read(around, [self.hsi_bands[i] for i in seen])
+        blurred = model.spatial(torch.from_numpy(high.data)[None].to(model.srf.device))[0].cpu().numpy()
+        valid = binary_erosion(
+            low.mask & high.mask.reshape(h, s, w, s).all((1, 3)),
+            np.ones((2 * ceil((model.psf.size - s) / (2 * s)) + 1,) * 2),
+            border_value=1,
+        )
+        level = np.tensordot(matrix[:, seen], low.data, 1)
+        both = np.concatenate([level, blurred - level]) * valid
+        sums = np.concatenate([both, valid[None]]).astype(np.float32)
+        soft = partial(gaussian_filter, sums, mode="constant", truncate=3, axes=(1, 2))
+        near = soft(HAZE_LR) + FAR_WEIGHT * soft(FAR_LR)  # where a gap leaves nothing near, what is further off tells
+        smooth = torch.from_numpy(near[:-1] / np.maximum(near[-1], LEAST_WEIGHT * FAR_WEIGHT))
+        fine = model.upsample(smooth[None].to(model.srf.device))[0].cpu().numpy()
+        y, x = int(window.row_off) - top * s, int(window.col_off) - left * s
+        fine = fine[:, y : y + int(window.height), x : x + int(window.width)]
+        return fine[: len(level)], fine[len(level) :]
 
     def nonfinite_notes(self) -> list[Note]:
         """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""
@@ -135,6 +191,8 @@ class ScenePair:
             told["tone"] = self.tone.describe(self.msi_names)
         if self.radiometry is not None:
             told["radiometry"] = self.radiometry.describe(self.msi_names)
+        if self.haze is not None:
+            told["haze"] = f"{self.haze.size:.2g} RMS taken out of the MSI"
         return told
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Thin cloud in one of two images is taken out of the MSI, and nothing is where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from scenes import mixture
+
+from benchmarks.told.pairs import Files, Off, write_pair, write_told
+from hsfuse import open_pair
+
+NM = np.linspace(420.0, 980.0, 31)
+WHOLE = Window(0, 0, 96, 96)
+
+
+@pytest.fixture(scope="module")
+def cube() -> np.ndarray:
+    return np.moveaxis(mixture((96, 96), 3), 0, 2)
+
+
+@pytest.fixture(scope="module")
+def clouded(cube, tmp_path_factory) -> tuple[Files, np.ndarray]:
+    """A pair with a cloud in its MSI, which without it is (c, H, W)."""
+    folder = tmp_path_factory.mktemp("clouded")
+    with rasterio.open(write_told(cube, NM, 4, Off(cloud=0.3), folder).msi) as source:
+        clear = source.read()
+    return write_pair(cube, NM, 4, Off(cloud=0.3), folder), clear
+
+
+def opened(files: Files, **how: str):
+    return open_pair(files.hsi, files.msi, srf=str(files.srf), psf="assumed", register="off", **how)
+
+
+def codes(pair) -> set[str]:
+    return {one.code for one in [*pair.notes, *pair.warnings]}
+
+
+def test_thin_cloud_is_taken_out_and_said(clouded):
+    files, clear = clouded
+    with opened(files) as pair, opened(files, haze="off") as plain:
+        assert pair.haze
+        assert "haze-taken-out" in codes(pair)
+        assert "images-differ" not in codes(pair)
+        assert pair.haze.share > 0.8
+        assert "haze" in pair.summary()
+        assert plain.haze is None
+        assert "images-differ" in codes(plain)
+        before, after = (np.square(one.read_hr(WHOLE).data - clear).mean() for one in (plain, pair))
+    assert after < 0.2 * before
+
+
+def test_any_window_is_the_whole_s(clouded):
+    with opened(clouded[0]) as pair:
+        whole = pair.read_hr(WHOLE).data
+        for at in (Window(0, 0, 17, 9), Window(37, 41, 22, 30), Window(80, 61, 16, 35)):
+            some = whole[:, at.row_off : at.row_off + at.height, at.col_off : at.col_off + at.width]
+            np.testing.assert_allclose(pair.read_hr(at).data, some, atol=2e-6)
+
+
+def test_beside_gaps_it_is_what_the_ground_around_tells(clouded, tmp_path):
+    files, clear = clouded
+    with rasterio.open(files.msi) as source:
+        image, profile = source.read(), source.profile
+    image[:, 30:50, 20:60] = -1
+    gappy = tmp_path / "gappy.tif"
+    with rasterio.open(gappy, "w", **{**profile, "nodata": -1}) as target:
+        target.write(image)
+    near = np.zeros(image.shape[1:], bool)
+    near[22:58, 12:68] = True
+    near[30:50, 20:60] = False
+    off = []
+    for haze in ("off", "auto"):
+        with open_pair(
+            files.hsi, gappy, srf=str(files.srf), psf="assumed", register="off", match_radiometry=haze, haze=haze
+        ) as pair:
+            cube = pair.read_hr(WHOLE)
+        assert not cube.mask[30:50, 20:60].any()
+        assert not cube.data[:, 30:50, 20:60].any()
+        off.append(np.square(cube.data - clear).mean(0)[near].mean())
+    assert off[1] < 0.3 * off[0]
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        Off(),
+        Off(gain=1.2, offset=0.05),
+        Off(psf="box"),
+        Off(shift=(0.4, -0.3)),
+        Off(srf_shift=15.0),
+        Off(gamma=0.6),
+        Off(rotate=1.0),
+    ],
+)
+def test_what_else_is_off_is_no_haze(cube, tmp_path, off):
+    files = write_pair(cube, NM, 4, off, tmp_path)
+    with opened(files, match_radiometry="auto") as pair:
+        assert pair.haze is None
+
+
+def test_images_of_other_places_are_not_made_alike(cube, tmp_path):
+    files = write_pair(cube, NM, 4, Off(), tmp_path)
+    with rasterio.open(files.msi, "r+") as other:
+        other.write(other.read()[:, ::-1, ::-1])
+    with open_pair(files.hsi, files.msi, srf=str(files.srf), psf="assumed", register="off", strict=False) as pair:
+        assert pair.haze is None
