@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from hsfuse.calibration.windows import (
@@ -114,8 +115,8 @@ class Kriged:
     sd: Floats
 
     #: Lengths that are tried first, with a size and a scatter, and bounds of all three, LR pixels.
-    STARTS = tuple((length, 0.3, 0.03) for length in (4.0, 8.0, 16.0, 32.0, 64.0))
-    BOUNDS = np.log([(4.0, 64.0), (1e-3, 3.0), (1e-3, 1.0)])
+    STARTS = tuple((length, 0.3, 0.03) for length in (4.0, 8.0, 16.0, 32.0, 64.0, 256.0))
+    BOUNDS = np.log([(4.0, 256.0), (1e-3, 3.0), (1e-3, 1.0)])
     #: Variance of a window that has no say, evaluations of a search, and rounds of leaving out.
     NOTHING, EVALUATIONS, ROUNDS = 1e4, 60, 3
 
@@ -186,12 +187,13 @@ class _Universal:
         self.far = np.linalg.norm(places[:, None] - places, axis=2)
         self.columns = np.kron(np.eye(2), _plane(places, places))
         self.noise = np.block([[np.diag(own[:, i, j]) for j in range(2)] for i in range(2)])
-        self.shift, self.flat = shift, shift.T.ravel()
+        self.shift, self.flat, self.own = shift, shift.T.ravel(), own
 
     def __call__(self, length: float, size: float, scatter: float) -> _Solved:
         n = len(self.far)
         noise = self.noise + scatter**2 * np.eye(2 * n)
-        inverse = np.linalg.inv(np.kron(np.eye(2), size**2 * matern(self.far / length)) + noise)
+        field = np.kron(np.eye(2), size**2 * matern(self.far / length))
+        inverse = cho_solve(cho_factor(field + noise, check_finite=False), np.eye(2 * n), check_finite=False)
         half = inverse @ self.columns
         normal = np.linalg.inv(self.columns.T @ half)
         q = inverse - half @ normal @ half.T  # what a plane leaves of the inverse (Dubrule 1983)
@@ -199,10 +201,11 @@ class _Universal:
         each = q[both[:, :, None], both[:, None]]
         miss = np.linalg.solve(each, weights[both][..., None])[..., 0]
         far = np.einsum("ni,nij,nj->n", miss, each, miss)
-        left = np.diag(noise) - np.einsum("ij,jk,ki->i", noise, q, noise, optimize=True)
+        own = self.own + scatter**2 * np.eye(2)
+        variance = np.trace(own - own @ each @ own, axis1=1, axis2=2) / 2
         plane = (normal @ (half.T @ self.flat)).reshape(2, -1).T
         likely = (np.linalg.slogdet(each)[1] - far) / 2
-        return _Solved(likely, far, weights, plane, self.shift - miss, left.reshape(2, n).mean(0))
+        return _Solved(likely, far, weights, plane, self.shift - miss, variance)
 
 
 def _plane(places: Floats, about: Floats) -> Floats:
@@ -245,7 +248,7 @@ def bend_of_blocks(blocks: Sequence[Block], model: ObservationModel, drift: Drif
             break
         said = steps(windows, model, at, smooth, slopes)
     assert fit is not None
-    if 2 * fit.kept.sum() < len(windows) or fit.kept.sum() < FEWEST:
+    if 2 * fit.kept.sum() < told.sum() or fit.kept.sum() < FEWEST:
         return None
     length = np.hypot(*(at - flat)[fit.kept].T)
     rms, largest = float(np.sqrt(np.square(length).mean())), float(length.max())

@@ -6,7 +6,7 @@ finds the common extent of a pair or says, in figures, why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import hypot
 from typing import Any
@@ -324,7 +324,7 @@ class Motion:
     @classmethod
     def of_record(cls, told: Any) -> Motion | None:
         """Of what `record` wrote; None of anything else."""
-        motion: Any = told.get("motion") if isinstance(told, dict) else None
+        motion: Any = told.get("motion") if isinstance(told, Mapping) else None
         if not _numbers(motion, 6):
             return None
         bent = told.get("distortion")

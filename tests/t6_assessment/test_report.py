@@ -284,6 +284,17 @@ def test_recorded_shifts_are_drawn_where_the_inputs_are_not_at_hand():
     a = Assessment("f.tif", (3, 40, 20), {}, provenance={"registration": {"dy": 0.1, "dx": 0.0, "field": field}})
     (figure,) = shift_figures(a)
     assert figure.title == "As the files have it"
+    bent = {"first": [0, 0], "last": [40, 20], "down": [[0, 3], [0, 0]], "right": [[0, 0], [0, 0]]}
+    corrected = {
+        "dy": 0.1,
+        "dx": 0.0,
+        "field": field,
+        "corrected": True,
+        "motion": [1, 0, 0, 0, 1, 0],
+        "distortion": bent,
+    }
+    (figure,) = shift_figures(Assessment("f.tif", (3, 40, 20), {}, provenance={"registration": corrected}))
+    assert "a smooth field of up to 3.00 MSI pixels" in figure.words
     for record in ({}, {"registration": "off"}, {"registration": {"dy": 1.0}}):
         assert shift_figures(Assessment("f.tif", (3, 40, 20), {}, provenance=record)) == []
 

@@ -11,6 +11,7 @@ from hsfuse.assessment import Assessment, number
 from hsfuse.assessment.checks import unseen_words
 from hsfuse.assessment.report.figures import training
 from hsfuse.assessment.result import IndexCheck
+from hsfuse.core.grid import Motion
 from hsfuse.metrics import CATALOGUE
 
 #: Key figures: what each says, in a few words.
@@ -291,6 +292,9 @@ def shift_figures(a: Assessment) -> list[ShiftFigure]:
     if isinstance(told, Mapping) and isinstance(told.get("field"), Sequence) and told["field"]:
         rows, cols = ([window[key] for window in told["field"]] for key in ("row", "col"))
         said = f"{number(told.get('dy'))} rows, {number(told.get('dx'))} columns in LR pixels"
+        motion = Motion.of_record(told)
+        if motion is not None and motion.distortion is not None:
+            said += f", a smooth field of up to {motion.distortion.largest:.2f} MSI pixels beyond it corrected"
         shape = (max(rows) + min(rows), max(cols) + min(cols))
         title = "After correction" if told.get("corrected") else "As the files have it"
         return [_figure(title, told["field"], shape, said, _longest(told["field"]))]
