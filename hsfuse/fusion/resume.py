@@ -41,13 +41,14 @@ def plan_print(pair: ScenePair, output: Path, options: FuseOptions, provenance: 
 
 
 def finished(hsi: str | Path, msi: Sequence[str | Path], output: Path, options: FuseOptions, plan: str) -> bool:
-    """Whether an output is whole, as is all that goes with it, and by this plan.
+    """Whether an output is whole, as is all that goes with it, and by this plan; the run's traces are gone then.
 
     OutputError, which says what has changed, where another is there and isn't to be replaced.
     """
     provenance = provenance_in(output, options)
     same = provenance.get("plan") == plan or answers(provenance, hsi, msi, output, options)
     if same and all(path.exists() for path in files_of(output, options)):
+        kept_method(output).unlink(missing_ok=True)
         return True
     check_unchanged(hsi, msi, output, options)
     return False

@@ -22,7 +22,7 @@ from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import BandPlan, check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker
-from hsfuse.io import Paths, Storage, output_files
+from hsfuse.io import Paths, Storage, kept_method, output_files
 from hsfuse.io.finished import files_of, request
 from hsfuse.io.lock import only_writer
 from hsfuse.methods import Method, method_for
@@ -59,6 +59,8 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
         if resume and finished(hsi, several, output, options, plan):
             return FusionResult.of_finished(output, options)
+        if resume and output.exists():  # without what goes with it: made again as it was
+            options = replace(options, overwrite=True)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
         told = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
@@ -94,6 +96,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
         if options.stac:
             _write_item(pair, output, options, stored, provenance)
+        kept_method(output).unlink(missing_ok=True)
         return _result(pair, output, options, provenance, valid, seconds, [*told, *warnings])
 
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from hsfuse.core.package import when_used
 
 if TYPE_CHECKING:
-    from hsfuse.io.files import check_output, driver_of, output_files, split_paths
+    from hsfuse.io.files import check_output, driver_of, kept_method, output_files, split_paths
     from hsfuse.io.layers import LayeredReader
     from hsfuse.io.open import Images, open_cube
     from hsfuse.io.reader import CubeReader, Paths, check_valid, usable_bands, valid_anywhere
     from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
-    from hsfuse.io.writer import CubeWriter, kept_method, publish, try_writing
+    from hsfuse.io.writer import CubeWriter, publish, try_writing
 
 #: Module -> the names that it gives.
 _FROM = {
-    "files": ("check_output", "driver_of", "output_files", "split_paths"),
+    "files": ("check_output", "driver_of", "kept_method", "output_files", "split_paths"),
     "layers": ("LayeredReader",),
     "open": ("Images", "open_cube"),
     "reader": ("CubeReader", "Paths", "check_valid", "usable_bands", "valid_anywhere"),
     "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
-    "writer": ("CubeWriter", "kept_method", "publish", "try_writing"),
+    "writer": ("CubeWriter", "publish", "try_writing"),
 }
 __all__ = [
     "DTYPES",

@@ -330,6 +330,11 @@ def write_whole(path: str | Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def kept_method(output: Path) -> Path:
+    """Where the fitted method of a run with `resume` is kept till all that goes with its output is there."""
+    return output.with_name(f".{output.stem}.unfinished.safetensors")
+
+
 def remove(path: Path) -> None:
     """Remove a file, or the folder of an unfinished Zarr group."""
     if path.is_dir():

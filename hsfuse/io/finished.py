@@ -16,7 +16,7 @@ from typing import Any
 from hsfuse.core.errors import InputError, OutputError
 from hsfuse.core.options import OPTIONS, FuseOptions
 from hsfuse.core.package import __version__, file_sha256
-from hsfuse.io.files import companions, item_path, output_files
+from hsfuse.io.files import companions, item_path, kept_method, output_files
 
 #: Options that say nothing of what an output holds; where further files go shows in their being there.
 NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac", "dask")
@@ -140,14 +140,15 @@ def check_unchanged(
 ) -> None:
     """OutputError, which says what has changed, for an output that is there and `resume` can't leave alone.
 
-    Changes of options that are `aside` don't count.
+    Changes of options that are `aside` don't count, nor what isn't there of a run that was killed at its very end.
     """
     file = output_files(output, options.format)[0]
     if options.overwrite or not file.exists():
         return
     found = changes(provenance_in(output, options), hsi, msi, output, options)
     told = [text for name, text in found.items() if name not in aside]
-    told += [f"{path}, which goes with it, isn't there" for path in files_of(output, options) if not path.exists()]
+    if not kept_method(output).exists():
+        told += [f"{path}, which goes with it, isn't there" for path in files_of(output, options) if not path.exists()]
     if told:
         raise OutputError(
             f"{file} exists already and isn't what --resume leaves alone: {'; '.join(told)}; choose another name or "

@@ -24,15 +24,18 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
-from hsfuse.io.files import check_output, driver_of, move_into_place, remove, temporary_files, trial_folder
+from hsfuse.io.files import (
+    check_output,
+    driver_of,
+    kept_method,
+    move_into_place,
+    remove,
+    temporary_files,
+    trial_folder,
+)
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Storage
 from hsfuse.io.zarr_store import ZarrSink, discard, write_part
-
-
-def kept_method(output: Path) -> Path:
-    """Where who fits a method for an output may keep it; it goes when the output is whole."""
-    return output.with_name(f".{output.stem}.unfinished.safetensors")
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,6 @@ class Journal:
         told = {"fingerprint": self.fingerprint, "state": state}
         temporary.write_text(json.dumps({**told, "sha256": _checksum(told)}), encoding="utf-8")
         os.replace(temporary, self.path)
-
-    def finish(self) -> None:
-        """Forget everything: the output is whole."""
-        self.clear()
-        kept_method(self.output).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget what was written."""
@@ -150,7 +148,7 @@ class CubeWriter:
         self.resumed: dict[str, Any] | None = None
         files = temporary_files(self.files) if self._journal is None else (self._journal.data,)
         self._product = Product(files, grid, spectrum, count, storage, named)
-        self._pixels_written, self._published, self._shared = 0, False, False
+        self._pixels_written, self._published = 0, False
         self.clipped, self.discarded = 0, ""
 
     @property
@@ -213,8 +211,8 @@ class CubeWriter:
 
         With `whole_blocks` windows hold whole blocks, so that two processes may write Zarr at once where they see it.
         """
-        self._shared = whole_blocks and self.driver == "Zarr"
-        return partial(_stored, self._product.storage, self._product.files[0] if self._shared else None, self.files[0])
+        group = self._product.files[0] if whole_blocks and self.driver == "Zarr" else None
+        return partial(_stored, self._product.storage, group, self.files[0])
 
     def take(self, window: Window, raw: NDArray | None, clipped: int) -> None:
         """Write raw numbers (C, h, w), None where that is done, of which so many didn't fit."""
@@ -254,7 +252,7 @@ class CubeWriter:
         if self._kept():
             return
         for file in self._product.files:
-            (discard if self._shared else remove)(file)
+            (discard if self.driver == "Zarr" else remove)(file)
 
     def _kept(self) -> bool:
         """Whether what is done stays for a run that goes on with it."""
@@ -300,7 +298,9 @@ def publish(writers: Sequence[CubeWriter]) -> None:
         raise writers[0]._failed(error) from error
     for writer in writers:
         writer._published = True
-        (writer._journal or Journal(writer.files[0], "")).finish()  # an earlier unfinished one is obsolete, too
+        (writer._journal or Journal(writer.files[0], "")).clear()  # an earlier unfinished one is obsolete, too
+        if writer._journal is None:
+            kept_method(writer.files[0]).unlink(missing_ok=True)
 
 
 def try_writing(

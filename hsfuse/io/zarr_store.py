@@ -81,12 +81,7 @@ class ZarrSink:
 
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
-        rows, cols = window.toslices()
-        try:
-            self._array[:, rows, cols] = raw
-        except OSError:
-            discard(self._path)
-            raise
+        self._array[:, *window.toslices()] = raw
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""
@@ -112,7 +107,10 @@ def write_part(path: Path, raw: NDArray, window: Window) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a group till it stays away: where one chunk has failed, zarr goes on with others for a while."""
+    """Remove a group till it stays away: zarr's threads go on for a while where a chunk has failed, or was interrupted.
+
+    And so do other processes that write to it.
+    """
     away = 0
     for _ in range(LOOKS):
         remove(path)

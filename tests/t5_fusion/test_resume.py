@@ -127,6 +127,30 @@ def test_what_is_done_already_is_left_alone(files, tmp_path, monkeypatch, resume
     assert "done already" in again.text()
 
 
+@pytest.mark.parametrize("missing", [(), ("qa.tif",)])
+def test_killed_at_its_very_end_it_ends_the_next_time(files, tmp_path, monkeypatch, missing):
+    """The cube has its name, and what goes with it isn't there yet: it is no cube of another's."""
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif"
+    how = {**TILES, "resume": True, "stac": True, "qa": tmp_path / "qa.tif"}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsfuse.fusion.run._write_item", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fuse(*inputs, out, **how)
+    before = read(out).data
+    for name in missing:
+        (tmp_path / name).unlink()
+    assert not fuse(*inputs, out, **how).done
+    np.testing.assert_array_equal(read(out).data, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.stac.json", "a.tif", "qa.tif"]
+    shutil.copy(tmp_path / "a.tif", tmp_path / ".a.unfinished.safetensors")  # killed as it was to be removed
+    assert fuse(*inputs, out, **how).done
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_what_was_made_otherwise_is_not_done(files, tmp_path):
     inputs, out, how = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", {**TILES, "resume": True}
 
