@@ -149,10 +149,12 @@ class CNMF(Method):
         """
         goal = self.weight_x * self.model.spatial_adjoint(mix(self.m.T, lrhsi.clamp_min(0))) + self.weight_one
         goal = goal + self.weight_y * mix(self.n.T, msi.clamp_min(0))
-        penalty = self.penalty.to(goal)[:, None, None]
+        twice, most = 2 * self.penalty.to(goal)[:, None, None], _most(start)
+        a, near = torch.empty_like(state), torch.empty_like(state)
         for _ in range(steps):
-            a = _present(state, start)
-            free = self.solver.solve(torch.addcmul(goal, penalty, 2 * a - state), a, TOLERANCE)
+            torch.minimum(state, most, out=a).clamp_min_(0)
+            torch.sub(a, state, alpha=0.5, out=near)
+            free = self.solver.solve(torch.addcmul(goal, twice, near, out=near), TOLERANCE)
             state.add_(free.sub_(a), alpha=BEYOND)
         return state
 
@@ -173,7 +175,11 @@ def _present(state: Tensor, start: Tensor) -> Tensor:
 
     What is there may be had up to a bound that rises with it: a switch would make roundings into materials.
     """
-    return torch.minimum(state, PRESENT * (start - ABSENT).clamp_min(0)).clamp_min_(0)
+    return torch.minimum(state, _most(start)).clamp_min_(0)
+
+
+def _most(start: Tensor) -> Tensor:
+    return (start - ABSENT).clamp_min_(0).mul_(PRESENT)
 
 
 def _factor_steps(m: Tensor, x: Tensor, a: Tensor, count: int = FACTOR_STEPS) -> Tensor:

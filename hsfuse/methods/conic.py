@@ -221,9 +221,10 @@ class Conic(Method):
         The state is the unconstrained code plus the scaled multipliers: its positive part is the code, its negative
         part the multipliers of the next step, so that the code less those is its absolute value.
         """
-        target = mix(self.coder @ self.dictionary.T @ self.cone_precision, a).flatten(2)
+        target = mix(BEYOND * self.coder @ self.dictionary.T @ self.cone_precision, a).flatten(2)
         state = torch.zeros_like(target) if state is None else state.flatten(2)
-        coder = (self.penalty * self.coder).to(target).expand(len(target), -1, -1)
+        coder = self.penalty * self.coder - torch.eye(len(self.coder)).to(self.coder) / 2
+        coder = coder.to(target).expand(len(target), -1, -1)
         parts = zip(target.split(CODED_AT_ONCE, 2), state.split(CODED_AT_ONCE, 2), strict=True)
         return torch.cat([_coded(x, y, coder, steps) for x, y in parts], 2).unflatten(2, a.shape[2:])
 
@@ -234,8 +235,12 @@ class Conic(Method):
 
 
 def _coded(target: Tensor, state: Tensor, coder: Tensor, steps: int) -> Tensor:
-    """state <- state + BEYOND (coder |state| + target - max(state, 0)), `steps` times: (B, P, pixels)."""
+    """state <- state + BEYOND (coder |state| - state / 2) + target, `steps` times: (B, P, pixels).
+
+    With max(state, 0) = (state + |state|) / 2 that is ADMM's step, whose matrix has 1/2 more on its diagonal.
+    """
+    state = state.clone(memory_format=torch.contiguous_format)
+    size, beyond = torch.empty_like(state), target.contiguous()
     for _ in range(steps):
-        kept = torch.sub(state, state.clamp_min(0), alpha=BEYOND).add_(target, alpha=BEYOND)
-        state = kept.baddbmm_(coder, state.abs(), alpha=BEYOND)
+        state.baddbmm_(coder, torch.abs(state, out=size), beta=1 - BEYOND / 2, alpha=BEYOND).add_(beyond)
     return state

@@ -6,9 +6,9 @@ Wei, Dobigeon, Tourneret 2015, "Fast fusion of multi-band images based on solvin
     P a G + T a = right-hand side,   G = S^T S,  P = E^T E / noise_x,  T = Q^T Q / noise_y + inv(Z)
 
 Different here: the paper diagonalises a circular blur by FFT, whose wrapped border is wrong on a scene. Blur and
-decimation of a separable PSF are one small matrix per axis, S = Sy x Sx with mirrored border, so the singular vectors
-of Sy and Sx and the generalised eigenvectors of (P, T) diagonalise everything exactly. A PSF that isn't
-separable is solved by conjugate gradients, preconditioned with the closed form of its leading term.
+decimation of a separable PSF are one small matrix per axis, S = Sy x Sx with mirrored border, so the eigenvectors of
+Sy Sy^T and Sx Sx^T and the generalised ones of (P, T) diagonalise everything exactly. A PSF that isn't separable is
+solved by conjugate gradients on the LR grid, preconditioned with the closed form of its leading term.
 The prior mean is the regression image of the MSI with the LRHSI's low frequencies in place of plain interpolation; Z is
 the covariance of that regression's residual on the LR grid, times the energy that the MSI has beyond the LR grid
 relative to its energy on it.
@@ -39,6 +39,8 @@ from hsfuse.physics.solve import inverse_spd, principal_axes, whitener_spd
 
 #: Smallest prior variance, relative to the largest: the prior never forbids a direction.
 LEAST_PRIOR = 1e-6
+#: Weight of the LRHSI, relative to all else, in a direction of which it tells nothing.
+UNTOLD = 1e-12
 
 
 class Sylvester(Method):
@@ -114,29 +116,41 @@ class SylvesterSolver:
         self.values, vectors = principal_axes(whitener @ spatial @ whitener.T)
         self.vectors = whitener.T @ vectors  # V^T T V = I, V^T P V = diag(values)
 
-    def solve(self, rhs: Tensor, near: Tensor | None = None, tolerance: float = 1e-6) -> Tensor:
-        """(B, K, H, W) -> (B, K, H, W); where no closed form is exact, to `tolerance`, from what is `near`."""
-        if len(self.model.psf.separable_terms()) == 1:
-            return self.closed_form(rhs)
-        start = self.closed_form(rhs) if near is None else near
-        return conjugate_gradients(self._apply, rhs, start, self.closed_form, 60, tolerance)
+    def solve(self, rhs: Tensor, tolerance: float = 1e-6) -> Tensor:
+        """(B, K, H, W) -> (B, K, H, W); in closed form, or to `tolerance` where the PSF isn't separable.
 
-    def _apply(self, a: Tensor) -> Tensor:
-        return self.model.spatial_adjoint(mix(self.spatial, self.model.spatial(a))) + mix(self.spectral, a)
-
-    def closed_form(self, rhs: Tensor) -> Tensor:
-        """The solution for the PSF's leading separable term.
-
-        With b = inv(V) a the equation is D b G + b = V^T rhs, and G acts only in the span of its right singular
-        vectors: b = r outside of it and r / (D gy gx + 1) inside.
+        With b = inv(V) a the equation is D b G + b = r, r = V^T rhs, so that b = r - S^T l with l on the LR grid:
+        (inv(D) + S S^T) l = S r, one small system for each direction that the LRHSI tells something of.
         """
-        (gy, vy), (gx, vx) = (self.model.leading_axes(axis, rhs) for axis in (0, 1))
         b = mix(self.vectors.T, rhs)
-        coupled = b[:, : int((self.values * float(gy.max() * gx.max()) > self.negligible).sum())]
-        energy = self.values[: coupled.shape[1]].to(rhs)[:, None, None] * gy[:, None] * gx
-        inside = (vy.T @ coupled @ vx).mul_(energy / (1 + energy))
-        coupled -= vy @ inside @ vx.T
+        coupled = b[:, : self.coupled(rhs)]
+        coupled -= self.model.spatial_adjoint(self.low(self.model.spatial(coupled), tolerance))
         return mix(self.vectors, b)
+
+    def coupled(self, image: Tensor) -> int:
+        """How many directions aren't negligible for images (.., H, W) or of fewer pixels."""
+        s = self.model.ratio
+        low = image[..., ::s, ::s]
+        most = [float(self.model.leading_axes(axis, low)[0].max()) for axis in (0, 1)]
+        return int((self.values * most[0] * most[1] > max(self.negligible, UNTOLD)).sum())
+
+    def low(self, seen: Tensor, tolerance: float) -> Tensor:
+        """l (B, k, h, w) for S r (B, k, h, w): by the leading separable term's own axes, and exact with one term."""
+        (gy, uy), (gx, ux) = (self.model.leading_axes(axis, seen) for axis in (0, 1))
+        values = self.values[: seen.shape[1]].to(seen)[:, None, None]
+        damped = values / (1 + values * gy[:, None] * gx)
+
+        def by_axes(x: Tensor) -> Tensor:
+            return uy @ ((uy.T @ x @ ux) * damped) @ ux.T
+
+        if len(self.model.psf.separable_terms()) == 1:
+            return by_axes(seen)
+        gram = self.model.gram(seen)
+
+        def apply(x: Tensor) -> Tensor:
+            return sum((rows @ x @ cols.T for rows, cols in gram), x / values)
+
+        return conjugate_gradients(apply, seen, by_axes(seen), by_axes, 60, tolerance)
 
 
 class HySure(Method):

@@ -183,6 +183,35 @@ def interpolation_matrix(n: int, s: int, phase: float) -> NDArray[np.float64]:
     return matrix
 
 
+#: Rows of a matrix for an axis that are applied together, in LR pixels and at least in HR pixels: what of it is zero is
+#: mostly left out, and products stay large enough to be quick.
+BAND, LEAST_BAND = 8, 32
+#: Where the part of a matrix that isn't zero begins and ends, and that part, for columns turned.
+Band = tuple[slice, Tensor]
+#: What single precision leaves uncertain of a sum of matrices, relative to its largest part.
+SINGLE = 1e-7
+
+
+def _band(rows: Tensor, axis: int) -> Band:
+    used = rows.any(0).nonzero()[:, 0].tolist() or [0]
+    place = slice(used[0], used[-1] + 1)
+    return place, (rows[:, place].T if axis else rows[:, place]).contiguous()
+
+
+def _along(axis: int, terms: list[tuple[list[Band], Tensor]]) -> Tensor:
+    """The sum of matrices, band by band, along rows (0) or columns (1) of as many images (.., H, W)."""
+
+    def applied(band: Band, x: Tensor) -> Tensor:
+        place, part = band
+        return x[..., place] @ part if axis else part @ x[..., place, :]
+
+    images = [x for _, x in terms]
+    rows = zip(*[bands for bands, _ in terms], strict=True)
+    return torch.cat(
+        [sum(map(applied, bands[1:], images[1:]), applied(bands[0], images[0])) for bands in rows], axis - 2
+    )
+
+
 class ObservationModel(nn.Module):
     """HRHSI (B, C, H, W) to LRHSI (B, C, h, w) and MSI (B, c, H, W); linear, without trainable parameters.
 
@@ -222,7 +251,7 @@ class ObservationModel(nn.Module):
         self.register_buffer("srf", torch.as_tensor(srf, dtype=torch.float32))
         weights = np.ones(len(self.srf)) if msi_weights is None else np.asarray(msi_weights)
         self.register_buffer("msi_weights", torch.as_tensor(weights, dtype=torch.float32), persistent=False)
-        self._matrices: dict[tuple, Tensor] = {}
+        self._matrices: dict[tuple, Any] = {}
 
     @property
     def symmetric(self) -> bool:
@@ -249,15 +278,38 @@ class ObservationModel(nn.Module):
         """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
         return decimation_matrix(n, self._terms[0][axis], self.ratio, self.phase)
 
-    def leading_axes(self, axis: int, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared singular values (n / s,) and right singular vectors (n, n / s) of that, for an image (.., H, W)."""
-        n = image.shape[axis - 2]
-        keys = [("axes", part, axis, n, image.dtype, image.device) for part in (0, 1)]
+    def leading_axes(self, axis: int, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (n,) and eigenvectors (n, n) of that matrix times its transpose, for an LR image (.., h, w)."""
+        n = low.shape[axis - 2]
+        keys = [("axes", part, axis, n, low.dtype, low.device) for part in (0, 1)]
         if keys[1] not in self._matrices:
-            _, d, vt = torch.linalg.svd(torch.as_tensor(self.leading_matrix(axis, n)), full_matrices=False)
+            matrix = torch.as_tensor(self.leading_matrix(axis, n * self.ratio))
+            values, vectors = torch.linalg.eigh(matrix @ matrix.T)
             with torch.inference_mode(False):
-                self._matrices.update(zip(keys, (d.square().to(image), vt.T.to(image)), strict=True))
+                self._matrices.update(zip(keys, (values.clamp_min(0).to(low), vectors.to(low)), strict=True))
         return self._matrices[keys[0]], self._matrices[keys[1]]
+
+    def gram(self, low: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """S S' for LR images (.., h, w) as matrices along rows (h, h) and columns (w, w), pairs of which are summed.
+
+        Of a PSF of several separable terms every two have a product; as few pairs are made of these as differ from
+        them by no more than single precision.
+        """
+        sizes = low.shape[-2:]
+        key = ("gram", *sizes, low.dtype, low.device)
+        if key not in self._matrices:
+            sides = []
+            for axis, n in enumerate(sizes):
+                terms = [decimation_matrix(n * self.ratio, t[axis], self.ratio, self.phase) for t in self._terms]
+                sides.append(np.stack([(a @ b.T).ravel() for a in terms for b in terms], 1))
+            (rows, left), (cols, right) = map(np.linalg.qr, sides)
+            u, d, vt = np.linalg.svd(left @ right.T, full_matrices=False)
+            kept = d > SINGLE * d[0]
+            found = (rows @ u[:, kept] * d[kept], cols @ vt[kept].T)
+            with torch.inference_mode(False):
+                pairs = [torch.as_tensor(m.T).unflatten(1, (n, n)).to(low) for m, n in zip(found, sizes, strict=True)]
+                self._matrices[key] = list(zip(*pairs, strict=True))
+        return self._matrices[key]
 
     def spatial_squared(self, x: Tensor) -> Tensor:
         """`spatial` with squared weights, as independent pixels' variances add up: (B, C, H, W) -> (B, C, h, w)."""
@@ -281,16 +333,26 @@ class ObservationModel(nn.Module):
         return self.spatial(x), self.spectral(x)
 
     def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False) -> Tensor:
-        grow = transpose or kind == "up"
-        rows, cols = (n * self.ratio if grow and kind == "down" else n for n in x.shape[-2:])
-        out: Tensor | None = None
-        for term in range(len(self._terms) if kind == "down" else 1):
-            my = self._matrix(kind, term, 0, rows, x.dtype, x.device)
-            mx = self._matrix(kind, term, 1, cols, x.dtype, x.device)
-            part = (my.T @ x @ mx) if transpose else (my @ x @ mx.T)
-            out = part if out is None else out + part
-        assert out is not None
-        return out
+        """One matrix per axis for each term, summed; first along the axis by which less is left for the other."""
+        first = int(transpose or kind == "up")
+        terms = range(len(self._terms) if kind == "down" else 1)
+        half = [_along(first, [(self._bands(kind, term, first, x, transpose), x)]) for term in terms]
+        other = [self._bands(kind, term, 1 - first, x, transpose) for term in terms]
+        return _along(1 - first, list(zip(other, half, strict=True)))
+
+    def _bands(self, kind: str, term: int, axis: int, x: Tensor, transpose: bool) -> list[Band]:
+        """A matrix for an axis of images (.., H, W) as its bands; one on a GPU and for small images."""
+        n = x.shape[axis - 2] * (self.ratio if transpose else 1)
+        key = (kind, term, axis, n, x.dtype, x.device, transpose)
+        if key not in self._matrices:
+            matrix = self._matrix(*key[:-1])
+            matrix = matrix.T if transpose else matrix
+            block = max(BAND, LEAST_BAND // self.ratio) * (self.ratio if transpose or kind == "up" else 1)
+            if x.device.type != "cpu" or len(matrix) <= 2 * block:
+                block = len(matrix)
+            with torch.inference_mode(False):
+                self._matrices[key] = [_band(part, axis) for part in matrix.split(block)]
+        return self._matrices[key]
 
     def _matrix(self, kind: str, term: int, axis: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         key = (kind, term, axis, n, dtype, device)

@@ -54,6 +54,33 @@ def test_adjoint(model):
     assert mismatch(model.spatial(x), low, x, model.spatial_adjoint(low)) < 1e-15
 
 
+@pytest.mark.parametrize("s", [2, 4, 8])
+@pytest.mark.parametrize("phase", [None, 0.0])
+def test_large_images_in_bands_are_what_whole_matrices_give(s, phase):
+    taps = free_psf(s, phase)
+    model, shape = ObservationModel(SRF, taps, s, phase), (70, 53)
+    low, x = normal(2, *shape), normal(2, *(n * s for n in shape))
+    terms = model.psf.separable_terms()
+    found, wanted = (model.spatial(x), model.spatial_adjoint(low)), [0, 0]
+    for pair in terms:
+        rows, cols = (
+            torch.from_numpy(decimation_matrix(n * s, t, s, model.phase)) for n, t in zip(shape, pair, strict=True)
+        )
+        wanted = [wanted[0] + rows @ x @ cols.T, wanted[1] + rows.T @ low @ cols]
+    rows, cols = (
+        torch.from_numpy(interpolation_matrix(n, s, model.phase + c)) for n, c in zip(shape, taps.centre, strict=True)
+    )
+    for ours, theirs in zip((*found, model.upsample(low)), (*wanted, rows @ low @ cols.T), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("model", [*models()])
+def test_the_gram_is_down_after_its_adjoint(model):
+    low = normal(2, 3, 6, 5)
+    found = sum(rows @ low @ cols.T for rows, cols in model.gram(low))
+    torch.testing.assert_close(found, model.spatial(model.spatial_adjoint(low)), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("model", [*models()])
 def test_a_flat_field_stays_flat(model):
     s = model.ratio
