@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from benchmarks.speed import SpeedSettings, run_speed, speed_text
 from benchmarks.speed.__main__ import speed
 from benchmarks.speed.ceilings import measure_ceilings
+from benchmarks.speed.stream import stream
 from benchmarks.speed.timing import race
 from hsfuse.core.errors import SettingError
 from hsfuse.nets.scan import VARIABLE, available_backends, choose_backend
@@ -125,3 +126,14 @@ def test_the_command_takes_its_settings(monkeypatch):
     assert json.loads(told.stdout) == {"tile_s": 1.5}
     assert (asked[0].bands, asked[0].ratio, asked[0].turns, asked[0].device) == (8, 4, 3, "cpu")
     assert CliRunner().invoke(speed, ["--turns", "0"]).exit_code == 2
+
+
+def test_what_a_pixel_costs_is_told_of_each_method_with_its_ratio():
+    done = CliRunner().invoke(stream, ["--copies", "1", "--turns", "1", "--methods", "bicubic,glp"])
+    assert done.exit_code == 0, done.output
+    first, second = done.stdout.strip().splitlines()[-1].split(", ")
+    assert first.startswith("bicubic ")
+    assert first.endswith("(1.00)")
+    cost, ratio = (float(part.split()[at].strip("()")) for part, at in ((second, 1), (second, 3)))
+    assert cost > 0
+    assert ratio > 0
