@@ -17,7 +17,7 @@ import numpy as np
 from affine import Affine
 
 import hsfuse
-from benchmarks.told.pairs import KINDS, Files, Floats, Off, true_kernel, write_pair, write_told
+from benchmarks.told.pairs import KINDS, Files, Floats, Off, kernel, true_kernel, write_pair, write_told
 from hsfuse.core.options import FuseOptions
 from hsfuse.metrics import psnr, sam_degrees
 from hsfuse.physics.model import Psf
@@ -44,13 +44,16 @@ AXES = (("y", 5.8e6 - 5), ("x", 4e5 + 5))
 
 
 def place(off: Off, shape: tuple[int, int], s: int) -> Affine:
-    """MSI pixels of LRHSI pixels by their georeference to where their ground lies, moved, turned and drifting."""
+    """MSI pixels of LR pixels by their georeference to where the ground lies that they see, about the PSF's centre."""
     rows, cols = (n // s for n in shape)
     middle = (s * cols / 2, s * rows / 2)
     turned = Affine.rotation(-off.rotate, middle)
     last = s * (rows - 1)
     drifting = Affine(1, off.drift * s / max(last, 1), -off.drift * s * (s / 2) / max(last, 1), 0, 1, 0)
-    return Affine.translation(off.shift[1] * s, off.shift[0] * s) @ drifting @ turned
+    taps = kernel(off.psf, s)
+    at = np.arange(len(taps)) - len(taps) // 2
+    down, right = off.shift[0] * s + taps.sum(1) @ at, off.shift[1] * s + taps.sum(0) @ at
+    return Affine.translation(right, down) @ drifting @ turned
 
 
 def row(
@@ -63,9 +66,8 @@ def row(
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_told(cube, nm, s, off, Path(folder), seed)
         if off.turns:
-            told = scored(
-                files, method, replace(NOTHING, register="auto"), motion=place(off, (len(cube), cube.shape[1]), s)
-            )
+            back = ~place(off, (len(cube), cube.shape[1]), s)
+            told = scored(files, method, replace(NOTHING, register="auto"), motion=back)
         else:
             told = scored(files, method, NOTHING, Psf(true_kernel(off, s)))
     return default, told

@@ -51,6 +51,13 @@ def test_thin_cloud_is_taken_out_and_said(clouded):
     assert after < 0.2 * before
 
 
+def test_over_dark_ground_it_is_no_tone(cube, tmp_path):
+    """Cloud makes what is dark bright, as a curve of the MSI's numbers does."""
+    with opened(write_pair(cube**3, NM, 4, Off(cloud=0.3), tmp_path)) as pair:
+        assert pair.tone is None
+        assert pair.haze
+
+
 def test_any_window_is_the_whole_s(clouded):
     with opened(clouded[0]) as pair:
         whole = pair.read_hr(WHOLE).data
