@@ -191,7 +191,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     gain, dims = np.ones(len(rest)), np.zeros(len(rest))
     for k in range(len(rest)):
         others = np.delete(detail, k, 0) if len(detail) > 1 else detail  # which have no noise of the band's own
-        known = (others / np.maximum(others.std(1, keepdims=True), 1e-30)).sum(0)
+        known = np.linalg.lstsq(others.T, detail[k], rcond=None)[0] @ others
         design, asked = np.stack([detail[k], -excess[k] * detail[k]]), np.stack([known, excess[k] * known])
         found = np.linalg.lstsq(asked @ design.T, asked @ (over[k] - excess[k]), rcond=None)[0]
         gain[k], dims[k] = 1 + found[0], max(found[1], 0.0)

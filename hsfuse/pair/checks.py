@@ -79,12 +79,12 @@ def _sample(pair: ScenePair) -> PairSample:
     return sample_scene(pair, min(MAX_PIXELS, max(SAMPLED, SAMPLED_LR * pair.ratio**2)))
 
 
-def curved(pair: ScenePair) -> tuple[ToneCurves, BoolArray] | None:
+def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] | None:
     """Tone curves of the MSI's bands, and of which it is sure that they are what doesn't fit (c,); None without any.
 
     A wrong response bends the relation, too: none is believed of a sensor that the file's own wavelengths contradict,
-    nor of a band whose response the pair contradicts. Nor are they where what they leave is smooth: thin cloud makes
-    dark ground bright, as a curve does.
+    nor of a band whose response the pair contradicts. Nor, where `haze` is looked for, if what they leave is smooth:
+    thin cloud makes dark ground bright, as a curve does.
     """
     if any(one.code == "msi-wavelengths-differ" for one in pair.warnings):
         return None
@@ -98,7 +98,7 @@ def curved(pair: ScenePair) -> tuple[ToneCurves, BoolArray] | None:
     if not tone:
         return None
     straightened = torch.from_numpy(tone.apply(scene.msi.cpu().numpy()))
-    if estimate_haze(scene.lrhsi, straightened, scene.mask, pair.model):
+    if haze and estimate_haze(scene.lrhsi, straightened, scene.mask, pair.model):
         return None
     bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
     wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)

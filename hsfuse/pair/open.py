@@ -92,7 +92,9 @@ def open_pair(
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
-        pair = _told(_linear(pair, kind) if settings.match_radiometry == "auto" else pair, kind)
+        pair = _told(
+            _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair, kind
+        )
         pair = _misplaced(pair)
         pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
         return replace(pair, options=settings, _stack=stack)
@@ -252,19 +254,19 @@ def _unnamed(pair: ScenePair, found: PairEstimate) -> tuple[ScenePair, PairEstim
     return replace(pair, msi_names=numbers, warnings=[*pair.warnings, told]), replace(found, bands=numbers)
 
 
-def _linear(pair: ScenePair, kind: str) -> ScenePair:
+def _linear(pair: ScenePair, kind: str, haze: bool) -> ScenePair:
     """The pair with its MSI's tone curves taken out of the bands where both images clearly say that they are curved.
 
     A curved tone misleads the PSF, and a wrong PSF the curves: with these the PSF is estimated again, and they by it,
     before it is asked how much they explain.
     """
-    found = latest = curved(pair)
+    found = latest = curved(pair, haze)
     for _ in range(TONES if kind in ESTIMATED else 0):
         if latest is None:
             break
         again = _estimated(replace(pair, tone=latest[0]), kind, srf=False)
         again = replace(again, tone=None, notes=pair.notes, warnings=pair.warnings)
-        latest = curved(again)
+        latest = curved(again, haze)
         if latest is not None and latest[1].any():
             pair, found = again, latest
     if found is None or not found[1].any():
