@@ -12,7 +12,8 @@ the colours of small objects that a regression over the whole scene blurs. The w
 members' errors in the scene's reduced-resolution test (as in stacking: Wolpert 1992, Neural Networks 5(2); Breiman
 1996, Machine Learning 24) helped on some of the scenes tried and did harm on others: the member that is best at reduced
 resolution often isn't the one that is best at full resolution. Weights by the members' differences at full resolution
-(triple collocation: Stoffelen 1998, JGR 103(C4)) gained nothing: their errors go together.
+(triple collocation: Stoffelen 1998, JGR 103(C4)) gained nothing: their errors go together. Nor do errors in an MSI band
+that was left out, at full resolution, rank them: what goes with that band isn't what goes unseen.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from hsfuse.methods.cnmf import CNMF
 from hsfuse.methods.conic import Conic
 from hsfuse.methods.denoise import LEFT, denoise, gaussian_blur
 from hsfuse.methods.guided import Guided
-from hsfuse.methods.problem import hsi_noise, mix, msi_noise
+from hsfuse.methods.problem import FusionProblem, believable, hsi_noise, mix, msi_noise
 from hsfuse.methods.regression import DIMENSION, EnsembleGLP, Features
 from hsfuse.methods.residual import ResidualFilter
-from hsfuse.methods.subspace import DARK, SpectralSubspace, scene_subspace
+from hsfuse.methods.subspace import DARK, SpectralSubspace, left_by_factors, scene_subspace
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
@@ -46,6 +47,9 @@ MEMBERS = 4
 WINDOW_SIGMA, AMOUNTS = 1.0, (1e-3, 30.0)
 #: Share of the disagreement's covariance that counts as noise of the LRHSI: PSF and response are never known exactly.
 MISMATCH = 1e-3
+#: Variance of all errors relative to what members are apart by, times the ratio, and at most: errors that they share
+#: don't show in that. At ratio 8 more would lose: the LRHSI has least to say there.
+TOGETHER, MOST_TOGETHER = 8.0, 2.0
 #: MSI pixels on which the disagreement is measured.
 SAMPLE = 96 * 96
 
@@ -178,11 +182,22 @@ class Blend(Method):
         self.usual = sizes.mean(0).clamp_min(DARK**2)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
         covariance = torch.stack([x @ x.T / x.shape[1] for x in apart]).mean(0)
-        self.agreement = Agreement(self.conic.problem, covariance * MEMBERS / (MEMBERS - 1), MISMATCH)
+        covariance *= MEMBERS / (MEMBERS - 1) * min(max(TOGETHER / model.ratio, 1.0), MOST_TOGETHER)
+        self.agreement = Agreement(self._problem(scene), covariance, MISMATCH)
         blocks = zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True)
         seen = [self._residual(lrhsi, self._detail(msi)) for lrhsi, msi in blocks]
         self.filter = ResidualFilter.of(scene, self.subspace, *map(torch.cat, zip(*seen, strict=True)))
         return self
+
+    def _problem(self, scene: PairSample) -> FusionProblem:
+        """The members', with each band's own noise as far as what the subspace leaves of the LRHSI is noise.
+
+        In the members it doesn't help: they find better angles in dark pixels when dark bands count as noisier.
+        """
+        problem = self.conic.problem
+        left, ground = (x.to(problem.noise_x) for x in left_by_factors(scene, problem.subspace.dimension))
+        noise = left * (1 - ground) + problem.noise_x * ground
+        return replace(problem, noise_x=believable(noise, scene.spectra().square().mean(1).to(noise)))
 
     @property
     def subspace(self) -> SpectralSubspace:

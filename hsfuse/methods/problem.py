@@ -213,10 +213,10 @@ def hsi_noise(spectra: Tensor, subspace: SpectralSubspace) -> Tensor:
     (bands, pixels), k = spectra.shape, subspace.dimension
     freedom = max(1.0, (bands - k) * (pixels - k) / bands)
     measured = (spectra - basis @ (basis.T @ spectra)).square().sum(1) / freedom
-    return _believable(measured, spectra.square().mean(1))
+    return believable(measured, spectra.square().mean(1))
 
 
-def _believable(noise: Tensor, power: Tensor) -> Tensor:
+def believable(noise: Tensor, power: Tensor) -> Tensor:
     """Noise variances (C,), at least what each band's `power` and all bands' (C,) make sensible."""
     return noise.maximum(LEAST_NOISE**2 * power).clamp_min(max(EMPTY * float(power.mean()), DARK**2))
 
@@ -241,7 +241,7 @@ def msi_noise(scene: PairSample) -> Tensor:
         left = count / max(count - c + 1, 1) / inverse.diagonal(dim1=1, dim2=2)
         weights = inverse * (left * max(count - c + 1, 1) / count)[..., None]
         noise = noise * (left / weights.square().sum(2)).quantile(QUIET_BLOCKS, 0).clamp_min(1e-6)
-    return _believable(noise, power)
+    return believable(noise, power)
 
 
 def _block_moments(y: Tensor) -> tuple[Tensor, int]:

@@ -110,12 +110,21 @@ _known: MutableMapping[Tensor, _Known] = WeakIdKeyDictionary()
 
 
 def _uncertainty(scene: PairSample, spectra: Tensor, k: int) -> Tensor:
-    """(C,) variance per band by which a scene's axes are chosen: its noise, and in all bands alike what else is left.
+    """(C,) variance per band by which axes are chosen: its noise, and in all bands alike what else is left."""
+    left, ground = left_by_factors(scene, k)
+    least = LEAST_NOISE * float(spectra.square().mean())
+    return left * (1 - ground) + (left * ground).mean() + max(least, DARK**2)
 
-    Factors and noise in turn, starting with equally noisy bands. More factors than C bands can tell from noise, by the
-    count of their covariances (Ledermann 1937, "On the rank of the reduced correlational matrix in multiple-factor
-    analysis", Psychometrika 2), aren't asked for.
+
+@torch.no_grad()
+def left_by_factors(scene: PairSample, k: int) -> tuple[Tensor, Tensor]:
+    """What k common factors leave of a scene's bands: its variance per band (C,), and the share that is ground (C,).
+
+    Factors and what they leave in turn, starting with equally noisy bands. More factors than C bands can tell from
+    noise, by the count of their covariances (Ledermann 1937, "On the rank of the reduced correlational matrix in
+    multiple-factor analysis", Psychometrika 2), aren't asked for.
     """
+    spectra = scene.spectra()
     moment, (c, n) = _moment(spectra), spectra.shape
     k = min(k, int((2 * c + 1 - (8 * c + 1) ** 0.5) / 2))
     power = moment.diagonal()
@@ -130,8 +139,7 @@ def _uncertainty(scene: PairSample, spectra: Tensor, k: int) -> Tensor:
         noise = (noise * left / freedom).maximum(least)
     coded = torch.einsum("ck,bchw->bkhw", (axes / root[:, None]).to(scene.lrhsi), scene.lrhsi)
     rest = scene.lrhsi - torch.einsum("ck,bkhw->bchw", (axes * root[:, None]).to(scene.lrhsi), coded)
-    ground = signal_share(rest, scene.mask).to(noise)
-    return noise * (1 - ground) + (noise * ground).mean() + LEAST_NOISE * power.mean().clamp_min(DARK**2)
+    return noise, signal_share(rest, scene.mask).to(noise)
 
 
 def _moment(spectra: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def test_a_trained_correction_shows(pair, known, blended):
 
 
 @pytest.mark.parametrize(
-    ("errors", "used"), [((0.9, 0.95), True), ((0.9, 1.01), False), ((1.01, 0.9), False), ((0.999, 0.999), True)]
+    ("errors", "used"),
+    [((0.9, 0.95), True), ((0.9, 1.01), False), ((1.01, 0.9), False), ((0.994, 0.994), True), ((0.9, 0.997), False)],
 )
 def test_weights_are_used_as_far_as_error_and_angle_bear_them_out(known, errors, used):
     method = copy.copy(known)
