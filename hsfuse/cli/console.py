@@ -96,6 +96,8 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Once: who ends with what started it is told so by both, and the second may not stop the cleaning up."""
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
