@@ -26,7 +26,8 @@ from hsfuse.physics.model import ObservationModel
 class Observation:
     """What a stage compares with: LRHSI x (B, C, h, w), MSI y (B, c, H, W), guide (B, g, H, W), the model, and the
     scale of each feature channel (C,) that turns features into LRHSI units. `level`: what counts as a reflectance of 1
-    in those units, SSIM's dynamic range."""
+    in those units, SSIM's dynamic range. `known` (B, C, H, W): a correction of the base that is known already, which is
+    added to the network's own; None for none."""
 
     x: Tensor
     y: Tensor
@@ -34,11 +35,13 @@ class Observation:
     model: ObservationModel
     unit: Tensor
     level: float = 1.0
+    known: Tensor | None = None
 
     def turned(self, turn: int) -> Observation:
         """The same observation under one of the eight symmetries of the square."""
         x, y, guide = (dihedral(t, turn) for t in (self.x, self.y, self.guide))
-        return replace(self, x=x, y=y, guide=guide)
+        known = None if self.known is None else dihedral(self.known, turn)
+        return replace(self, x=x, y=y, guide=guide, known=known)
 
     def pseudo_msi(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The MSI that features (B, C, H, W) would give and the MSI itself, both (B, c, H, W) between 0 and about 1."""
@@ -187,11 +190,12 @@ class SRLFNet(nn.Module):
         return total / turns
 
     def forward(self, base: Tensor, obs: Observation, step: Tensor | float = 1.0) -> Tensor:
-        """base (B, C, H, W) in feature units -> fused (B, C, H, W); `step` scales the correction per channel."""
+        """base (B, C, H, W) in feature units -> fused (B, C, H, W); `step` scales its correction per channel."""
         features = [self.embed(torch.cat([base, obs.guide], 1))]
         for stage in self.stages:
             features.append(stage(features[-1], obs))
-        return base + step * self.refine(torch.cat(features[::-1], 1))
+        start = base if obs.known is None else base + obs.known
+        return start + step * self.refine(torch.cat(features[::-1], 1))
 
 
 def _xavier(module: nn.Module) -> None:

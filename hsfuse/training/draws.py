@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.values import Count
-from hsfuse.methods.conditioning import conditioned_frame, guides
+from hsfuse.methods.conditioning import frame_of_draw, guides
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
@@ -161,7 +161,7 @@ def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, ba
 
     The largest maps are in half precision, as they are kept on disk.
     """
-    frame = conditioned_frame(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
+    frame = frame_of_draw(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
     seen, subspace, unit = frame.see(lrhsi, msi), frame.subspace, frame.unit[:, None, None]
     zero = torch.zeros_like(seen.base)
     outside = frame.finish(zero, seen) - subspace.residual(truth)
