@@ -196,7 +196,7 @@ class _Universal:
         field = np.kron(np.eye(2), size**2 * matern(self.far / length))
         inverse = cho_solve(cho_factor(field + noise, check_finite=False), np.eye(2 * n), check_finite=False)
         half = inverse @ self.columns
-        normal = np.linalg.inv(self.columns.T @ half)
+        normal = np.linalg.pinv(self.columns.T @ half, hermitian=True)  # windows in one line tell no slope across it
         q = inverse - half @ normal @ half.T  # what a plane leaves of the inverse (Dubrule 1983)
         weights, both = q @ self.flat, np.arange(n)[:, None] + np.array([0, n])
         each = q[both[:, :, None], both[:, None]]

@@ -27,6 +27,8 @@ GRID_TOLERANCE_PX = 0.05
 IDENTITY = Affine.identity()
 #: Decimals of a pixel to which a distortion is told, so that what is recorded is what was done.
 DECIMALS = 4
+#: Numbers of a record beyond this, in pixels, aren't places.
+MOST = 1e7
 
 Floats = NDArray[np.float64]
 
@@ -325,7 +327,7 @@ class Motion:
     def of_record(cls, told: Any) -> Motion | None:
         """Of what `record` wrote; None of anything else."""
         motion: Any = told.get("motion") if isinstance(told, Mapping) else None
-        if not _numbers(motion, 6):
+        if not _numbers(motion, 6) or Affine(*motion).determinant <= 0:
             return None
         bent = told.get("distortion")
         if bent is None:
@@ -333,14 +335,15 @@ class Motion:
         try:
             down, right = (np.array(bent[name], float) for name in ("down", "right"))
             first, last = (np.array(bent[name], float) for name in ("first", "last"))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         alike = (
             down.ndim == 2 and down.shape == right.shape and min(down.shape) > 1 and first.shape == last.shape == (2,)
         )
-        if not alike or not all(np.isfinite(v).all() for v in (down, right, first, last)) or (last <= first).any():
+        if not alike or not all((np.abs(v) < MOST).all() for v in (down, right, first, last)) or (last <= first).any():
             return None
-        return cls(Affine(*motion), Distortion(_place(first), _place(last), _lines(down), _lines(right)))
+        distortion = Distortion(_place(first), _place(last), _lines(down), _lines(right))
+        return cls(Affine(*motion), distortion) if distortion.steepest < 1 else None
 
 
 def _place(place: Floats) -> tuple[float, float]:
@@ -353,7 +356,9 @@ def _lines(plane: Floats) -> tuple[tuple[float, ...], ...]:
 
 
 def _numbers(told: Any, count: int) -> bool:
-    return isinstance(told, list) and len(told) == count and all(isinstance(v, int | float) for v in told)
+    if not isinstance(told, list) or len(told) != count:
+        return False
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < MOST for v in told)
 
 
 def _displaced(places: Floats, distortion: Distortion | None) -> Floats:

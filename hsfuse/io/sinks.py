@@ -315,8 +315,9 @@ class CogSink(GeoTiffSink):
         """The copy makes them."""
 
 
-#: What stays as it is in an ENVI header's `hsfuse ...` fields; the reader undoes the percent signs.
-HEADER_SAFE = "".join(chr(c) for c in range(32, 127) if chr(c) not in "%{}")
+#: What stays as it is in an ENVI header's `hsfuse ...` fields; the reader undoes the percent signs. GDAL leaves out a
+#: field in whose value it finds "=".
+HEADER_SAFE = "".join(chr(c) for c in range(32, 127) if chr(c) not in "%{}=")
 
 
 class EnviSink:

@@ -32,7 +32,7 @@ ROTATED = Affine.translation(6e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, 
 def test_float_cubes_come_back_exactly(tmp_path, name, transform, step):
     grid = Grid(GRID.shape, transform, GRID.crs)
     data, mask = scene(grid)
-    write_cube(tmp_path / name, data, mask, grid, step=step, tags={"method": "glp-reg", "HSFUSE_VERSION": "1"})
+    write_cube(tmp_path / name, data, mask, grid, step=step, tags={"method": "a = {b} % c", "HSFUSE_VERSION": "1"})
     with open_cube(tmp_path / name, role="HSI") as reader:
         read = reader.read()
     np.testing.assert_array_equal(read.mask, mask)
@@ -40,7 +40,7 @@ def test_float_cubes_come_back_exactly(tmp_path, name, transform, step):
     assert reader.spectrum == SPECTRUM
     assert reader.grid.crs == grid.crs
     assert reader.grid.transform.almost_equals(transform, 1e-8)
-    assert reader.tags == {"HSFUSE_METHOD": "glp-reg", "HSFUSE_VERSION": "1"}
+    assert reader.tags == {"HSFUSE_METHOD": "a = {b} % c", "HSFUSE_VERSION": "1"}
     assert np.isnan(reader.nodata)
     assert reader.notes == []
 

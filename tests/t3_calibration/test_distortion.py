@@ -119,6 +119,17 @@ def test_windows_are_kriged_without_those_that_are_elsewhere():
     np.testing.assert_allclose(fit.slopes()[24][:, 1], slopes, atol=0.03)
 
 
+def test_windows_in_one_line_tell_a_field_along_it():
+    """A scene long and thin has no room for two: nothing tells how places change across."""
+    n = 60
+    places = np.stack([np.full(n, 4.0), np.arange(n) * 5.0 + 2], 1)
+    true = 0.5 * np.stack([np.sin(places[:, 1] / 14), np.cos(places[:, 1] / 14)], 1)
+    said = true + 0.02 * np.random.default_rng(0).normal(size=(n, 2))
+    fit = Kriged.of(places, Locals(said, said, np.broadcast_to(np.eye(2) / 0.02**2, (n, 2, 2)).copy()))
+    assert np.abs(fit.at(places) - true).max() < 0.1
+    assert fit.kept.sum() > 0.9 * n
+
+
 def test_a_held_out_window_has_no_part_in_where_it_would_lie():
     places, said = windows_of()
     fit = Kriged.of(places, said)
@@ -208,5 +219,9 @@ def test_a_motion_is_recorded_as_it_is():
     for spoilt in (None, [], {"motion": [1, 2]}, {"motion": ["a"] * 6}, {**told, "distortion": 3},
                    {**told, "distortion": {**told["distortion"], "last": [0, 0]}},
                    {**told, "distortion": {**told["distortion"], "down": [[1.0]]}},
-                   {**told, "distortion": {**told["distortion"], "right": [[float("nan")] * 7] * 6}}):  # fmt: skip
-        assert Motion.of_record(spoilt) is None
+                   {**told, "distortion": {**told["distortion"], "right": [[float("nan")] * 7] * 6}},
+                   {**told, "distortion": {**told["distortion"], "right": [[1, 90] * 3] * 6}},
+                   {**told, "distortion": {**told["distortion"], "right": [[10**400] * 7] * 6}},
+                   *({"motion": motion} for motion in ([float("nan")] * 6, [10**400, 0, 0, 0, 1, 0], [0] * 6,
+                                                       [True, False, True, False, True, True]))):  # fmt: skip
+        assert Motion.of_record(spoilt) is None, spoilt
