@@ -15,48 +15,56 @@ from hsfuse.physics.srf_bands import seen_bands
 
 @dataclass(frozen=True)
 class SpectralIndex:
-    """An index of a few bands: `value` takes their planes in the order of `wavelengths_nm`."""
+    """An index of a few bands: `value` takes their planes, as `wavelengths_nm` has them, and the least denominator."""
 
     name: str
     formula: str
     wavelengths_nm: tuple[float, ...]
-    value: Callable[[Sequence[Floats]], Floats]
+    value: Callable[[Sequence[Floats], float], Floats]
 
 
-def _normalised(planes: Sequence[Floats]) -> Floats:
-    """(a - b) / (a + b); undefined where a reflectance isn't positive: over dark water it could be anything."""
-    total, positive = planes[0] + planes[1], (planes[0] > 0) & (planes[1] > 0)
+def _normalised(planes: Sequence[Floats], least: float) -> Floats:
+    """(a - b) / (a + b); undefined where a reflectance isn't positive or both are less than `least` together."""
+    total = planes[0] + planes[1]
+    positive = (planes[0] > 0) & (planes[1] > 0) & (total >= least)
     return np.divide(planes[0] - planes[1], total, out=np.full(total.shape, np.nan), where=positive)
 
 
-def _ratio(planes: Sequence[Floats]) -> Floats:
-    """a / b; undefined where a reflectance isn't positive."""
-    positive = (planes[0] > 0) & (planes[1] > 0)
+def _ratio(planes: Sequence[Floats], least: float) -> Floats:
+    """a / b; undefined where a reflectance isn't positive or b less than `least`."""
+    positive = (planes[0] > 0) & (planes[1] > 0) & (planes[1] >= least)
     return np.divide(planes[0], planes[1], out=np.full(planes[0].shape, np.nan), where=positive)
 
 
-def _red_edge(planes: Sequence[Floats]) -> Floats:
+def _red_edge(planes: Sequence[Floats], least: float) -> Floats:
     """Wavelength in nm of half the rise from red to near infrared; undefined where there is no rise."""
     red, low, high, infrared = planes
     rise = high - low
-    share = np.divide((red + infrared) / 2 - low, rise, out=np.full(rise.shape, np.nan), where=rise > MIN_RISE)
+    share = np.divide(
+        (red + infrared) / 2 - low, rise, out=np.full(rise.shape, np.nan), where=rise > max(least, MIN_RISE)
+    )
     return np.where((share >= 0) & (share <= 1), 700 + 40 * share, np.nan)
 
 
-def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Floats]], Floats]:
+def _depth(wavelengths_nm: tuple[float, float, float]) -> Callable[[Sequence[Floats], float], Floats]:
     """1 - value in the feature / straight line between its shoulders (Clark and Roush 1984)."""
     left, middle, right = wavelengths_nm
     share = (middle - left) / (right - left)
 
-    def value(planes: Sequence[Floats]) -> Floats:
+    def value(planes: Sequence[Floats], least: float) -> Floats:
         line = (1 - share) * planes[0] + share * planes[2]
-        return np.asarray(1 - np.divide(planes[1], line, out=np.full(line.shape, np.nan), where=line > 0))
+        return np.asarray(
+            1 - np.divide(planes[1], line, out=np.full(line.shape, np.nan), where=(line > 0) & (line >= least))
+        )
 
     return value
 
 
 #: Reflectance between 700 and 740 nm from which on there is a red edge.
 MIN_RISE = 0.02
+#: Reflectance below which a denominator is mostly noise and what is left of the atmosphere, as over water in the
+#: short-wave infrared: a ratio could be anything there.
+LEAST_REFLECTANCE = 0.01
 _CHLOROPHYLL = (560.0, 670.0, 750.0)
 _CLAY = (2120.0, 2200.0, 2250.0)
 INDICES = (
@@ -89,10 +97,13 @@ def _nearest(wavelengths_nm: Floats, index: SpectralIndex) -> tuple[NDArray[np.i
 
 
 class IndexSums:
-    """Mean, bias and RMSE of every index that the wavelengths (C,) allow, between two cubes."""
+    """Mean, bias and RMSE of every index that the wavelengths (C,) allow, between two cubes.
 
-    def __init__(self, wavelengths_nm: Floats, against: str) -> None:
-        self._against = against
+    Where a denominator is below `least`, in the cubes' unit, an index isn't defined.
+    """
+
+    def __init__(self, wavelengths_nm: Floats, against: str, least: float = 0.0) -> None:
+        self._against, self._least, self._pixels = against, least, 0
         self._bands = {}
         for index in INDICES:
             bands, farthest = _nearest(wavelengths_nm, index)
@@ -102,8 +113,10 @@ class IndexSums:
 
     def add(self, fused: Floats, truth: Floats, valid: NDArray[np.bool_]) -> None:
         """Add a tile (C, h, w) of both; pixels where an index isn't defined in both don't count for it."""
+        self._pixels += int(valid.sum())
         for index, bands in self._bands.items():
-            x, y = (index.value([cube[b][valid].astype(np.float64) for b in bands]) for cube in (fused, truth))
+            planes = ([cube[b][valid].astype(np.float64) for b in bands] for cube in (fused, truth))
+            x, y = (index.value(each, self._least) for each in planes)
             known = np.isfinite(x) & np.isfinite(y)
             error = (x - y)[known]
             self._sums[index] += (known.sum(), y[known].sum(), error.sum(), error @ error)
@@ -113,6 +126,6 @@ class IndexSums:
         out = []
         for index, (count, total, error, squared) in self._sums.items():
             if count:
-                figures = (total / count, error / count, np.sqrt(squared / count))
+                figures = (total / count, error / count, np.sqrt(squared / count), count / self._pixels)
                 out.append(IndexCheck(index.name, index.formula, self._against, *map(float, figures)))
         return tuple(out)

@@ -107,10 +107,13 @@ def open_inputs(
     notes: list[Note],
     psf: Psf | None = None,
     motion: Motion | None = None,
+    quantity: str | None = None,
 ) -> Inputs:
     """Open what is given, the pair with what is known of PSF and place; InputError and GridError say what doesn't fit
-    the fused cube."""
+    the fused cube. `quantity` is what its provenance says that a fused cube holds whose file doesn't name it."""
     pair = None
+    if fused.quantity == "unknown" and quantity in ("reflectance", "radiance"):
+        fused = fused.holding("reflectance" if quantity == "reflectance" else "radiance")
     if hsi is not None and msi is not None:
         fused = _as_msi(fused, msi, notes)
         pair = stack.enter_context(open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion))

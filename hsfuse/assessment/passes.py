@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from hsfuse.assessment.indices import IndexSums
+from hsfuse.assessment.indices import LEAST_REFLECTANCE, IndexSums
 from hsfuse.assessment.inputs import Inputs, MsiSource, Observed, Source
 from hsfuse.assessment.result import Floats, Histogram
 from hsfuse.core.cube import Cube
@@ -179,7 +179,8 @@ class Collectors:
             self.points["LRHSI"] = PointSampler(len(inputs.fused.bands), rows // ratio, cols // ratio)
             self.points["MSI"] = PointSampler(len(inputs.observed.msi_names), rows, cols)
         nm = inputs.wavelengths_nm if inputs.has_wavelengths else np.array([np.inf])
-        self.indices = {image: IndexSums(nm, image) for image in ("reference", "LRHSI") if image in self.points}
+        least = LEAST_REFLECTANCE if inputs.unit.quantity == "reflectance" else 0.0
+        self.indices = {image: IndexSums(nm, image, least) for image in ("reference", "LRHSI") if image in self.points}
         self.angles = HistogramCounter("sam", "Spectral angle between fused and reference", "degrees", 90, 360)
 
     def image(self, name: str, row: int, col: int, cube: Floats, valid: np.ndarray) -> None:

@@ -84,7 +84,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class IndexCheck:
-    """A spectral index in the cube `against` (its mean), and how far the fused cube's is off: bias and RMSE."""
+    """A spectral index in the cube `against` (its mean), and how far the fused cube's is off: bias and RMSE.
+
+    All of them over the `share` of the pixels where it is defined in both.
+    """
 
     name: str
     formula: str
@@ -92,6 +95,7 @@ class IndexCheck:
     mean: float
     bias: float
     rmse: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,25 @@ class ResponseCurves:
 
 @dataclass(frozen=True)
 class Registration:
-    """Shift of the LRHSI against the MSI in LR pixels: as the files have it, and what a correction left of it."""
+    """Shift of the LRHSI against the MSI in LR pixels: as the files have it, and what a correction left of it.
+
+    `told` is what the fusion said of `found`, its words and amounts, where it corrected that: measured again, it
+    differs by a little.
+    """
 
     found: Shift
     left: Shift | None = None
+    told: tuple[str, str] | None = None
+
+    @property
+    def found_words(self) -> str:
+        """What was found, in a line."""
+        return self.found.describe() if self.told is None else self.told[0]
+
+    @property
+    def amounts(self) -> str:
+        """How large what was found is, in a phrase."""
+        return self.found.amounts if self.told is None else self.told[1]
 
     @property
     def now(self) -> Shift:

@@ -59,7 +59,9 @@ def assess(
         notes: list[Note] = [*taken, *reader.notes]
         psf = chosen.recorded_psf(provenance)
         motion = chosen.recorded_motion(provenance)
-        inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, psf, motion)
+        inputs = open_inputs(
+            stack, reader, reference, hsi, msi, qa, options, notes, psf, motion, recorded(provenance, "quantity")
+        )
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
@@ -222,7 +224,12 @@ class _Work:
         if self.inputs.observed is None:
             return None
         pair = self.inputs.observed.pair
-        return Registration(pair.shift or register(pair, pair.warped), pair.residual)
+        found = pair.shift or register(pair, pair.warped)
+        if pair.residual is None or self.settings.recorded_motion(self.provenance) is None:
+            return Registration(found, pair.residual)
+        record = self.provenance["registration"]
+        words, amounts = record.get("words"), record.get("amounts")
+        return Registration(found, pair.residual, (str(words), str(amounts)) if words and amounts else None)
 
     def _shift(self, registration: Registration | None) -> tuple[float, float] | None:
         if registration is None or not registration.known or self.ratio is None:

@@ -39,7 +39,7 @@ def write_summary(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path
     """Write the page and the CSV; the page's path. OutputError when that can't be."""
     from hsfuse.assessment.report import Scene, render_summary
 
-    figures = [_figures(outcome) for outcome in outcomes]
+    figures = [_timed(outcome, _figures(outcome)) for outcome in outcomes]
     common = os.path.commonpath([outcome.job.output.parent for outcome in outcomes])
     scenes = [
         Scene(
@@ -47,7 +47,7 @@ def write_summary(outcomes: Sequence[Outcome], folder: Path, title: str) -> Path
             _link(outcome.job.report, folder),
             outcome.state,
             outcome.error,
-            outcome.seconds if outcome.state == "done" else None,
+            found.get("seconds"),
             found,
         )
         for outcome, found in zip(outcomes, figures, strict=True)
@@ -68,6 +68,16 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _timed(outcome: Outcome, found: dict[str, Any]) -> dict[str, Any]:
+    """The figures with the seconds that it took, kept in their file for whoever finds the scene finished."""
+    if outcome.state != "done":
+        return found
+    timed = found | {"seconds": round(outcome.seconds, 2)}
+    if found and outcome.job.figures is not None:
+        write_whole(outcome.job.figures, json.dumps(timed, allow_nan=False))
+    return timed
+
+
 def _link(report: Path | None, folder: Path) -> str:
     if report is None or not report.exists():
         return ""
@@ -81,7 +91,7 @@ def _csv(outcomes: Sequence[Outcome], figures: Sequence[dict[str, Any]]) -> str:
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["output", "state", "error", "seconds", "verdict", "warnings", "report", "warning_texts", *metrics])
     for outcome, found in zip(outcomes, figures, strict=True):
-        seconds = f"{outcome.seconds:.2f}" if outcome.state == "done" else ""
+        seconds = "" if found.get("seconds") is None else f"{found['seconds']:.2f}"
         told = [outcome.job.output, outcome.state, outcome.error, seconds, found.get("verdict", "")]
         warnings = outcome.warnings or found.get("warnings", [])
         told += ["" if outcome.state == "failed" else len(warnings), outcome.job.report or "", "; ".join(warnings)]

@@ -85,8 +85,8 @@ class Bend:
         """In words, after those on a shift."""
         before, after = self.correlation
         return (
-            f"bent beyond that by {self.rms:.2f} (RMS) and up to {self.largest:.2f} LR pixels, sd {self.sd:.3f}: "
-            f"windows that weren't asked correlate {after:.4f} there for {before:.4f}"
+            f"bent beyond that by {self.rms:.2f} (RMS) and up to {self.largest:.2f} LR pixels, sd {self.sd:.3f} "
+            f"(held-out windows correlate {before:.4f} before, {after:.4f} after it)"
         )
 
 

@@ -162,6 +162,16 @@ class Shift:
         return text if self.bend is None else f"{text}, {self.bend.describe()}"
 
     @property
+    def amounts(self) -> str:
+        """How large it is, in one phrase: the mean, the drift over the scene, what bends beyond."""
+        text = f"a mean shift of {self.length:.2f} LR pixels"
+        if self.drift is not None:
+            text += f", a drift of up to {self.drift_over_scene:.2f} over the scene"
+        if self.bend is not None:
+            text += f", a bend of {self.bend.rms:.2f} (RMS) and up to {self.bend.largest:.2f}"
+        return text
+
+    @property
     def drifting(self) -> float:
         """Largest difference of the drift between two windows, in LR pixels."""
         if self.drift is None:
@@ -444,5 +454,7 @@ def judge(shift: Shift, ratio: int, limit: float = SHIFT_LIMIT) -> Verdict:
         least = f"{NO_SHIFT} MSI pixels or {SIGNIFICANT:g} deviations"
         return Verdict(False, Affine.identity(), f"{said}; none to correct (below {least})")
     if not shift.borne_out:
-        return Verdict(False, Affine.identity(), f"{said}; windows that weren't asked don't correlate better there")
+        return Verdict(
+            False, Affine.identity(), f"{said}; not corrected: held-out windows don't correlate better with it"
+        )
     return Verdict(True, Affine.translation(shift.dx * ratio, shift.dy * ratio), f"{said}; corrected")

@@ -128,6 +128,7 @@ TEMPLATES: dict[str, str] = {
         "looked at; what holds {fill}, far from all that was seen, is masked wherever it comes up"
     ),
     "fill-kept": "{fill}: they are kept as values; if they are none, {advice}",
+    "msi-unreached": "the HSI doesn't reach {share:.1%} of the MSI",
     # Writing.
     "cog-by-pixel": (
         "this GDAL writes COGs with all bands in each block, so that reading one band reads all; from GDAL 3.11 on "
@@ -220,6 +221,15 @@ class Note:
 def note(code: str, **values: Any) -> Note:
     """What was decided or found, and is no cause for doubt."""
     return Note(code, "note", values)
+
+
+#: Share of the MSI's pixels from which on it is said that the fused cube hasn't them.
+LEAST_UNREACHED = 0.0005
+
+
+def unreached(share: float) -> str:
+    """That the fused cube hasn't this share of the MSI's pixels; "" where it is next to nothing."""
+    return note("msi-unreached", share=share).text if share >= LEAST_UNREACHED else ""
 
 
 def about_file(name: str, text: str) -> Note:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hsfuse.core.notes import Note, read_records, records, texts
+from hsfuse.core.notes import Note, read_records, records, texts, unreached
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__, file_sha256
 from hsfuse.io import open_cube, output_files, read_provenance
@@ -60,7 +60,9 @@ class FusionResult:
         method = self.provenance["method"]
         lines += [f"  {key}: {method[key]}" for key in ("method", "base", "weights", "adaptation") if method.get(key)]
         if self.valid_share is not None:
-            lines.append(f"  valid pixels: {self.valid_share:.1%}")
+            lines.append(f"  valid pixels: {self.valid_share:.1%} of the fused cube")
+        if told := unreached(self.provenance.get("unreached") or 0.0):
+            lines.append(f"  {told}")
         if self.seconds:
             lines.append("  seconds: " + ", ".join(f"{what} {s:.1f}" for what, s in self.seconds.items()))
         return "\n".join(lines)
@@ -86,6 +88,8 @@ def provenance_of(
         "psf_kernel": pair.model.psf.record(),
         "sensors": sensing(pair, options.psf_told),
         "scale": pair.ratio,
+        "unreached": pair.unreached,
+        "quantity": None if pair.hsi.quantity == "unknown" else pair.hsi.quantity,
         "weights_sha256": weights,
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": options.seed,
@@ -138,5 +142,5 @@ def _shift(pair: ScenePair) -> dict[str, Any]:
         for s in (pair.shift, left or pair.shift)
     )
     local = [{key: round(value, 3) for key, value in asdict(window).items()} for window in (left or pair.shift).field]
-    motion = pair.motion.record()
+    motion = pair.motion.record() | {"words": pair.shift.describe(), "amounts": pair.shift.amounts}
     return shift | {"corrected": left is not None, **motion, "residual": rest, "field": local}

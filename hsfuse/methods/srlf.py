@@ -82,6 +82,8 @@ log = logging.getLogger(__name__)
 
 #: Stages and steps of a network that is fitted to a scene; four stages are no better and take half as long again.
 FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
+#: How the verdict of a fit without training begins.
+UNTRAINED = "without training on the scene,"
 #: Share of what the held-out cells bear out that is used: they are at reduced resolution, where networks learned.
 TRANSFER = 0.75
 #: Held-out error below which, relative to what the network corrects, it is worth having.
@@ -144,8 +146,9 @@ class SRLF(Method):
             if rehearsal.possible:
                 clock = self._correct(run, clock)
             else:
-                reason = "the scene is too small to train on one part and judge on another"
-                run.log.verdict = f"{reason}: {self._start} is the result"
+                reason = "the scene is too small to train on one part and judge on another:"
+                trains = run.steps > 0 and run.minutes > 0
+                run.log.verdict = f"{reason if trains else UNTRAINED} {self._start} is the result"
         self.net.eval()
         if self._options.consistency == "on" and int(rehearsal.mask.sum()) >= self.share.numel():
             self._agree(run, clock)
@@ -210,7 +213,7 @@ class SRLF(Method):
         if not trained and (self.card is None or self.card.kind == "any-sensor"):
             run.log.gain, run.log.verdict = (
                 1 - errors.error,
-                f"without training on the scene, {self._start} is the result",
+                f"{UNTRAINED} {self._start} is the result",
             )
             return clock
         if trained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from types import TracebackType
 from typing import Any, Self
 
@@ -90,6 +90,11 @@ class ScenePair:
         """What the HSI's file says that its values are, and so the fused ones; figures alone only make a guess."""
         guessed = any(one.code in GUESSED for one in self.notes)
         return "unknown" if guessed else self.hsi.quantity
+
+    @property
+    def unreached(self) -> float:
+        """Share of the MSI's pixels that the fused cube hasn't: no whole pixel of the HSI reaches them."""
+        return max(0.0, 1 - prod(self.alignment.full) / prod(self.msi.grid.shape))
 
     @property
     def spectrum(self) -> Spectrum:

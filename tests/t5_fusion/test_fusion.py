@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -94,6 +95,9 @@ def test_the_result_explains_itself(fused):
     assert "31 bands, 72 x 60 pixels" in result.text()
     assert "valid pixels: 100.0%" in result.text()
     assert json.loads(json.dumps(result.to_dict(), default=str))["output"] == str(path)
+    assert "doesn't reach" not in result.text()
+    cut = replace(result, provenance=result.provenance | {"unreached": 0.042})
+    assert "the HSI doesn't reach 4.2% of the MSI" in cut.text()
 
 
 @pytest.fixture(scope="module")

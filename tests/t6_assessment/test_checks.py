@@ -8,6 +8,7 @@ from rasterio.windows import Window
 from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, overall
 from hsfuse.assessment.checks import checks, weakest
 from hsfuse.assessment.indices import unseen
+from hsfuse.assessment.report.sensors import sensor_lines
 from hsfuse.assessment.report.words import VERDICTS, is_calm, other_warnings
 from hsfuse.core.notes import note, warning
 from hsfuse.io import open_cube
@@ -115,9 +116,28 @@ def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():
         check = by_topic(Assessment("f.tif", (3, 9, 9), {}, expected=Expected(0.1, 0.1, rank)))["Expected error"]
         assert check.verdict == verdict
         assert ("says little" in check.text) == (verdict == "look")
-    check = by_topic(Assessment("f.tif", (3, 9, 9), {}, expected=Expected(0.1)))["Expected error"]
-    assert check.verdict == "look"
-    assert "untested" in check.text
+    assert "Expected error" not in by_topic(Assessment("f.tif", (3, 9, 9), {}, expected=Expected(0.1)))
+
+
+def test_a_misfit_between_noise_and_alarm_is_kept_in_mind():
+    """Three levels, one rule for the verdict and for the words in the chapter on the sensors."""
+    misfit = {"fits": True, "part": "", "explained": {"PSF": 0.1, "place": 0.65, "response": 0.0, "radiometry": 0.0}}
+    for times, share, verdict, said in (
+        (1.1, 0.2, "good", "the model fits"),
+        (1.9, 0.01, "good", "the model fits"),
+        (2.11, 0.0989, "look", "place explains 65% of that"),
+    ):
+        found = misfit | {"times_noise": times, "share_of_contrast": share}
+        a = Assessment("f.tif", (9, 9, 9), {}, sensors={"check": {"misfit": found, "response": []}})
+        check = by_topic(a)["The model of the sensors"]
+        assert check.verdict == verdict
+        assert said in check.text
+        assert dict(sensor_lines(a))["The model"] == check.text
+        assert ("the model fits" in check.text) == (verdict == "good")
+    loud = found | {"fits": False, "part": "place"}
+    a = Assessment("f.tif", (9, 9, 9), {}, sensors={"check": {"misfit": loud, "response": []}})
+    assert "The model of the sensors" not in by_topic(a)  # the warning about the pair says it
+    assert "doesn't fit; place explains most" in dict(sensor_lines(a))["The model"]
 
 
 def test_what_speaks_against_the_pair_is_the_first_check_and_told_once():

@@ -16,13 +16,14 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from scipy.interpolate import RegularGridInterpolator
 
-from hsfuse.assessment import Assessment, MapLayer, Registration, assess
+from hsfuse.assessment import Assessment, MapLayer, Picture, Registration, assess
+from hsfuse.assessment.checks import checks
 from hsfuse.assessment.report import render_report, write_report
 from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import SOURCES, methods_paragraph
 from hsfuse.assessment.report.facts import gsd, header, scene_title
-from hsfuse.assessment.report.figures import map_figure, map_limits, mtf_curves, spectra_data, training
-from hsfuse.assessment.report.pictures import encode, map_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.figures import map_figure, map_limits, mtf_curves, picture_record, spectra_data, training
+from hsfuse.assessment.report.pictures import encode, map_uri, power_of, stretch_limits, to_rgb
 from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
@@ -31,6 +32,7 @@ from hsfuse.assessment.report.words import (
     effort,
     flat,
     grouped,
+    in_short,
     method_words,
     shift_figures,
     stages,
@@ -38,6 +40,7 @@ from hsfuse.assessment.report.words import (
 )
 from hsfuse.assessment.result import IndexCheck
 from hsfuse.calibration import LocalShift, Shift
+from hsfuse.calibration.distortion import Drift
 from hsfuse.core.errors import OutputError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
@@ -236,6 +239,25 @@ def test_stretch_and_invalid_pixels():
     assert int(rgb[1, 50, 0]) == pytest.approx(127, abs=3)
 
 
+def test_dark_pictures_are_brightened_and_bright_ones_are_left():
+    """Water of 0.02 with a corner of land at 1: the median is brought up, black and white stay."""
+    water = np.full((3, 20, 20), 0.02)
+    water[:, 0, :] = 0.0
+    water[:, 1, :] = 1.0
+    limits = np.zeros(3), np.ones(3)
+    power = power_of([water], limits)
+    assert 0.4 < power < 0.5
+    assert to_rgb(water, limits)[9, 9, 0] < 10 < 40 < to_rgb(water, limits, power)[9, 9, 0]
+    assert to_rgb(water, limits, power)[1, 9, 0] == 255
+    assert to_rgb(water, limits, power)[0, 9, 0] == 0
+    record = picture_record(Picture("fused", "true colour", water, ("1", "2", "3")), limits, power)
+    read = (to_rgb(water, limits, power)[9, 9, 0] / 255) ** (1 / record["power"])  # as the script does
+    assert read == pytest.approx(0.02, abs=0.001)
+    assert "brightened" in record["caption"]
+    assert power_of([np.linspace(0, 1, 300).reshape(3, 10, 10)], limits) == 1
+    assert power_of([np.full((3, 2, 2), np.nan)], limits) == 1
+
+
 def test_encoding_by_size():
     assert encode(np.zeros((10, 10, 3), np.uint8))[1].startswith(b"\x89PNG")
     assert encode(np.zeros((300, 300, 3), np.uint8))[1].startswith(b"\xff\xd8")
@@ -277,6 +299,39 @@ def test_shifts_are_drawn_to_one_scale():
     assert length == pytest.approx(math.hypot(before.arrows[0].dx, before.arrows[0].dy))
     assert after.arrows[0].dy == pytest.approx(length / 10)
     assert (before.longest, after.longest) == (pytest.approx(0.5), 0.05)
+
+
+def test_the_position_is_told_in_one_set_of_words():
+    """Mean, drift and bend, as the fusion said them, where what was measured again differs by a little."""
+    drift = Drift((0.1, 0.05, 0.0), (0.0, 0.0, 0.0))
+    field = tuple(LocalShift(r, 2.0, 0.0, 0.5, 0.01) for r in (2.0, 8.0))
+    found = Shift(0.1, 0.0, 0.01, 20, 0.9, field, drift, extent=((0.0, 18.0), (0.0, 10.0)))
+    left = Shift(0.0, 0.0, 0.01, 20, 0.9, field)
+    assert found.amounts == "a mean shift of 0.10 LR pixels, a drift of up to 0.90 over the scene"
+    for told, amounts in ((None, "up to 0.90"), (("W", "a mean shift of 0.11 LR pixels, up to 1.00"), "up to 1.00")):
+        a = Assessment(
+            "f.tif", (3, 40, 20), {}, ratio=4, shift_px=(0.0, 0.1), registration=Registration(found, left, told)
+        )  # fmt: skip
+        (position,) = (check for check in checks(a) if check.topic == "Position")
+        assert amounts in position.text
+        words = "W" if told else found.describe()
+        assert f"corrected was: {words}" in dict(sensor_lines(a))["Place"]
+        assert shift_figures(a)[0].words == words
+
+
+def test_undefined_indices_of_quality_have_a_reason(assessed):
+    told = [note("metric-undefined", metric=key, reason=why) for key, why in (("d_lambda", "no window"), ("hqnr", "x"))]
+    assert "HQNR can't be told: no window." in in_short(replace(assessed[0], notes=tuple(told)))
+    assert not any("can't be told" in line for line in in_short(assessed[0]))
+
+
+def test_what_the_hsi_does_not_reach_is_told(assessed):
+    a = assessed[0]
+    cut = replace(a, shape=(a.shape[0], a.shape[1], a.shape[2] * 3 // 4), valid_pixels=a.shape[1] * a.shape[2] * 3 // 4)
+    for one, said in ((a, False), (cut, True)):
+        (check,) = (check for check in checks(one) if check.code == "masked")
+        assert ("The HSI doesn't reach 25.0% of the MSI." in check.text) == said
+        assert check.verdict == "good"
 
 
 def test_recorded_shifts_are_drawn_where_the_inputs_are_not_at_hand():
@@ -413,6 +468,16 @@ def test_the_sensors_have_a_chapter_with_psf_response_and_what_explains_a_misfit
     assert lines["PSF"] == "Estimated from the pair: Gaussian, 1.5 ± 0.3."
     assert "contradicts it in B2; landsat9 fits better" in lines["Response"]
     assert response_rows(a)[0]["shifted"] == "502.0 ± 1.0"
+    ill = {**told, "check": {**told["check"], "response": [band | {"contradicts": False}]}}
+    (row,) = response_rows(replace(a, sensors=ill))
+    assert row["verdict"] == "misfit of another cause"  # a chi-square of 44 is no fit
+    assert "what B2 leaves beyond noise" in dict(sensor_lines(replace(a, sensors=ill)))["Response"]
+    assert (
+        response_rows(
+            replace(a, sensors={**told, "check": {"response": [band | {"misfit": 5.0, "contradicts": False}]}})
+        )[0]["verdict"]
+        == "fits"
+    )
     curves = mtf_curves(a)
     assert [curve["y"][0] for curve in curves] == pytest.approx([1.0] * len(curves))
     assert {"one standard deviation wider", "narrower"} <= {curve["name"] for curve in curves}

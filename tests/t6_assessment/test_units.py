@@ -1,5 +1,7 @@
 """One quantity for all files: the same pixels in any encoding get the same figures; where that can't be, no rank."""
 
+import json
+
 import numpy as np
 import pytest
 from assessed_scene import make_scene, write_cube
@@ -41,6 +43,16 @@ def test_the_same_pixels_in_any_encoding_get_the_same_figures(scene, fused, refe
     assert found.metrics["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
     assert found.unit.quantity == "reflectance"
     assert found.settings["peak"].startswith("1 (reflectance)")
+
+
+def test_what_hsfuse_itself_has_made_says_what_it_holds(scene):
+    """Its provenance does, where the HSI was only guessed at and the file therefore names no quantity."""
+    made, _, flawed = scene
+    for record, asked in (({"hsfuse": "1"}, True), ({"hsfuse": "1", "quantity": "reflectance"}, False)):
+        write_cube(made.path("own.tif"), flawed.astype("float32"), provenance=json.dumps(record))
+        found = measured(made, "own", "ref_int")
+        assert any("fused cube doesn't say" in one.text for one in found.notes) == asked
+        assert found.unit.quantity == "reflectance"
 
 
 def test_files_side_by_side_are_ranked_in_one_quantity(scene):

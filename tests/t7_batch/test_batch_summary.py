@@ -66,6 +66,14 @@ def test_the_csv_has_all_metrics(outcomes, tmp_path):
     assert (rows[0]["seconds"], rows[2]["error"]) == ("12.34", "no <raster>")
 
 
+def test_a_scene_that_is_finished_keeps_its_seconds(outcomes, tmp_path):
+    write_summary(outcomes, tmp_path / "summary", "jobs.csv")
+    page = write_summary([Outcome(outcomes[0].job, "finished"), *outcomes[1:]], tmp_path / "summary", "jobs.csv")
+    rows = list(csv.DictReader((tmp_path / "summary" / "summary.csv").open(newline="")))
+    assert [row["seconds"] for row in rows] == ["12.34", "", ""]
+    assert '<td class="num">12.3</td>' in page.read_text(encoding="utf-8")
+
+
 def test_a_job_keeps_its_own_report_and_its_place(tmp_path):
     own = Job("x", Path("h"), (Path("m"),), tmp_path / "a" / "f.tif", FuseOptions(), tmp_path / "own.html")
     other = Job("y", Path("h"), (Path("m"),), tmp_path / "b" / "f.tif", FuseOptions())

@@ -14,9 +14,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Check that what it is held against shows the same place and day in the same unit; look at Position and "
         "Radiometry; try another --method.",
     ),
-    "untested": (
-        "Nothing would show it: wrong fine detail agrees with both inputs, too.",
-        "hsfuse assess --protocol wald, or hold it against a reference.",
+    "model": (
+        "Fine detail doubled, smeared or of a wrong brightness along edges.",
+        "Look at PSF, place and response in the chapter on the sensors; check the georeference of both images, --srf "
+        "and --psf.",
     ),
     "inputs": (
         "Whole fields are brighter or darker than in the input, or the LRHSI's pixels show as a grid of blocks.",

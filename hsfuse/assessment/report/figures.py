@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
-from hsfuse.assessment.report.pictures import Floats, colour_stops, data_uri, map_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.pictures import Floats, colour_stops, data_uri, map_uri, power_of, stretch_limits, to_rgb
 from hsfuse.physics.optics import ABSORPTION_NM
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.
@@ -67,7 +67,10 @@ def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, Any]]]:
     kinds = dict.fromkeys(p.kind for p in assessment.pictures)
     for kind in kinds:
         same = [p for p in assessment.pictures if p.kind == kind]
-        out[kind] = {p.image: picture_record(p, _limits(p, same)) for p in same}
+        limits = {p.image: _limits(p, same) for p in same}
+        shown = [p for p in same if p.image == "fused"] or same[:1]
+        power = power_of([p.values for p in shown], limits[shown[0].image])
+        out[kind] = {p.image: picture_record(p, limits[p.image], power) for p in same}
     return out
 
 
@@ -78,11 +81,13 @@ def _limits(picture: Picture, same: Sequence[Picture]) -> tuple[Floats, Floats]:
     return stretch_limits([p.values for p in same if p.image == "fused"] or [picture.values])
 
 
-def picture_record(picture: Picture, limits: tuple[Floats, Floats]) -> dict[str, Any]:
-    """What the script needs of a picture stretched between two levels a band."""
+def picture_record(picture: Picture, limits: tuple[Floats, Floats], power: float = 1.0) -> dict[str, Any]:
+    """What the script needs of a picture stretched between two levels a band, and brightened by a power below 1."""
+    raised = f"; dark, and so brightened by a power of {power:g}" if power < 1 else ""
     return {
-        "src": data_uri(to_rgb(picture.values, limits)),
-        "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}",
+        "src": data_uri(to_rgb(picture.values, limits, power)),
+        "caption": "red " + ", green ".join(picture.labels[:2]) + f", blue {picture.labels[2]}{raised}",
+        "power": power,
         "labels": picture.labels,
         "low": numbers(limits[0]),
         "high": numbers(limits[1]),

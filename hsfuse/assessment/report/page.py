@@ -25,6 +25,7 @@ from hsfuse.assessment import (
     short_names,
     unranked,
 )
+from hsfuse.assessment.checks import untested
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import methods_paragraph
@@ -103,6 +104,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "a": assessment,
         "name": name,
         "overall": overall(assessment.checks),
+        "untested": untested(assessment),
         "short": in_short(assessment),
         "cards": cards(assessment),
         "pictures": shown,

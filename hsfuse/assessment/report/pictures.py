@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ Bytes = NDArray[np.uint8]
 
 #: Percentiles that become black and white.
 PERCENTILES = (1.0, 99.0)
+#: Median, from black (0) to white (1), below which a picture is brightened, and the least power for that.
+DARK, LEAST_POWER = 0.25, 0.45
 #: Pictures with more pixels than this are JPEG: PNG keeps single pixels crisp but is several times larger.
 PNG_PIXELS = 200 * 200
 _INVALID = 128
@@ -31,10 +34,22 @@ def stretch_limits(pictures: Sequence[Floats]) -> tuple[Floats, Floats]:
     return low, np.where(high > low, high, low + 1)
 
 
-def to_rgb(picture: Floats, limits: tuple[Floats, Floats]) -> Bytes:
-    """Picture (3, h, w) as 8 bits (h, w, 3) between the limits; invalid pixels are grey."""
+def power_of(pictures: Sequence[Floats], limits: tuple[Floats, Floats]) -> float:
+    """The power of values from 0 to 1 that makes dark pictures (3, h, w), such as of water, visible; 1 for others.
+
+    It brings the median to `DARK`, as far as `LEAST_POWER` does.
+    """
     low, high = (level[:, None, None] for level in limits)
-    scaled = np.clip((picture - low) / (high - low), 0, 1) * 255
+    scaled = np.concatenate([np.clip((p - low) / (high - low), 0, 1).mean(axis=0).ravel() for p in pictures])
+    known = scaled[np.isfinite(scaled)]
+    median = float(np.median(known)) if known.size else 1.0
+    return 1.0 if median >= DARK else round(max(LEAST_POWER, log(DARK) / log(max(median, 1e-6))), 2)
+
+
+def to_rgb(picture: Floats, limits: tuple[Floats, Floats], power: float = 1.0) -> Bytes:
+    """Picture (3, h, w) as 8 bits (h, w, 3) between the limits, raised to a power; invalid pixels are grey."""
+    low, high = (level[:, None, None] for level in limits)
+    scaled = np.clip((picture - low) / (high - low), 0, 1) ** power * 255
     valid = np.isfinite(scaled).all(axis=0)
     return np.moveaxis(np.where(valid, np.round(np.nan_to_num(scaled)), _INVALID).astype(np.uint8), 0, 2)
 

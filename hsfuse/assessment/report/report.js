@@ -56,7 +56,7 @@
   // The values of three bands, from the stretch of the picture.
   const valuesOf = (picture, rgba) => (rgba[0] === 128 && rgba[1] === 128 && rgba[2] === 128 ? "no data" : picture.labels.map((label, i) => {
     const sign = rgba[i] === 255 ? "≥ " : rgba[i] === 0 ? "≤ " : "";
-    return `${label} ${sign}${+(picture.low[i] + ((picture.high[i] - picture.low[i]) * rgba[i]) / 255).toPrecision(2)}`;
+    return `${label} ${sign}${+(picture.low[i] + ((picture.high[i] - picture.low[i]) * (rgba[i] / 255) ** (1 / picture.power))).toPrecision(2)}`;
   }).join(", "));
 
   // A note beside the cursor over an image, as long as it is there.

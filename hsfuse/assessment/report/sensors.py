@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hsfuse.assessment import Assessment
+from hsfuse.assessment.checks import is_uneasy, misfit_words
+from hsfuse.calibration.contradiction import FITS
 from hsfuse.core.values import plus_minus
 
 #: What stands before the PSF, by how it was come by.
@@ -25,21 +27,15 @@ def _lines(a: Assessment) -> Iterator[tuple[str, str]]:
     told = a.sensors
     misfit = _misfit(a)
     if misfit:
-        verdict = (
-            "the model fits" if misfit.get("fits") else f"the model doesn't fit; {misfit.get('part')} explains most"
-        )
-        yield (
-            "The model",
-            f"Seen alike, the two images differ by {misfit['times_noise']:.2f} times their noise: {verdict}.",
-        )
-        if not misfit.get("fits"):
+        yield "The model", misfit_words(misfit)
+        if not misfit.get("fits") or is_uneasy(misfit):
             shares = ", ".join(f"{part} {share:.0%}" for part, share in misfit["explained"].items())
             yield "What explains it", f"Each by itself, of what is beyond noise: {shares}."
     if isinstance(psf := told.get("psf"), Mapping):
         yield "PSF", _psf(psf).replace("+-", "±")
     if a.registration is not None:
         now = a.registration.now.describe()
-        corrected = f"; corrected was: {a.registration.found.describe()}" if a.registration.left is not None else ""
+        corrected = f"; corrected was: {a.registration.found_words}" if a.registration.left is not None else ""
         yield "Place", f"{now[:1].upper()}{now[1:]}{corrected}."
     if a.response is not None:
         yield "Response", _response(a)
@@ -62,7 +58,15 @@ def _response(a: Assessment) -> str:
         other = check.get("better") if isinstance(check, Mapping) else ""
         better = f"; {other} fits better" if other else ""
         return f"{a.response.name}; the pair contradicts it in {', '.join(wrong)}{better}."
-    return f"{a.response.name}; {'nothing in the pair contradicts it' if bands else 'not held against the pair'}."
+    if not bands:
+        return f"{a.response.name}; not held against the pair."
+    loud = [str(band["band"]) for band in bands if band["misfit"] > FITS]
+    if not loud:
+        return f"{a.response.name}; nothing in the pair contradicts it."
+    return (
+        f"{a.response.name}; the pair doesn't contradict it: what {', '.join(loud)} "
+        f"{'leave' if len(loud) > 1 else 'leaves'} beyond noise another centre or width wouldn't explain."
+    )
 
 
 def _radiometry(a: Assessment) -> str:
@@ -105,7 +109,11 @@ def _row(band: Mapping[str, Any]) -> dict[str, str]:
         "width": f"{width:.0f}",
         "widened": "-" if by is None else _with_sd(width * float(by), width * float(by_sd)),
         "misfit": f"{float(band['misfit']):.1f}",
-        "verdict": "contradicted" if band.get("contradicts") else "fits",
+        "verdict": "contradicted"
+        if band.get("contradicts")
+        else "fits"
+        if band["misfit"] <= FITS
+        else "misfit of another cause",
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hsfuse.assessment import Assessment, overall
 from hsfuse.assessment.report.page import fill
-from hsfuse.assessment.report.pictures import data_uri, stretch_limits, to_rgb
+from hsfuse.assessment.report.pictures import data_uri, power_of, stretch_limits, to_rgb
 from hsfuse.assessment.report.words import CARDS, method_words, shown
 from hsfuse.metrics import CATALOGUE
 
@@ -50,8 +50,9 @@ def _thumbnail(a: Assessment) -> str:
     picture = next((one for one in a.pictures if one.image == "fused"), None)
     if picture is None:
         return ""
+    limits = stretch_limits([picture.values])
     step = -(-max(picture.values.shape[1:]) // THUMBNAIL)
-    return data_uri(to_rgb(picture.values[:, ::step, ::step], stretch_limits([picture.values])))
+    return data_uri(to_rgb(picture.values[:, ::step, ::step], limits, power_of([picture.values], limits)))
 
 
 def render_summary(scenes: Sequence[Scene], title: str) -> str:

@@ -112,12 +112,22 @@ def in_short(assessment: Assessment) -> list[str]:
             f"Blurred back to the LRHSI, the cube differs from it by {low:.1%}; seen by the MSI's response, it differs "
             f"from the MSI by {high:.1%}. Differences below the noise of these images say nothing."
         )
+    if absent := _undefined(assessment):
+        out.append(absent)
     if sam is None and assessment.reduced is None:
         out.append(
             "There was no reference: the figures say whether the cube agrees with its inputs, not whether its fine "
             "detail is true."
         )
     return out
+
+
+def _undefined(a: Assessment) -> str:
+    """Why QNR and HQNR are missing, in a sentence; "" where they aren't."""
+    reasons = {one.values["metric"]: one.values["reason"] for one in a.notes if one.code == "metric-undefined"}
+    names = [CARDS[key][0] for key in ("hqnr", "qnr") if key in reasons]
+    why = next((reasons[key] for key in ("d_s", "d_lambda_khan", "d_lambda") if key in reasons), "")
+    return f"{' and '.join(names)} can't be told: {why}." if names and why else ""
 
 
 def training_words(provenance: Mapping[str, Any]) -> str:
@@ -286,7 +296,8 @@ def shift_figures(a: Assessment) -> list[ShiftFigure]:
         shape = (a.shape[1] / a.ratio, a.shape[2] / a.ratio)
         both = [("As the files have it", a.registration.found), ("After correction", a.registration.left)]
         fields = {t: [vars(window) for window in s.field] for t, s in both if s is not None and s.field}
-        words = {title: shift.describe() for title, shift in both if shift is not None}
+        now = a.registration.now.describe()
+        words = {both[0][0]: a.registration.found_words, both[1][0]: now}
         longest = max([_longest(field) for field in fields.values()], default=0.0)
         return [_figure(title, field, shape, words[title], longest) for title, field in fields.items()]
     if isinstance(told, Mapping) and isinstance(told.get("field"), Sequence) and told["field"]:
