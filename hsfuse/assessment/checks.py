@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from hsfuse.assessment.result import Assessment, Check, Curve, Floats
-from hsfuse.calibration.misfit import LOUD, OF_CONTRAST
 from hsfuse.core.notes import unreached
 from hsfuse.physics.optics import ABSORPTION_NM
 from hsfuse.physics.srf_bands import seen_bands
@@ -237,6 +236,8 @@ def _model(a: Assessment) -> Iterator[Check]:
     found = check.get("misfit") if isinstance(check, Mapping) else None
     if not isinstance(found, Mapping) or not found.get("fits"):
         return
+    from hsfuse.calibration.misfit import LOUD, OF_CONTRAST  # a cube is viewed without torch
+
     text = misfit_words(found)
     limits = f"misfit: good up to {LOUD:g} times the noise or {OF_CONTRAST:.0%} of the detail's contrast"
     yield Check("The model of the sensors", "look" if is_uneasy(found) else "good", text, code="model", limits=limits)
@@ -244,6 +245,8 @@ def _model(a: Assessment) -> Iterator[Check]:
 
 def is_uneasy(misfit: Mapping[str, Any]) -> bool:
     """Whether a recorded misfit is more than noise, though too little, with a resampled LRHSI, to be warned of."""
+    from hsfuse.calibration.misfit import LOUD, OF_CONTRAST  # a cube is viewed without torch
+
     return bool(misfit.get("fits")) and misfit["times_noise"] > LOUD and misfit["share_of_contrast"] > OF_CONTRAST
 
 
@@ -259,7 +262,7 @@ def misfit_words(misfit: Mapping[str, Any]) -> str:
     cause = f"{part} explains {share:.0%} of that by itself" if share >= TOLD_SHARE else "no single part explains it"
     return (
         f"{said}, beyond it by {misfit['share_of_contrast']:.0%} of the detail's contrast: more than noise; {cause}. "
-        "It isn't warned of, for resampling the LRHSI, as here, leaves about as much where the model is right."
+        "It isn't warned of, for resampling the LRHSI, as here, can leave about as much where the model is right."
     )
 
 

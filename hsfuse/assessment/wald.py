@@ -35,6 +35,9 @@ from hsfuse.physics.optics import sigma_from_mtf
 
 #: LR pixels a side that the degraded LRHSI must have, for a fusion to learn anything from it.
 LEAST_SIDE = 4
+#: From which level on rooms are heard about temporary files, and codes of notes that are about these alone.
+_SPOKEN = {"fusion": logging.ERROR, "methods": logging.WARNING}
+_OF_FILES = frozenset({"quantity-guessed", "bands-matched"})
 #: What a fused file may record of its fusion; the rest doesn't change the result.
 _RECORDED = ("method", "base", "model", "effort", "tile", "overlap", "ensemble", "clip")
 #: What it records of SRLF-Net's adaptation -> the option that it was.
@@ -106,7 +109,7 @@ def assess_reduced(
             files.fused, reference=files.truth, hsi=files.hsi, msi=files.msi, **same.of_pair(),
             peak=chosen.peak, window=chosen.window, ratio=pair.ratio, tile=chosen.tile,
         )  # fmt: skip
-    own = (one for one in found.notes if one.severity == "note")
+    own = (one for one in found.notes if one.severity == "note" and one.code not in _OF_FILES)
     inputs = {"reference": f"the LRHSI {hsi}", "made from": f"both images degraded by {pair.ratio}"}
     return replace(found, fused=str(fused), inputs=inputs, notes=(*notes, *own), pair_warnings=())
 
@@ -128,14 +131,16 @@ def _same(options: FuseOptions, pair: ScenePair, psf: Path, srf: Path) -> FuseOp
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No word about the temporary files from the fusion."""
-    logger = logging.getLogger("hsfuse.fusion")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """No word about the temporary files from the fusion: what is to be warned of, their assessment says."""
+    loggers = {logging.getLogger(f"hsfuse.{room}"): level for room, level in _SPOKEN.items()}
+    before = {logger: logger.level for logger in loggers}
     try:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseOptions, list[Note]]:

@@ -1,6 +1,7 @@
 """Wald's protocol: what it gives is what degrading, fusing and comparing by hand gives, in strips of any height."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -159,6 +160,24 @@ def test_a_cube_of_another_tool_says_whose_figures_these_are(scene, monkeypatch)
           Spectrum(tuple(WAVELENGTHS_NM)))  # fmt: skip
     a = assess_reduced(scene.path("other.tif"), **files(scene), settings=AssessSettings({"srf": scene.path("s.csv")}))
     assert any("doesn't record" in w.text for w in a.warnings)
+
+
+def test_nothing_is_said_of_the_temporary_files(scene, monkeypatch, caplog):
+    """What their fusion warns of is a warning about the cube at full resolution already; it was printed twice."""
+    fuse = hsfuse.assessment.wald.run_fusion
+
+    def loud(*files):
+        logging.getLogger("hsfuse.fusion.run").warning("twice")
+        logging.getLogger("hsfuse.methods.srlf").info("of another scene")
+        return fuse(*files)
+
+    monkeypatch.setattr(hsfuse.assessment.wald, "run_fusion", loud)
+    caplog.set_level(logging.INFO)
+    a = assess_reduced(scene.path("fused.tif"), **files(scene))
+    assert not {"twice", "of another scene"} & {record.message for record in caplog.records}
+    assert not any("say what its numbers are" in one.text for one in a.notes)
+    logging.getLogger("hsfuse.fusion.run").warning("heard again")
+    assert "heard again" in caplog.text
 
 
 def test_what_is_missing_or_too_small_is_refused(scene, tmp_path):

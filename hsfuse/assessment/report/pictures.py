@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 #: Percentiles that become black and white.
 PERCENTILES = (1.0, 99.0)
 #: Median, from black (0) to white (1), below which a picture is brightened, and the least power for that.
-DARK, LEAST_POWER = 0.25, 0.45
+DARK, LEAST_POWER = 0.25, 0.35
 #: Pictures with more pixels than this are JPEG: PNG keeps single pixels crisp but is several times larger.
 PNG_PIXELS = 200 * 200
 _INVALID = 128
