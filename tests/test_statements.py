@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -210,3 +211,38 @@ def test_make_test_all_and_test_portable_are_what_they_are_said_to_be():
         assert words in portable
     assert all(room in portable for room in ("t1_physics", "t2_metrics", "t2_nets", "t3_calibration", "t4_methods"))
     assert "mkdocs build --quiet --strict" in made["docs"][1]
+
+
+#: How the README's rows on what not knowing costs begin, and those of docs/accuracy.md that are meant.
+OFF_BY = {
+    "a PSF": ("a Gaussian", "a box", "an elliptic", "a comet"),
+    "a shift": ("a shift", "a rotation", "a drift"),
+    "tail": ("tail",),
+    "a response": ("a response",),
+    "a gain": ("a gain", "a gamma"),
+    "stripes": ("stripes",),
+    "a smile": ("a smile",),
+    "thin cloud": ("thin cloud",),
+}
+
+
+def behind_told(first: tuple[str, ...]) -> list[float]:
+    """dB by which `glp-reg` is behind the same told the truth, in all rows of docs/accuracy.md that begin so."""
+    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    found = []
+    for block in re.findall(r"^\| `glp-reg`, off by .*\n(?:\|.*\n)+", page, re.MULTILINE):
+        for row in block.splitlines():
+            name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+            if name.startswith(first):
+                psnr = [float(cell.split("/")[0]) for cell in cells]
+                found += [told - default for default, told in zip(psnr[::2], psnr[1::2], strict=True)]
+    return found
+
+
+def test_what_not_knowing_costs_is_what_the_tables_say():
+    for begins, first in OFF_BY.items():
+        median, most = re.search(rf"^\| {begins}.*? \| (\S+) \| (\S+) \|", README, re.MULTILINE).groups()
+        losses = behind_told(first)
+        assert len(losses) >= 9
+        assert float(median) == pytest.approx(max(0.0, statistics.median(losses)), abs=0.006), begins
+        assert float(most) == pytest.approx(max(losses), abs=0.006), begins
