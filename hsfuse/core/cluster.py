@@ -6,10 +6,12 @@ import json
 import logging
 import pydoc
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,49 +69,103 @@ def check_workers(where: str) -> None:
 def client_of(where: str, preload: str | None = None) -> Iterator[Any]:
     """A client of Dask's: of `local[:N]` workers, of a scheduler's address, or of its file; else SettingError.
 
-    Workers that start here import the module `preload` before they are asked for anything.
+    Workers that start here import the module `preload` before they are asked for anything, and leave Ctrl-C to who
+    started them. What Dask says meanwhile is among the details of hsfuse's log.
     """
-    try:
-        import dask
-        from dask.distributed import Client, LocalCluster
-        from distributed.utils import silence_logging_cmgr
-    except ImportError as error:
-        raise SettingError("--dask needs the package distributed: pip install 'hsfuse[dask]'") from error
-    address = check_scheduler(where)
-    if not address:
-        count = where.partition(":")[2]
-        with dask.config.set(QUIET):
-            cluster = LocalCluster(
-                n_workers=int(count) if count else None,
-                threads_per_worker=1,
-                preload=preload or [],
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it warns where two are at work
-            )
-        client = Client(cluster, direct_to_workers=True)
-        try:
-            yield client
-        finally:
-            with silence_logging_cmgr(logging.ERROR):  # that a worker takes its time to end
-                client.close()
-                cluster.close()
-        return
-    try:
-        client = Client(address, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise SettingError(f"no scheduler of Dask's answers at {where}: {_short(error)}") from error
-    try:
-        _check_workers(client, where)
-        yield client
-    finally:
-        client.close()  # not `with client`, which ends only in the thread where it began
+    with client_soon(where, preload) as client:
+        yield client()
 
 
 @contextmanager
-def client_soon(where: str, preload: str) -> Iterator[Callable[[], Any]]:
+def client_soon(where: str, preload: str | None) -> Iterator[Callable[[], Any]]:
     """`client_of` while other things are done: what comes is to be called for the client when that is needed."""
     with ExitStack() as stack, ThreadPoolExecutor(1, "dask") as pool:
-        yield pool.submit(stack.enter_context, client_of(where, preload)).result
+        yield pool.submit(stack.enter_context, _client(where, preload)).result
+
+
+@contextmanager
+def _client(where: str, preload: str | None) -> Iterator[Any]:
+    """In a thread of its own, of which workers inherit that Ctrl-C doesn't come to them."""
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise SettingError("--dask needs the package distributed: pip install 'hsfuse[dask]'") from error
+    address = check_scheduler(where)
+    with ExitStack() as made:
+        made.enter_context(_told_among_details())
+        if address:
+            try:
+                client = Client(address, timeout=PATIENCE)
+            except (OSError, ValueError) as error:
+                raise SettingError(f"no scheduler of Dask's answers at {where}: {_short(error)}") from error
+            made.callback(client.close)  # not `with client`, which ends only in the thread where it began
+            _check_workers(client, where)
+        else:
+            try:
+                cluster = _local_cluster(where.partition(":")[2], preload)
+                made.callback(cluster.close)
+                client = Client(cluster, direct_to_workers=True)
+                made.callback(client.close)
+            except Exception as error:  # whatever Dask raises of a worker that ends before it is one
+                told = f"a worker ended before it was ready ({_short(_root(error))})"
+                raise SettingError(
+                    f"--dask {where}: {told}; start it again, with fewer of them (local:N) where memory is short"
+                ) from error
+        yield client
+
+
+def _local_cluster(count: str, preload: str | None) -> Any:
+    import dask
+    from dask.distributed import LocalCluster
+
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # which lets it through again where it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    shown = [one for one in logging.getLogger("hsfuse").handlers if not isinstance(one, logging.FileHandler)]
+    quiet = all(one.level > logging.DEBUG for one in shown)
+    with dask.config.set(QUIET):
+        return LocalCluster(
+            n_workers=int(count) if count else None,
+            threads_per_worker=1,
+            preload=[*([__name__] if quiet else []), *([preload] if preload else [])],
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL if quiet else logging.WARNING,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it warns where two are at work
+        )
+
+
+def dask_setup(worker: object) -> None:
+    """What a worker that starts here does: of its own log only what it has to say of memory comes to stderr.
+
+    Errors of tasks come to who asked for them, and lost workers are told there.
+    """
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(logging.Filter("distributed.worker.memory"))
+        handler.setFormatter(logging.Formatter("hsfuse: warning: Dask: %(message)s"))
+
+
+class _Details(logging.Handler):
+    """Dask's lines as details of hsfuse's log; what it has to say of memory, as warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        level = logging.WARNING if record.name.endswith(".memory") else logging.DEBUG
+        log.log(level, "Dask: %s", record.getMessage(), exc_info=record.exc_info)
+
+
+@contextmanager
+def _told_among_details() -> Iterator[None]:
+    """In place of the lines on stderr that Dask's loggers write where nobody has said where they go."""
+    loggers = map(logging.getLogger, ("distributed", "distributed.client", "tornado.application"))
+    before = [(one, one.handlers) for one in loggers if one.handlers]
+    for one, _ in before:
+        one.handlers = [_Details(logging.WARNING)]
+    try:
+        yield
+    finally:
+        for one, handlers in before:
+            one.handlers = handlers
 
 
 def _check_workers(client: Any, where: str) -> None:
@@ -123,5 +179,9 @@ def _check_workers(client: Any, where: str) -> None:
         log.info("the scheduler at %s has no workers yet; the work begins with the first one", where)
 
 
-def _short(error: Exception) -> str:
+def _root(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def _short(error: BaseException) -> str:
     return " ".join(str(error).split())

@@ -7,6 +7,7 @@ themselves. What a lost worker had is computed again.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections import deque
 from collections.abc import Callable, Generator
@@ -23,6 +24,8 @@ from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion.lazy import Batch, Edges, edges_of, fuse_batch, joined, runs_of
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker, window_of
+
+log = logging.getLogger(__name__)
 
 #: Batches under way for each worker: one is computed, one waits, one is done and waits for neighbours or the writer.
 IN_FLIGHT = 3
@@ -56,7 +59,8 @@ def spread(
     name, runs = f"hsfuse-{uuid4().hex[:12]}", runs_of(tiles)
     work = pickle.dumps((worker, store))
     sent = client.submit(pickle.loads, work, key=f"{name}-work")  # opened by workers, not the scheduler
-    if client.nthreads():
+    workers = set(client.nthreads())
+    if workers:
         client.replicate(sent)  # Dask has tasks run where what they need is: one worker would begin alone
     waiting: deque[tuple[Span, list[Span], Any]] = deque()
     above: list[Any] = [None] * len(runs)
@@ -64,7 +68,8 @@ def spread(
         for i, row in enumerate(rows):
             below: list[Any] = []
             left: Any = None
-            most = IN_FLIGHT * max(1, len(client.nthreads()))  # workers may come later
+            workers = _still(workers, client)
+            most = IN_FLIGHT * max(1, len(workers))  # workers may come later
             for j, cols in enumerate(runs):
                 fused = client.submit(_fused, sent, row, cols, key=f"{name}-fuse-{i}-{j}")
                 corner = above[j - 1] if j else None
@@ -81,10 +86,19 @@ def spread(
             above = below
         while waiting:
             yield _taken(*waiting.popleft())
+        _still(workers, client)
     finally:
         if waiting:
             with suppress(OSError):  # the scheduler may be what is gone
                 client.cancel([done for *_, done in waiting])
+
+
+def _still(workers: set[str], client: Any) -> set[str]:
+    """The workers that there are now; which of those before are gone is said."""
+    now = set(client.nthreads())
+    for one in sorted(workers - now):
+        log.warning("the worker %s was lost: its tiles are made again", one)
+    return now
 
 
 def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -209,6 +212,70 @@ def test_what_dask_gives_up_is_told_in_a_line():
         assert "\n" not in str(caught.value)
 
 
+def test_a_worker_that_ends_before_it_is_ready_is_told_in_a_line(monkeypatch):
+    def failing(**_):
+        try:
+            raise RuntimeError("Nanny failed to start\nworker process")
+        except RuntimeError as error:
+            raise RuntimeError("Nanny failed to start.") from error
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", failing)
+    told = r"^--dask local:2: a worker ended before it was ready \(Nanny failed to start worker process\); start it"
+    with pytest.raises(SettingError, match=told), cluster.client_of("local:2"):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals aren't for threads here")
+def test_ctrl_c_of_a_terminal_is_for_who_started_the_workers_alone(monkeypatch):
+    """It comes to all processes of a terminal: workers that it ends print tracebacks. They inherit what is blocked."""
+    masks, closed = [], []
+
+    def made(**_):
+        there = threading.Thread(target=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        there.start()
+        there.join()
+        return SimpleNamespace(close=lambda: closed.append("cluster"))
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", made)
+    monkeypatch.setattr(
+        "dask.distributed.Client", lambda *_, **__: SimpleNamespace(close=lambda: closed.append("client"))
+    )
+    with cluster.client_of("local:2"):
+        assert signal.SIGINT in masks[0]
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert not closed
+    assert closed == ["client", "cluster"]
+
+
+def test_lines_of_dask_are_details_and_what_it_says_of_memory_warnings(scheduler, monkeypatch, caplog):
+    log, raw = logging.getLogger("distributed"), logging.StreamHandler(io.StringIO())
+    monkeypatch.setattr(log, "handlers", [raw])
+    monkeypatch.setattr(log, "propagate", False)
+    with caplog.at_level(logging.DEBUG, "hsfuse"), cluster.client_of(scheduler):
+        logging.getLogger("distributed.scheduler").warning("Removing worker %s", "a")
+        logging.getLogger("distributed.nanny.memory").warning("exceeded 95% memory budget")
+    assert ("hsfuse.core.cluster", logging.DEBUG, "Dask: Removing worker a") in caplog.record_tuples
+    assert ("hsfuse.core.cluster", logging.WARNING, "Dask: exceeded 95% memory budget") in caplog.record_tuples
+    assert not raw.stream.getvalue()
+    assert log.handlers == [raw]
+
+
+def test_workers_that_start_here_say_what_they_lack_memory_for_and_no_more(monkeypatch):
+    log, shown = logging.getLogger("distributed"), logging.StreamHandler(io.StringIO())
+    monkeypatch.setattr(log, "handlers", [shown])
+    cluster.dask_setup(None)
+    logging.getLogger("distributed.worker").error("Compute Failed")
+    logging.getLogger("distributed.worker.memory").warning("Worker is at 80% memory usage. Pausing worker.")
+    said = shown.stream.getvalue()
+    assert said == "hsfuse: warning: Dask: Worker is at 80% memory usage. Pausing worker.\n"
+
+
+def test_a_lost_worker_is_told(caplog):
+    now = spread._still({"tcp://a", "tcp://b"}, SimpleNamespace(nthreads=lambda: {"tcp://b": 1, "tcp://c": 1}))
+    assert now == {"tcp://b", "tcp://c"}
+    assert caplog.messages == ["the worker tcp://a was lost: its tiles are made again"]
+
+
 def test_quality_layers_are_refused(files, tmp_path):
     with pytest.raises(SettingError, match="leave out --qa or --dask"):
         run(files, tmp_path / "a.tif", dask="local:1", qa=tmp_path / "qa.tif", **TILES)
@@ -216,7 +283,7 @@ def test_quality_layers_are_refused(files, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tiles"), [("a.tif", TILES), ("a.zarr", TILES), ("b.zarr", WHOLE)])
-def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_path, monkeypatch, name, tiles):
+def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_path, monkeypatch, caplog, name, tiles):
     if tiles is not TILES:
         run(files, tmp_path / "wanted.tif", **tiles)
         wanted = None, raw(tmp_path / "wanted.tif")
@@ -233,6 +300,7 @@ def test_a_scheduler_and_processes_of_which_one_is_killed(files, wanted, tmp_pat
         monkeypatch.setattr(spread, "_taken", killing)
         run(files, tmp_path / name, dask=cluster.scheduler_address, **tiles)
     assert killed
+    assert "was lost: its tiles are made again" in caplog.text
     with open_cube(tmp_path / name) as reader:
         cube = reader.read()
     np.testing.assert_array_equal(cube.data, wanted[1])
