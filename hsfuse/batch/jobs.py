@@ -114,6 +114,14 @@ class Job:
                 theirs = options.overwrite or (options.resume and self.output.exists())
                 check_report_path(path, theirs, [*inputs, self.output])
 
+    def look(self) -> None:
+        """HsfuseError for what its files say before a pixel is read: device, grids, bands, what is there already."""
+        from hsfuse.fusion.device import check_device
+        from hsfuse.fusion.storage import look_ahead
+
+        check_device(self.options.device)
+        look_ahead(self.hsi, self.msi, self.output, self.options)
+
     def state(self) -> str:
         """ "finished"; "cube" where only what goes with it is missing; else "". From files alone, without torch."""
         provenance = provenance_in(self.output, self.options)
@@ -123,8 +131,8 @@ class Job:
         whole = all(path.exists() for path in self.made) and all(is_fresh(path, self.output) for path in told)
         return "finished" if whole else "cube"
 
-    def arguments(self) -> list[str]:
-        """What `hsfuse` is given to do it."""
+    def as_run(self) -> Job:
+        """Itself with the options that its process is given: what begins anew isn't gone on with."""
         options = self.options
         resume = options.resume and all(
             driver_of(path, options.format if path == self.output else "auto") == "GTiff"
@@ -132,9 +140,13 @@ class Job:
             if path is not None
         )
         again = options.overwrite or (options.resume and not resume and self.state() == "cube")
+        return replace(self, options=replace(options, resume=resume, overwrite=again))
+
+    def arguments(self) -> list[str]:
+        """What `hsfuse` is given to do it."""
         words = [f"--hsi={self.hsi}", *(f"--msi={path}" for path in self.msi), f"--output={self.output}"]
         words += [f"--{name}={path}" for name in ("report", "figures") if (path := getattr(self, name)) is not None]
-        words += _spelled(replace(options, resume=resume, overwrite=again))
+        words += _spelled(self.as_run().options)
         return ["fuse", *words]
 
 
@@ -167,12 +179,16 @@ class JobTable:
         Tiles and creation options need images: each choice of them is looked at with the first job whose can be read.
         """
         seen: set[Any] = set()
+        told: dict[str, list[Job]] = {}
         for job in self.jobs if only is None else [self.jobs[only]]:
             try:
                 job.check()
                 job.look_ahead(seen)
             except HsfuseError as error:
-                self.problems.append(f"{job.where}: {error}")
+                told.setdefault(str(error), []).append(job)
+        for problem, (first, *others) in told.items():
+            more = f" (and {len(others)} job{'s' if others[1:] else ''} after it)" if others else ""
+            self.problems.append(f"{first.where}{more}: {problem}")
         files: list[tuple[Job, list[Path]]] = []
         for job in self.jobs:
             with suppress(HsfuseError):  # told above, or of a job that isn't to be run

@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Literal
 from uuid import uuid4
 
 from hsfuse.batch.jobs import Job
 from hsfuse.core.cluster import client_of
-from hsfuse.core.errors import OutputError
+from hsfuse.core.errors import HsfuseError, OutputError
 from hsfuse.core.process import reason
 from hsfuse.io.files import output_files
 from hsfuse.io.lock import only_writer
@@ -38,6 +38,7 @@ State = Literal["done", "finished", "failed", "planned"]
 class Outcome:
     """What became of a job: `done` now, `finished` before, `failed` with an error, or `planned` in a dry run.
 
+    A dry run's `failed` is what the job's own process would refuse before it reads a pixel.
     `result` is what `fuse --json` printed.
     """
 
@@ -170,7 +171,7 @@ def run_jobs(
                 if job.options.resume and job.state() == "finished":
                     ended(Outcome(job, "finished"))
                 elif dry_run:
-                    ended(Outcome(job, "planned"))
+                    ended(_foreseen(job))
                 else:
                     waiting.append(job)
             run = _in_processes(waiting, at_once, program) if client is None else _on_workers(waiting, client, program)
@@ -179,6 +180,17 @@ def run_jobs(
                     ended(outcome)
     places = {job.output: number for number, job in enumerate(jobs)}
     return sorted(outcomes, key=lambda outcome: places[outcome.job.output])
+
+
+def _foreseen(job: Job) -> Outcome:
+    """What a dry run says of a job: its files are opened, and what its process would refuse at once is told."""
+    own = job.as_run()
+    try:
+        own.check()
+        replace(own, options=replace(own.options, dry_run=True)).look()
+    except HsfuseError as error:
+        return Outcome(job, "failed", error=str(error))
+    return Outcome(job, "planned")
 
 
 def _in_processes(jobs: Sequence[Job], at_once: int, program: Sequence[str]) -> Generator[Outcome, None, None]:

@@ -41,7 +41,7 @@ _EXAMPLES = """\
 )
 @options.options_of(*(name for name in OPTIONS if name != "dask"))
 @options.option_of(
-    "dask", "Run the jobs on Dask's workers: local or local:N, a scheduler's tcp://..., or its .json file."
+    "dask", "Run the jobs on Dask's workers: local or local:N, a scheduler's tcp://..., or its .json file.", common=True
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each job as a line of JSON.")
 @options.config
@@ -118,7 +118,7 @@ def batch(
         click.echo(f"summary: {page}", err=True)
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     if failed:
-        click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs failed", err=True)
+        click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs {'would fail' if dry_run else 'failed'}", err=True)
         context.exit(SOME_FAILED)
 
 

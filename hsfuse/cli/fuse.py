@@ -134,14 +134,11 @@ def fuse_and_report(
     told = [path for path in (report, figures) if path is not None]
     job = Job("", hsi, several, output, chosen, report, figures)
     job.check()
-    from hsfuse.fusion.device import check_device
     from hsfuse.fusion.result import FusionResult
-    from hsfuse.fusion.storage import look_ahead
 
     if chosen.resume and job.state() == "finished":
         return FusionResult.of_finished(output, chosen)
-    check_device(chosen.device)
-    look_ahead(hsi, several, output, chosen)
+    job.look()
     from hsfuse.fusion import run_fusion
 
     result = run_fusion(hsi, msi, output, chosen)

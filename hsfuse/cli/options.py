@@ -310,11 +310,9 @@ def option_of(name: str, text: str = "", *, recorded: bool = False, **changed: A
     help_text = text or told.help
     if shown:
         help_text = f"{help_text.removesuffix('.')}; default: {shown}."
-    spelled |= {"default": default, "help": help_text, "metavar": told.metavar} | changed
+    spelled |= {"default": default, "help": help_text, "metavar": told.metavar, "common": told.common} | changed
     own = told.name or f"--{name.replace('_', '-')}"
-    return click.option(
-        own, *told.also, name, cls=GroupedOption, group=told.group, common=told.common, former=told.also, **spelled
-    )
+    return click.option(own, *told.also, name, cls=GroupedOption, group=told.group, former=told.also, **spelled)
 
 
 def grouped(group: str, *names: str, **spelled: Any) -> Any:

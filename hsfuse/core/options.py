@@ -234,7 +234,7 @@ class FuseOptions:
         str | None,
         Option(
             "running",
-            "Compute on Dask: local or local:N processes, a scheduler's tcp://..., or its .json file.",
+            "Compute on Dask, without --qa: local or local:N processes, a scheduler's tcp://..., or its .json file.",
             metavar="WHERE",
         ),
     ] = None

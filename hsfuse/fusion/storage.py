@@ -218,9 +218,9 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
 
         check_item(output, grid, overwrite)
     stored = Storage(options.format, dtype, options=options.creation_options)
-    try_writing(output, grid, hsi.spectrum, stored, goes_on)
+    try_writing(output, grid, hsi.spectrum, stored, goes_on, elsewhere=options.dry_run)
     if options.qa is not None:
-        try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on)
+        try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on, elsewhere=options.dry_run)
 
 
 def check_tile(tile: int, ratio: int) -> None:

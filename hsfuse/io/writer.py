@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from types import TracebackType
 from typing import Any
 
@@ -304,14 +305,21 @@ def publish(writers: Sequence[CubeWriter]) -> None:
 
 
 def try_writing(
-    path: str | Path, grid: Grid, spectrum: Spectrum, storage: Storage | None = None, fingerprint: str | None = None
+    path: str | Path,
+    grid: Grid,
+    spectrum: Spectrum,
+    storage: Storage | None = None,
+    fingerprint: str | None = None,
+    *,
+    elsewhere: bool = False,
 ) -> None:
     """Write a few pixels as `path` is going to be written, to a hidden folder beside it; SettingError when it can't be.
 
-    Nor may GDAL say that it has no use for a creation option.
+    Nor may GDAL say that it has no use for a creation option. `elsewhere`: among the system's temporary files, so that
+    the output's folder isn't touched.
     """
     part = grid.crop(0, 0, (TRIAL, TRIAL))
-    with trial_folder(path) as folder:
+    with trial_folder(Path(gettempdir()) / Path(path).name if elsewhere else path) as folder:
         try:
             with (
                 _refusing(path),

@@ -97,8 +97,10 @@ def test_what_is_finished_is_skipped(fused):
     assert (fused.state(), changed.state(), with_report.state()) == ("finished", "", "cube")
     assert "--resume" in changed.arguments()
     assert "--overwrite" not in with_report.arguments()
-    planned = run_jobs([changed], lambda _: None, dry_run=True, program=["no such program"])
-    assert [one.state for one in planned] == ["planned"]
+    elsewhere = replace(fused, output=fused.output.with_name("other.tif"))
+    planned = run_jobs([changed, elsewhere], lambda _: None, dry_run=True, program=["no such program"])
+    assert [one.state for one in planned] == ["failed", "planned"], "a dry run refuses what the run refuses"
+    assert planned[0].error.startswith(f"{fused.output} exists already and isn't what --resume leaves alone: --mtf was")
     os.utime(with_report.output, ns=(2, 2))
     with_report.report.touch()
     assert with_report.state() == "finished"
@@ -106,17 +108,39 @@ def test_what_is_finished_is_skipped(fused):
     assert with_report.state() == "cube"
 
 
+def test_a_dry_run_opens_what_jobs_name_and_says_what_the_run_would(fused, tmp_path):
+    broken = tmp_path / "broken.tif"
+    broken.write_text("not a raster")
+    kept = tmp_path / "kept.dat"
+    kept.touch()
+    jobs = [
+        replace(fused, msi=(broken,), output=tmp_path / "a.tif"),
+        replace(fused, hsi=fused.msi[0], output=tmp_path / "b.tif"),
+        replace(fused, output=kept),
+        replace(fused, output=tmp_path / "d.tif"),
+    ]
+    before = tmp_path.stat().st_mtime_ns
+    foreseen = run_jobs(jobs, lambda _: None, dry_run=True)
+    assert tmp_path.stat().st_mtime_ns == before, "nothing was tried out there"
+    assert [one.state for one in foreseen] == ["failed"] * 3 + ["planned"]
+    assert [path.name for path in tmp_path.iterdir() if path not in (broken, kept)] == []
+    for one in run_jobs(jobs[:3], lambda _: None, at_once=3):
+        assert one.error == foreseen[jobs.index(one.job)].error
+
+
 def test_skipping_needs_no_torch(fused):
     line = {"hsi": fused.hsi.name, "msi": fused.msi[0].name, "output": fused.output.name}
     line |= {name: getattr(OPTIONS, name) for name in ("method", "psf", "srf", "register", "match_radiometry")}
     table = fused.hsi.with_name("jobs.jsonl")
-    table.write_text(json.dumps(line), encoding="utf-8")
+    lines = [json.dumps(line | {"output": name}) for name in (fused.output.name, "new.tif")]
+    table.write_text("\n".join(lines), encoding="utf-8")
     code = (
-        f"import sys, hsfuse.cli as c\ntry:\n    c.main(['batch', {str(table)!r}, '--resume'])\n"
+        f"import sys, hsfuse.cli as c\ntry:\n    c.main(['batch', {str(table)!r}, '--resume', '--dry-run'])\n"
         "finally:\n    assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{fused.output}: finished already\n"
+    told = [f"{fused.output}: finished already", f"{table.with_name('new.tif')}: would be made"]
+    assert done.stdout.splitlines() == told
     assert done.stderr == ""
 
 

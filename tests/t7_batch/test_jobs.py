@@ -131,6 +131,16 @@ def test_what_is_no_path_is_told(folder, changed, told):
     assert len(table.problems) == 1
 
 
+def test_what_is_wrong_with_several_alike_is_one_line(folder):
+    rows = [f"hsi.tif,b2.tif,no/{n}.tif" for n in range(4)]
+    table = read_jobs(write(folder, "a.csv", "\n".join(["hsi,msi,output", *rows, "no.tif,b2.tif,p.tif"])))
+    table.check()
+    first, second = table.problems
+    told = f"line 2 (and 3 jobs after it): the output folder {folder / 'no'} doesn't exist; make it first"
+    assert first.endswith(told)
+    assert "line 6: the HSI " in second
+
+
 def test_tiles_and_creation_options_are_tried_before_anything_starts(tmp_path):
     save_pair(tmp_path, memory_scene((12, 12)))
     rows = ["10,", "10,", ",NONSENSE=1", "24,COMPRESS=ZSTD"]

@@ -110,5 +110,12 @@ def test_nothing_is_started_where_something_is_wrong(table):
     assert "line 4: the MSI" in lines[1]
     assert lines[2].endswith("jobs.csv: nothing was started")
     one = CliRunner().invoke(main, ["batch", str(table), "--index", "0", "--dry-run", "--json"])
-    assert one.exit_code == 0, one.output
-    assert json.loads(one.stdout)["state"] == "planned"
+    assert one.exit_code == 4, "no raster: dry run says so"
+    told = json.loads(one.stdout)
+    assert (told["state"], told["error"].startswith("the HSI ")) == ("failed", True)
+    assert one.stderr == "hsfuse: 1 of 1 jobs would fail\n"
+
+
+def test_dask_stands_in_the_short_help_whose_example_shows_it():
+    told = CliRunner().invoke(main, ["batch", "--help"]).stdout
+    assert re.search(r"^ +--dask WHERE", told, re.MULTILINE)
