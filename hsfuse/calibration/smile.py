@@ -53,8 +53,8 @@ class Smile:
     """`shifts_nm` (C, w): how far each band's centre lies above the middle column's, 0 where that isn't clear.
 
     `slope` (C, C) makes the derivative by nm of a spectrum. `bends_nm2` (C, w) is how much of the second derivative is
-    in it beside, 0 where that isn't clear; `bend` (C, C) makes that of what isn't noise. `sd_nm` is how far both halves
-    of the rows are from their mean, at most.
+    in it beside, 0 where that isn't clear; `bend` (C, C) makes that of what isn't noise. `sd_nm` is by how much more or
+    less the centres of either half of the rows differ over the columns, at most: less ground tells another smile.
     """
 
     shifts_nm: FloatArray
@@ -245,9 +245,11 @@ def _of_array(halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray) -
     apart, size = (float(np.sqrt(np.square(_across(one)).mean())) for one in (own[0] - own[1], course))
     if apart > APART * size or _elsewhere(whole / noise, halves, slope, bend, course) < LEAST_ELSEWHERE:
         return None
+    # Halves are off the whole by what the whole is off by itself, and by what ground does to both of them alike.
+    sd = max(float(np.ptp(_across(one - course))) for one in own)
     course, clear = _with_bend(search, parts, course)
     onto = noise * space.axes @ (space.axes.T / noise.T)
-    return _Found(course[:2] * spacing, course[2:] * spacing**2, clear * _second(nm) @ onto, apart / 2 * spacing)
+    return _Found(course[:2] * spacing, course[2:] * spacing**2, clear * _second(nm) @ onto, sd * spacing)
 
 
 def _with_bend(search: _Search, parts: list[_Search], course: FloatArray) -> tuple[FloatArray, bool]:

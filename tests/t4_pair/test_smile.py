@@ -120,6 +120,13 @@ def test_one_half_of_the_rows_alone_is_not_believed():
     assert not estimated(np.concatenate([one[:, :20], other[:, 20:]], 1))
 
 
+def test_the_error_is_that_of_the_difference_that_is_told():
+    """Two halves whose centres differ by 1.75 and 2.25 nm over the columns leave open half of that at least."""
+    one, other = scene((1.75, 1.75)), scene((2.25, 2.25))
+    found = estimated(np.concatenate([one[:, :20], other[:, 20:]], 1))
+    assert 0.25 < found.sd_nm < 0.6
+
+
 def test_few_bands_are_left_alone():
     cube = scene((3.0, 3.0))[::3]
     u = np.broadcast_to(np.linspace(-1, 1, SHAPE[1]), SHAPE).ravel()
