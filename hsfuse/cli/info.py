@@ -119,7 +119,7 @@ def _shown(facts: dict[str, Any], whole: bool) -> str:
         "names": _few(facts["names"]),
         "wavelengths": _range(facts["wavelengths_nm"], "unknown"),
         "FWHM": _range(facts["fwhm_nm"], "unknown"),
-        "bad bands": _few(facts["bad_bands"]),
+        "bad bands": _few(facts["bad_bands"]) if facts["bad_bands"] else "none marked",
         **_made(facts["provenance"], whole),
     }
     notes = [f"  note: {note}" for note in [*facts["fill"], *facts["notes"]]]

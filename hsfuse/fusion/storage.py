@@ -17,7 +17,7 @@ from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open_cube, try_writing
+from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open_cube, open_hsi, try_writing
 from hsfuse.io.finished import IN_EFFECT, check_unchanged
 from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
@@ -238,7 +238,7 @@ def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOption
     """
     if any(map(is_remote, (hsi, *msi))):
         return
-    with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
+    with open_hsi(hsi, msi) as low, open_cube(msi, role="MSI") as high:
         bands = low.count
         if options.bands is not None:
             bands = len(parse_bands(options.bands, low.spectrum.wavelengths_nm, low.count))

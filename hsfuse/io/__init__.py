@@ -10,7 +10,7 @@ from hsfuse.core.package import when_used
 if TYPE_CHECKING:
     from hsfuse.io.files import check_output, driver_of, kept_method, output_files, split_paths
     from hsfuse.io.layers import LayeredReader
-    from hsfuse.io.open import Images, open_cube
+    from hsfuse.io.open import Images, open_cube, open_hsi
     from hsfuse.io.reader import CubeReader, Paths, check_valid, usable_bands, valid_anywhere
     from hsfuse.io.sinks import DTYPES, TILE, Storage
     from hsfuse.io.spectral_tags import read_provenance
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FROM = {
     "files": ("check_output", "driver_of", "kept_method", "output_files", "split_paths"),
     "layers": ("LayeredReader",),
-    "open": ("Images", "open_cube"),
+    "open": ("Images", "open_cube", "open_hsi"),
     "reader": ("CubeReader", "Paths", "check_valid", "usable_bands", "valid_anywhere"),
     "sinks": ("DTYPES", "TILE", "Storage"),
     "spectral_tags": ("read_provenance",),
@@ -40,6 +40,7 @@ __all__ = [
     "driver_of",
     "kept_method",
     "open_cube",
+    "open_hsi",
     "output_files",
     "publish",
     "read_provenance",

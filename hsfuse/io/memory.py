@@ -2,12 +2,15 @@
 
 Nothing is copied whole: a window is cut out of NumPy arrays, computed of Dask's, read of those that xarray has opened
 and not loaded. What a DataArray says follows CF and rioxarray: the CRS and `GeoTransform` of its grid mapping,
-`_FillValue`, `scale_factor` and `add_offset` among the attributes (what is among the encoding has been applied).
+`_FillValue`, `scale_factor` and `add_offset` among the attributes (what is among the encoding has been applied). Its
+wavelengths are a coordinate, else a list among the attributes, else those of the file that it was opened from, since of
+a GeoTIFF's band tags rioxarray keeps those of the first band alone; else in the bands' names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
@@ -21,6 +24,7 @@ from hsfuse.core.cube import BoolArray, Cube, Spectrum
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
+from hsfuse.io.open import open_cube
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 from hsfuse.io.spectral_tags import described_centres, to_nm, unit_factor, widths_to_nm
 
@@ -171,7 +175,10 @@ def _open_data_array(given: xr.DataArray, role: Role) -> ArrayReader:
         raise InputError(f"{name}: a DataArray of shape {array.shape}; wanted pixels")
     spectrum, doubtful = _spectrum(array, str(band), name)
     if spectrum.wavelengths_nm is None and role == "HSI":
-        raise InputError(f"{name}: no wavelengths; wanted a coordinate `wavelength` along {band}, in nm or with units")
+        raise InputError(
+            f"{name}: no wavelengths; wanted a coordinate `wavelength` along {band}, in nm or with units, or the path "
+            "of a file that has them, in place of the array"
+        )
     reader = ArrayReader(
         name, array.variable, _grid(array, str(rows), str(cols), name), spectrum, role, attributes=array.attrs
     )
@@ -192,7 +199,14 @@ def _dimension(array: xr.DataArray, names: Sequence[str], name: str) -> Any:
 def _spectrum(array: xr.DataArray, band: str, name: str) -> tuple[Spectrum, list[str]]:
     """What the coordinates along the bands say, and what is doubtful."""
     notes: list[str | None] = []
-    found = _centres(array, band)
+    found, names = _centres(array, band), _names(array, band)
+    good = _along(array, band, GOOD, numbers=True)
+    flags = None if good is None else tuple(bool(v) for v in good.values)
+    if found is None and (whole := _of_file(array, band)) is not None:
+        spectrum = replace(whole, names=names or whole.names, good=flags or whole.good)
+        return spectrum, [f"its wavelengths are those of {array.encoding['source']}, which it was opened from"]
+    if found is None and names is not None:
+        found = described_centres(names)
     widths, centres_nm, widths_nm = _along(array, band, WIDTHS, numbers=True), None, None
     try:
         if found is not None:
@@ -204,20 +218,44 @@ def _spectrum(array: xr.DataArray, band: str, name: str) -> tuple[Spectrum, list
                 notes.append(told)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    good = _along(array, band, GOOD, numbers=True)
-    flags = None if good is None else tuple(bool(v) for v in good.values)
-    return Spectrum(centres_nm, widths_nm, _names(array, band), flags), [note for note in notes if note]
+    return Spectrum(centres_nm, widths_nm, names, flags), [note for note in notes if note]
 
 
 def _centres(array: xr.DataArray, band: str) -> tuple[list[float], str | None] | None:
-    """Band centres and their unit: of the coordinate, or of names such as "418.24 nm"."""
+    """Band centres and their unit: of the coordinate, or of a list among the attributes."""
+    unit = array.attrs.get("wavelength_units")
     centres = _along(array, band, CENTRES, numbers=True)
-    if centres is None:
-        names = _names(array, band)
-        return None if names is None else described_centres(names)
-    if not np.isfinite(centres.values).all():
+    if centres is not None:
+        values, unit = np.asarray(centres.values, np.float64), centres.attrs.get("units", unit)
+        return ([float(v) for v in values], unit) if np.isfinite(values).all() else None
+    for listed in (array.attrs[key] for key in CENTRES if key in array.attrs):
+        try:
+            values = np.asarray(listed, np.float64)
+        except (TypeError, ValueError):
+            continue
+        if values.shape == (array.sizes[band],) and np.isfinite(values).all():
+            return [float(v) for v in values], unit
+    return None
+
+
+def _of_file(array: xr.DataArray, band: str) -> Spectrum | None:
+    """What the file that an array was opened from says of its bands, as rioxarray numbers them; None where it can't.
+
+    The name of that file is in the encoding, which what is computed from the array no longer has.
+    """
+    source = array.encoding.get("source")
+    if not isinstance(source, str):
         return None
-    return [float(v) for v in centres.values], centres.attrs.get("units", array.attrs.get("wavelength_units"))
+    try:
+        with open_cube(source) as reader:
+            spectrum, count = reader.spectrum, reader.count
+    except InputError:
+        return None
+    numbers = array.coords[band].values if band in array.coords else np.arange(1, array.sizes[band] + 1)
+    known = band in array.coords or array.sizes[band] == count
+    if spectrum.wavelengths_nm is None or not known or not set(numbers.tolist()) <= {*range(1, count + 1)}:
+        return None
+    return spectrum.select([int(number) - 1 for number in numbers])
 
 
 def _along(array: xr.DataArray, band: str, names: Sequence[str], numbers: bool) -> xr.DataArray | None:

@@ -233,6 +233,27 @@ def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
     return reader
 
 
+def open_hsi(hsi: Images, msi: Images) -> CubeReader:
+    """The HSI of a pair as `open_cube` opens it; InputError, which says so where the MSI looks like the HSI."""
+    try:
+        return open_cube(hsi, role="HSI")
+    except InputError as error:
+        if told := _swapped(hsi, msi):
+            raise InputError(f"{error}; {told}") from error
+        raise
+
+
+def _swapped(hsi: Images, msi: Images) -> str:
+    """What to say where the MSI has the wavelengths, and more bands; "" where it hasn't."""
+    try:
+        with open_cube(hsi) as few, open_cube(msi, role="HSI") as many:
+            if few.count < many.count:
+                return f"the MSI has them, and {many.count} bands, the HSI {few.count}: are the two swapped?"
+    except InputError:
+        pass
+    return ""
+
+
 def is_remote(path: str | Path) -> bool:
     """Whether GDAL fetches what a path names, or unpacks it: opening it twice costs seconds."""
     return str(path).startswith("/vsi") or isinstance(as_path(path), Address)

@@ -19,7 +19,7 @@ from hsfuse.core.errors import InputError
 from hsfuse.core.grid import IDENTITY, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
-from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, usable_bands
+from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, misnamed
@@ -74,7 +74,7 @@ def open_pair(
     settings = FuseOptions.of(given, options)
     stack = ExitStack()
     try:
-        low = stack.enter_context(open_cube(hsi, role="HSI"))
+        low = stack.enter_context(open_hsi(hsi, msi))
         high = stack.enter_context(open_cube(msi, role="MSI"))
         low = turned_like(low, high.grid)
         kind = "given" if known_psf else settings.psf_kind
@@ -476,7 +476,7 @@ def _opened(
         with open_pair(hsi, msi, settings) as pair:
             yield pair, pair.msi_names, pair.notes
         return
-    with open_cube(hsi, role="HSI") as low, open_cube(msi, role="MSI") as high:
+    with open_hsi(hsi, msi) as low, open_cube(msi, role="MSI") as high:
         match, flat = unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
         chosen = ["-"] * high.count
     neutral = {f"unknown{i}": name for i, name in zip(match.indices, match.bands, strict=True)}

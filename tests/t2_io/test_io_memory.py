@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.crs import CRS
 from rasterio.windows import Window
 from scenes import NORTH_UP
@@ -174,3 +175,36 @@ def test_it_is_the_scene_that_rioxarray_opens(files):
     assert found.grid == wanted.grid
     assert found.spectrum.wavelengths_nm == pytest.approx(wanted.spectrum.wavelengths_nm)
     array.close()
+
+
+@pytest.fixture
+def tagged(tmp_path):
+    """A GeoTIFF that has wavelengths and FWHM in its bands' tags alone."""
+    how = {"driver": "GTiff", "height": 4, "width": 5, "count": 3, "dtype": "uint16", "crs": "EPSG:32633"}
+    with rasterio.open(tmp_path / "tagged.tif", "w", transform=NORTH_UP, **how) as ds:
+        ds.write(np.arange(60, dtype=np.uint16).reshape(3, 4, 5))
+        for i, nm in enumerate((450, 550, 650)):
+            ds.update_tags(i + 1, wavelength=nm, fwhm=10 + i, wavelength_units="nanometers")
+    return tmp_path / "tagged.tif"
+
+
+def test_wavelengths_in_band_tags_are_those_of_the_file(tagged):
+    with rioxarray.open_rasterio(tagged) as array:
+        found = open_cube(array, role="HSI")
+        with open_cube(tagged, role="HSI") as reader:
+            assert found.spectrum == reader.spectrum
+        assert "those of" in found.notes[-1].text
+        assert open_cube(array.isel(band=[2, 0], x=slice(1, 4)), role="HSI").spectrum == reader.spectrum.select([2, 0])
+        assert open_cube(array.isel(band=1), role="HSI").spectrum == reader.spectrum.select([1])
+        own = array.assign_coords(wavelength=("band", [500.0, 600.0, 700.0], {"units": "nm"}))
+        assert open_cube(own, role="HSI").spectrum == Spectrum((500, 600, 700))
+        with pytest.raises(InputError, match="or the path of a file that has them"):
+            open_cube(array.assign_coords(band=[0, 1, 2]), role="HSI")
+        tagged.unlink()
+        with pytest.raises(InputError, match="no wavelengths"):
+            open_cube(array, role="HSI")
+
+
+def test_wavelengths_are_a_list_among_the_attributes():
+    array = scene(wavelength=(0.45, 0.55, 0.65), wavelength_units="um").drop_vars("wavelength")
+    assert open_cube(array, role="HSI").spectrum.wavelengths_nm == (450, 550, 650)

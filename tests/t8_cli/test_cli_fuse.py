@@ -215,6 +215,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(pair, case):
     nothing_left(pair)
 
 
+def test_swapped_images_are_told(pair):
+    result, _ = fuse(pair, hsi=pair.msi, msi=pair.hsi)
+    told(result, "no wavelengths: wanted them in the ENVI header, in band tags")
+    assert f"the MSI has them, and {len(WAVELENGTHS_NM)} bands, the HSI 4: are the two swapped?" in result.stderr
+    result, _ = fuse(pair, hsi=pair.msi, msi=pair.msi)
+    assert "the two swapped" not in result.stderr
+    nothing_left(pair)
+
+
 BAD_OPTIONS = {
     "--msi-bands=B2,B9": "B9, which the MSI doesn't have",
     "--msi-bands=B2,B3,B4,Q9": "Q9",

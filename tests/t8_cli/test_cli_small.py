@@ -132,6 +132,7 @@ def test_info_of_several_and_of_bare_files(cube, tmp_path):
     assert several[1]["crs"] is None
     assert several[1]["gsd"] is None
     assert "not georeferenced" in run("info", bare).stdout
+    assert "bad bands:    none marked" in run("info", bare).stdout, "empty ones aren't looked for"
     assert run("info", tmp_path / "no.tif", code=1).stdout == ""
 
 
