@@ -203,13 +203,18 @@ def compare_sensors(
     bands: Sequence[str],
     wavelengths_nm: ArrayLike,
     fwhm_nm: ArrayLike | None = None,
+    asked: Sequence[int] | None = None,
 ) -> list[float]:
-    """Chi-square of each response with its own `bands` for the MSI's, summed over them; inf for too small a scene."""
+    """Chi-square of each response with its own `bands` for the MSI's, summed over them; inf for too small a scene.
+
+    `asked`: over those of the bands alone.
+    """
     told = _Foretold(pixels)
     if not told.can_tell:
         return [np.inf] * len(responses)
     matrices = [response.select(bands).matrix(wavelengths_nm, fwhm_nm)[0] for response in responses]
-    return [sum(told.chi_square(k, row)[0] for k, row in enumerate(matrix)) for matrix in matrices]
+    chosen = range(len(bands)) if asked is None else asked
+    return [sum(told.chi_square(k, matrix[k])[0] for k in chosen) for matrix in matrices]
 
 
 def _changed(response: SpectralResponse, k: int, shifts_nm: FloatArray, widths: FloatArray) -> SpectralResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,8 @@ class SensorCheck:
 
     `bands` is empty where the response was estimated or the scene is too small; `common` is a shift of all of them that
     clearly fits better than changes of single ones, None without any; `better` names another response of the
-    library that clearly fits; `resampled`: whether the LRHSI was.
+    library that clearly fits, and `guessed` one where the MSI's bands have no names and were taken in the response's
+    order; `resampled`: whether the LRHSI was.
     """
 
     misfit: Misfit
@@ -55,6 +56,7 @@ class SensorCheck:
     response: str
     better: str
     resampled: bool
+    guessed: str = ""
 
     @property
     def fits(self) -> bool:
@@ -71,9 +73,11 @@ class SensorCheck:
         wrong = [band.describe() for band in self.bands if band.contradicts and not band.other]
         if self.common is not None:
             wrong = [self.common.describe()]
+        if self.guessed:
+            wrong = ["its bands were taken in their order, for the MSI's have no names", *wrong]
         if wrong:
             told = "; ".join(wrong)
-            advice = f"; --srf {self.better} fits" if self.better else ""
+            advice = f"; --srf {fits} fits" if (fits := self.guessed or self.better) else ""
             out.append(warning("response-contradicted", response=self.response, bands=told, advice=advice))
         if not self.fits:
             m = self.misfit
@@ -100,7 +104,7 @@ class SensorCheck:
             },
             "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
             "common_shift": None if self.common is None else _rounded(self.common),
-            "better": self.better,
+            "better": self.guessed or self.better,
         }
 
 
@@ -133,7 +137,9 @@ def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool
     bands, common = check_bands(pair, pixels, followed)
     contradicted = common is not None or any(band.contradicts and not band.other for band in bands)
     better = _better(pair, pixels) if contradicted else ""
-    return SensorCheck(found, tuple(bands), common, pair.response.name, better, pair.warped)
+    doubtful = not better and any(band.misfit > LESS and not band.other for band in bands)
+    guessed = of_as_many(pair, pixels) if doubtful else ""
+    return SensorCheck(found, tuple(bands), common, pair.response.name, better, pair.warped, guessed)
 
 
 def check_bands(
@@ -166,6 +172,38 @@ def _better(pair: ScenePair, pixels: SharedPixels) -> str:
     least = int(np.argmin(others))
     clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(pair.msi_names)
     return known[least].name if clear else ""
+
+
+def of_as_many(pair: ScenePair, pixels: SharedPixels) -> str:
+    """Another sensor whose bands, in their order, clearly fit an MSI of as many without names; "" where there is none.
+
+    Of bands that have names, or were taken in another order than the response's, nothing is asked.
+    """
+    nm, fwhm, count = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm, pair.msi.count
+    taken = _in_order(pair.response, count)
+    assert nm is not None
+    if any(pair.msi.spectrum.names or ()) or tuple(taken[i] for i in pair.msi_bands if taken) != pair.msi_names:
+        return ""
+    own = pair.response.select(pair.msi_names)
+    whole = own.matrix(nm, fwhm)[1] > WHOLE
+    asked = np.flatnonzero(whole).tolist()
+    known = []
+    for one in (load_srf(record.name) for record in list_srfs()):
+        bands = _in_order(one, count)
+        if bands and one.sha256 != pair.response.sha256:
+            renamed = replace(one.select([bands[i] for i in pair.msi_bands]), bands=pair.msi_names)
+            known += [renamed] if (renamed.matrix(nm, fwhm)[1] > WHOLE)[whole].all() else []
+    if not known or not asked:
+        return ""
+    chi, *others = compare_sensors(pixels, [own, *known], pair.msi_names, nm, fwhm, asked)
+    least = int(np.argmin(others))
+    clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(asked)
+    return known[least].name if clear else ""
+
+
+def _in_order(response: SpectralResponse, count: int) -> Sequence[str]:
+    """The bands that so many without names are taken for; none where that isn't known."""
+    return response.defaults.get(count) or (response.bands if count == len(response.bands) else ())
 
 
 def fitting(pair: ScenePair, known: Sequence[SpectralResponse]) -> list[SpectralResponse]:
