@@ -58,7 +58,11 @@ class FusionResult:
             inputs = self.provenance["inputs"] | {"to come": self.provenance["expected"]}
             return "\n".join([*lines, *(f"  {k}: {v}" for k, v in inputs.items())])
         method = self.provenance["method"]
-        lines += [f"  {key}: {method[key]}" for key in ("method", "base", "weights", "adaptation") if method.get(key)]
+        lines += [
+            f"  {key}: {method[key]}"
+            for key in ("method", "base", "lesson", "weights", "adaptation")
+            if method.get(key)
+        ]
         if self.valid_share is not None:
             lines.append(f"  valid pixels: {self.valid_share:.1%} of the fused cube")
         if told := unreached(self.provenance.get("unreached") or 0.0):

@@ -152,10 +152,13 @@ class Pair:
 
 
 class Rehearsal:
-    """Pairs of a scene as a frame sees it: `low` judges on the cells `held`, `draws` train on the others."""
+    """Pairs of a scene as a frame sees it: `low` judges on the cells `held`, `draws` train on the others.
 
-    def __init__(self, scene: PairSample, frame: SceneFrame, seed: int) -> None:
-        self.scene, self.frame = scene, frame
+    `reduced` is the frame at reduced resolution, where that isn't the same: what was learned there isn't to show.
+    """
+
+    def __init__(self, scene: PairSample, frame: SceneFrame, seed: int, reduced: SceneFrame | None = None) -> None:
+        self.scene, self.frame, self._reduced = scene, frame, reduced or frame
         target, self._lrhsi, self._msi = reduced_images(scene, frame.base.model)
         self._target = frame.subspace.project(target)
         self._random = torch.Generator().manual_seed(seed)
@@ -193,7 +196,7 @@ class Rehearsal:
     def full(self) -> Pair:
         """The scene itself, on which fused windows must give back both inputs."""
         lrhsi, mask = self.scene.lrhsi, self.scene.mask[:, None]
-        return self._pair(self._see(lrhsi, self.scene.msi), self.frame.subspace.project(lrhsi), mask)
+        return self._pair(self._see(lrhsi, self.scene.msi, self.frame), self.frame.subspace.project(lrhsi), mask)
 
     def inside(self) -> tuple[Tensor, Tensor]:
         """The inputs of the pair that judges, LRHSI (n, C, h, w) within the subspace and MSI (n, c, H, W)."""
@@ -228,9 +231,9 @@ class Rehearsal:
     def _noisy(self) -> tuple[Tensor, Tensor]:
         return self._add_noise(self._lrhsi, self._msi, self._random)
 
-    def _see(self, lrhsi: Tensor, msi: Tensor) -> list[Seen]:
-        """All blocks, one at a time to save memory."""
-        return [self.frame.see(x, y) for x, y in zip(lrhsi.split(1), msi.split(1), strict=True)]
+    def _see(self, lrhsi: Tensor, msi: Tensor, frame: SceneFrame | None = None) -> list[Seen]:
+        """All blocks, one at a time to save memory; at reduced resolution unless a frame is given."""
+        return [(frame or self._reduced).see(x, y) for x, y in zip(lrhsi.split(1), msi.split(1), strict=True)]
 
     def _pair(self, seen: list[Seen], target: Tensor, mask: Tensor) -> Pair:
         x, y, guide = (torch.cat([getattr(s.obs, name) for s in seen]) for name in ("x", "y", "guide"))

@@ -14,7 +14,7 @@ worth half as much, and only a quarter of what they added was worth having: the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -53,8 +53,10 @@ SAMPLE = 192 * 192
 UNSEEN, RIDGE = 0.5, 288
 #: Longest feature in deviations; sides of the windows in which the MSI's detail is seen, and of what it is detail of.
 LONGEST, WINDOW, AROUND = 5.0, 3, 7
-#: Parts of the scene of which each is foretold from the others, in cells of so many LR pixels a side.
-PARTS, CELL = 4, 4
+#: Parts of the scene of which each is foretold from the others, in cells of so many ratios of LR pixels a side.
+PARTS, CELL = 4, 2
+#: Share of what the parts left out bear out that is used: they are at reduced resolution.
+TRANSFER = 0.85
 
 
 def aligned(base: RegressionGLP, scene: PairSample) -> RegressionGLP:
@@ -126,15 +128,25 @@ class Lesson:
     known, the LRHSI being the truth, those at full resolution aren't; f is known at both. What is larger at full
     resolution than where it was learned is trusted less, the more so the further apart the two are: ridge regression
     (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm.
+
+    `others` (PARTS, F, K) are learned without a part of the scene each, where reduced resolution has `cell` pixels to a
+    cell's side: what the lesson says of pixels from which it hasn't learned.
     """
 
     deviation: Tensor  # (c,) of the MSI's bands
     scale: Tensor
     weights: Tensor
+    others: Tensor
+    cell: int
+    left_out: bool = False  # whether it is at reduced resolution and speaks by `others`
 
     def __call__(self, guide: Tensor, msi: Tensor) -> Tensor:
         """The error of the blend in steps: guide (B, g, H, W), MSI without its noise (B, c, H, W) -> (B, K, H, W)."""
-        return mix(self.weights.T, self.features(guide, msi))
+        f = self.features(guide, msi)
+        if not self.left_out:
+            return mix(self.weights.T, f)
+        part = parts_of(f.shape[-2:], self.cell).to(f.device)
+        return torch.stack([mix(w.T, f) * (part == number) for number, w in enumerate(self.others)]).sum(0)
 
     def features(self, guide: Tensor, msi: Tensor) -> Tensor:
         """f: (B, g, H, W), (B, c, H, W) -> (B, F, H, W)."""
@@ -153,20 +165,23 @@ def pixel_features(guide: Tensor, msi: Tensor, deviation: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def lesson_of(frame: ConditionedFrame, scene: PairSample) -> Lesson | None:
-    """The lesson of a scene; None where it has too few pixels or too high a ratio, or where parts of it aren't foretold
-    from the others, in error and in angle."""
+def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None, str]:
+    """The lesson of a scene, and in words what it foretells of parts that it wasn't learned from.
+
+    None, and nothing or why, where there are too few pixels or too high a ratio, or where left-out parts get worse by
+    it, in error or in angle.
+    """
     model = frame.base.model
     if model.ratio > TAUGHT or int(scene.mask.sum()) < LEARNED_FROM or not reducible(scene, model.ratio):
-        return None
+        return None, ""
     target, lrhsi, msi = reduced_images(scene, model)
     lrhsi, msi = noise_adder(scene, model)(lrhsi, msi, torch.Generator().manual_seed(0))
     low = [frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
     full = [frame.see(*window) for window in middles(scene, model.ratio)]
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
-    scale = raw.std((0, 2, 3))
-    lesson = Lesson(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), raw.new_zeros(raw.shape[1], 0))
+    scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)
+    lesson = Lesson(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), none, none, CELL * model.ratio)
 
     valid = scene.mask[:, : target.shape[2], : target.shape[3]]
     f, start, weight = (
@@ -184,22 +199,52 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> Lesson | None:
     g = torch.cat([maps.movedim(1, 0).flatten(1) for maps in at_full], 1).double()
     common = UNSEEN * model.ratio * g @ g.T / g.shape[1]
 
-    def learned(where: Tensor) -> Tensor:
-        x, y, count = (weight * f)[:, where], (weight * need)[:, where], int(where.sum())
-        return solve_spd((x @ x.T + RIDGE * torch.eye(len(x)).to(x)) / count + common, x @ y.T / count)
+    part = parts_of(valid.shape[1:], lesson.cell).to(valid.device).expand(valid.shape)[valid]
+    cell, every = cells_of(valid, lesson.cell), range(PARTS)
+    xs, ys = ([(weight * maps)[:, part == number] for number in every] for maps in (f, need))
+    within = torch.stack([x @ x.T for x in xs])
+    across = torch.stack([x @ y.T for x, y in zip(xs, ys, strict=True)])
+    counts, ridge = torch.stack([(part == number).sum() for number in every]), RIDGE * torch.eye(len(f)).to(f)
 
-    part, foretold = parts_of(valid), torch.zeros_like(need)
-    for number in part.unique():
-        foretold[:, part == number] = learned(part != number).T @ f[:, part == number]
-    errors = Judge((start * unit).T, (wanted * unit).T).errors((foretold * step * unit).T)
+    def learned(*unseen: int) -> Tensor:
+        """The map (F, K) that all parts but some teach."""
+        seen = [number for number in every if number not in unseen]
+        count = counts[seen].sum().clamp_min(1)
+        return solve_spd((within[seen].sum(0) + ridge) / count + common, across[seen].sum(0) / count)
+
+    def foretold(*unseen: int) -> Tensor:
+        """What the others say of each part (K, P), some having no say."""
+        said = torch.zeros_like(need)
+        for number in every:
+            said[:, part == number] = learned(number, *unseen).T @ f[:, part == number]
+        return said
+
+    said, others = foretold(), torch.stack([learned(number) for number in every])
+    share = torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
+    errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
+    what = f"on parts left out error {change(errors.error)} {KNOWN_BASE}, angle {change(errors.angle)}"
     used = max(errors.error, errors.angle) <= 1
-    log.info(
-        "the scene at reduced resolution teaches %s: parts left out have error %s %s, angle %s",
-        "a correction" if used else "nothing", change(errors.error), KNOWN_BASE, change(errors.angle),
-    )  # fmt: skip
+    log.info("the scene's lesson %s: %s", "used" if used else "not used", what)
     if not used:
-        return None
-    return replace(lesson, weights=learned(part >= 0).float())
+        return None, f"not used: {what}"
+    weights = learned() * borne_out(said, need, cell, part >= 0)
+    return replace(lesson, weights=weights.float(), others=(others * share[:, None]).float()), f"used: {what}"
+
+
+def borne_out(foretold: Tensor, need: Tensor, cell: Tensor, where: Tensor) -> Tensor:
+    """Share (K,) of what is foretold (K, P) of what is needed (K, P) that is used, judged on some of the pixels.
+
+    On each axis the least-squares factor between both, cut to 0..1, times 1 - (its error / it)^2: the shrinkage that
+    leaves the least error of a factor so uncertain. Errors of a cell's pixels, (P,) which, go together.
+    """
+    z, wanted, cell = foretold[:, where], need[:, where], cell[where]
+    power = z.square().sum(1).clamp_min(1e-30)
+    factor = (z * wanted).sum(1) / power
+    left = z * (factor[:, None] * z - wanted)
+    sums = torch.zeros(len(z), int(cell.max()) + 1 if len(cell) else 1).to(left).index_add_(1, cell, left)
+    error = sums.square().sum(1).sqrt() / power
+    sure = 1 - (error / factor.clamp_min(1e-12)).square()
+    return TRANSFER * factor.clamp(0, 1) * sure.clamp(0, 1)
 
 
 def _certainty(seen: Seen) -> Tensor:
@@ -207,10 +252,19 @@ def _certainty(seen: Seen) -> Tensor:
     return (-seen.obs.guide[:, -1:]).exp()
 
 
-def parts_of(valid: Tensor) -> Tensor:
-    """Which of PARTS each valid pixel of a mask (n, h, w) belongs to: (P,); cells of one part don't touch at a side."""
-    rows, cols = (torch.arange(n, device=valid.device) // CELL for n in valid.shape[1:])
-    return ((rows[:, None] + 2 * cols) % PARTS).expand(valid.shape)[valid]
+def parts_of(shape: Sequence[int], cell: int) -> Tensor:
+    """Which of PARTS each pixel belongs to: (h, w); cells of one part don't touch at a side."""
+    rows, cols = (torch.arange(n) // cell for n in shape)
+    return (rows[:, None] + 2 * cols) % PARTS
+
+
+def cells_of(valid: Tensor, cell: int) -> Tensor:
+    """Which cell each valid pixel of a mask (n, h, w) belongs to: (P,)."""
+    n, h, w = valid.shape
+    rows, cols = (torch.arange(size, device=valid.device) // cell for size in (h, w))
+    down, across = -(-h // cell), -(-w // cell)
+    block = torch.arange(n, device=valid.device)[:, None, None]
+    return ((block * down + rows[:, None]) * across + cols)[valid]
 
 
 def middles(scene: PairSample, s: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -228,6 +282,7 @@ class ConditionedFrame(SceneFrame):
 
     blend: Blend = field(kw_only=True)
     lesson: Lesson | None = field(kw_only=True, default=None)
+    taught: str = field(kw_only=True, default="")  # what the lesson foretells, in words
 
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
         """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
@@ -239,6 +294,10 @@ class ConditionedFrame(SceneFrame):
         if self.lesson is not None:
             obs = replace(obs, known=self.step[:, None, None] * self.lesson(obs.guide, clean))
         return replace(seen, obs=obs)
+
+    def left_out(self) -> ConditionedFrame:
+        """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""
+        return self if self.lesson is None else replace(self, lesson=replace(self.lesson, left_out=True))
 
     def start(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The blend's coefficients (B, K, H, W) alone, on this frame's axes."""
@@ -257,7 +316,8 @@ class ConditionedFrame(SceneFrame):
 def conditioned_frame(scene: PairSample, model: ObservationModel) -> ConditionedFrame:
     """Frame of a scene on the axes of the regression's errors, with the scene's lesson."""
     frame = frame_of_draw(scene, model)
-    return replace(frame, lesson=lesson_of(frame, scene))
+    lesson, taught = lesson_of(frame, scene)
+    return replace(frame, lesson=lesson, taught=taught)
 
 
 def frame_of_draw(scene: PairSample, model: ObservationModel) -> ConditionedFrame:

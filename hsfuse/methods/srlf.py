@@ -1,8 +1,8 @@
 """SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace.
 
-Three stages follow the base: weights for any sensor correct it as they have learned elsewhere; adaptation to the scene,
-in which a second network learns what these leave; and the step back to both inputs. The latter two are kept as far as
-the scene's own held-out blocks bear them out.
+Three stages follow the base: the scene's lesson and weights for any sensor correct it (`srlf_any.py`); adaptation to
+the scene, in which a second network learns what these leave; and the step back to both inputs. The latter two are kept
+as far as the scene's own held-out blocks bear them out.
 
 Weights that themselves go on learning on the scene did worse: they have so much at hand, the members of the blend and
 their differences, that they soon learn what is peculiar to reduced resolution. The second network sees the result and
@@ -139,7 +139,7 @@ class SRLF(Method):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             self.net = self._make_net(scene, model).to(device)
-            rehearsal = Rehearsal(scene, self.frame, self.seed)
+            rehearsal = Rehearsal(scene, self.frame, self.seed, self._left_out)
             run = Adaptation(rehearsal, self._options, self._usual[1], self._before(rehearsal))
             self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
             clock = self._note("base", UNCHANGED, clock)
@@ -158,7 +158,12 @@ class SRLF(Method):
     @property
     def _start(self) -> str:
         """What the network corrects, in words."""
-        return "what the weights give" if self.known is not None and self.known.share else f"the base {self.base_name}"
+        return (self.known.given if self.known is not None else "") or f"the base {self.base_name}"
+
+    @property
+    def _left_out(self) -> SceneFrame:
+        """The frame at reduced resolution, where a lesson speaks of parts that it wasn't learned from."""
+        return self.frame if self.known is None else replace(self.frame, fuser=self.known.left_out())
 
     def _make_net(self, scene: PairSample, model: ObservationModel) -> SRLFNet:
         """The frame and the network that works in it."""
@@ -176,7 +181,8 @@ class SRLF(Method):
             if self.card.kind != "any-sensor":
                 net, path = network_of(path, self.card, tensors), weights_below(self.card)
         self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
-        self.frame = make_frame(scene, model, self.base_name, self.known)
+        self.frame = make_frame(scene, model, self.base_name, self.known and self.known.left_out())
+        self.frame = replace(self.frame, fuser=self.known or self.frame.fuser)
         config = self.config or SRLFConfig(dimension, dimension, model.ratio, self._usual[0], dropout=0.1)
         return net or SRLFNet(config)
 
@@ -294,6 +300,7 @@ class SRLF(Method):
             "method": self.id,
             "base": self.base_name,
             "weights": weights,
+            **({} if self.known is None else self.known.told()),
             "adaptation": self.adaptation.verdict,
             "consistency": "off" if self.consistency is None else "brought back to both inputs within their noise",
             "MSI gain": ", ".join(f"{g:.3f}" for g in self.frame.gain.tolist()),

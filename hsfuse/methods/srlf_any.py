@@ -1,8 +1,10 @@
-"""Weights for any sensor at work, without adaptation: `blend`, corrected by what they have learned elsewhere."""
+"""Weights for any sensor at work, without adaptation: `blend`, corrected by what the scene's own reduced resolution
+teaches (`Lesson`) and by what the weights have learned elsewhere. Each is used only where the scene bears it out."""
 
 from __future__ import annotations
 
 import logging
+from copy import copy
 from pathlib import Path
 from typing import Self
 
@@ -92,15 +94,19 @@ class AnySensor(Method):
 
     @torch.no_grad()
     def errors(self, scene: PairSample) -> Errors:
-        """What is left of the blend's errors on all of the scene at reduced resolution."""
+        """What the weights leave of the errors at reduced resolution.
+
+        Of the blend's, with what the lesson foretells of parts that it wasn't learned from.
+        """
         target, lrhsi, msi = reduced_images(scene, self.frame.base.model)
         lrhsi, msi = noise_adder(scene, self.frame.base.model)(lrhsi, msi, torch.Generator().manual_seed(0))
         valid = scene.mask[:, : target.shape[2], : target.shape[3]]
-        seen = [self.frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
+        frame = self.frame.left_out()
+        seen = [frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
         unit = self.frame.unit[:, None, None]
         found, start = (
             torch.cat(maps).permute(0, 2, 3, 1)[valid]
-            for maps in ([self._corrected(each) for each in seen], [each.base * unit for each in seen])
+            for maps in ([self._corrected(each) for each in seen], [_known(each) * unit for each in seen])
         )
         wanted = self.subspace.project(target).permute(0, 2, 3, 1)[valid]
         return Judge(start, wanted).errors(found - start)
@@ -112,22 +118,38 @@ class AnySensor(Method):
         """
         used = max(errors.error, errors.angle) <= BETTER
         self.share = SHARE if used else 0.0
-        what = f"error {change(errors.error)} {KNOWN_BASE}, angle {change(errors.angle)}"
+        below = KNOWN_BASE if self.frame.lesson is None else f"{KNOWN_BASE} with the scene's lesson"
+        what = f"error {change(errors.error)} {below}, angle {change(errors.angle)}"
         self.verdict = f"{'used' if used else 'not used'}: at reduced resolution {what}"
         log.info("weights %s %s", self.card.name, self.verdict)
 
     @torch.no_grad()
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        if not self.share:
+        if not self.share and self.frame.lesson is None:
             return self.frame.start(lrhsi, msi)
         return self._corrected(self.frame.see(lrhsi, msi))
 
     def _corrected(self, seen: Seen) -> Tensor:
         """Coefficients (B, K, H, W) of what the frame saw, with the network's share."""
-        frame = self.frame
-        step = self.share * frame.step[:, None, None]
-        return self.net.ensemble(seen.base, seen.obs, step, self.turns) * frame.unit[:, None, None]
+        unit = self.frame.unit[:, None, None]
+        if not self.share:
+            return _known(seen) * unit
+        step = self.share * self.frame.step[:, None, None]
+        return self.net.ensemble(seen.base, seen.obs, step, self.turns) * unit
+
+    @property
+    def given(self) -> str:
+        """What the result is made of beside the blend, in words."""
+        if self.frame.lesson is None:
+            return "what the weights give" if self.share else ""
+        return f"what {'the weights and ' if self.share else ''}the scene's lesson give{'' if self.share else 's'}"
+
+    def left_out(self) -> AnySensor:
+        """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""
+        other = copy(self)
+        other.frame = self.frame.left_out()
+        return other
 
     def outside_low(self, lrhsi: Tensor) -> Tensor:
         """What is added outside the subspace, before interpolation: (B, C, h, w)."""
@@ -140,11 +162,21 @@ class AnySensor(Method):
     def describe(self) -> dict[str, str]:
         """The weights, and what the frame estimated."""
         weights = f"{self.card.name} ({self.card.steps} steps){self.verdict and ', ' + self.verdict}"
-        return {**self.frame.base.describe(), "method": self.id, "base": KNOWN_BASE, "weights": weights}
+        known = {"method": self.id, "base": KNOWN_BASE, "weights": weights}
+        return {**self.frame.base.describe(), **known, **self.told()}
+
+    def told(self) -> dict[str, str]:
+        """What the scene's lesson foretells, where there is enough to learn from."""
+        return {"lesson": self.frame.taught} if self.frame.taught else {}
 
     def layers(self) -> StageWatch:
         """Where the network learns again."""
         return StageWatch(self.net)
+
+
+def _known(seen: Seen) -> Tensor:
+    """The blend (B, K, H, W) with what the lesson says."""
+    return seen.base if seen.obs.known is None else seen.base + seen.obs.known
 
 
 def _reduced_pixels(scene: PairSample, s: int) -> int:

@@ -233,7 +233,7 @@ def test_the_stages_are_written_down(adapted):
     assert before is not None
     assert after is not None
     assert after[0] <= before[0]
-    assert adapted.describe()["adaptation"].endswith("no better than what the weights give, which is the result")
+    assert adapted.describe()["adaptation"].endswith(f"no better than {adapted.known.given}, which is the result")
 
 
 def test_the_consistency_step_is_part_of_the_result_and_without_it_and_adaptation_two_stages_are_left(

@@ -151,7 +151,7 @@ def method_words(provenance: Mapping[str, Any]) -> str:
     """How the cube was fused, in a line; empty when the file doesn't say."""
     method = provenance.get("method")
     if isinstance(method, Mapping):
-        told = [f"{key} {method[key]}" for key in ("base", "weights") if method.get(key)]
+        told = [f"{key} {method[key]}" for key in ("base", "lesson", "weights") if method.get(key)]
         return "; ".join([str(method.get("method", "")), *told]).strip("; ")
     return "" if method is None else str(method)
 
