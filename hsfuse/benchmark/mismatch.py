@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,16 @@ def moved(truth: Floats, place: Affine, s: int) -> Floats:
 
 
 def smiled(lrhsi: Floats, wavelengths_nm: Floats, smile: float) -> Floats:
-    """(C, h, w) with band centres shifted by `smile` nm at both edges of the swath, by its square between."""
+    """(C, h, w) with band centres shifted by `smile` nm at both edges of the swath, by its square between.
+
+    Bands up to where wavelengths fall back are a detector, each by itself.
+    """
     out = np.empty_like(lrhsi)
+    detectors = np.split(np.arange(len(lrhsi)), np.flatnonzero(np.diff(wavelengths_nm) <= 0) + 1)
     for column, d in enumerate(smile * np.linspace(-1, 1, lrhsi.shape[2]) ** 2):
-        for row in range(lrhsi.shape[1]):
-            out[:, row, column] = np.interp(wavelengths_nm + d, wavelengths_nm, lrhsi[:, row, column])
+        for row, bands in product(range(lrhsi.shape[1]), detectors):
+            nm = wavelengths_nm[bands]
+            out[bands, row, column] = np.interp(nm + d, nm, lrhsi[bands, row, column])
     return out
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
 from hsfuse.calibration.spectra import FloatArray, band_noise, noise_edge, varies
@@ -31,6 +31,8 @@ MOST_DIRECTIONS, LEAST_SIZE, LEAST_SIGNAL = 1 / 3, 1e-3, -0.9
 #: small enough to be taken out to first order; the most bend, in their squares. Wider gaps than so many spacings have
 #: no derivative.
 LEAST_CHANGE, MOST_CHANGE, MOST_BEND, GAP = 0.05, 0.6, 0.4, 2.5
+#: Share of bands whose wavelength is below the one's before, at most, of detectors one after the other.
+SELDOM = 0.1
 #: A course so near to the largest one isn't found, but stopped.
 AT_LIMIT = 0.95
 #: -2 log likelihood that it must gain by pixel, and the share of its own gain that the other half's smile must have.
@@ -169,7 +171,7 @@ def estimate_smile(halves: Sequence[tuple[FloatArray, FloatArray]], wavelengths_
     shifts, second, sd = np.zeros((nm.size, columns)), np.zeros((nm.size, columns)), 0.0
     slopes, bends = np.zeros((nm.size, nm.size)), np.zeros((nm.size, nm.size))
     for array in (nm <= SILICON_NM, nm > SILICON_NM):
-        bands = np.flatnonzero(array)[np.argsort(nm[array], kind="stable")]
+        bands = _in_order(np.flatnonzero(array), nm)
         slopes[np.ix_(bands, bands)] = derivative(nm[bands])
         found = _of_array([(half[bands], u) for half, u in halves], nm[bands]) if columns >= LEAST_COLUMNS else None
         if found is not None:
@@ -178,10 +180,16 @@ def estimate_smile(halves: Sequence[tuple[FloatArray, FloatArray]], wavelengths_
     return Smile(shifts, slopes, second, bends, sd)
 
 
+def _in_order(bands: NDArray[np.intp], nm: FloatArray) -> NDArray[np.intp]:
+    """Bands by wavelength; as they come where it falls back seldom, from one detector to the next that overlaps it."""
+    seldom = (np.diff(nm[bands]) <= 0).mean() < SELDOM if bands.size > 1 else True
+    return bands if seldom else bands[np.argsort(nm[bands], kind="stable")]
+
+
 def derivative(nm: FloatArray) -> FloatArray:
     """(C, C): the derivative by nm of a spectrum at rising wavelengths (C,), of parabolas through three bands.
 
-    Beside a gap and at the ends it is that of a line through two, and 0 where there is one alone.
+    Beside a gap, where wavelengths fall and at the ends it is that of a line through two, and 0 of one alone.
     """
     slope, apart = np.zeros((nm.size, nm.size)), np.diff(nm)
     near = (apart > 0) & (apart < GAP * np.median(apart)) if nm.size > 1 else np.zeros(0, bool)

@@ -25,7 +25,9 @@ def spectra(nm: np.ndarray, red_edge_nm: float | np.ndarray = 715, air: bool = T
     return np.stack([leaf, soil, roof]) * passed
 
 
-def scene(edges_nm: tuple[float, float], seed: int = 0, across: float = 0.0, noise: float = NOISE) -> np.ndarray:
+def scene(
+    edges_nm: tuple[float, float], seed: int = 0, across: float = 0.0, noise: float = NOISE, nm: np.ndarray = NM
+) -> np.ndarray:
     """(C, h, w) whose centres lie so far above their nominal place at the left and the right edge, by a parabola.
 
     `across`: how much the share of each material rises from left to right.
@@ -35,15 +37,15 @@ def scene(edges_nm: tuple[float, float], seed: int = 0, across: float = 0.0, noi
     moved = (right - left) / 2 * u + (right + left) / 2 * u**2
     shares = Waves(seed=seed).on(square(10.0, SHAPE)) + 0.2
     shares = shares * (1 + across * np.array([1, -1, 0.5])[:, None, None] * u)
-    seen = spectra(NM[:, None] + moved)
-    drawn = np.random.default_rng(seed).standard_normal((NM.size, *SHAPE))
+    seen = spectra(nm[:, None] + moved)
+    drawn = np.random.default_rng(seed).standard_normal((nm.size, *SHAPE))
     return np.einsum("kcw,khw->chw", seen, shares) + noise * drawn
 
 
-def estimated(cube: np.ndarray):
+def estimated(cube: np.ndarray, nm: np.ndarray = NM):
     u = np.broadcast_to(np.linspace(-1, 1, cube.shape[2]), cube.shape[1:])
     halves = [(cube[:, rows].reshape(len(cube), -1), u[rows].ravel()) for rows in (slice(0, 20), slice(20, 40))]
-    return estimate_smile(halves, NM, cube.shape[2])
+    return estimate_smile(halves, nm, cube.shape[2])
 
 
 @pytest.mark.parametrize("edges", [(2.0, 2.0), (-1.5, -1.5), (-2.0, 2.0)])
@@ -53,6 +55,15 @@ def test_a_smile_is_found(edges):
     assert found.shifts_nm[:, [0, -1]] == pytest.approx(np.tile(edges, (NM.size, 1)), abs=0.35)
     np.testing.assert_allclose(found.shifts_nm[:, SHAPE[1] // 2], 0, atol=0.1)
     assert found.sd_nm < 0.2
+
+
+def test_detectors_that_overlap_have_each_their_own_neighbours():
+    """As AVIRIS: between bands of two detectors at nearly one wavelength there is noise, not a slope."""
+    nm = np.concatenate([np.arange(430.0, 690.0, 8.0), np.arange(662.05, 1000.0, 8.0)])
+    found = estimated(scene((2.0, 2.0), nm=nm), nm)
+    assert found.shifts_nm[:, [0, -1]] == pytest.approx(np.full((nm.size, 2), 2.0), abs=0.35)
+    down = estimated(scene((2.0, 2.0), nm=NM[::-1]), NM[::-1])
+    assert down.shifts_nm[:, [0, -1]] == pytest.approx(np.full((NM.size, 2), 2.0), abs=0.35)
 
 
 @pytest.mark.parametrize("seed", range(3))
