@@ -23,6 +23,8 @@ from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, no
 
 #: Spectra from which the directions are found, most of these, and fewest lines and pixels along them to judge by.
 SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 8
+#: Fewest bands: of a camera's thirty, what the ground's directions leave of lines is as often ground as stripes.
+LEAST_BANDS = 48
 #: Lines over which what changes slowly is smoothed by parabolas (Savitzky, Golay 1964).
 SLOW = 15
 #: Patterns of slow changes that bands share are the ground's where they are so many times what stripes alone have, and
@@ -154,13 +156,13 @@ class _Lines:
 def estimate_stripes(
     strips: Callable[[], Iterable[Strip]], every: Callable[[], Iterable[Strip]] | None = None
 ) -> tuple[Stripes | None, Stripes | None]:
-    """Along columns and along rows, from strips that are given twice; None for too small or too gappy an image.
+    """Along columns and along rows, from strips that are given twice; None for too small or too gappy an image, or too few bands.
 
     Where the strips aren't all of the image, `every` gives those, from which stripes along rows are then taken.
     """
     seen = [(_within(data, mask), len(mask)) for data, mask in strips()]
     found = np.concatenate([spectra for spectra, _ in seen], 1).astype(np.float64)
-    if found.shape[1] < LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE or not varies(found):
+    if found.shape[1] < LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_BANDS or not varies(found):
         return None, None
     ground = _Ground.of(found[:, :: max(1, found.shape[1] // SPECTRA)])
     columns, rows, squares = _summed(strips(), ground, sum(height for _, height in seen), every is not None)

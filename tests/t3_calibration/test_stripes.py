@@ -32,6 +32,12 @@ def test_noise_alone_has_no_stripes(seed):
     assert not any(estimate_stripes(strips(cube(0.0, seed)[0])))
 
 
+def test_a_camera_s_few_bands_leave_nothing_to_tell_stripes_by():
+    data, _ = cube(1.0)
+    assert any(estimate_stripes(strips(data[::2])))
+    assert not any(estimate_stripes(strips(data[::4])))
+
+
 def test_stripes_are_found_under_gaps_too():
     data, added = cube(1.0)
     mask = np.ones(data.shape[1:], bool)
