@@ -156,7 +156,7 @@ class _Lines:
 def estimate_stripes(
     strips: Callable[[], Iterable[Strip]], every: Callable[[], Iterable[Strip]] | None = None
 ) -> tuple[Stripes | None, Stripes | None]:
-    """Along columns and along rows, from strips that are given twice; None for too small or too gappy an image, or too few bands.
+    """Along columns and along rows, from strips that are given twice; None for too small an image, or too few bands.
 
     Where the strips aren't all of the image, `every` gives those, from which stripes along rows are then taken.
     """
