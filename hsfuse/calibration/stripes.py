@@ -23,8 +23,8 @@ from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, no
 
 #: Spectra from which the directions are found, most of these, and fewest lines and pixels along them to judge by.
 SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 8
-#: Fewest bands: of a camera's thirty, what the ground's directions leave of lines is as often ground as stripes.
-LEAST_BANDS = 48
+#: In so few bands of so few pixels what the ground's directions leave of lines is as often ground as stripes.
+FEW_BANDS, FEW_PIXELS = 48, 576
 #: Lines over which what changes slowly is smoothed by parabolas (Savitzky, Golay 1964).
 SLOW = 15
 #: Patterns of slow changes that bands share are the ground's where they are so many times what stripes alone have, and
@@ -162,7 +162,9 @@ def estimate_stripes(
     """
     seen = [(_within(data, mask), len(mask)) for data, mask in strips()]
     found = np.concatenate([spectra for spectra, _ in seen], 1).astype(np.float64)
-    if found.shape[1] < LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_BANDS or not varies(found):
+    if found.shape[1] < LEAST_SIDE * LEAST_SIDE or found.shape[0] < LEAST_SIDE or not varies(found):
+        return None, None
+    if found.shape[0] < FEW_BANDS and found.shape[1] < FEW_PIXELS:
         return None, None
     ground = _Ground.of(found[:, :: max(1, found.shape[1] // SPECTRA)])
     columns, rows, squares = _summed(strips(), ground, sum(height for _, height in seen), every is not None)
