@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
-from hsfuse.calibration.spectra import FloatArray
+from hsfuse.calibration.spectra import FloatArray, gain_error
 from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd
 from hsfuse.calibration.windows import apart, spread_of
 from hsfuse.core.errors import SettingError
@@ -97,15 +97,10 @@ class Judged:
         return cls(fit, held_out, moved, views.part, wander)
 
     def borne_out_by(self, best: Judged) -> bool:
-        """Whether the best, richer family is no clear gain over this one.
-
-        Were both as good, windows would be better in either as often; those that are worse in the richer one tell how
-        much that is.
-        """
+        """Whether the best, richer family is no clear gain over this one."""
         gain = self.held_out - best.held_out
-        error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
         share = SHAPED_SHARE if best.fit.family in (ELLIPTIC, TURNED) else LEAST_SHARE
-        return bool(gain.sum() <= max(BORNE_OUT * error, LEAST_GAIN, share * best.held_out.sum()))
+        return bool(gain.sum() <= max(BORNE_OUT * gain_error(gain), LEAST_GAIN, share * best.held_out.sum()))
 
 
 @dataclass(frozen=True, eq=False)

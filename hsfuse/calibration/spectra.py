@@ -25,6 +25,14 @@ LEAST_PIXELS = 64
 LEAST_NOISE = 1e-7
 
 
+def gain_error(gain: FloatArray) -> float:
+    """Error of the sum of gains (n,), by windows that had no part in what is held against what is simpler.
+
+    Were both as good, windows would fare worse at the richer one as often, and as much.
+    """
+    return float(np.sqrt(2 * np.square(np.minimum(gain, 0)).sum()))
+
+
 @dataclass(frozen=True)
 class LowPixels:
     """Valid LR pixels in raster order, float64: `lrhsi` (C, n), `msi` (c, n) degraded to the LR grid."""

@@ -19,7 +19,7 @@ from scipy.linalg import qr
 from scipy.optimize import nnls
 from torch import Tensor
 
-from hsfuse.calibration.spectra import FloatArray, SharedPixels
+from hsfuse.calibration.spectra import FloatArray, SharedPixels, gain_error
 
 #: Where curves bend: these shares of a band's pixels are darker.
 BENDS = 0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 1.0
@@ -216,8 +216,7 @@ def _fitted(pixels: SharedPixels, seen: FloatArray, ramps: FloatArray) -> _Fit:
 def _clearly(errors: FloatArray, other: FloatArray) -> bool:
     """Whether the other one's squared errors by windows (w,) are clearly less."""
     gain = errors - other
-    sd = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
-    return bool(gain.sum() > 0 and gain.sum() >= max(BETTER_SD * sd, BETTER_SHARE * errors.sum()))
+    return bool(gain.sum() > 0 and gain.sum() >= max(BETTER_SD * gain_error(gain), BETTER_SHARE * errors.sum()))
 
 
 @dataclass(frozen=True)

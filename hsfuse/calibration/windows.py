@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
 
+from hsfuse.calibration.spectra import gain_error
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.physics.degrade import shifted_axis
 from hsfuse.physics.model import MIN_PSF_WEIGHT, ObservationModel
@@ -266,9 +267,7 @@ def risen(before: Floats, after: Floats) -> bool:
     gain = np.where(counts, before - after, 0)[known].sum(1) / counts[known].sum(1)
     if len(gain) < MIN_WINDOWS:
         return False
-    # Were both as good, windows would fare worse at the richer one as often, and as much.
-    error = np.sqrt(2 * np.square(np.minimum(gain, 0)).sum())
-    return bool(gain.sum() > SURE * error)
+    return bool(gain.sum() > SURE * gain_error(gain))
 
 
 def own_covariances(info: Floats) -> Floats:

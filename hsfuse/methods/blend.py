@@ -177,7 +177,7 @@ class Blend(Method):
         self.model = model
         for member in self._members:
             member.fit(scene, model)
-        sample = [self._each(lrhsi, msi, self._detail(msi)) for lrhsi, msi in _sample(scene, model.ratio)]
+        sample = [self._each(lrhsi, msi, self._detail(msi)) for lrhsi, msi in middles(scene, model.ratio, SAMPLE)]
         sizes = torch.stack([torch.stack([x.mean() for x in _sizes(members)]) for members in sample])
         self.usual = sizes.mean(0).clamp_min(DARK**2)
         apart = [((m - m.mean(0)) / self._amount(m)).movedim(2, 0).flatten(1).double() for m in sample]
@@ -262,11 +262,10 @@ def _sizes(members: Tensor) -> tuple[Tensor, Tensor]:
     return apart, bright
 
 
-def _sample(scene: PairSample, s: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows of the scene, at most SAMPLE MSI pixels together: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
+def middles(scene: PairSample, s: int, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The middle of each block, `most` MSI pixels in all at most: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
     n, h, w = scene.mask.shape
-    side = max(1, round((SAMPLE / n) ** 0.5 / s))
+    side = max(1, round((most / n) ** 0.5 / s))
     rows, cols = (slice((m - min(m, side)) // 2, (m + min(m, side)) // 2) for m in (h, w))
-    fine = [slice(part.start * s, part.stop * s) for part in (rows, cols)]
-    for block in range(n):
-        yield scene.lrhsi[block : block + 1, :, rows, cols], scene.msi[block : block + 1, :, *fine]
+    for lrhsi, msi in zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True):
+        yield lrhsi[..., rows, cols], msi[..., rows.start * s : rows.stop * s, cols.start * s : cols.stop * s]

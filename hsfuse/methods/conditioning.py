@@ -14,7 +14,7 @@ worth half as much, and only a quarter of what they added was worth having: the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsfuse.methods.adapt import Judge, change
-from hsfuse.methods.blend import MEMBERS, Blend, Blended
+from hsfuse.methods.blend import MEMBERS, Blend, Blended, middles
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.frame import SceneFrame, Seen, fit_frame, noise_adder, reduced, reduced_images, reducible
 from hsfuse.methods.problem import mix, msi_noise
@@ -177,7 +177,7 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     target, lrhsi, msi = reduced_images(scene, model)
     lrhsi, msi = noise_adder(scene, model)(lrhsi, msi, torch.Generator().manual_seed(0))
     low = [frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
-    full = [frame.see(*window) for window in middles(scene, model.ratio)]
+    full = [frame.see(*window) for window in middles(scene, model.ratio, SAMPLE)]
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
     scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)
@@ -265,15 +265,6 @@ def cells_of(valid: Tensor, cell: int) -> Tensor:
     down, across = -(-h // cell), -(-w // cell)
     block = torch.arange(n, device=valid.device)[:, None, None]
     return ((block * down + rows[:, None]) * across + cols)[valid]
-
-
-def middles(scene: PairSample, s: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The middle of each block, SAMPLE MSI pixels in all at most: LRHSI (1, C, h, w), MSI (1, c, H, W)."""
-    n, h, w = scene.mask.shape
-    side = max(1, round((SAMPLE / n) ** 0.5 / s))
-    rows, cols = (slice((m - min(m, side)) // 2, (m + min(m, side)) // 2) for m in (h, w))
-    for lrhsi, msi in zip(scene.lrhsi.split(1), scene.msi.split(1), strict=True):
-        yield lrhsi[..., rows, cols], msi[..., rows.start * s : rows.stop * s, cols.start * s : cols.stop * s]
 
 
 @dataclass(frozen=True)
