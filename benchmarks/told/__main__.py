@@ -15,9 +15,22 @@ from pathlib import Path
 import click
 import numpy as np
 from affine import Affine
+from scipy.ndimage import map_coordinates
 
 import hsfuse
-from benchmarks.told.pairs import KINDS, Files, Floats, Off, kernel, true_kernel, write_pair, write_told
+from benchmarks.told.pairs import (
+    FIELDS,
+    KINDS,
+    Files,
+    Floats,
+    Off,
+    displaced,
+    kernel,
+    true_kernel,
+    write_pair,
+    write_told,
+)
+from hsfuse.core.grid import Distortion, Motion
 from hsfuse.core.options import FuseOptions
 from hsfuse.metrics import psnr, sam_degrees
 from hsfuse.physics.model import Psf
@@ -27,7 +40,7 @@ NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", sm
 
 
 def scored(
-    files: Files, method: str, known: FuseOptions, psf: Psf | None = None, motion: Affine | None = None
+    files: Files, method: str, known: FuseOptions, psf: Psf | None = None, motion: Motion | None = None
 ) -> tuple[float, float, list[str]]:
     """PSNR in dB, spectral angle in degrees, and what is said."""
     options = replace(known, srf=str(files.srf))
@@ -56,18 +69,36 @@ def place(off: Off, shape: tuple[int, int], s: int) -> Affine:
     return Affine.translation(right, down) @ drifting @ turned
 
 
+def back(off: Off, shape: tuple[int, int], s: int) -> Motion:
+    """Where the LRHSI has what the MSI has at a place: the other way round, with a field before it is blurred."""
+    affine = ~place(off, shape, s)
+    if not off.bends:
+        return Motion(affine)
+    right_way = displaced(off, shape, s)
+
+    def at(places: Floats) -> Floats:
+        there = places
+        for _ in range(12):
+            index = (there - 0.5).T
+            there = places - np.stack([map_coordinates(v, index, order=1, mode="nearest") for v in right_way], 1)
+        return there - places
+
+    rows, cols = (n // s * s for n in shape)
+    return Motion(affine, Distortion.through(at, np.zeros(2), np.array([rows, cols], float), float(s)))
+
+
 def row(
     cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
 ) -> tuple[tuple[float, float, list[str]], tuple[float, float, list[str]]]:
     """By default and told, each as `scored` has it."""
-    off = KINDS[kind]
+    off = (KINDS | FIELDS)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         default = scored(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_told(cube, nm, s, off, Path(folder), seed)
         if off.turns:
-            back = ~place(off, (len(cube), cube.shape[1]), s)
-            told = scored(files, method, replace(NOTHING, register="auto"), motion=back)
+            motion = back(off, (len(cube), cube.shape[1]), s)
+            told = scored(files, method, replace(NOTHING, register="auto"), motion=motion)
         else:
             told = scored(files, method, NOTHING, Psf(true_kernel(off, s)))
     return default, told
@@ -78,7 +109,7 @@ def row(
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
 @click.option("--method", default="glp-reg", show_default=True)
-@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these kinds.")
+@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS]), help="Only these kinds.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")
 def run(name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], seed: int, said: bool) -> None:

@@ -1,7 +1,8 @@
 """Pairs that are off in one way each; nothing here is hsfuse's, so that no figure rests on what it assumes alone.
 
 A cube (H, W, C) is smiled, blurred on its own pixels and seen at LR pixels' centres by cubic splines; Sentinel-2's B2,
-B3, B4 and B8 (or three bands of a camera) see it as flat tops. Lengths are in LR pixels, MTFs at the LR Nyquist.
+B3, B4 and B8 (or three bands of a camera) see it as flat tops. Lengths are in LR pixels, MTFs at the LR Nyquist. What
+bends (`FIELDS`) displaces the ground before it is blurred.
 """
 
 from __future__ import annotations
@@ -35,11 +36,18 @@ class Off:
     noise: str = "white"
     smile: float = 0.0
     cloud: float = 0.0
+    field: tuple[float, float] = (0.0, 1.0)
+    ridge: float = 0.0
 
     @property
     def turns(self) -> bool:
         """Whether more than a shift is off in place."""
-        return bool(self.rotate or self.drift)
+        return bool(self.rotate or self.drift or self.bends)
+
+    @property
+    def bends(self) -> bool:
+        """Whether more than an affine motion is off in place."""
+        return bool(self.field[0] or self.ridge)
 
 
 KINDS = {
@@ -68,6 +76,12 @@ KINDS = {
     "thin cloud of .15 in the MSI": Off(cloud=0.15),
     "thin cloud of .3 in the MSI": Off(cloud=0.3),
 }
+#: Kinds that are asked for by name: smooth fields of so many LR pixels RMS either way over so many, and a jump.
+FIELDS = {
+    f"a field of {size:g} over {length}".replace("0.", "."): Off(psf="gauss:.41", field=(size, length))
+    for length in (8, 16, 32)
+    for size in (0.15, 0.3, 0.5, 1.0)
+} | {"a ridge of 2 that ends in a jump": Off(psf="gauss:.41", ridge=2.0)}
 
 
 def kernel(text: str, s: int) -> Floats:
@@ -111,6 +125,29 @@ def true_kernel(off: Off, s: int) -> Floats:
     at = np.arange(size) - (size - 1) / 2
     grid = [middle - at[:, None] + off.shift[0] * s + 0 * at, middle - at + off.shift[1] * s + 0 * at[:, None]]
     return np.asarray(map_coordinates(out, grid, order=3, mode="mirror"))
+
+
+def displaced(off: Off, shape: tuple[int, ...], s: int) -> Floats:
+    """HR pixels (2, H, W), down and right, by which ground lies off that each has: the same for a shape and ratio.
+
+    A field forgets itself to 1 / e over its length; a ridge rises to the right over half of the scene, and falls at
+    once.
+    """
+    size, length = off.field
+    drawn = np.random.default_rng(7).standard_normal((2, *shape[:2]))
+    smooth = np.stack([gaussian_filter(one, length * s / 2, mode="wrap") for one in drawn])
+    smooth -= smooth.mean((1, 2), keepdims=True)
+    moved = size * s * smooth / smooth.std((1, 2), keepdims=True)
+    y, x = (np.linspace(0, 1, n) for n in shape[:2])
+    rising = x - 0.6 + 0.2 * y[:, None]
+    moved[1] += off.ridge * s * np.where((rising < 0) & (rising > -0.5), 2 * rising + 1, 0)
+    return np.asarray(moved)
+
+
+def _moved(cube: Floats, off: Off, s: int) -> Floats:
+    """The ground where LR pixels have it, before they blur it."""
+    at = np.indices(cube.shape[:2]) + displaced(off, cube.shape, s)
+    return np.stack([map_coordinates(band, at, order=3, mode="mirror") for band in np.moveaxis(cube, 2, 0)], -1)
 
 
 def _blurred(cube: Floats, taps: Floats) -> Floats:
@@ -199,7 +236,8 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     truth = cube[: cube.shape[0] // s * s, : cube.shape[1] // s * s]
     rng = np.random.default_rng(seed)
     fine, curves = response(nm, off.srf_shift, off.srf_widen)
-    low = _seen(_blurred(_smiled(truth, nm, off.smile) if off.smile else truth, kernel(off.psf, s)), off, s)
+    ground = _smiled(truth, nm, off.smile) if off.smile else truth
+    low = _seen(_blurred(_moved(ground, off, s) if off.bends else ground, kernel(off.psf, s)), off, s)
     high = off.gain * np.clip(truth @ matrix(nm, fine, curves).T, 0, None) ** off.gamma + off.offset
     if off.cloud:
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]

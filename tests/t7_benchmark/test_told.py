@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import rasterio
 from scenes import mixture
+from scipy.ndimage import map_coordinates
 
-from benchmarks.told.__main__ import place
-from benchmarks.told.pairs import KINDS, Off, true_kernel, write_pair, write_told
+from benchmarks.told.__main__ import back, place
+from benchmarks.told.pairs import KINDS, Off, displaced, true_kernel, write_pair, write_told
 
 NM = np.linspace(420.0, 980.0, 31)
 
@@ -51,3 +52,16 @@ def test_a_place_that_is_told_is_the_true_one(cube):
     down, right = rows - 1 - centre, 2 - centre
     assert y / ratio - 0.5 == pytest.approx(centre + down * np.cos(turn) - right * np.sin(turn) + 0.4, abs=0.01)
     assert x / ratio - 0.5 == pytest.approx(centre + down * np.sin(turn) + right * np.cos(turn) - 0.3 + 0.5, abs=0.01)
+
+
+def test_a_field_that_is_told_is_the_one_that_moves(cube):
+    """What the MSI has at q the LRHSI has at p, whose ground is displaced to q."""
+    off = Off(field=(0.3, 6))
+    moved, told = displaced(off, cube.shape, 4), back(off, cube.shape[:2], 4)
+    assert told.distortion is not None
+    rows, cols = (np.random.default_rng(0).uniform(8, 40, 200) for _ in range(2))
+    down, right = told.distortion(rows, cols)
+    there = np.stack([rows + down, cols + right])
+    found = there + np.stack([map_coordinates(one, there - 0.5, order=1) for one in moved]) - [rows, cols]
+    assert np.hypot(*found).max() < 0.05
+    assert np.hypot(down, right).max() > 1
