@@ -20,6 +20,7 @@ from hsfuse.core.grid import Grid
 from hsfuse.io.files import driver_of, item_path, output_files, write_whole
 from hsfuse.io.gdal import wkt2
 from hsfuse.io.sinks import Storage
+from hsfuse.io.zarr_store import Steps
 
 MEDIA_TYPES = {
     "GTiff": "image/tiff; application=geotiff",
@@ -85,7 +86,7 @@ def write_item(output: Path, told: Described) -> Path:
     )
     data, *others = output_files(output, told.storage.driver)
     media = MEDIA_TYPES[driver_of(output, told.storage.driver)]
-    item.add_asset("data", pystac.Asset(_beside(data, path), "fused cube", None, media, ["data"], _pixels(told)))
+    item.add_asset("data", pystac.Asset(_beside(data, path), "fused cube", None, media, ["data"], _pixels(told, data)))
     for header in others:
         item.add_asset("header", pystac.Asset(_beside(header, path), "ENVI header", None, "text/plain", ["metadata"]))
     if told.quality is not None:
@@ -137,9 +138,11 @@ def _time(told: Described) -> dict[str, str]:
     return {"description": "datetime is the time of processing; the inputs name no acquisition"}
 
 
-def _pixels(told: Described) -> dict[str, Any]:
+def _pixels(told: Described, output: Path) -> dict[str, Any]:
     """How the numbers of the data are to be taken, and its bands."""
     stored = told.storage
+    if driver_of(output, stored.driver) == "Zarr" and Steps.of(stored) is not None:
+        stored = Storage("Zarr")  # as its readers see it
     blank: float | str = "nan" if isnan(stored.blank) else stored.blank
     return {
         "data_type": stored.dtype,

@@ -36,7 +36,7 @@ from hsfuse.io.files import (
 )
 from hsfuse.io.gdal import RASTER_ERRORS, one_line
 from hsfuse.io.sinks import CogSink, EnviSink, GeoTiffSink, Product, Sink, Storage
-from hsfuse.io.zarr_store import ZarrSink, discard, write_part
+from hsfuse.io.zarr_store import ZarrSink, check_packing, discard, write_part
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ class CubeWriter:
         self.driver = driver_of(path, storage.driver)
         named = {_tag_name(key): str(value) for key, value in (tags or {}).items()}
         count = _band_count(spectrum, bands)
-        if storage.options and self.driver not in ("GTiff", "COG"):
-            raise SettingError(f"creation options are for GeoTIFF and COG, but the format is {self.driver}")
+        if self.driver == "Zarr":
+            check_packing(storage.creation_options)
+        elif storage.options and self.driver == "ENVI":
+            raise SettingError("creation options are for GeoTIFF, COG and Zarr, but the format is ENVI")
         _check_options(storage.creation_options)
         if fingerprint is not None and self.driver != "GTiff":
             raise SettingError(f"only GeoTIFF can go on after an interruption, but the format is {self.driver}")

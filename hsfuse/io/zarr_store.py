@@ -1,10 +1,13 @@
 """Cubes as Zarr groups, format 3, as xarray and rioxarray open them without options.
 
 An array `reflectance` (wavelength, y, x) with CF-1.10 coordinates: `wavelength` and `fwhm` in nm, pixel centres `y` and
-`x`, and the grid mapping `spatial_ref` with `crs_wkt` and `GeoTransform`, packed by `scale_factor`, `add_offset` and
-`_FillValue`. GeoZarr's conventions `proj` and `spatial`, at version 0.1 and not settled yet, say the same once more
-among the group's attributes. Where wavelengths aren't known the first dimension is `band`. Groups of format 2, which
-hsfuse wrote before and others do, are read, too.
+`x`, and the grid mapping `spatial_ref` with `crs_wkt` and `GeoTransform`; `_FillValue`, `scale_factor`, `add_offset`.
+GeoZarr's conventions `proj` and `spatial`, at version 0.1 and not settled yet, say the same once more among the group's
+attributes. Where wavelengths aren't known the first dimension is `band`. Groups of format 2, which hsfuse wrote before
+and others do, are read, too.
+
+xarray decodes to the type of `scale_factor`, and JSON knows no other than float64. So integers that float32 holds are
+packed by a codec of the array, of which readers see float32 alone. Not all know it: `PACKING=ATTRIBUTES` does without.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import struct
 import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +33,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.windows import Window
 
-from hsfuse.core.cube import BoolArray, Spectrum
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
@@ -39,7 +43,7 @@ from hsfuse.io.limits import FREE_BYTES, MOST_BLOCK, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role, own_quantity
 
 if TYPE_CHECKING:
-    from hsfuse.io.sinks import Product
+    from hsfuse.io.sinks import Product, Storage
 
 ARRAY, MAPPING = "reflectance", "spatial_ref"
 #: Names and permanent identities of GeoZarr's conventions.
@@ -50,6 +54,10 @@ CHUNK_BANDS = 16
 LOOKS, LOOK_S, QUIET_LOOKS = 40, 0.25, 3
 
 
+#: What says how integers are packed, among the creation options: by a codec, or by attributes.
+PACKING = "packing"
+
+
 def _zarr() -> Any:
     try:
         import zarr
@@ -58,42 +66,106 @@ def _zarr() -> Any:
     return zarr
 
 
+@contextmanager
+def _own_to_zarr() -> Iterator[None]:
+    """zarr says of some codecs, and of gathered metadata, that format 3 itself hasn't them; it allows for them."""
+    with catch_warnings():
+        simplefilter("ignore")
+        yield
+
+
+def check_packing(options: Mapping[str, str]) -> None:
+    """SettingError for creation options (in lower case) that a Zarr group hasn't."""
+    if not {*options} <= {PACKING} or options.get(PACKING, "codec").lower() not in ("codec", "attributes"):
+        told = ", ".join(f"{key.upper()}={value}" for key, value in options.items())
+        raise SettingError(f"Zarr has the creation options PACKING=CODEC and PACKING=ATTRIBUTES, not {told}")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A codec of an array that readers see as float32: raw / `per_unit` + `offset`, as numcodecs computes it."""
+
+    dtype: str
+    per_unit: float
+    offset: float
+
+    @classmethod
+    def of(cls, storage: Storage) -> Steps | None:
+        """Where numbers are small integers with a scale, each of which comes back of float32, else None."""
+        kind, steps = np.dtype(storage.dtype), cls(storage.dtype, 1 / storage.scale, storage.offset)
+        by_codec = storage.creation_options.get(PACKING, "codec").lower() == "codec"
+        if not by_codec or kind.kind == "f" or kind.itemsize > 2 or (storage.scale, storage.offset) == (1, 0):
+            return None
+        every = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind)
+        return steps if np.array_equal(steps.packed(steps.values(every)), every) else None
+
+    @classmethod
+    def read(cls, array: Any) -> Steps | None:
+        """As an array's metadata have them."""
+        named = [getattr(codec, "codec_name", "") for codec in array.filters]
+        if named != ["numcodecs.fixedscaleoffset"] or array.dtype != np.float32:
+            return None
+        told = array.filters[0].codec_config
+        kind = np.dtype(told.get("astype", "f4"))
+        return None if kind.kind == "f" else cls(str(kind), float(told["scale"]), float(told["offset"]))
+
+    def codec(self) -> Any:
+        """What zarr writes and reads chunks with."""
+        whole = np.dtype(self.dtype).newbyteorder("<").str
+        return _zarr().codecs.numcodecs.FixedScaleOffset(
+            scale=self.per_unit, offset=self.offset, dtype="<f4", astype=whole
+        )
+
+    def values(self, raw: NDArray) -> FloatArray:
+        """Raw numbers as readers see them."""
+        return (raw / self.per_unit + self.offset).astype(np.float32)
+
+    def packed(self, values: NDArray) -> NDArray:
+        """What is on disk of values that lie on steps."""
+        return np.rint((values - self.offset) * self.per_unit).astype(self.dtype)
+
+
 class ZarrSink:
     """Raw numbers into a new Zarr group; `files` is the group's folder."""
 
     def __init__(self, product: Product) -> None:
         self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
-        zarr = _zarr()
+        zarr, storage = _zarr(), product.storage
+        self._steps = steps = Steps.of(storage)
         group = zarr.open_group(str(self._path), mode="w", zarr_format=3)
-        block = [min(product.storage.block, n) for n in product.grid.shape]
-        self._array = group.create_array(
-            ARRAY,
-            shape=self._shape,
-            chunks=(min(CHUNK_BANDS, product.bands), *block),
-            dtype=product.storage.dtype,
-            fill_value=product.storage.blank,
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
-            dimension_names=[_band(product.spectrum), "y", "x"],
-        )
+        blank = storage.blank if steps is None else float(steps.values(np.array(storage.blank)))
+        size = np.dtype(storage.dtype).itemsize
+        with _own_to_zarr():
+            self._array = group.create_array(
+                ARRAY,
+                shape=self._shape,
+                chunks=(min(CHUNK_BANDS, product.bands), *(min(storage.block, n) for n in product.grid.shape)),
+                dtype=storage.dtype if steps is None else "float32",
+                fill_value=blank,
+                filters=[] if steps is None else [steps.codec()],
+                compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size),
+                dimension_names=[_band(product.spectrum), "y", "x"],
+            )
         coordinates = _write_coordinates(group, product)
-        self._array.attrs.update({**_array_attributes(product), "coordinates": " ".join(coordinates)})
+        told = {**_array_attributes(product), **_packing_attributes(storage, steps, blank)}
+        self._array.attrs.update({**told, "coordinates": " ".join(coordinates)})
         group.attrs.update({"Conventions": "CF-1.10", **_conventions(product.grid), **product.tags})
 
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
-        self._array[:, *window.toslices()] = raw
+        self._array[:, *window.toslices()] = raw if self._steps is None else self._steps.values(raw)
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""
-        with catch_warnings():  # that they aren't part of the format itself, which allows for them
-            simplefilter("ignore")
+        with _own_to_zarr():
             _zarr().consolidate_metadata(str(self._path), zarr_format=3)
 
     def verify(self) -> None:
         """Look whether the store opens with the shape it should have; what killed processes began goes."""
         for began in self._path.rglob("*.partial"):
             began.unlink(missing_ok=True)
-        found = _zarr().open_group(str(self._path), mode="r", zarr_format=3)[ARRAY].shape
+        with _own_to_zarr():
+            found = _zarr().open_group(str(self._path), mode="r", zarr_format=3)[ARRAY].shape
         if found != self._shape:
             raise OutputError(f"the Zarr array has shape {found} instead of {self._shape}")
 
@@ -102,7 +174,10 @@ def write_part(path: Path, raw: NDArray, window: Window) -> bool:
     """Write whole chunks of a group from any process that sees it; False where it isn't there, or no longer."""
     if not (path / ARRAY / "zarr.json").is_file():
         return False
-    _zarr().open_array(str(path / ARRAY), mode="r+", zarr_format=3)[:, *window.toslices()] = raw
+    with _own_to_zarr():
+        array = _zarr().open_array(str(path / ARRAY), mode="r+", zarr_format=3)
+    steps = Steps.read(array)
+    array[:, *window.toslices()] = raw if steps is None else steps.values(raw)
     return True
 
 
@@ -125,22 +200,27 @@ def _band(spectrum: Spectrum) -> str:
 
 
 def _array_attributes(product: Product) -> dict[str, Any]:
-    """How numbers are to be taken; xarray chooses float64 for any scale that JSON can hold, hsfuse reads float32."""
-    storage = product.storage
+    """What numbers are, and where they lie."""
     attributes: dict[str, Any] = {"grid_mapping": MAPPING}
-    if storage.scale != 1 or storage.offset != 0:
-        attributes["scale_factor"] = storage.scale
-    if storage.offset != 0:
-        attributes["add_offset"] = storage.offset
-    if not isnan(storage.blank):
-        whole = np.dtype(storage.dtype).kind in "iu"
-        attributes["_FillValue"] = int(storage.blank) if whole else _packed(storage.blank)
     if product.spectrum.names is not None:
         attributes["band_names"] = list(product.spectrum.names)
     if own_quantity(product.tags) == "reflectance":
         attributes["units"] = "1"
     if product.grid.crs is not None:
         attributes["_CRS"] = {"wkt": product.grid.crs.to_wkt()}  # where GDAL's Zarr driver looks
+    return attributes
+
+
+def _packing_attributes(storage: Storage, steps: Steps | None, blank: float) -> dict[str, Any]:
+    """How numbers are to be taken that no codec unpacks, and which says that there is none."""
+    attributes: dict[str, Any] = {}
+    if steps is None and (storage.scale != 1 or storage.offset != 0):
+        attributes["scale_factor"] = storage.scale
+    if steps is None and storage.offset != 0:
+        attributes["add_offset"] = storage.offset
+    if not isnan(blank):
+        whole = steps is None and np.dtype(storage.dtype).kind in "iu"
+        attributes["_FillValue"] = int(blank) if whole else _packed(blank)
     return attributes
 
 
@@ -269,7 +349,7 @@ class ZarrReader(CubeReader):
         super().__init__(path, role)
         self.files, self.driver = (path,), "Zarr"
         _check_metadata(path)
-        with _readable(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)"):
+        with _readable(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)"), _own_to_zarr():
             self._group = _zarr().open_group(str(path), mode="r")
             self._array = self._group[ARRAY]
         if getattr(self._array, "ndim", 0) != 3 or self._array.dtype.kind not in "iuf":
@@ -281,11 +361,15 @@ class ZarrReader(CubeReader):
     def _describe(self) -> None:
         attributes = dict(self._array.attrs)
         bands, *shape = self._array.shape
-        self.dtype = str(self._array.dtype)
-        self.scales = np.full(bands, float(attributes.get("scale_factor", 1.0)))
-        self.offsets = np.full(bands, float(attributes.get("add_offset", 0.0)))
-        own = None if self._array.metadata.zarr_format == 3 else self._array.fill_value  # there just what isn't written
-        self.nodata_values = [_unpacked(attributes.get("_FillValue", own))] * bands
+        newer = self._array.metadata.zarr_format == 3
+        blank = _unpacked(attributes.get("_FillValue", None if newer else self._array.fill_value))
+        self._packs: Steps | None = Steps.read(self._array) if newer else None
+        scale, offset = float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
+        if self._packs is not None:
+            scale, offset = 1 / self._packs.per_unit, self._packs.offset
+            blank = None if blank is None else float(self._packs.packed(np.array(blank, np.float32)))
+        self.dtype = str(self._array.dtype) if self._packs is None else self._packs.dtype
+        self.scales, self.offsets, self.nodata_values = np.full(bands, scale), np.full(bands, offset), [blank] * bands
         self.grid = self._grid((shape[0], shape[1]))
         told = {**attributes, **self._group.attrs}  # among the array's where xarray has written it
         self.tags = {key: str(value) for key, value in told.items() if key.startswith("HSFUSE_")}
@@ -333,7 +417,7 @@ class ZarrReader(CubeReader):
             raw = self._array.oindex[list(bands), *places]
             if not is_store(self.path):  # chunks that aren't there read as blank
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return raw, None
+            return raw if self._packs is None else self._packs.packed(raw), None
 
     def close(self) -> None:
         """Nothing stays open."""

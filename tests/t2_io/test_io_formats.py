@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.windows import Window
 from rasters import GRID, SPECTRUM, scene, write_cube
 
 from hsfuse.core.errors import InputError, OutputError, SettingError
@@ -101,24 +102,62 @@ def test_xarray_opens_a_zarr_group_as_it_is_meant(tmp_path, transform):
         assert reader.spectrum == SPECTRUM
 
 
-def test_packed_integers_are_decoded_by_xarray(tmp_path):
-    """As float64 where the scale is JSON's, which has no other; as float32 where it is told a scale of that type."""
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset"), [("int16", 1e-4, 0.0), ("uint16", 3e-5, 0.7), ("uint8", 0.01, 0)]
+)
+def test_packed_integers_are_float32_in_xarray(tmp_path, dtype, scale, offset):
+    """Of a codec; the bytes on disk are those of the integers, and hsfuse takes them as such."""
+    data, mask = scene()
+    how = {"dtype": dtype, "scale": scale, "offset": offset}
+    write_cube(tmp_path / "a.zarr", data, mask, **how)
+    write_cube(tmp_path / "b.zarr", data, mask, **how, options={"PACKING": "attributes"})
+    cube, attributes = opened(tmp_path / "a.zarr"), opened(tmp_path / "b.zarr")
+    assert (cube.dtype, attributes.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(cube.values, attributes.values, rtol=0, atol=scale / 1e3)  # NaN in the same places
+    assert np.isnan(cube.values[:, ~mask]).all()
+    raw = []
+    for name in ("a.zarr", "b.zarr"):
+        with open_cube(tmp_path / name) as reader:
+            assert (reader.dtype, reader.scale, reader.offset) == (dtype, pytest.approx(scale, rel=1e-12), offset)
+            raw.append(reader.pixels([0, 1, 2], Window(0, 0, *mask.shape[::-1]))[0])
+            np.testing.assert_array_equal(reader.read().mask, mask)
+    np.testing.assert_array_equal(raw[0], raw[1])
+    assert raw[0].dtype == dtype
+    chunks = [[path.read_bytes() for path in sorted((tmp_path / name / "reflectance" / "c").rglob("*"))
+               if path.is_file()] for name in ("a.zarr", "b.zarr")]  # fmt: skip
+    assert chunks[0] == chunks[1]
+
+
+def test_packed_float32_survives_xarray_s_own_writing(tmp_path):
     data, mask = scene()
     write_cube(tmp_path / "a.zarr", data, mask, dtype="int16", scale=1e-4)
     cube = opened(tmp_path / "a.zarr")
-    xr = pytest.importorskip("xarray")
-    packed = xr.open_zarr(tmp_path / "a.zarr", mask_and_scale=False)
-    packed.reflectance.attrs["scale_factor"] = np.float32(packed.reflectance.attrs["scale_factor"])
-    single = xr.decode_cf(packed)["reflectance"]
-    with open_cube(tmp_path / "a.zarr") as reader:
-        wanted = np.where(mask, reader.read().data, np.nan)
-    assert single.dtype == cube.astype("float32").dtype == np.float32
-    for decoded in (single, cube.astype("float32")):
-        np.testing.assert_allclose(decoded.values, wanted, rtol=2.5e-7, atol=0)
-    assert cube.dtype.kind == "f"
-    assert cube.encoding["dtype"] == np.int16
-    assert np.abs(cube.values - data)[:, mask].max() <= 0.5e-4 + np.abs(data[:, mask]).max() * 1e-6
-    assert np.isnan(cube.values[:, ~mask]).all()
+    cube.to_dataset().to_zarr(tmp_path / "b.zarr")
+    again = opened(tmp_path / "b.zarr")
+    assert again.dtype == np.float32
+    np.testing.assert_array_equal(again.values, cube.values)
+
+
+@pytest.mark.parametrize(
+    ("how", "packs"),
+    [
+        ({"dtype": "int16", "scale": 1e-4}, True),
+        ({"dtype": "int16", "scale": 1e-4, "offset": 1e4}, False),  # float32 holds 1e4 in steps of 1e-3
+        ({"dtype": "int32", "scale": 1e-4}, False),
+        ({"dtype": "int16"}, False),
+    ],
+)
+def test_a_codec_packs_where_float32_holds_each_number(how, packs):
+    from hsfuse.io import Storage
+
+    assert (zarr_store.Steps.of(Storage("Zarr", **how)) is not None) == packs
+
+
+@pytest.mark.parametrize("options", [{"compress": "LZW"}, {"PACKING": "lzw"}])
+def test_zarr_has_one_creation_option(tmp_path, options):
+    with pytest.raises(SettingError, match=r"PACKING=CODEC and PACKING=ATTRIBUTES, not (COMPRESS|PACKING)="):
+        write_cube(tmp_path / "a.zarr", *scene(), options=options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_zarr_still_writes_of_a_failed_group_goes(tmp_path, monkeypatch):
@@ -215,7 +254,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_creation_options_are_refused_where_they_mean_nothing(tmp_path):
     data, mask = scene()
-    with pytest.raises(SettingError, match="for GeoTIFF and COG"):
+    with pytest.raises(SettingError, match="for GeoTIFF, COG and Zarr"):
         write_cube(tmp_path / "a.dat", data, mask, options={"compress": "zstd"})
 
 
