@@ -8,10 +8,11 @@ import pydoc
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,10 @@ PATIENCE = "20s"
 #: What Dask's processes that start here leave out: they look at themselves a hundred times a second, which takes a
 #: twentieth of the processor time.
 QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
+#: What of its warnings Python's tracker of resources leaves out.
+QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
+#: Seconds between kills of workers that aren't needed any more.
+KILL_S = 0.05
 #: How long its host may take to be reached, in seconds.
 REACH_S = 5.0
 
@@ -78,9 +83,22 @@ def client_of(where: str, preload: str | None = None) -> Iterator[Any]:
 
 @contextmanager
 def client_soon(where: str, preload: str | None) -> Iterator[Callable[[], Any]]:
-    """`client_of` while other things are done: what comes is to be called for the client when that is needed."""
+    """`client_of` while other things are done: what comes is to be called for the client when that is needed.
+
+    Where it is left by an error workers that start here are killed: they have nothing to lose, and would be waited for.
+    """
+    others = set(active_children())
     with ExitStack() as stack, ThreadPoolExecutor(1, "dask") as pool:
-        yield pool.submit(stack.enter_context, _client(where, preload)).result
+        soon = pool.submit(stack.enter_context, _client(where, preload))
+        try:
+            yield soon.result
+        except BaseException:
+            starts = True
+            while starts:  # Dask starts another one where one ends
+                starts = not wait([soon], KILL_S).done
+                for worker in set(active_children()) - others:
+                    worker.kill()
+            raise
 
 
 @contextmanager
@@ -119,7 +137,7 @@ def _local_cluster(count: str, preload: str | None) -> Any:
     from dask.distributed import LocalCluster
 
     if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # which lets it through again where it starts
+        _quiet_tracker()  # which lets it through again where it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     shown = [one for one in logging.getLogger("hsfuse").handlers if not isinstance(one, logging.FileHandler)]
     quiet = all(one.level > logging.DEBUG for one in shown)
@@ -132,6 +150,15 @@ def _local_cluster(count: str, preload: str | None) -> Any:
             silence_logs=logging.CRITICAL if quiet else logging.WARNING,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it warns where two are at work
         )
+
+
+def _quiet_tracker() -> None:
+    """Start what removes the semaphores of workers whose process is killed, without a warning of each time."""
+    sys.warnoptions.append(QUIET_TRACKER)  # which new interpreters are given
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(QUIET_TRACKER)
 
 
 def dask_setup(worker: object) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -245,6 +249,47 @@ def test_ctrl_c_of_a_terminal_is_for_who_started_the_workers_alone(monkeypatch):
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         assert not closed
     assert closed == ["client", "cluster"]
+
+
+def test_interrupted_while_workers_start_they_are_not_waited_for(monkeypatch):
+    """Another one that Dask starts in place of the first goes, too."""
+    began, spawn = [], multiprocessing.get_context("spawn")
+    ours = spawn.Process(target=time.sleep, args=(60,), daemon=True)
+    ours.start()
+
+    def starting(**_):
+        for _ in range(2):
+            began.append(spawn.Process(target=time.sleep, args=(60,), daemon=True))
+            began[-1].start()
+            began[-1].join()
+        raise RuntimeError("Nanny failed to start.")
+
+    def interrupted():
+        while not began or not began[0].pid:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", starting)
+    with pytest.raises(KeyboardInterrupt), cluster.client_soon("local:1", None):
+        interrupted()
+    assert [one.exitcode for one in began] == [-signal.SIGKILL] * 2
+    assert ours.is_alive()
+    ours.kill()
+    ours.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="semaphores are tracked otherwise elsewhere")
+@pytest.mark.parametrize(("quiet", "told"), [(True, ""), (False, "leaked semaphore objects")])
+def test_killed_it_has_its_semaphores_removed_in_silence(quiet, told):
+    """The tracker of resources outlives the process, and holds its stderr till it is done."""
+    lines = ["import os, signal, multiprocessing", "from hsfuse.core.cluster import _quiet_tracker"]
+    lines += ["_quiet_tracker()"] if quiet else []
+    lines += ["lock = multiprocessing.get_context('spawn').Lock()", "print(lock._semlock.name, flush=True)"]
+    lines += ["os.kill(os.getpid(), signal.SIGKILL)"]
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stderr == "" if quiet else told in ended.stderr
+    assert not Path(f"/dev/shm/sem.{ended.stdout.strip().lstrip('/')}").exists()
 
 
 def test_lines_of_dask_are_details_and_what_it_says_of_memory_warnings(scheduler, monkeypatch, caplog):
