@@ -45,15 +45,23 @@ class Agreement:
 
     def __call__(self, a: Tensor, lrhsi: Tensor, msi: Tensor, amount: Tensor) -> Tensor:
         """Coefficients a (B, K, H, W), LRHSI (B, C, h, w), MSI (B, c, H, W), t (B, 1, H, W) -> (B, K, H, W)."""
+        missing_x, missing_y = self.problem.misfits(a, lrhsi, msi)
+        return a + self._correction(mix(self.problem.estimator, missing_x), missing_y, amount)
+
+    def left_open(self, d: Tensor, amount: Tensor) -> Tensor:
+        """What of a change d (B, K, H, W) both images leave open: agreeing with d is agreeing, and this."""
+        return d + self._correction(-self.problem.model.spatial(d), -mix(self.problem.response, d), amount)
+
+    def _correction(self, missing_x: Tensor, missing_y: Tensor, amount: Tensor) -> Tensor:
+        """The expected d for what is missing of the LR coefficients (B, K, h, w) and of the MSI (B, c, H, W)."""
         problem, model = self.problem, self.problem.model
-        (axes, inverse), values = (x.to(a) for x in self._axes[:2]), self._axes[2].to(a)[:, None, None]
+        (axes, inverse), values = (x.to(amount) for x in self._axes[:2]), self._axes[2].to(amount)[:, None, None]
         open_ = amount.square() / (1 + amount.square() * values)
-        missing_x, missing_y = problem.misfits(a, lrhsi, msi)
         seen = open_ * mix(axes.T @ (problem.response / problem.noise_y[:, None]).T.to(axes), missing_y)
-        missing = mix(inverse @ problem.estimator.to(a), missing_x) - model.spatial(seen)
-        noise = (inverse.double() @ self._noise @ inverse.double().T).to(a)
+        missing = mix(inverse, missing_x) - model.spatial(seen)
+        noise = (inverse.double() @ self._noise @ inverse.double().T).to(amount)
         blocks = torch.diag_embed(model.spatial_squared(open_).movedim(1, -1)) + noise
-        inverses = inverse_spd(blocks.double()).to(a)
+        inverses = inverse_spd(blocks.double()).to(amount)
 
         def apply(x: Tensor) -> Tensor:
             return model.spatial(open_ * model.spatial_adjoint(x)) + mix(noise, x)
@@ -62,7 +70,7 @@ class Agreement:
             return (inverses @ x.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)
 
         low = chebyshev(apply, precondition, missing, (LEAST, UNEVEN * self._largest))
-        return a + mix(axes, seen + open_ * model.spatial_adjoint(low))
+        return mix(axes, seen + open_ * model.spatial_adjoint(low))
 
     @property
     def _noise(self) -> Tensor:

@@ -42,21 +42,21 @@ ROUNDING = 1e-5
 LEAST_STEP = 1e-7
 #: The method whose errors networks for any sensor learn to correct.
 KNOWN_BASE = "blend"
-#: LR pixels from which on a lesson is drawn: it has 96 coefficients per axis, and 9 more for each MSI band.
-LEARNED_FROM = 300
-#: Ratio up to which it is: of six scenes at ratio 8 it lost .2 dB on one and gained .03 at most.
-TAUGHT = 4
+#: LR pixels from which on a lesson is drawn: it has 96 coefficients per axis, and 9 more for each MSI band; and how
+#: many pixels wide the LRHSI still has to be at reduced resolution.
+LEARNED_FROM, LEAST_WIDTH = 300, 4
 #: MSI pixels at most on which it is seen what pixels show at full resolution.
 SAMPLE = 192 * 192
 #: How often features at full resolution count beside those at reduced resolution, times the ratio; pixels of no error
-#: that the ridge amounts to.
-UNSEEN, RIDGE = 0.5, 288
+#: that the ridge amounts to; and the share of both that the MSI's own detail bears, which is trusted more.
+UNSEEN, RIDGE, DOUBT_OF_MSI = 0.25, 288, 0.25
 #: Longest feature in deviations; sides of the windows in which the MSI's detail is seen, and of what it is detail of.
 LONGEST, WINDOW, AROUND = 5.0, 3, 7
 #: Parts of the scene of which each is foretold from the others, in cells of so many ratios of LR pixels a side.
 PARTS, CELL = 4, 2
-#: Share of what the parts left out bear out that is used: they are at reduced resolution.
-TRANSFER = 0.85
+#: Share of what the parts left out bear out that is used: they are at reduced resolution. Above a ratio of FAR less is,
+#: in proportion.
+TRANSFER, FAR = 0.85, 4
 
 
 def aligned(base: RegressionGLP, scene: PairSample) -> RegressionGLP:
@@ -121,13 +121,14 @@ def conditioned(frame: SceneFrame, seen: Seen, regression: Tensor, blended: Blen
 class Lesson:
     """What a scene's reduced resolution teaches of the blend's errors: a linear map W (F, K) of what a pixel shows.
 
-        error / step = W' f,   W = inv(<f f'>_low + s / 2 <f f'>_full + r I) <f e'>_low
+        error / step = W' f,   W = inv(<f f'>_low + D (s / 4 <f f'>_full + r I) D) <f e'>_low
 
     f (F,) are the guide's parts and the MSI's detail in a small window, in deviations `scale` (F,) of these at full
     resolution; <> are means over pixels, weighted by how small errors seem there. The errors at reduced resolution are
     known, the LRHSI being the truth, those at full resolution aren't; f is known at both. What is larger at full
     resolution than where it was learned is trusted less, the more so the further apart the two are: ridge regression
-    (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm.
+    (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm. D is smaller for the MSI's own detail.
+    The scene is reduced four times, the LRHSI's pixels lying elsewhere.
 
     `others` (PARTS, F, K) are learned without a part of the scene each, where reduced resolution has `cell` pixels to a
     cell's side: what the lesson says of pixels from which it hasn't learned.
@@ -168,43 +169,31 @@ def pixel_features(guide: Tensor, msi: Tensor, deviation: Tensor) -> Tensor:
 def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None, str]:
     """The lesson of a scene, and in words what it foretells of parts that it wasn't learned from.
 
-    None, and nothing or why, where there are too few pixels or too high a ratio, or where left-out parts get worse by
-    it, in error or in angle.
+    None, and nothing or why, where there are too few pixels, or where left-out parts get worse by it, in error or in
+    angle.
     """
-    model = frame.base.model
-    if model.ratio > TAUGHT or int(scene.mask.sum()) < LEARNED_FROM or not reducible(scene, model.ratio):
+    s = frame.base.model.ratio
+    if int(scene.mask.sum()) < LEARNED_FROM or min(scene.lrhsi.shape[2:]) < LEAST_WIDTH * s:
         return None, ""
-    target, lrhsi, msi = reduced_images(scene, model)
-    lrhsi, msi = noise_adder(scene, model)(lrhsi, msi, torch.Generator().manual_seed(0))
-    low = [frame.see(*block) for block in zip(lrhsi.split(1), msi.split(1), strict=True)]
-    full = [frame.see(*window) for window in middles(scene, model.ratio, SAMPLE)]
+    full = [frame.see(*window) for window in middles(scene, s, SAMPLE)]
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
     scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)
-    lesson = Lesson(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), none, none, CELL * model.ratio)
-
-    valid = scene.mask[:, : target.shape[2], : target.shape[3]]
-    f, start, weight = (
-        torch.cat(maps).movedim(1, 0)[:, valid].double()
-        for maps in (
-            [lesson.features(each.obs.guide, each.msi) for each in low],
-            [each.base for each in low],
-            [_certainty(each) for each in low],
-        )
-    )
-    step, unit = frame.step.clamp_min(LEAST_STEP)[:, None].double(), frame.unit[:, None].double()
-    wanted = frame.subspace.project(target).movedim(1, 0)[:, valid].double() / unit
-    need = (wanted - start) / step
+    lesson = Lesson(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), none, none, CELL * s)
     at_full = [_certainty(each) * lesson.features(each.obs.guide, each.msi) for each in full]
     g = torch.cat([maps.movedim(1, 0).flatten(1) for maps in at_full], 1).double()
-    common = UNSEEN * model.ratio * g @ g.T / g.shape[1]
+    doubt = torch.full_like(g[:, 0], DOUBT_OF_MSI**0.5)
+    doubt[frame.unit.numel() : (2 + MEMBERS) * frame.unit.numel()] = 1
+    common = UNSEEN * s * doubt[:, None] * (g @ g.T / g.shape[1]) * doubt
+    ridge = RIDGE * len(phases(s)) * torch.diag(doubt.square())
 
-    part = parts_of(valid.shape[1:], lesson.cell).to(valid.device).expand(valid.shape)[valid]
-    cell, every = cells_of(valid, lesson.cell), range(PARTS)
+    f, weight, start, wanted, part, cell = _lessons(frame, scene, lesson)
+    step, unit = frame.step.clamp_min(LEAST_STEP)[:, None].double(), frame.unit[:, None].double()
+    need, every = (wanted - start) / step, range(PARTS)
     xs, ys = ([(weight * maps)[:, part == number] for number in every] for maps in (f, need))
     within = torch.stack([x @ x.T for x in xs])
     across = torch.stack([x @ y.T for x, y in zip(xs, ys, strict=True)])
-    counts, ridge = torch.stack([(part == number).sum() for number in every]), RIDGE * torch.eye(len(f)).to(f)
+    counts = torch.stack([(part == number).sum() for number in every])
 
     def learned(*unseen: int) -> Tensor:
         """The map (F, K) that all parts but some teach."""
@@ -219,16 +208,47 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
             said[:, part == number] = learned(number, *unseen).T @ f[:, part == number]
         return said
 
+    transfer = TRANSFER * min(1, FAR / s)
     said, others = foretold(), torch.stack([learned(number) for number in every])
-    share = torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
+    share = transfer * torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
     errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
     what = f"on parts left out error {change(errors.error)} {KNOWN_BASE}, angle {change(errors.angle)}"
     used = max(errors.error, errors.angle) <= 1
     log.info("the scene's lesson %s: %s", "used" if used else "not used", what)
     if not used:
         return None, f"not used: {what}"
-    weights = learned() * borne_out(said, need, cell, part >= 0)
+    weights = transfer * learned() * borne_out(said, need, cell, part >= 0)
     return replace(lesson, weights=weights.float(), others=(others * share[:, None]).float()), f"used: {what}"
+
+
+def phases(s: int) -> tuple[tuple[int, int], ...]:
+    """LR pixels that a scene begins with when it is reduced."""
+    return (0, 0), (s // 2, s // 2), (0, s // 2), (s // 2, 0)
+
+
+def _lessons(frame: ConditionedFrame, scene: PairSample, lesson: Lesson) -> tuple[Tensor, ...]:
+    """Of all valid pixels at reduced resolution, in every phase: f (F, P), their weights (1, P), what the blend has and
+    should have (K, P), in double precision, their parts and their cells (P,)."""
+    model, device = frame.base.model, scene.mask.device
+    n, *shape = scene.mask.shape
+    part = parts_of(shape, lesson.cell).to(device).expand(scene.mask.shape)
+    cell = cells_of((n, *shape), lesson.cell).to(device)
+    add_noise, random = noise_adder(scene, model), torch.Generator().manual_seed(0)
+    drawn = []
+    for first in phases(model.ratio):
+        target, lrhsi, msi = reduced_images(scene, model, first)
+        rows, cols = (slice(start, start + size) for start, size in zip(first, target.shape[2:], strict=True))
+        valid, noisy = scene.mask[:, rows, cols], add_noise(lrhsi, msi, random)
+        low = [frame.see(*block) for block in zip(*(image.split(1) for image in noisy), strict=True)]
+        maps = (
+            torch.cat([lesson.features(each.obs.guide, each.msi) for each in low]),
+            torch.cat([_certainty(each) for each in low]),
+            torch.cat([each.base for each in low]),
+            frame.subspace.project(target) / frame.unit[:, None, None],
+        )
+        places = (every[:, rows, cols][valid] for every in (part, cell))
+        drawn.append((*(each.movedim(1, 0)[:, valid].double() for each in maps), *places))
+    return tuple(torch.cat(each, -1) for each in zip(*drawn, strict=True))
 
 
 def borne_out(foretold: Tensor, need: Tensor, cell: Tensor, where: Tensor) -> Tensor:
@@ -244,7 +264,7 @@ def borne_out(foretold: Tensor, need: Tensor, cell: Tensor, where: Tensor) -> Te
     sums = torch.zeros(len(z), int(cell.max()) + 1 if len(cell) else 1).to(left).index_add_(1, cell, left)
     error = sums.square().sum(1).sqrt() / power
     sure = 1 - (error / factor.clamp_min(1e-12)).square()
-    return TRANSFER * factor.clamp(0, 1) * sure.clamp(0, 1)
+    return factor.clamp(0, 1) * sure.clamp(0, 1)
 
 
 def _certainty(seen: Seen) -> Tensor:
@@ -258,13 +278,12 @@ def parts_of(shape: Sequence[int], cell: int) -> Tensor:
     return (rows[:, None] + 2 * cols) % PARTS
 
 
-def cells_of(valid: Tensor, cell: int) -> Tensor:
-    """Which cell each valid pixel of a mask (n, h, w) belongs to: (P,)."""
-    n, h, w = valid.shape
-    rows, cols = (torch.arange(size, device=valid.device) // cell for size in (h, w))
+def cells_of(shape: Sequence[int], cell: int) -> Tensor:
+    """Which cell each pixel of n blocks belongs to: (n, h, w)."""
+    n, h, w = shape
+    rows, cols = (torch.arange(size) // cell for size in (h, w))
     down, across = -(-h // cell), -(-w // cell)
-    block = torch.arange(n, device=valid.device)[:, None, None]
-    return ((block * down + rows[:, None]) * across + cols)[valid]
+    return (torch.arange(n)[:, None, None] * down + rows[:, None]) * across + cols
 
 
 @dataclass(frozen=True)
@@ -283,7 +302,10 @@ class ConditionedFrame(SceneFrame):
         regression = self.base.coefficients(lrhsi, clean) / self.unit[:, None, None]
         obs = conditioned(self, seen, regression, blended)
         if self.lesson is not None:
-            obs = replace(obs, known=self.step[:, None, None] * self.lesson(obs.guide, clean))
+            unit = self.unit[:, None, None]
+            said = self.step[:, None, None] * self.lesson(obs.guide, clean) * unit
+            left = self.blend.agreement.left_open(mix(self._turn.T, said), blended.amount)
+            obs = replace(obs, known=mix(self._turn, left) / unit)
         return replace(seen, obs=obs)
 
     def left_out(self) -> ConditionedFrame:

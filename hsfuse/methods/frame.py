@@ -171,12 +171,19 @@ def make_frame(scene: PairSample, model: ObservationModel, base: str, fuser: Met
     return replace(frame, step=rms(error) / frame.unit)
 
 
-def reduced_images(scene: PairSample, model: ObservationModel) -> tuple[Tensor, Tensor, Tensor]:
-    """Reduced-resolution images: target (n, C, h', w'), LRHSI and MSI input, degraded by the observation model."""
+def reduced_images(
+    scene: PairSample, model: ObservationModel, first: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduced-resolution images: target (n, C, h', w'), LRHSI and MSI input, degraded by the observation model.
+
+    `first` is the LR pixel (row, column) that the target begins with: the input's pixels lie elsewhere in it.
+    """
     s = model.ratio
-    h, w = (n // s * s for n in scene.lrhsi.shape[2:])
-    target = scene.lrhsi[..., :h, :w]
-    return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
+    rows, cols = (
+        slice(start, start + (n - start) // s * s) for start, n in zip(first, scene.lrhsi.shape[2:], strict=True)
+    )
+    target = scene.lrhsi[..., rows, cols]
+    return target, model.spatial(target), model.spatial(scene.msi)[..., rows, cols]
 
 
 @dataclass(frozen=True)

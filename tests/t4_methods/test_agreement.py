@@ -137,3 +137,14 @@ def test_a_scene_without_disagreement_is_left_as_it_is():
     p, (a, truth, amount) = problem(0.01, 0.01), images(5, 4)
     step = replace(Agreement(p, COVARIANCE), covariance=torch.zeros(K, K))
     torch.testing.assert_close(step(a, *observed(p, truth), amount), a, atol=1e-5, rtol=0)
+
+
+def test_what_both_images_leave_open_of_a_change_is_what_agreeing_leaves_of_it():
+    p = problem(0.1, 0.2)
+    a, truth, amount = (x.double() for x in images())
+    agree = Agreement(p, COVARIANCE)
+    change = truth - a
+    wanted = agree(truth, *observed(p, a), amount) - agree(a, *observed(p, a), amount)
+    found = agree.left_open(change, amount)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)  # the basis is orthonormal in float32
+    assert p.model.spatial(found).norm() < 0.5 * p.model.spatial(change).norm()

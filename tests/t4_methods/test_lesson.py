@@ -14,13 +14,13 @@ from hsfuse.methods import conditioning
 from hsfuse.methods.adapt import Errors, Judge, Rehearsal
 from hsfuse.methods.conditioning import (
     CELL,
-    TRANSFER,
     borne_out,
     cells_of,
     conditioned_frame,
     frame_of_draw,
     lesson_of,
     parts_of,
+    phases,
     pixel_features,
 )
 from hsfuse.methods.frame import noise_adder, reduced_images
@@ -63,15 +63,34 @@ def test_what_it_adds_brings_the_blend_closer_to_the_truth(scene, frame):
     assert after < before - 0.005
 
 
+def test_what_it_adds_is_what_both_images_leave_open(scene, frame):
+    _, pair, _ = scene
+    seen = frame.see(pair.lrhsi, pair.msi)
+    said = frame.step[:, None, None] * frame.lesson(seen.obs.guide, seen.msi)
+    low = [frame.model.spatial(z * frame.unit[:, None, None]).norm() for z in (said, seen.obs.known)]
+    assert low[1] < 0.5 * low[0]
+
+
+def test_pixels_teach_in_every_phase(scene, frame):
+    """Twenty LR pixels a side begin at 0 and 2: of the latter sixteen are left."""
+    _, pair, _ = scene
+    f, weight, start, wanted, part, cell = conditioning._lessons(frame, pair, frame.lesson)
+    pixels = 20 * 20 + 16 * 16 + 2 * 20 * 16
+    assert {len(part), len(cell), *(x.shape[1] for x in (f, weight, start, wanted))} == {pixels}
+    target = frame.subspace.project(pair.lrhsi[..., 2:18, 2:18]) / frame.unit[:, None, None]
+    torch.testing.assert_close(wanted[:, 400:656].float(), target[0].flatten(1))
+    assert part[400] == parts_of((20, 20), CELL * 4)[2, 2]
+
+
 def test_the_network_of_a_draw_knows_no_scene(scene):
     assert frame_of_draw(*scene[1:]).lesson is None
 
 
-@pytest.mark.parametrize(("ratio", "pixels"), [(8, 400), (4, 250)])
-def test_it_is_drawn_where_there_is_enough_to_learn_from(ratio, pixels):
-    mask = torch.ones(1, 1, pixels, dtype=torch.bool)
+@pytest.mark.parametrize(("ratio", "shape"), [(8, (30, 40)), (4, (16, 18))])
+def test_it_is_drawn_where_there_is_enough_to_learn_from(ratio, shape):
     told = SimpleNamespace(base=SimpleNamespace(model=SimpleNamespace(ratio=ratio)))
-    assert lesson_of(told, PairSample(torch.ones(1, 1, 1, pixels), torch.ones(1, 1, ratio, 8), mask)) == (None, "")
+    pair = PairSample(torch.ones(1, 1, *shape), torch.ones(1, 1, 8, 8), torch.ones(1, *shape, dtype=torch.bool))
+    assert lesson_of(told, pair) == (None, "")
 
 
 @pytest.mark.parametrize("errors", [(1.01, 0.9), (0.9, 1.01)])
@@ -104,7 +123,10 @@ def test_a_part_is_foretold_without_having_been_seen(scene, frame, monkeypatch):
     before = lesson_of(plain, pair)[0]
     changed_in_a_corner(monkeypatch)
     after = lesson_of(plain, pair)[0]
-    part = parts_of(pair.mask.shape[1:], CELL * 4).flatten()
+    part = parts_of(pair.mask.shape[1:], CELL * 4)
+    part = torch.cat(
+        [part[top:, left:][: 20 - top // 2 * 4, : 20 - left // 2 * 4].flatten() for top, left in phases(4)]
+    )
     moved = (corrections[0] - corrections[1]).abs().amax(1)
     assert moved[part == 0].max() < 1e-9 < moved[part != 0].max()
     assert torch.equal(before.others[0], after.others[0])
@@ -194,8 +216,8 @@ def test_what_is_foretold_is_used_as_far_as_it_comes_true():
     need[0] += 0.6 * z[0]
     need[1] += 2 * z[1]
     need[3] -= 0.5 * z[3]
-    cell = cells_of(torch.ones(1, 40, 40, dtype=torch.bool), 8)
-    share = borne_out(z, need, cell, cell >= 0) / TRANSFER
+    cell = cells_of((1, 40, 40), 8).flatten()
+    share = borne_out(z, need, cell, cell >= 0)
     assert share[0] == pytest.approx(0.6, abs=0.02)
     assert share[1] > 0.99
     assert share[2] < 0.05
@@ -206,7 +228,7 @@ def test_what_is_foretold_is_used_as_far_as_it_comes_true():
 
 
 def test_cells_are_numbered_over_blocks():
-    cell = cells_of(torch.ones(2, 5, 9, dtype=torch.bool), 4).view(2, 5, 9)
+    cell = cells_of((2, 5, 9), 4)
     assert cell.unique().tolist() == list(range(12))
     assert (cell[0, :4, :4] == 0).all()
     assert cell[1, 4, 8] == 11
