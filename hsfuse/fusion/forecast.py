@@ -31,14 +31,16 @@ from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, Filling, sample_of
 
-#: Sides of the crops in MSI pixels.
-CROPS = 64, 128
+#: Sides of the crops in MSI pixels, and their shares of a scene's at most: trying out isn't to take longer than fusing.
+CROPS = (64, 1 / 3), (128, 1 / 2)
 #: And in LR pixels at least.
 LEAST_LR = 12
 #: Tiles that are in memory at once: read ahead, in work, blended, on their way to the disk.
 TILES_HELD = 6
 #: Side of the corner whose writing tells what a file costs before its pixels.
 CORNER = 16
+#: Seconds below which it isn't said how few: start and end of a run count for as much.
+SURE_S = 5.0
 #: Minutes of training where none are given.
 TRAINING_MINUTES = 3.0
 
@@ -62,7 +64,7 @@ class Forecast:
         parts = [f"{rows} x {cols} pixels, {bands} bands, {self.tiles} tile{'s' if self.tiles > 1 else ''}", size]
         parts += [f"{_size(self.temporary)} more for a while"] if self.temporary else []
         parts += [f"{_size(self.free)} are free", f"about {_size(self.memory)} of memory"]
-        parts += [] if self.seconds is None else [f"about {_duration(self.seconds)}"]
+        parts += [] if self.seconds is None else [_duration(self.seconds)]
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def _tried(
     output: Path,
 ) -> tuple[float, float]:
     """Seconds that fitting, fusing and writing take, and bytes on disk."""
-    crops = [_crop(pair, side) for side in CROPS]
+    crops = [_crop(pair, min(side, int(share * min(tiles.shape)))) for side, share in CROPS]
     fitting = []
     for crop in crops:
         scene = sample_of(pair, [crop]).to(device)
@@ -115,12 +117,12 @@ def _tried(
         fitting.append((scene.msi[0, 0].numel(), spent))
     rows, cols = (_span(crops[0], axis, tiles, pair.ratio) for axis in (0, 1))
     worker = TileWorker(pair, fitted, device, None, Filling.of(scene, pair.model))
-    worker.fuse([worker.read(rows, cols)])  # what happens only once isn't to be counted
-    spent, tile = _timed(lambda: worker.fuse([worker.read(rows, cols)])[0].finish())
+    (first, _), (spent, tile) = (_timed(lambda: worker.fuse([worker.read(rows, cols)])[0].finish()) for _ in range(2))
     written = _writing(pair, options, stored, tile[0], output)
     area = tiles.shape[0] * tiles.shape[1]
     read = sum(_length(down.read) * _length(right.read) for down in tiles.spans(0) for right in tiles.spans(1))
     seconds = _along(fitting, min(MAX_PIXELS, area)) + spent * read / (_length(rows.read) * _length(cols.read))
+    seconds += max(0.0, first - spent)  # what happens only once
     seconds += _along([(count, took) for count, took, _ in written], area) * (
         2 if driver_of(output, options.format) == "COG" else 1
     )
@@ -214,6 +216,8 @@ def _size(count: float) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < SURE_S:
+        return f"less than {SURE_S:.0f} s"
     if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -12,9 +12,11 @@ packed by a codec of the array, of which readers see float32 alone. Not all know
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import struct
+import sys
 import time
 import zlib
 from base64 import b64decode, b64encode
@@ -181,11 +183,20 @@ def write_part(path: Path, raw: NDArray, window: Window) -> bool:
     return True
 
 
-def discard(path: Path) -> None:
-    """Remove a group till it stays away: zarr's threads go on for a while where a chunk has failed, or was interrupted.
+async def _idle() -> None:
+    """Wait for all that zarr's loop has to do but this."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
-    And so do other processes that write to it.
+
+def discard(path: Path) -> None:
+    """Remove a group till it stays away.
+
+    Where a chunk has failed, or was interrupted, zarr's threads go on, and are waited for; other processes that write
+    to it may be late.
     """
+    if "zarr.core.sync" in sys.modules:
+        sys.modules["zarr.core.sync"].sync(_idle())
     away = 0
     for _ in range(LOOKS):
         remove(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 
 import numpy as np
 import pytest
@@ -179,6 +180,20 @@ def test_what_zarr_still_writes_of_a_failed_group_goes(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left on device"):
         write_cube(tmp_path / "a.zarr", *scene())
     assert not late
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_zarr_writes_late_is_waited_for(tmp_path, monkeypatch):
+    """Interrupted in the middle, on a machine where nothing is heard of it for longer than is looked for."""
+    from zarr.core import sync
+
+    monkeypatch.setattr(zarr_store, "LOOK_S", 0.0)
+    late = tmp_path / "a.zarr" / "c"
+    coming = sync.asyncio.run_coroutine_threadsafe(
+        sync.asyncio.to_thread(lambda: time.sleep(0.3) or late.mkdir(parents=True)), sync._get_loop()
+    )
+    zarr_store.discard(tmp_path / "a.zarr")
+    assert coming.done()
     assert not list(tmp_path.iterdir())
 
 
