@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hsfuse.core.errors import OutputError
-from hsfuse.io.files import temporary_files, write_whole
+from hsfuse.io.files import temporary_files, trial_folder, write_whole
 from hsfuse.io.lock import one_at_a_time, only_writer
 
 HOLDS = """
@@ -48,6 +48,14 @@ def test_what_a_killed_process_left_goes_and_nothing_else(tmp_path):
     with only_writer([out]):
         pass
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_a_killed_process_tried_out_goes(tmp_path):
+    """As by a batch that looked whether an output can be written."""
+    tried = trial_folder(tmp_path / "fused.tif")
+    (tried.__enter__() / "trial.tif").write_text("half")
+    with only_writer([tmp_path / "fused.tif"]):
+        assert [path.name for path in tmp_path.iterdir()] == [".fused.tif.lock"]
 
 
 def test_what_was_moved_aside_is_put_back(tmp_path):
