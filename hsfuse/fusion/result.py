@@ -60,7 +60,7 @@ class FusionResult:
         method = self.provenance["method"]
         lines += [
             f"  {key}: {method[key]}"
-            for key in ("method", "base", "lesson", "weights", "adaptation")
+            for key in ("method", "base", "scene regression", "weights", "adaptation")
             if method.get(key)
         ]
         if self.valid_share is not None:

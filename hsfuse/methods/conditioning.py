@@ -214,7 +214,7 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
     what = f"on parts left out error {change(errors.error)} {KNOWN_BASE}, angle {change(errors.angle)}"
     used = max(errors.error, errors.angle) <= 1
-    log.info("the scene's lesson %s: %s", "used" if used else "not used", what)
+    log.info("scene regression %s: %s", "used" if used else "not used", what)
     if not used:
         return None, f"not used: {what}"
     weights = transfer * learned() * borne_out(said, need, cell, part >= 0)

@@ -118,7 +118,7 @@ class AnySensor(Method):
         """
         used = max(errors.error, errors.angle) <= BETTER
         self.share = SHARE if used else 0.0
-        below = KNOWN_BASE if self.frame.lesson is None else f"{KNOWN_BASE} with the scene's lesson"
+        below = KNOWN_BASE if self.frame.lesson is None else f"{KNOWN_BASE} with the scene regression"
         what = f"error {change(errors.error)} {below}, angle {change(errors.angle)}"
         self.verdict = f"{'used' if used else 'not used'}: at reduced resolution {what}"
         log.info("weights %s %s", self.card.name, self.verdict)
@@ -143,7 +143,7 @@ class AnySensor(Method):
         """What the result is made of beside the blend, in words."""
         if self.frame.lesson is None:
             return "what the weights give" if self.share else ""
-        return f"what {'the weights and ' if self.share else ''}the scene's lesson give{'' if self.share else 's'}"
+        return f"what {'the weights and ' if self.share else ''}the scene regression give{'' if self.share else 's'}"
 
     def left_out(self) -> AnySensor:
         """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""
@@ -167,7 +167,7 @@ class AnySensor(Method):
 
     def told(self) -> dict[str, str]:
         """What the scene's lesson foretells, where there is enough to learn from."""
-        return {"lesson": self.frame.taught} if self.frame.taught else {}
+        return {"scene regression": self.frame.taught} if self.frame.taught else {}
 
     def layers(self) -> StageWatch:
         """Where the network learns again."""

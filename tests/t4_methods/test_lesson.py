@@ -158,8 +158,8 @@ def test_weights_are_judged_on_what_the_lesson_foretells_of_parts_it_has_not_see
     low = method.frame.left_out().see(*noisy(pair, method.frame.base.model))
     wanted = (low.base + low.obs.known) * frame.unit[:, None, None]
     torch.testing.assert_close(starts[0], wanted.flatten(2)[0].T)
-    assert "blend with the scene's lesson" in method.verdict
-    assert method.describe()["lesson"] == frame.taught
+    assert "blend with the scene regression" in method.verdict
+    assert method.describe()["scene regression"] == frame.taught
 
 
 def noisy(pair, model):
@@ -180,9 +180,9 @@ def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch):
     wanted = seen.base if seen.obs.known is None else seen.base + seen.obs.known
     unit = frame.unit[:, None, None]
     torch.testing.assert_close(method.coefficients(pair.lrhsi, pair.msi), wanted * unit, rtol=0, atol=1e-6)
-    assert method.given == ("what the scene's lesson gives" if lesson else "")
+    assert method.given == ("what the scene regression gives" if lesson else "")
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(0.9, 0.9))
-    assert AnySensor().fit(pair, model).given == "what the weights" + " and the scene's lesson" * lesson + " give"
+    assert AnySensor().fit(pair, model).given == "what the weights" + " and the scene regression" * lesson + " give"
 
 
 def test_adaptation_is_judged_on_what_the_lesson_has_not_seen(scene, frame, monkeypatch):
@@ -205,7 +205,7 @@ def test_adaptation_is_judged_on_what_the_lesson_has_not_seen(scene, frame, monk
         rtol=0,
         atol=1e-5,
     )
-    assert fuser.describe()["lesson"] == frame.taught
+    assert fuser.describe()["scene regression"] == frame.taught
 
 
 def test_what_is_foretold_is_used_as_far_as_it_comes_true():

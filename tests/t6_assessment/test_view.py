@@ -80,6 +80,22 @@ def test_a_picture_has_any_bands_of_any_window(asked, scene):
         )
 
 
+def test_a_dark_picture_is_brightened_as_the_report_does(scene, tmp_path):
+    write_cube(tmp_path / "dark.tif", scene.truth**6)
+    with open_cube(tmp_path / "dark.tif", role="raster") as reader:
+        view = CubeView(reader)
+        data = json.loads(re.search(r'class="data">(.*?)</script>', view.page)[1])
+        shown = next(iter(data["pictures"].values()))["fused"]
+        bands = tuple(
+            [f"{nm:.0f} nm" for nm in reader.spectrum.wavelengths_nm].index(label) for label in shown["labels"]
+        )
+        asked = view.picture(bands, 0, 0, *reader.grid.shape)
+    assert asked["power"] < 1
+    assert {name: asked[name] for name in ("src", "power", "low", "high")} == {
+        name: shown[name] for name in ("src", "power", "low", "high")
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from hsfuse.assessment.composites import colours
 from hsfuse.assessment.report.figures import picture_record
 from hsfuse.assessment.report.page import as_json, render_report
-from hsfuse.assessment.report.pictures import Floats, stretch_limits
+from hsfuse.assessment.report.pictures import Floats, power_of, stretch_limits
 from hsfuse.assessment.result import Assessment, ImageFacts, Picture, SampledSpectra, Unit
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.io import CubeReader, read_provenance
@@ -62,7 +62,7 @@ class CubeView:
         """`report` is the report of the cube to show; InputError where it is of another one."""
         self._reader, self._lock = reader, Lock()
         self.shape = (reader.count, *reader.grid.shape)
-        self._limits = lru_cache(1024)(self._limits_of)
+        self._whole = lru_cache(32)(self._looked_at)
         page = self._alone() if report is None else self._checked(report)
         nm = reader.spectrum.wavelengths_nm
         known = {
@@ -85,16 +85,16 @@ class CubeView:
         return {"values": values if cube.mask[0, 0] else [None] * len(values)}
 
     def picture(self, bands: tuple[int, int, int], row: int, col: int, rows: int, cols: int) -> dict[str, Any]:
-        """Three bands (from 0; red first) of a window as a picture; its stretch is that of the whole cube."""
+        """Three bands (from 0; red first) of a window as a picture, stretched as the report would the whole cube."""
         self._inside(row, col, rows, cols)
         if not all(0 <= band < self.shape[0] for band in bands):
             raise NotThereError(f"the cube has bands 0 to {self.shape[0] - 1}")
         step = max(1.0, max(rows, cols) / MAX_SIDE)
         values = self._look(bands, (ceil(rows / step), ceil(cols / step)), Window(col, row, cols, rows))
-        limits = [self._limits(band) for band in bands]
-        low, high = (np.array([limit[end] for limit in limits]) for end in (0, 1))
-        labels = [self._label(band) for band in bands]
-        return picture_record(Picture("fused", "bands", values, (labels[0], labels[1], labels[2])), (low, high))
+        whole = np.stack([self._whole(band) for band in bands])
+        limits, labels = stretch_limits([whole]), [self._label(band) for band in bands]
+        picture = Picture("fused", "bands", values, (labels[0], labels[1], labels[2]))
+        return picture_record(picture, limits, power_of([whole], limits))
 
     def _look(self, bands: tuple[int, ...], shape: tuple[int, int], window: Window | None = None) -> Floats:
         """Bands of a window, decimated to a shape (n, *shape); NaN where masked."""
@@ -103,11 +103,10 @@ class CubeView:
             data, valid = self._reader.sample_of(window or whole, bands, shape)
         return np.where(valid, data, np.nan)
 
-    def _limits_of(self, band: int) -> tuple[float, float]:
-        """Black and white level of a band over the whole cube."""
+    def _looked_at(self, band: int) -> Floats:
+        """A band of the whole cube, decimated (h, w)."""
         step = max(1.0, max(self.shape[1:]) / LOOK_SIDE)
-        low, high = stretch_limits([self._look((band,), (ceil(self.shape[1] / step), ceil(self.shape[2] / step)))])
-        return float(low[0]), float(high[0])
+        return self._look((band,), (ceil(self.shape[1] / step), ceil(self.shape[2] / step)))[0]
 
     def _inside(self, row: int, col: int, rows: int, cols: int) -> None:
         if min(row, col) < 0 or min(rows, cols) < 1 or row + rows > self.shape[1] or col + cols > self.shape[2]:

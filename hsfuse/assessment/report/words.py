@@ -114,11 +114,6 @@ def in_short(assessment: Assessment) -> list[str]:
         )
     if absent := _undefined(assessment):
         out.append(absent)
-    if sam is None and assessment.reduced is None:
-        out.append(
-            "There was no reference: the figures say whether the cube agrees with its inputs, not whether its fine "
-            "detail is true."
-        )
     return out
 
 
@@ -151,7 +146,7 @@ def method_words(provenance: Mapping[str, Any]) -> str:
     """How the cube was fused, in a line; empty when the file doesn't say."""
     method = provenance.get("method")
     if isinstance(method, Mapping):
-        told = [f"{key} {method[key]}" for key in ("base", "lesson", "weights") if method.get(key)]
+        told = [f"{key} {method[key]}" for key in ("base", "scene regression", "weights") if method.get(key)]
         return "; ".join([str(method.get("method", "")), *told]).strip("; ")
     return "" if method is None else str(method)
 
