@@ -166,10 +166,6 @@ def cost(rows: Sequence[Row]) -> Matrix:
     return Matrix((_FIGURES, *heads), tuple(lines))
 
 
-def _mean(rows: Sequence[Row]) -> list[float]:
-    return [fmean(value for row in rows if (value := column.value(row)) is not None) for column in OVERVIEW]
-
-
 def _costs(means: Sequence[Sequence[float]]) -> list[tuple[Cell, ...]]:
     """The figures of both, then what the first one loses: dB, and per cent of the angle."""
     if not means:

@@ -77,9 +77,9 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
     )
 
 
-def fill(template: str, **values: Any) -> str:
-    """A template of this folder, with hsfuse's version and the reports' style."""
-    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
+def fill(template: str, *more: Path, **values: Any) -> str:
+    """A template of this folder or of `more`, with hsfuse's version and the reports' style."""
+    environment = Environment(loader=FileSystemLoader([_FOLDER, *more]), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"figure": number, "bias": bias}
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(version=__version__, style=style, **values)
