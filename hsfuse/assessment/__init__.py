@@ -8,97 +8,20 @@ from typing import TYPE_CHECKING
 from hsfuse.core.package import when_used
 
 if TYPE_CHECKING:
-    from hsfuse.assessment.checks import overall
-    from hsfuse.assessment.passes import choose_points
-    from hsfuse.assessment.result import (
-        Assessment,
-        Check,
-        Curve,
-        Expected,
-        MapLayer,
-        Picture,
-        Registration,
-        ResponseCurves,
-        SampledSpectra,
-    )
+    from hsfuse.assessment.result import Assessment
     from hsfuse.assessment.run import assess
     from hsfuse.assessment.settings import AssessSettings
-    from hsfuse.assessment.table import (
-        SECTIONS,
-        MetricRow,
-        check,
-        column_names,
-        columns,
-        comparison,
-        explain,
-        number,
-        parse_limits,
-        rows,
-        short_names,
-        text_table,
-        unranked,
-    )
+    from hsfuse.assessment.table import check, comparison, explain, parse_limits, text_table
 
 __all__ = [
-    "SECTIONS",
-    "AssessSettings",
-    "Assessment",
-    "Check",
-    "Curve",
-    "Expected",
-    "MapLayer",
-    "MetricRow",
-    "Picture",
-    "Registration",
-    "ResponseCurves",
-    "SampledSpectra",
-    "assess",
-    "check",
-    "choose_points",
-    "column_names",
-    "columns",
-    "comparison",
-    "explain",
-    "number",
-    "overall",
-    "parse_limits",
-    "rows",
-    "short_names",
-    "text_table",
-    "unranked",
-]
+    "AssessSettings", "Assessment", "assess", "check", "comparison", "explain", "parse_limits", "text_table",
+]  # fmt: skip
 __getattr__ = when_used(
     "hsfuse.assessment",
     {
-        "checks": ("overall",),
-        "passes": ("choose_points",),
-        "result": (
-            "Assessment",
-            "Check",
-            "Curve",
-            "Expected",
-            "MapLayer",
-            "Picture",
-            "Registration",
-            "ResponseCurves",
-            "SampledSpectra",
-        ),
+        "result": ("Assessment",),
         "run": ("assess",),
         "settings": ("AssessSettings",),
-        "table": (
-            "SECTIONS",
-            "MetricRow",
-            "check",
-            "column_names",
-            "columns",
-            "comparison",
-            "explain",
-            "number",
-            "parse_limits",
-            "rows",
-            "short_names",
-            "text_table",
-            "unranked",
-        ),
+        "table": ("check", "comparison", "explain", "parse_limits", "text_table"),
     },
 )

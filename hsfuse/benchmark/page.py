@@ -100,10 +100,9 @@ def scatter(points: Mapping[str, tuple[float, float]], labels: Sequence[str], ti
 
     ranked = sorted(points, key=lambda label: points[label][1], reverse=higher)
     best = [label for i, label in enumerate(ranked) if all(points[label][0] < points[other][0] for other in ranked[:i])]
-    drawn = {"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "hsfuse", "font.size": 9, "font.family": "sans-serif", **drawn}
-    ):
+    drawn: Any = {"svg.fonttype": "none", "svg.hashsalt": "hsfuse", "font.size": 9, "font.family": "sans-serif"}
+    drawn |= {f"{part}color": INK for part in ("text.", "axes.label", "axes.edge", "xtick.", "ytick.")}
+    with rc_context(drawn):
         figure = Figure(figsize=(6.4, max(3.2, 0.17 * len(points))))
         axes = figure.add_axes((0.08, 0.15, 0.66, 0.82))
         axes.plot(*zip(*(points[label] for label in best), strict=True), "--", color=INK, lw=1, zorder=1, gid="front")

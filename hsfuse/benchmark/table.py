@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hsfuse.assessment import number
+from hsfuse.assessment.table import number
 from hsfuse.benchmark.results import Row
 from hsfuse.metrics import CATALOGUE
 

@@ -11,22 +11,12 @@ from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write
 from rasterio.windows import Window
 
 from hsfuse import metrics
-from hsfuse.assessment import (
-    Assessment,
-    Expected,
-    assess,
-    check,
-    choose_points,
-    comparison,
-    explain,
-    overall,
-    parse_limits,
-    text_table,
-)
-from hsfuse.assessment.checks import checks, untested
+from hsfuse.assessment import Assessment, assess, check, comparison, explain, parse_limits, text_table
+from hsfuse.assessment.checks import checks, overall, untested
 from hsfuse.assessment.findings import TURNS, strange_reference
 from hsfuse.assessment.indices import IndexSums
-from hsfuse.assessment.passes import MOST_POINTS, SPECTRA_BYTES, BlockMeans, point_grid, points_for
+from hsfuse.assessment.passes import MOST_POINTS, SPECTRA_BYTES, BlockMeans, choose_points, point_grid, points_for
+from hsfuse.assessment.result import Expected
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid

@@ -18,10 +18,11 @@ import pytest
 from assessed_scene import SCALE, make_scene, write_cube
 from rasterio.warp import transform
 
-from hsfuse.assessment import Curve, assess
+from hsfuse.assessment import assess
 from hsfuse.assessment.report import render_report
 from hsfuse.assessment.report.figures import map_limits
 from hsfuse.assessment.report.serve import CubeView, serve
+from hsfuse.assessment.result import Curve
 from hsfuse.assessment.wald import assess_wald
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube

@@ -5,11 +5,12 @@ import pytest
 from assessed_scene import make_scene, write
 from rasterio.windows import Window
 
-from hsfuse.assessment import Assessment, Curve, Expected, ResponseCurves, assess, overall
-from hsfuse.assessment.checks import checks, weakest
+from hsfuse.assessment import Assessment, assess
+from hsfuse.assessment.checks import checks, overall, weakest
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.sensors import sensor_lines
 from hsfuse.assessment.report.words import VERDICTS, is_calm, other_warnings
+from hsfuse.assessment.result import Curve, Expected, ResponseCurves
 from hsfuse.core.notes import note, warning
 from hsfuse.io import open_cube
 from hsfuse.physics.srf_bands import blind_ranges, range_words

@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from scipy.interpolate import RegularGridInterpolator
 
-from hsfuse.assessment import Assessment, MapLayer, Picture, Registration, assess
+from hsfuse.assessment import Assessment, assess
 from hsfuse.assessment.checks import checks
 from hsfuse.assessment.report import render_report, write_report
 from hsfuse.assessment.report.advice import ADVICE
@@ -38,7 +38,7 @@ from hsfuse.assessment.report.words import (
     stages,
     training_words,
 )
-from hsfuse.assessment.result import IndexCheck
+from hsfuse.assessment.result import IndexCheck, MapLayer, Picture, Registration
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.calibration.distortion import Drift
 from hsfuse.core.errors import OutputError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from assessed_scene import make_scene, write_cube
 
-from hsfuse.assessment import assess, check, comparison, rows, text_table, unranked
+from hsfuse.assessment import assess, check, comparison, text_table
+from hsfuse.assessment.table import rows, unranked
 from hsfuse.io import open_cube
 
 

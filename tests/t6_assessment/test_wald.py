@@ -12,8 +12,9 @@ from rasterio.windows import Window
 
 import hsfuse.assessment.wald
 import hsfuse.physics.degrade
-from hsfuse.assessment import AssessSettings, assess, check, column_names, columns, comparison, rows, text_table
+from hsfuse.assessment import AssessSettings, assess, check, comparison, text_table
 from hsfuse.assessment.report import render_report
+from hsfuse.assessment.table import column_names, columns, rows
 from hsfuse.assessment.wald import as_fused, assess_reduced, assess_wald
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError

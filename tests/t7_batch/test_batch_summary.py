@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsfuse.assessment import Assessment, Check, Picture
+from hsfuse.assessment import Assessment
 from hsfuse.assessment.report import figures_of
+from hsfuse.assessment.result import Check, Picture
 from hsfuse.batch import Job, Outcome, with_figures, write_summary
 from hsfuse.core.options import FuseOptions
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hsfuse.assessment import Assessment, number
+from hsfuse.assessment import Assessment
 from hsfuse.assessment.report.facts import gsd
 from hsfuse.assessment.report.words import CARDS
 from hsfuse.assessment.result import ImageFacts
+from hsfuse.assessment.table import number
 from hsfuse.core.package import __version__
 from hsfuse.metrics import CATALOGUE
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.assessment import Assessment, Curve, MapLayer, Picture, SampledSpectra
+from hsfuse.assessment import Assessment
 from hsfuse.assessment.report.pictures import Floats, colour_stops, data_uri, map_uri, power_of, stretch_limits, to_rgb
+from hsfuse.assessment.result import Curve, MapLayer, Picture, SampledSpectra
 from hsfuse.physics.optics import ABSORPTION_NM
 
 #: Colour-blind safe, rising evenly in lightness; error, angle and consistency are told apart by their maps.

@@ -13,19 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hsfuse.assessment import (
-    SECTIONS,
-    Assessment,
-    MetricRow,
-    column_names,
-    columns,
-    number,
-    overall,
-    rows,
-    short_names,
-    unranked,
-)
-from hsfuse.assessment.checks import untested
+from hsfuse.assessment import Assessment
+from hsfuse.assessment.checks import overall, untested
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import methods_paragraph
@@ -51,6 +40,7 @@ from hsfuse.assessment.report.words import (
     stages,
     training_words,
 )
+from hsfuse.assessment.table import SECTIONS, MetricRow, column_names, columns, number, rows, short_names, unranked
 from hsfuse.core.package import __version__
 from hsfuse.io.files import check_report_path, write_whole
 from hsfuse.metrics import CATALOGUE

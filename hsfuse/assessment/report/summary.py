@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hsfuse.assessment import Assessment, overall
+from hsfuse.assessment import Assessment
+from hsfuse.assessment.checks import overall
 from hsfuse.assessment.report.page import fill
 from hsfuse.assessment.report.pictures import data_uri, power_of, stretch_limits, to_rgb
 from hsfuse.assessment.report.words import CARDS, method_words, shown

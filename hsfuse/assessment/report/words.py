@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import floor, hypot, isfinite, log10
 from typing import Any
 
-from hsfuse.assessment import Assessment, number
+from hsfuse.assessment import Assessment
 from hsfuse.assessment.checks import unseen_words
 from hsfuse.assessment.report.figures import training
 from hsfuse.assessment.result import IndexCheck
+from hsfuse.assessment.table import number
 from hsfuse.core.grid import Motion
 from hsfuse.metrics import CATALOGUE
 
