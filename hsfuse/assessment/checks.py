@@ -37,25 +37,11 @@ class Run:
         return f"{told} nm" if has_wavelengths else f"band{'' if self.low == self.high else 's'} {told}"
 
 
-@dataclass(frozen=True)
-class Weakest:
-    """The weakest runs of bands, worst first, and the median over all bands."""
+def _held_against(a: Assessment) -> tuple[Curve, str, bool] | None:
+    """The best correlations by band that there are: with the reference, with the LRHSI one step down, or with it.
 
-    runs: tuple[Run, ...]
-    median: float
-
-
-@dataclass(frozen=True)
-class Held:
-    """A curve of correlations, what it was held against in words, and whether that is a truth."""
-
-    curve: Curve
-    how: str
-    true: bool
-
-
-def held_against(a: Assessment) -> Held | None:
-    """The best correlations by band that there are: with the reference, with the LRHSI one step down, or with it."""
+    In words what that is, and whether it is a truth.
+    """
     places = (
         (a, "cc", "Against the reference", True),
         (a.reduced, "cc", "One step of resolution down", True),
@@ -64,12 +50,12 @@ def held_against(a: Assessment) -> Held | None:
     for source, name, how, true in places:
         curve = next((c for c in source.curves if c.name == name), None) if source is not None else None
         if curve is not None and np.isfinite(curve.values).any():
-            return Held(curve, how, true)
+            return curve, how, true
     return None
 
 
-def weakest(curve: Curve) -> Weakest | None:
-    """Runs of bands, neighbours in the file, that lie nearer to the worst than to the median; None without values.
+def weakest(curve: Curve) -> tuple[list[Run], float] | None:
+    """Runs of neighbouring bands nearer to the worst than to the median, worst first, and that; None without values.
 
     Medians over `SMOOTHED` bands are compared and runs of fewer than `FEWEST` bands left out where there are longer
     ones: single bands of a sensor are noisy whatever the fusion does. Bands in strong water vapour absorption don't
@@ -86,7 +72,7 @@ def weakest(curve: Curve) -> Weakest | None:
     found = [run for part in parts for run in _runs(part[low[part]])]
     named = [run for run in found if run.size >= FEWEST] or found
     runs = sorted((_run(nm[run], values[run], nm.size) for run in named), key=lambda run: run.value)
-    return Weakest(tuple(runs[:NAMED]), median)
+    return runs[:NAMED], median
 
 
 def _stretches(nm: Floats) -> list[NDArray[np.int64]]:
@@ -309,17 +295,17 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
 
 
 def _weakest(a: Assessment) -> Iterator[Check]:
-    held = held_against(a)
-    found = None if held is None else weakest(held.curve)
+    held = _held_against(a)
+    found = None if held is None else weakest(held[0])
     if held is None or found is None:
         return
-    worst = found.runs[0].value
-    told = "; ".join(f"{run.words(a.has_wavelengths)}, correlation {_closely(run.value)}" for run in found.runs)
-    text = f"{held.how}, the weakest: {told}. Half of all bands reach {_closely(found.median)}."
-    if found.median - worst < LEVEL:
-        text = f"{held.how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
+    how, (runs, median), worst = held[1], found, found[0][0].value
+    told = "; ".join(f"{run.words(a.has_wavelengths)}, correlation {_closely(run.value)}" for run in runs)
+    text = f"{how}, the weakest: {told}. Half of all bands reach {_closely(median)}."
+    if median - worst < LEVEL:
+        text = f"{how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
     scale = _Scale(*WEAKEST)
-    poor = sum(run.share for run in found.runs if scale(1 - run.value) == "poor")
+    poor = sum(run.share for run in runs if scale(1 - run.value) == "poor")
     verdict = scale(1 - worst)
     verdict = "look" if verdict == "poor" and poor < FEW else verdict
     yield Check("Weakest bands", verdict, text, "bands", scale.correlations)
@@ -340,22 +326,22 @@ def _coverage(a: Assessment) -> Iterator[Check]:
 
 def unseen_correlation(a: Assessment) -> tuple[float, float] | None:
     """Mean correlation with a truth of the bands that no MSI band sees, and of the others; None without them."""
-    held = held_against(a)
-    if a.response is None or held is None or not held.true:
+    held = _held_against(a)
+    if a.response is None or held is None or not held[2]:
         return None
-    seen = seen_bands(a.response.weights)
-    if held.curve.values.shape != seen.shape:
+    seen, curve = seen_bands(a.response.weights), held[0]
+    if curve.values.shape != seen.shape:
         return None
-    inside, outside = (mean_outside_absorption(held.curve, which) for which in (~seen, seen))
+    inside, outside = (mean_outside_absorption(curve, which) for which in (~seen, seen))
     return (inside, outside) if np.isfinite(inside) else None
 
 
 def unseen_words(a: Assessment) -> str:
     """How well what no MSI band sees was inferred, in a sentence; empty without a truth."""
-    found, held = unseen_correlation(a), held_against(a)
+    found, held = unseen_correlation(a), _held_against(a)
     if found is None or held is None:
         return ""
-    return f"{held.how} they correlate with {_closely(found[0])} on average (the seen ones: {_closely(found[1])})."
+    return f"{held[1]} they correlate with {_closely(found[0])} on average (the seen ones: {_closely(found[1])})."
 
 
 def _closely(correlation: float) -> str:

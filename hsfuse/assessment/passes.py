@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hsfuse.assessment.indices import LEAST_REFLECTANCE, IndexSums
 from hsfuse.assessment.inputs import Inputs, MsiSource, Observed, Source
-from hsfuse.assessment.result import Floats, Histogram
+from hsfuse.assessment.result import Floats
 from hsfuse.core.cube import Cube
 from hsfuse.metrics import NoReferenceMetrics, ReferenceMetrics, Tile, rmse_map, sam_map, tiles
 from hsfuse.physics.degrade import reach, seen
@@ -129,27 +129,6 @@ def _distance(x: Floats, centres: Floats) -> Floats:
     return ((x[:, None] - centres[None]) ** 2).sum(axis=2)
 
 
-class HistogramCounter:
-    """Counts of values in even bins from 0 to `top`; what lies above goes into the last bin."""
-
-    def __init__(self, name: str, title: str, unit: str, top: float, bins: int) -> None:
-        self._what = (name, title, unit)
-        self._edges = np.linspace(0, top, bins + 1)
-        self._counts = np.zeros(bins, np.int64)
-
-    def add(self, values: Floats) -> None:
-        """Count values (n,); NaN is left out."""
-        kept = values[np.isfinite(values)]
-        index = np.clip((kept / self._edges[1]).astype(np.int64), 0, self._counts.size - 1)
-        self._counts += np.bincount(index, minlength=self._counts.size)
-
-    def result(self) -> Histogram:
-        """The histogram, cut after the last bin in use."""
-        used = np.flatnonzero(self._counts)
-        last = int(used[-1]) + 1 if used.size else 1
-        return Histogram(*self._what, self._edges[: last + 1], self._counts[:last])
-
-
 #: Values (pixels x bands) of one cube held at a time: 64 MB of float32.
 VALUES_AT_ONCE = 2**24
 #: Side of the blocks in which GeoTIFFs are usually stored.
@@ -157,7 +136,7 @@ BLOCK = 256
 
 
 class Collectors:
-    """Everything small that is gathered on the way: maps, display bands, spectra, histograms."""
+    """Everything small that is gathered on the way: maps, display bands, spectra."""
 
     def __init__(
         self, inputs: Inputs, points: tuple[np.ndarray, np.ndarray], display: dict[str, tuple[int, ...]]
@@ -181,7 +160,6 @@ class Collectors:
         nm = inputs.wavelengths_nm if inputs.has_wavelengths else np.array([np.inf])
         least = LEAST_REFLECTANCE if inputs.unit.quantity == "reflectance" else 0.0
         self.indices = {image: IndexSums(nm, image, least) for image in ("reference", "LRHSI") if image in self.points}
-        self.angles = HistogramCounter("sam", "Spectral angle between fused and reference", "degrees", 90, 360)
 
     def image(self, name: str, row: int, col: int, cube: Floats, valid: np.ndarray) -> None:
         """Note the core of a tile (C, rows, cols) of one image."""
@@ -261,9 +239,7 @@ def _with_reference(tile: Tile, fused: Cube, truth: Cube, metrics: ReferenceMetr
     x, y, valid = fused.data[:, *core], truth.data[:, *core], mask[core]
     into.image("reference", tile.row, tile.col, y, truth.mask[core])
     into.indices["reference"].add(x, y, valid)
-    angles = sam_map(x, y, valid)
-    into.angles.add(angles.ravel())
-    into.map("sam", tile.row, tile.col, angles)
+    into.map("sam", tile.row, tile.col, sam_map(x, y, valid))
     into.map("rmse", tile.row, tile.col, rmse_map(x, y, valid))
 
 

@@ -72,17 +72,6 @@ class SampledSpectra:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Counts of pixels between `edges` (n + 1,), in the unit of the value."""
-
-    name: str
-    title: str
-    unit: str
-    edges: Floats
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class IndexCheck:
     """A spectral index in the cube `against` (its mean), and how far the fused cube's is off: bias and RMSE.
 
@@ -214,8 +203,9 @@ class Assessment:
     of its pixels the MSI lies (down, right) of where the LRHSI has it; None where that can't be told. `radiometry` is
     empty where the MSI was taken as it is; `msi_gains` are the factors by which it is brighter than the fused cube has
     it. `sensors` is what the pair told of its sensors, as the fused file records it, else as found now; `psf` is that
-    which the cube is held against the LRHSI with. `expected` is what a quality raster says. `reduced` is the same at
-    reduced resolution, where the LRHSI is the truth (Wald's protocol).
+    which the cube is held against the LRHSI with; `angles` to the reference are edges (n + 1,) in degrees and counts.
+    `expected` is what a quality raster says. `reduced` is the same at reduced resolution, where the LRHSI is the
+    truth (Wald's protocol).
     """
 
     fused: str
@@ -228,7 +218,7 @@ class Assessment:
     maps: tuple[MapLayer, ...] = ()
     pictures: tuple[Picture, ...] = ()
     spectra: SampledSpectra | None = None
-    histograms: tuple[Histogram, ...] = ()
+    angles: tuple[Floats, NDArray[np.int64]] | None = None
     indices: tuple[IndexCheck, ...] = ()
     ratio: int | None = None
     shift_px: tuple[float, float] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,22 +44,6 @@ _RECORDED = ("method", "base", "model", "effort", "tile", "overlap", "ensemble",
 _ADAPTED = {
     "steps": "adapt_steps", "minutes": "adapt_minutes", "consistency_step": "consistency", "seed": "seed",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Files:
-    """LRHSI and MSI at reduced resolution, and the truth that belongs to them."""
-
-    hsi: Path
-    msi: Path
-    truth: Path
-    fused: Path
-    psf: Path
-
-    @classmethod
-    def within(cls, folder: Path) -> _Files:
-        hsi, msi, truth, fused = (folder / f"{name}.tif" for name in ("lrhsi", "msi", "truth", "fused"))
-        return cls(hsi, msi, truth, fused, folder / "psf.csv")
 
 
 def assess_wald(
@@ -98,15 +82,16 @@ def assess_reduced(
         TemporaryDirectory(prefix="hsfuse-wald-") as name,
         open_pair(hsi, msi, understood, known_psf=psf, known_motion=chosen.recorded_motion(provenance)) as pair,
     ):
-        files, model = _Files.within(Path(name)), _model(pair, understood)
-        _degrade(pair, files, model)
-        np.savetxt(files.psf, model.psf.kernel, delimiter=",")
-        table = pair.response.path or write_srf(pair.response, Path(name) / "srf.csv")
-        same = _same(again, pair, files.psf, table)
+        folder, model = Path(name), _model(pair, understood)
+        low, high, truth, made = (folder / f"{image}.tif" for image in ("lrhsi", "msi", "truth", "fused"))
+        _degrade(pair, model, low, high, truth)
+        np.savetxt(folder / "psf.csv", model.psf.kernel, delimiter=",")
+        table = pair.response.path or write_srf(pair.response, folder / "srf.csv")
+        same = _same(again, pair, folder / "psf.csv", table)
         with _quiet():
-            run_fusion(files.hsi, files.msi, files.fused, FuseOptions.of({"device": device}, same))
+            run_fusion(low, high, made, FuseOptions.of({"device": device}, same))
         found = assess(
-            files.fused, reference=files.truth, hsi=files.hsi, msi=files.msi, **same.of_pair(),
+            made, reference=truth, hsi=low, msi=high, **same.of_pair(),
             peak=chosen.peak, window=chosen.window, ratio=pair.ratio, tile=chosen.tile,
         )  # fmt: skip
     own = (one for one in found.notes if one.severity == "note" and one.code not in _OF_FILES)
@@ -116,17 +101,9 @@ def assess_reduced(
 
 def _same(options: FuseOptions, pair: ScenePair, psf: Path, srf: Path) -> FuseOptions:
     """Options for the degraded pair, which needs no correction any more and whose files don't tell the sensor."""
-    own = replace(
-        options,
-        srf=str(srf),
-        msi_bands=pair.msi_names,
-        register="off",
-        match_radiometry="off",
-        destripe="off",
-        smile="off",
-        haze="off",
-    )
-    return replace(own, mtf=None, psf_sigma=None, psf_size=None, psf=str(psf))
+    off: dict[str, Any] = dict.fromkeys(("register", "match_radiometry", "destripe", "smile", "haze"), "off")
+    sensors: dict[str, Any] = {"srf": str(srf), "msi_bands": pair.msi_names, "psf": str(psf)}
+    return replace(options, **off, **sensors, mtf=None, psf_sigma=None, psf_size=None)
 
 
 @contextmanager
@@ -155,7 +132,7 @@ def as_fused(provenance: Mapping[str, Any], options: FuseOptions) -> tuple[FuseO
     return FuseOptions.of({**known, **adapted}, options), []
 
 
-def _degrade(pair: ScenePair, files: _Files, model: ObservationModel) -> None:
+def _degrade(pair: ScenePair, model: ObservationModel, hsi: Path, msi: Path, truth: Path) -> None:
     """Write both images of a pair, degraded by its ratio, and the LRHSI on whole pixels of the degraded one."""
     s = pair.ratio
     low = pair.lr_shape[0] // s, pair.lr_shape[1] // s
@@ -164,17 +141,16 @@ def _degrade(pair: ScenePair, files: _Files, model: ObservationModel) -> None:
             f"the LRHSI has {pair.lr_shape[0]} x {pair.lr_shape[1]} pixels on the common extent: too few to be "
             f"degraded by {s} again (wanted at least {LEAST_SIDE * s} a side); leave --protocol wald out"
         )
-    truth = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
-    msi = Spectrum(None, None, pair.msi_names)
-    bands = len(pair.hsi_bands)
+    grid = pair.alignment.lr_grid.crop(0, 0, (low[0] * s, low[1] * s))
+    named, bands = Spectrum(None, None, pair.msi_names), len(pair.hsi_bands)
 
     def own(window: Window) -> tuple[FloatArray, BoolArray]:
         cube = pair.read_lr(window)
         return cube.data, cube.mask
 
-    _write(files.truth, truth, pair.spectrum, bands, own)
-    _write(files.hsi, truth.coarsen(s), pair.spectrum, bands * s**2, lambda w: seen(model, pair.read_lr, w, low))
-    _write(files.msi, truth, msi, len(pair.msi_bands) * s**2, lambda w: seen(model, pair.read_hr, w, pair.lr_shape))
+    _write(truth, grid, pair.spectrum, bands, own)
+    _write(hsi, grid.coarsen(s), pair.spectrum, bands * s**2, lambda w: seen(model, pair.read_lr, w, low))
+    _write(msi, grid, named, len(pair.msi_bands) * s**2, lambda w: seen(model, pair.read_hr, w, pair.lr_shape))
 
 
 def _model(pair: ScenePair, options: FuseOptions) -> ObservationModel:

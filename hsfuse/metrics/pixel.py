@@ -56,6 +56,12 @@ class Angles:
         """Mean angle; NaN without any."""
         return self.sum / self.count if self.count else float("nan")
 
+    def histogram(self, width: float) -> tuple[Array, Array]:
+        """Edges (n + 1,) in degrees, `width` apart from 0 on, and counts (n,), up to the last bin in use."""
+        counts = np.add.reduceat(self._histogram, np.arange(0, self._histogram.size, round(width / _SAM_STEP_DEGREES)))
+        last = int(np.flatnonzero(counts).max(initial=0)) + 1
+        return np.arange(last + 1) * width, counts[:last]
+
     def quantile(self, fraction: float) -> float:
         """Smallest angle, to the nearest 0.001 degree, that `fraction` of the pixels don't exceed; NaN without any."""
         if not self.count:

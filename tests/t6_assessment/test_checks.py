@@ -22,7 +22,7 @@ def curve(values, nm=None, name="cc"):
 
 
 def named(found):
-    return [(run.low, run.high) for run in found.runs]
+    return [(run.low, run.high) for run in found[0]]
 
 
 def by_topic(a):
@@ -35,8 +35,8 @@ def test_the_weakest_range_is_named_and_single_noisy_bands_are_not():
     values[[5, 40]] = 0.1
     found = weakest(curve(values))
     assert named(found) == [(600.0, 670.0)]
-    assert found.runs[0].value == pytest.approx(0.55)
-    assert found.median == pytest.approx(0.97)
+    assert found[0][0].value == pytest.approx(0.55)
+    assert found[1] == pytest.approx(0.97)
 
 
 def test_weak_runs_end_at_the_next_detector_and_at_gaps():
@@ -54,7 +54,7 @@ def test_absorption_and_undefined_bands_are_not_called_weak():
     values = np.where((nm >= 1350) & (nm <= 1450), 0.2, 0.98)
     values[0] = np.nan
     found = weakest(curve(values, nm))
-    assert all(run.value == pytest.approx(0.98) for run in found.runs)
+    assert all(run.value == pytest.approx(0.98) for run in found[0])
     assert weakest(curve([np.nan, np.nan])) is None
 
 

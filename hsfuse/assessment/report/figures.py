@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,23 +42,6 @@ CHARTED = {
 SAME_MTF, SEEN_SD = 0.01, 0.02
 #: Those of them that are shown at reduced resolution.
 CHARTED_REDUCED = ("psnr", "relative_rmse", "ssim", "cc")
-
-
-@dataclass(frozen=True)
-class MapFigure:
-    """A map with its colour bar; `ticks` are its lower end, middle and upper end as text."""
-
-    name: str
-    title: str
-    unit: str
-    image: str
-    width: int
-    height: int
-    ticks: tuple[str, str, str]
-    colours: str
-    alt: str
-    palette: str
-    ends: tuple[float, float]
 
 
 def pictures(assessment: Assessment) -> dict[str, dict[str, dict[str, Any]]]:
@@ -109,27 +91,20 @@ def map_limits(assessments: Sequence[Assessment]) -> dict[str, tuple[float, floa
     return ends
 
 
-def map_figure(layer: MapLayer, ends: tuple[float, float], data_unit: str = "") -> MapFigure:
-    """A map as picture, from one end of its colour bar to the other."""
+def map_figure(layer: MapLayer, ends: tuple[float, float], data_unit: str = "") -> dict[str, Any]:
+    """A map as picture, from one end of its colour bar to the other; `ticks` are its ends and middle as text."""
     name = COLOUR_MAPS.get(layer.name, "viridis")
     known = layer.values[np.isfinite(layer.values)]
     mean = float(known.mean()) if known.size else math.nan
     height, width = layer.values.shape
     unit = data_unit if layer.unit == "data unit" else layer.unit
     low, top = ends if ends[1] > ends[0] else (ends[0], ends[0] + 1)
-    return MapFigure(
-        layer.name,
-        layer.title,
-        unit,
-        map_uri(layer.values, (low, top), name),
-        width,
-        height,
-        _ticks(low, top, known),
-        ", ".join(colour_stops(name)),
-        f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}",
-        name,
-        (low, top),
-    )
+    alt = f"Map: {layer.title}; mean {mean:.3g} {unit}, 99 percent of the pixels below {top:.3g}"
+    return {
+        "title": layer.title, "unit": unit, "image": map_uri(layer.values, (low, top), name), "width": width,
+        "height": height, "ticks": _ticks(low, top, known), "colours": ", ".join(colour_stops(name)), "alt": alt,
+        "palette": name, "ends": (low, top),
+    }  # fmt: skip
 
 
 def _ticks(low: float, top: float, known: Floats) -> tuple[str, str, str]:
@@ -148,10 +123,7 @@ def chart_data(assessment: Assessment) -> dict[str, Any]:
         "curves": [_curve(curves[name], assessment.unit.words) for name in CHARTED if name in curves],
         "reduced": [] if assessment.reduced is None else _reduced_curves(assessment.reduced),
         "spectra": None if assessment.spectra is None else spectra_data(assessment.spectra, assessment.shape[1:]),
-        "histograms": [
-            {"title": h.title, "unit": h.unit, "edges": numbers(h.edges), "counts": [int(c) for c in h.counts]}
-            for h in assessment.histograms
-        ],
+        "angles": None if assessment.angles is None else [numbers(assessment.angles[0]), assessment.angles[1].tolist()],
         "response": _response(assessment),
         "mtf": mtf_curves(assessment),
         "training": training(assessment.provenance),

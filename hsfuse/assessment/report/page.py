@@ -19,7 +19,7 @@ from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import methods_paragraph
 from hsfuse.assessment.report.facts import header, scene_title, unit_notes
-from hsfuse.assessment.report.figures import MapFigure, chart_data, map_figure, map_limits, pictures
+from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
 from hsfuse.assessment.report.pictures import palette_hex
 from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
@@ -128,15 +128,15 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
     return part | {"contents": [(anchor, title) for anchor, title, there in _parts(assessment, part) if there]}
 
 
-def _seen(a: Assessment, maps: Sequence[MapFigure], shown: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(a: Assessment, maps: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, Any]:
     """What tells the value and the place under the cursor: the pictures, the maps in their order, the cube's grid."""
     return {
         "name": Path(a.fused).name,
         "shape": a.shape,
         "place": place(a.images["fused"].grid) if "fused" in a.images else None,
         "pictures": shown,
-        "maps": [{"title": m.title, "unit": m.unit, "palette": m.palette, "ends": m.ends} for m in maps],
-        "palettes": {name: palette_hex(name) for name in dict.fromkeys(m.palette for m in maps)},
+        "maps": [{key: m[key] for key in ("title", "unit", "palette", "ends")} for m in maps],
+        "palettes": {name: palette_hex(name) for name in dict.fromkeys(m["palette"] for m in maps)},
     }
 
 

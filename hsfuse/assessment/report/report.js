@@ -249,13 +249,14 @@
         chart(html("div", "chart", file.querySelector(name)), { title: c.title + (c.unit ? `, ${c.unit}` : ""), x: data.axis, series, shade: data.absorption, zero: c.zero, height: 230, file: `${stem}${name === ".curves" ? "" : "-reduced"}-${c.title}` });
       }
     }
-    file.querySelectorAll(".histogram").forEach((host) => {
-      const h = data.histograms[+host.dataset.index], total = h.counts.reduce((a, b) => a + b, 0) || 1;
-      const x = h.edges.flatMap((e) => [e, e]), y = [0, ...h.counts.flatMap((n) => [(100 * n) / total, (100 * n) / total]), 0];
+    const histogram = file.querySelector(".histogram");
+    if (histogram) {
+      const [edges, counts] = data.angles, total = counts.reduce((a, b) => a + b, 0) || 1;
+      const x = edges.flatMap((e) => [e, e]), y = [0, ...counts.flatMap((n) => [(100 * n) / total, (100 * n) / total]), 0];
       let sum = 0;
-      const end = h.counts.findIndex((n) => (sum += n) >= 0.998 * total) + 1;
-      chart(host, { x: h.unit, y: "%", series: [{ name: "", x, y, colour: "fused" }], xrange: [0, h.edges[end]], zero: true, whole: true, height: 240, file: `${stem}-${h.title}`, table: [["from", "to", "pixels"], ...h.counts.map((n, i) => [h.edges[i], h.edges[i + 1], n])] });
-    });
+      const end = counts.findIndex((n) => (sum += n) >= 0.998 * total) + 1;
+      chart(histogram, { x: "degrees", y: "%", series: [{ name: "", x, y, colour: "fused" }], xrange: [0, edges[end]], zero: true, whole: true, height: 240, file: `${stem}-angles`, table: [["from", "to", "pixels"], ...counts.map((n, i) => [edges[i], edges[i + 1], n])] });
+    }
     const response = file.querySelector(".response");
     if (response) chart(response, { x: data.axis, y: "relative weight", series: data.response.map((r, i) => ({ ...r, colour: SPARE[i % SPARE.length], dash: ["none", "6 3", "2 3"][Math.floor(i / SPARE.length) % 3] })), shade: data.absorption, zero: true, whole: true, height: 260, file: `${stem}-response` });
     const mtf = file.querySelector(".mtf");

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import floor, hypot, isfinite, log10
 from typing import Any
 
@@ -35,29 +34,14 @@ CARDS = {
 REFERENCE_CARDS = ("psnr", "sam", "ergas", "ssim")
 
 
-@dataclass(frozen=True)
-class Card:
-    """One key figure."""
-
-    title: str
-    value: str
-    unit: str
-    direction: str
-    meaning: str
-    definition: str = ""
-    others: str = ""
-
-
-def cards(assessment: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[Card]:
+def cards(a: Assessment, keys: Iterable[str] = tuple(CARDS)) -> list[dict[str, str]]:
     """The key figures among `keys` that there are."""
     out = []
-    for key in keys:
-        title, meaning = CARDS[key]
-        value = assessment.metrics.get(key)
-        if value is None:
-            continue
-        told = (*shown(key, value), f"{CATALOGUE[key].direction} is better", meaning)
-        out.append(Card(title, *told, *(_definition(assessment) if key == "psnr" else ())))
+    for key, value in ((key, value) for key in keys if (value := a.metrics.get(key)) is not None):
+        (title, meaning), (text, unit), better = CARDS[key], shown(key, value), f"{CATALOGUE[key].direction} is better"
+        definition, others = _definition(a) if key == "psnr" else ("", "")
+        out.append({"title": title, "value": text, "unit": unit, "direction": better, "meaning": meaning,
+                    "definition": definition, "others": others})  # fmt: skip
     return out
 
 
@@ -217,41 +201,8 @@ LONG = 40
 DRAWN_WIDTH, LONGEST = 300.0, 34.0
 
 
-@dataclass(frozen=True)
-class StageRow:
-    """A stage of a fusion: error and angle on held-out cells relative to the base's, seconds, as text."""
-
-    name: str
-    error: str
-    angle: str
-    seconds: str
-
-
-@dataclass(frozen=True)
-class Arrow:
-    """A shift drawn from (x, y) to (x + dx, y + dy)."""
-
-    x: float
-    y: float
-    dx: float
-    dy: float
-
-
-@dataclass(frozen=True)
-class ShiftFigure:
-    """The shifts of all windows of a scene, drawn `times` too long on `width` x `height`; `words` tell them."""
-
-    title: str
-    words: str
-    width: float
-    height: float
-    arrows: tuple[Arrow, ...]
-    longest: float
-    times: float
-
-
-def stages(provenance: Mapping[str, Any]) -> list[StageRow]:
-    """Stages of the adaptation, as far as they are recorded."""
+def stages(provenance: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Stages of the adaptation, as far as they are recorded: errors on held-out cells relative to the base's."""
     record = provenance.get("adaptation")
     found = record.get("stages") if isinstance(record, Mapping) else None
     if not isinstance(found, Sequence) or isinstance(found, str):
@@ -259,14 +210,14 @@ def stages(provenance: Mapping[str, Any]) -> list[StageRow]:
     return [_stage(stage) for stage in found if isinstance(stage, Mapping) and stage.get("name")]
 
 
-def _stage(stage: Mapping[str, Any]) -> StageRow:
+def _stage(stage: Mapping[str, Any]) -> dict[str, str]:
     def share(key: str) -> str:
         value = stage.get(key)
         return f"{value:.1%}" if isinstance(value, int | float) and isfinite(value) else "-"
 
     seconds = stage.get("seconds")
     time = f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
-    return StageRow(str(stage["name"]), share("error"), share("angle"), time)
+    return {"name": str(stage["name"]), "error": share("error"), "angle": share("angle"), "seconds": time}
 
 
 def effort(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -282,7 +233,7 @@ def effort(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 _MACHINE = {"device": "device", "scan": "scan kernel"}
 
 
-def shift_figures(a: Assessment) -> list[ShiftFigure]:
+def shift_figures(a: Assessment) -> list[dict[str, Any]]:
     """Shifts of the LRHSI against the MSI: as the files have it and, where it was corrected, what is left.
 
     Without the inputs, what the fused file records.
@@ -314,14 +265,17 @@ def _longest(field: Sequence[Mapping[str, float]]) -> float:
 
 def _figure(
     title: str, field: Sequence[Mapping[str, float]], shape: tuple[float, float], words: str, longest: float
-) -> ShiftFigure:
-    """`field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns.
+) -> dict[str, Any]:
+    """The shifts of all windows of a scene, drawn `times` too long on `width` x `height`; `words` tell them.
 
-    `longest` is the shift that gets the longest arrow: one for all figures, so that they can be compared.
+    `field` holds windows by row, col, dy, dx in LR pixels, `shape` the scene's rows and columns. `longest` is the shift
+    that gets the longest arrow: one for all figures, so that they can be compared.
     """
     unit = DRAWN_WIDTH / max(shape[1], 1e-9)
     times = LONGEST / unit / longest if longest > 0 else 1.0
-    arrows = tuple(
-        Arrow(w["col"] * unit, w["row"] * unit, w["dx"] * times * unit, w["dy"] * times * unit) for w in field
-    )
-    return ShiftFigure(title, words, DRAWN_WIDTH, shape[0] * unit, arrows, _longest(field), times)
+    arrows = [
+        {"x": w["col"] * unit, "y": w["row"] * unit, "dx": w["dx"] * times * unit, "dy": w["dy"] * times * unit}
+        for w in field
+    ]
+    return {"title": title, "words": words, "width": DRAWN_WIDTH, "height": shape[0] * unit, "arrows": arrows,
+            "longest": _longest(field), "times": times}  # fmt: skip
