@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -171,6 +171,20 @@ def log_to_file(path: Path) -> None:
     log = logging.getLogger("hsfuse")
     log.handlers.append(handler)
     log.setLevel(logging.DEBUG)
+
+
+def in_ascii(text: str) -> str:
+    """What any terminal shows."""
+    return text.encode("ascii", "replace").decode()
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell, ASCII only."""
+    lines = [[in_ascii(cell) for cell in line] for line in [heads, *rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def print_json(value: Mapping[str, Any] | list[Any], indent: int | None = 2) -> None:

@@ -69,7 +69,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "crs": None if grid.crs is None else grid.crs.to_string(),
             "unit": _unit(grid),
             "gsd": list(grid.gsd) if grid.georeferenced else None,
-            "bounds": _bounds(grid) if grid.georeferenced else None,
+            "bounds": list(grid.bounds) if grid.georeferenced else None,
             "dtype": reader.dtype,
             "scale": reader.scale,
             "offset": reader.offset,
@@ -93,13 +93,6 @@ def _unit(grid: Grid) -> str | None:
         return None
     name = "degrees" if grid.crs.is_geographic else grid.crs.linear_units
     return "m" if name.lower() in ("metre", "meter") else name
-
-
-def _bounds(grid: Grid) -> list[float]:
-    """Lowest x and y, highest x and y."""
-    corners = [grid.transform @ (col, row) for col in (0, grid.shape[1]) for row in (0, grid.shape[0])]
-    xs, ys = zip(*corners, strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def _shown(facts: dict[str, Any], whole: bool) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsfuse.cli import options
-from hsfuse.cli.console import print_json
+from hsfuse.cli.console import print_json, table
 
 if TYPE_CHECKING:
     from hsfuse.nets.weights import ModelRecord
@@ -31,10 +31,7 @@ def list_command(as_json: bool) -> None:
     if as_json:
         print_json([_facts(record) for record in records])
         return
-    rows = [_HEADS, *(_row(record) for record in records)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADS))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(table(_HEADS, [_row(record) for record in records]))
 
 
 @models.command()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from hsfuse.cli.console import log_to_file, start_logging
-from hsfuse.core.errors import SettingError
+from hsfuse.core.errors import HsfuseError
 from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import Range, check_text
 from hsfuse.io.files import as_path, split_paths
@@ -65,54 +65,50 @@ def known_method(context: click.Context, parameter: click.Parameter, value: str 
     return value
 
 
-def known_srf(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A sensor of the library or a file that is there, else a usage error; what a file holds is looked at later."""
-    if value is None or value in WITHOUT_SRF or Path(value).is_file():
-        return value
-    from hsfuse.core.errors import SrfError
-    from hsfuse.physics import load_srf
+def usage_error(check: Callable[[str], object]) -> Callable[..., str | None]:
+    """A callback that lets a value pass which `check` has nothing against; what it raises is a usage error."""
 
-    try:
+    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                check(value)
+        except HsfuseError as error:
+            raise click.BadParameter(str(error)) from None
+        return value
+
+    return callback
+
+
+@usage_error
+def known_srf(value: str) -> None:
+    """A sensor of the library or a file that is there; what a file holds is looked at later."""
+    if value not in WITHOUT_SRF and not Path(value).is_file():
+        from hsfuse.physics import load_srf
+
         load_srf(value)
-    except SrfError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
 
 
-def known_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A name of trained weights or the path of a file, be it there or not, else a usage error."""
-    if value is None or value in WITHOUT_WEIGHTS or Path(value).suffix or Path(value).name != value:
-        return value
-    from hsfuse.core.errors import ModelError
-    from hsfuse.nets.weights import find_model
+@usage_error
+def known_model(value: str) -> None:
+    """A name of trained weights, or the path of a file, be it there or not."""
+    if value not in WITHOUT_WEIGHTS and not Path(value).suffix and Path(value).name == value:
+        from hsfuse.nets.weights import find_model
 
-    try:
         find_model(value)
-    except ModelError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
 
 
-def known_psf(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A kind of PSF or a file that is there, else a usage error."""
-    try:
-        FuseOptions.of({} if value is None else {"psf": value}).psf_file  # noqa: B018  raises
-    except SettingError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
+@usage_error
+def known_psf(value: str) -> None:
+    """A kind of PSF or a file that is there."""
+    FuseOptions.of({"psf": value}).psf_file  # noqa: B018  raises
 
 
-def known_bands(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A list of bands as it is to be written, else a usage error; whether the HSI has them is looked at later."""
-    if value is None:
-        return None
+@usage_error
+def known_bands(value: str) -> None:
+    """A list of bands as it is to be written; whether the HSI has them is looked at later."""
     from hsfuse.fusion.storage import parse_ranges
 
-    try:
-        parse_ranges(value)
-    except SettingError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
+    parse_ranges(value)
 
 
 def parse_pairs(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:

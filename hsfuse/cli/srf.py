@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hsfuse.cli import options
-from hsfuse.cli.console import print_json
+from hsfuse.cli.console import in_ascii, print_json, table
 from hsfuse.core.values import plus_minus
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def list_command(as_json: bool) -> None:
         print_json(records)
         return
     rows = [[r["name"], str(len(r["bands"])), r["kind"], r["sensor"], _clipped(r["source"])] for r in records]
-    click.echo(_table(["name", "bands", "kind", "sensor", "source"], rows))
+    click.echo(table(["name", "bands", "kind", "sensor", "source"], rows))
 
 
 @srf.command()
@@ -54,8 +54,8 @@ def show(name: str, as_json: bool) -> None:
         print_json(facts)
         return
     heads = {key: facts[key] for key in ("sensor", "kind", "source", "terms", "note") if facts[key]}
-    click.echo("\n".join([_ascii(response.name), *(f"  {key}: {_ascii(value)}" for key, value in heads.items())]))
-    click.echo(_table(["band", "centre nm", "FWHM nm"], [_cells(band) for band in facts["bands"]]))
+    click.echo("\n".join([in_ascii(response.name), *(f"  {key}: {in_ascii(value)}" for key, value in heads.items())]))
+    click.echo(table(["band", "centre nm", "FWHM nm"], [_cells(band) for band in facts["bands"]]))
 
 
 @srf.command()
@@ -96,7 +96,7 @@ def check(
         print_json({"hsi": str(hsi), "srf": response.name, "bands": bands})
     else:
         heads = ["band", "coverage", "HSI bands", "nm", "if the MSI has it" if msi is None else "in fusion"]
-        click.echo(_table(heads, [_check_cells(band, band["band"] in there) for band in bands]))
+        click.echo(table(heads, [_check_cells(band, band["band"] in there) for band in bands]))
 
 
 @srf.command()
@@ -174,7 +174,7 @@ def _estimated(found: PairEstimate) -> str:
         "r",
         *(["library", "width", "common"] if known else []),
     ]
-    lines = [_table(heads, [_estimate_cells(band, known.get(band["band"]), bool(known)) for band in facts["bands"]])]
+    lines = [table(heads, [_estimate_cells(band, known.get(band["band"]), bool(known)) for band in facts["bands"]])]
     if found.psf is not None:
         y, x = found.psf.shift
         lines.append(f"PSF: {found.psf.describe()}")
@@ -255,16 +255,3 @@ def _span(low: float, high: float) -> str:
 
 def _clipped(text: str, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3].rstrip() + "..."
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    """Columns padded to their widest cell, ASCII only."""
-    lines = [[_ascii(cell) for cell in line] for line in [heads, *rows]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -81,6 +81,13 @@ class Grid:
         upright = not any((mine.b, mine.d, theirs.b, theirs.d))
         return self.georeferenced and other.georeferenced and upright and mine.e * theirs.e < 0
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Lowest x and y, highest x and y."""
+        corners = [self.transform @ (col, row) for col in (0, self.shape[1]) for row in (0, self.shape[0])]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
     def pixel_of(self, other: Grid) -> tuple[float, float]:
         """Fractional (row, col) on this grid of the other grid's top left corner."""
         col, row = ~self.transform @ (other.transform.c, other.transform.f)
@@ -218,9 +225,8 @@ def _common(start: int, n_lr: int, n_hr: int, s: int) -> tuple[int, int, int] | 
 
 
 def _bounds(grid: Grid) -> str:
-    corners = [grid.transform @ (x * grid.shape[1], y * grid.shape[0]) for x in (0, 1) for y in (0, 1)]
-    xs, ys = [c[0] for c in corners], [c[1] for c in corners]
-    return f"x {min(xs):.6g} to {max(xs):.6g}, y {min(ys):.6g} to {max(ys):.6g}"
+    left, low, right, high = grid.bounds
+    return f"x {left:.6g} to {right:.6g}, y {low:.6g} to {high:.6g}"
 
 
 def _align_by_corner(hsi: Grid, msi: Grid) -> Alignment:

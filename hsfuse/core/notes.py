@@ -7,6 +7,7 @@ table, `TEMPLATES`: rewording one changes no verdict.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -252,14 +253,6 @@ def records(notes: Iterable[Note]) -> list[dict[str, Any]]:
     return [one.to_dict() for one in notes]
 
 
-def _has_text(made: Note) -> bool:
-    """Whether the values fill the sentence: another version may have had others."""
-    try:
-        return bool(made.text)
-    except (KeyError, IndexError, ValueError, TypeError):
-        return False
-
-
 def read_records(found: Any) -> list[Note]:
     """Notes from JSON, each as `records` made it; one of a code that isn't known here keeps its text alone."""
     return [_read(one) for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
@@ -270,6 +263,7 @@ def _read(record: Mapping[str, Any]) -> Note:
     code, values = record.get("code"), record.get("values")
     if code in TEMPLATES and isinstance(values, Mapping):
         made = Note(str(code), severity, dict(values))
-        if _has_text(made):
-            return made
+        with suppress(KeyError, IndexError, ValueError, TypeError):  # another version may have had other values
+            if made.text:
+                return made
     return Note("told", severity, {"text": str(record.get("text", code))})

@@ -69,7 +69,7 @@ def find_pair(path: Path) -> EnviPair | None:
     """
     if path.suffix.lower() == ".hdr":
         return _pair_of_header(path)
-    header = _header_of(path)
+    header = header_of(path)
     if header is None or not _is_envi_header(header):
         return None
     if _starts_like_tiff(path):
@@ -119,7 +119,7 @@ def siblings(path: Path) -> list[Path]:
     try:
         pair = find_pair(path) if path.is_file() else None
     except (InputError, OSError):  # one that can't be read is still not to be written over, nor forgotten
-        header = path if path.suffix.lower() == ".hdr" else _header_of(path)
+        header = path if path.suffix.lower() == ".hdr" else header_of(path)
         return [path] if header is None else list(dict.fromkeys([path, header, *_beside(header)]))
     return [path] if pair is None else list(dict.fromkeys([path, pair.header, pair.data]))
 
@@ -162,7 +162,8 @@ def _beside(header: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file() and file.suffix.lower() != ".hdr")
 
 
-def _header_of(data: Path) -> Path | None:
+def header_of(data: Path) -> Path | None:
+    """The ENVI header beside a data file."""
     names = [Path(f"{base}{ending}") for base in (data, data.with_suffix("")) for ending in (".hdr", ".HDR")]
     return next((name for name in names if name.is_file() and name != data), None)
 

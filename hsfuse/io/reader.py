@@ -137,6 +137,10 @@ class CubeReader(ABC):
     def close(self) -> None:
         """Close the files."""
 
+    def tag(self, **told: str | None) -> None:
+        """Add tags, by their names in lower case; what is unknown (None or empty) isn't one."""
+        self.tags |= {name.upper(): value for name, value in told.items() if value}
+
     def _note(self, text: str) -> None:
         self.notes.append(about_file(self.path.name, text))
 

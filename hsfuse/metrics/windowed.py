@@ -57,8 +57,10 @@ class UiqiSums:
     """Sums of UIQI over windows of `window` x `window`, stride 1, per band."""
 
     def __init__(self, bands: int, window: int) -> None:
-        self.window, self.count = window, 0
-        self._sums = np.zeros(bands)
+        self.window, self.count, self._sums = window, 0, np.zeros(bands)
+
+    def _map(self, x: Array, y: Array) -> Array:
+        return uiqi_map(x, y, self.window)
 
     def update(self, pair: Pair) -> None:
         """Add the windows that begin in the tile's core."""
@@ -66,33 +68,22 @@ class UiqiSums:
         if ok.any():
             self.count += int(ok.sum())
             for band in range(self._sums.size):
-                quality = uiqi_map(*pair.planes(band), self.window)
-                self._sums[band] += quality[pair.view.core][ok].sum()
+                self._sums[band] += self._map(*pair.planes(band))[pair.view.core][ok].sum()
 
     def per_band(self) -> Array:
         """Mean per band (C,); NaN where no window is wholly valid."""
         return self._sums / self.count if self.count else np.full(self._sums.size, np.nan)
 
 
-class SsimSums:
-    """Sums of SSIM over its 11 x 11 Gaussian windows, per band."""
+class SsimSums(UiqiSums):
+    """The same of SSIM over its 11 x 11 Gaussian windows."""
 
     def __init__(self, bands: int, peak: float) -> None:
-        self.count = 0
-        self._peak, self._sums = peak, np.zeros(bands)
+        super().__init__(bands, SSIM_WINDOW)
+        self._peak = peak
 
-    def update(self, pair: Pair) -> None:
-        """Add the windows that begin in the tile's core."""
-        ok = pair.view.window_ok(SSIM_WINDOW)
-        if ok.any():
-            self.count += int(ok.sum())
-            for band in range(self._sums.size):
-                similarity = ssim_map(*pair.planes(band), self._peak)
-                self._sums[band] += similarity[pair.view.core][ok].sum()
-
-    def per_band(self) -> Array:
-        """Mean per band (C,); NaN where no window is wholly valid."""
-        return self._sums / self.count if self.count else np.full(self._sums.size, np.nan)
+    def _map(self, x: Array, y: Array) -> Array:
+        return ssim_map(x, y, self._peak)
 
 
 class SccSums:

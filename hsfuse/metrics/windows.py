@@ -59,12 +59,11 @@ class View:
         """Valid pixels of the core (rows, cols)."""
         return self.valid[self.core]
 
-    def window_ok(self, rows: int, cols: int | None = None) -> Array:
-        """Top-left positions of the core whose rows x cols window lies in the image and is wholly valid."""
-        cols = rows if cols is None else cols
-        if rows > self.valid.shape[0] or cols > self.valid.shape[1]:
+    def window_ok(self, side: int) -> Array:
+        """Top-left positions of the core whose window of side x side lies in the image and is wholly valid."""
+        if side > min(self.valid.shape):
             return np.zeros((0, 0), bool)
-        return (window_sums(self.valid.astype(np.int32), rows, cols) == rows * cols)[self.core]
+        return (window_sums(self.valid.astype(np.int32), side) == side**2)[self.core]
 
     def blocks(self, size: int) -> Iterator[tuple[slice, slice]]:
         """Wholly valid size x size blocks (of `block_starts`) whose top-left pixel lies in the core."""

@@ -124,7 +124,7 @@ class SpectralResponse:
     @property
     def fwhm_nm(self) -> FloatArray:
         """(c,) distance between the outermost crossings of half the peak."""
-        return np.array([_half_width(self.wavelengths_nm, row) for row in self.curve])
+        return np.array([half_width(self.wavelengths_nm, row) for row in self.curve])
 
     def select(self, bands: Sequence[str]) -> SpectralResponse:
         """The same response with only `bands`, in that order; an unknown name is a SrfError."""
@@ -246,8 +246,8 @@ def _hat_integrals(fine: FloatArray, nodes: FloatArray, use: NDArray[np.bool_]) 
     return out
 
 
-def _half_width(wl: FloatArray, row: FloatArray) -> float:
-    """Distance between the outermost crossings of half the peak; the table's end where it never falls that low."""
+def half_width(wl: FloatArray, row: FloatArray) -> float:
+    """Between the outermost crossings of half a response's peak; the table's end where it never falls that low."""
     above = np.flatnonzero(row >= row.max() / 2)
     first, last = above[0], above[-1]
     low, high = wl[first], wl[last]

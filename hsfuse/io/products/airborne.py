@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
-from hsfuse.io.gdal import read_header
+from hsfuse.io.gdal import header_of, read_header
 from hsfuse.io.products.bundle import one_of
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import gather, read_lookup
@@ -50,9 +50,7 @@ def open_product(path: Path, role: Role) -> RasterReader:
     reader = RasterReader(path, role) if table is None else GltReader(path, role, table)
     if match := _AVIRIS.match(path.name):
         reader.quantity = _QUANTITIES[match["kind"].lower()]
-        reader.tags["PRODUCT"] = f"AVIRIS {reader.quantity}, {path.stem}"
-        if (acquired := iso_time(match["time"].upper())) is not None:
-            reader.tags["ACQUIRED"] = acquired
+        reader.tag(product=f"AVIRIS {reader.quantity}, {path.stem}", acquired=iso_time(match["time"].upper()))
     return reader
 
 
@@ -116,10 +114,7 @@ def _cubes(folder: Path) -> list[Path]:
 
 def _header(path: Path) -> Path | None:
     """The ENVI header of a header or data file."""
-    if path.suffix.lower() == ".hdr":
-        return path
-    names = [Path(f"{base}{ending}") for base in (path, path.with_suffix("")) for ending in (".hdr", ".HDR")]
-    return next((name for name in names if name.is_file()), None)
+    return path if path.suffix.lower() == ".hdr" else header_of(path)
 
 
 def _lookup_table(header: Path) -> Path | None:

@@ -155,8 +155,8 @@ class Mission:
                 f"nanometre, and the numbers are taken as reflectance x 10,000, as in all of {level}"
             )
             reader.notes.append(about_file(called, text))
-            if (date := _DATE.search(called)) is not None and (acquired := iso_time(date[1])) is not None:
-                reader.tags["ACQUIRED"] = acquired
+            date = _DATE.search(called)
+            reader.tag(acquired=iso_time(date and date[1]))
         if missing is not None:
             reader.notes.append(about_file(called, f"lacks {missing}"))
         return reader
@@ -274,8 +274,7 @@ def _describe(reader: LayeredReader, metadata: tuple[Path, Element] | None, note
     if metadata is not None:
         reader.files = (*reader.files, metadata[0])
         start = next((text(e, "startTime") for e in elements(metadata[1], "temporalCoverage")), None)
-        if (acquired := iso_time(start)) is not None:
-            reader.tags["ACQUIRED"] = acquired
+        reader.tag(acquired=iso_time(start))
     if note is not None:
         reader.notes.append(about_file(reader.path.name, note))
     if reader.spectrum.good is not None:

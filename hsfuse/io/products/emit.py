@@ -36,6 +36,7 @@ from hsfuse.io.products.hdf5 import (
     slab,
     text,
 )
+from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import Lookup, gather, read_lookup
 from hsfuse.io.reader import Role
 
@@ -78,7 +79,8 @@ class EmitReader(Hdf5Reader):
         self.grid = _grid(self._file, self._glt[0].shape)
         self._describe_bands()
         self._describe_mask()
-        self._tag(f"EMIT {kind.replace('_', ' ')}", attribute(self._file, "time_coverage_start"))
+        start = iso_time(text(attribute(self._file, "time_coverage_start")))
+        self.tag(product=f"EMIT {kind.replace('_', ' ')}, {self.path.stem}", acquired=start)
 
     def _describe_bands(self) -> None:
         count = self._cube.shape[2]

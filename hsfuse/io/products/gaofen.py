@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hsfuse.core.errors import InputError
-from hsfuse.core.notes import about_file, note
+from hsfuse.core.notes import note
 from hsfuse.io.layers import Layer, LayeredReader
 from hsfuse.io.limits import MOST_TEXT, read_bounded
 from hsfuse.io.products.metadata import iso_time
@@ -74,15 +74,14 @@ def _assemble(path: Path, role: Role, folder: Path, images: dict[str, Path], nam
         reader = LayeredReader(path, [detectors[d][b] for d, b in chosen], role=role)
         stack.pop_all()
     reader.quantity = "radiance"
-    reader.tags["PRODUCT"] = f"Gaofen-5 AHSI L1, {name}"
     reader.spectrum = replace(reader.spectrum, names=None)
     left = sum(map(len, detectors)) - len(chosen)
     if left:
-        reader.notes.append(about_file(path.name, f"bands left out because the detectors overlap there: {left}"))
+        reader._note(f"bands left out because the detectors overlap there: {left}")
     if not reader.grid.georeferenced:
         reader.notes.append(note("not-georeferenced", file=path.name, why=" (rational polynomials are not used)"))
-    if (date := _DATE.search(name)) and (acquired := iso_time(date[1])) is not None:
-        reader.tags["ACQUIRED"] = acquired
+    date = _DATE.search(name)
+    reader.tag(product=f"Gaofen-5 AHSI L1, {name}", acquired=iso_time(date and date[1]))
     return reader
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hsfuse.core.errors import InputError
 from hsfuse.io.limits import MOST_BLOCK, MOST_MEMBERS, MOST_XML, check_claim
-from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import to_nm, widths_to_nm
 
@@ -53,12 +52,6 @@ class Hdf5Reader(CubeReader):
         for told in filter(None, (note, width_note)):
             self._note(told)
         return centres_nm, widths_nm
-
-    def _tag(self, product: str, start: object) -> None:
-        """Tags on the product and on when it was taken, where the attribute `start` says so."""
-        self.tags["PRODUCT"] = f"{product}, {self.path.stem}"
-        if (acquired := iso_time(text(start))) is not None:
-            self.tags["ACQUIRED"] = acquired
 
     def close(self) -> None:
         """Close the file."""

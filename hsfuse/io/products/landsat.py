@@ -259,9 +259,9 @@ def _tell(reader: LayeredReader, scene: _Scene) -> None:
     what = "surface" if scene.level == "2" else "top-of-atmosphere"
     date, time = (scene.value("IMAGE_ATTRIBUTES", key) for key in ("DATE_ACQUIRED", "SCENE_CENTER_TIME"))
     reader.quantity = "reflectance"
-    reader.tags["PRODUCT"] = f"{craft} Collection 2 Level-{scene.level} ({what} reflectance), {scene.name}"
     instrument = (scene.value("IMAGE_ATTRIBUTES", "SENSOR_ID") or "").upper().split("_")[0]
-    if instrument in _INSTRUMENTS.get(craft, (instrument,)):
-        reader.tags["SENSOR"] = craft.lower().replace(" ", "")
-    if acquired := iso_time(f"{date}T{time}" if date and time else date):
-        reader.tags["ACQUIRED"] = acquired
+    reader.tag(
+        product=f"{craft} Collection 2 Level-{scene.level} ({what} reflectance), {scene.name}",
+        sensor=craft.lower().replace(" ", "") if instrument in _INSTRUMENTS.get(craft, (instrument,)) else None,
+        acquired=iso_time(f"{date}T{time}" if date and time else date),
+    )

@@ -66,12 +66,9 @@ def open_product(path: Path, role: Role) -> LayeredReader:
 
 def _tell(reader: LayeredReader, facts: dict[str, str]) -> None:
     craft = facts.get("satId", "")
-    reader.tags["PRODUCT"] = f"{_CRAFT.get(craft, craft or 'Maxar')} {facts.get('productLevel', '')}".strip()
-    if craft in _SENSORS:
-        reader.tags["SENSOR"] = _SENSORS[craft]
+    product = f"{_CRAFT.get(craft, craft or 'Maxar')} {facts.get('productLevel', '')}".strip()
     times = (iso_time(facts.get(key)) for key in ("firstLineTime", "TLCTime", "earliestAcqTime"))
-    if acquired := next(filter(None, times), None):
-        reader.tags["ACQUIRED"] = acquired
+    reader.tag(product=product, sensor=_SENSORS.get(craft), acquired=next(filter(None, times), None))
 
 
 def _imd_of(image: Path) -> Path | None:

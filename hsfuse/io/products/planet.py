@@ -122,11 +122,7 @@ def _tell(reader: LayeredReader, root: Element | None, scene: str, surface: bool
     sensor = sensor or ("superdove" if reader.count == 8 and not any(instruments) else None)
     what = "surface" if surface else "top-of-atmosphere"
     reader.quantity = "reflectance"
-    reader.tags["PRODUCT"] = f"PlanetScope{f' {sensor}' if sensor else ''} ({what} reflectance), {scene}"
-    if sensor:
-        reader.tags["SENSOR"] = sensor
     day, time = scene.split("_")[:2]
     told = None if root is None else text(root, "acquisitionDateTime", "acquisitionDate")
-    acquired = iso_time(told) or iso_time(f"{day}T{time}")
-    if acquired:
-        reader.tags["ACQUIRED"] = acquired
+    product = f"PlanetScope{f' {sensor}' if sensor else ''} ({what} reflectance), {scene}"
+    reader.tag(product=product, sensor=sensor, acquired=iso_time(told) or iso_time(f"{day}T{time}"))

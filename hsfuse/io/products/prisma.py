@@ -26,7 +26,19 @@ from hsfuse.core.cube import BoolArray, Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.io.products.bundle import one_of, whole_files
-from hsfuse.io.products.hdf5 import Hdf5Reader, attribute, bands_of, dataset, floats, optional, picks, readable, slab
+from hsfuse.io.products.hdf5 import (
+    Hdf5Reader,
+    attribute,
+    bands_of,
+    dataset,
+    floats,
+    optional,
+    picks,
+    readable,
+    slab,
+    text,
+)
+from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import LARGEST, merged
 from hsfuse.io.reader import Role
 
@@ -109,9 +121,6 @@ def read_grid(file: h5py.File, shape: tuple[int, int]) -> Grid:
     return Grid(shape, Affine(GSD, 0, left - GSD / 2, 0, -GSD, top + GSD / 2), crs)
 
 
-if TYPE_CHECKING:
-    import h5py
-
 #: Codes of the error matrix that mask a pixel: invalid in L1, saturated. Negative reflectance (2) stays, as over water.
 MASKING = (1, 3)
 
@@ -152,8 +161,11 @@ class PrismaReader(Hdf5Reader):
         if self._angle is not None and self._angle.shape != shapes[0]:
             self._angle = None
         self._describe_bands()
-        self._tag("PRISMA L2D", attribute(file, "Product_StartTime"))
-        self.tags["MASK"] = "beyond the swath; invalid in L1; saturated"
+        self.tag(
+            product=f"PRISMA L2D, {self.path.stem}",
+            acquired=iso_time(text(attribute(file, "Product_StartTime"))),
+            mask="beyond the swath; invalid in L1; saturated",
+        )
 
     def _describe_bands(self) -> None:
         detectors = self._detectors

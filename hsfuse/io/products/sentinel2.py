@@ -29,6 +29,7 @@ from hsfuse.io.products.bundle import Bundle, is_archive, open_bundle
 from hsfuse.io.products.metadata import elements, iso_time, number, parse_xml, text
 from hsfuse.io.raster import RasterReader
 from hsfuse.io.reader import Role
+from hsfuse.physics.response import half_width
 
 #: Bands by GSD in m, and all of them in the order of their ids.
 TEN = ("B2", "B3", "B4", "B8")
@@ -114,15 +115,10 @@ def _half_width(band: Element, path: Path) -> float | None:
     values = None if response is None else text(response, "VALUES")
     if response is None or not values:
         return None
-    curve = np.array([number(v, "a spectral response", path) for v in values.split()])
+    told = np.array([number(v, "a spectral response", path) for v in values.split()], np.float64)
+    curve = np.pad(told, 1)  # outside it is zero
     step = number(text(response, "STEP"), "the step of a spectral response", path)
-    above = np.flatnonzero(curve >= curve.max() / 2)
-    padded = np.concatenate([[0.0], curve, [0.0]])
-    first, last = above[0] + 1, above[-1] + 1
-    half = curve.max() / 2
-    rise = (padded[first] - half) / max(padded[first] - padded[first - 1], 1e-12)
-    fall = (padded[last] - half) / max(padded[last] - padded[last + 1], 1e-12)
-    return float(step * (last - first + rise + fall))
+    return half_width(step * np.arange(curve.size), curve)
 
 
 #: Scene classes that are no ground to be fused: no data, saturated or defective, cloud shadow, cloud of medium and of
@@ -272,13 +268,12 @@ def _tell(reader: LayeredReader, granule: _Granule, metadata: Metadata) -> None:
     what = "surface" if metadata.level == "2A" else "top-of-atmosphere"
     reader.files = tuple(dict.fromkeys([metadata.path, *reader.files]))
     reader.quantity = "reflectance"
-    reader.tags["PRODUCT"] = (
-        f"{metadata.spacecraft} Level-{metadata.level} ({what} reflectance), baseline {metadata.baseline}, "
-        f"tile {granule.tile}"
+    level = f"{metadata.spacecraft} Level-{metadata.level} ({what} reflectance)"
+    reader.tag(
+        product=f"{level}, baseline {metadata.baseline}, tile {granule.tile}",
+        sensor=metadata.spacecraft.lower().replace("-", ""),
+        acquired=iso_time(granule.acquired or metadata.acquired),
     )
-    reader.tags["SENSOR"] = metadata.spacecraft.lower().replace("-", "")
-    if acquired := iso_time(granule.acquired or metadata.acquired):
-        reader.tags["ACQUIRED"] = acquired
 
 
 def _band_files(granule: _Granule, metadata: Metadata, notes: list[str]) -> dict[str, Path]:
