@@ -38,7 +38,7 @@ from hsfuse.assessment.report.words import (
     stages,
     training_words,
 )
-from hsfuse.assessment.result import IndexCheck, MapLayer, Picture, Registration
+from hsfuse.assessment.result import Check, IndexCheck, MapLayer, Picture, Registration
 from hsfuse.calibration import LocalShift, Shift
 from hsfuse.calibration.distortion import Drift
 from hsfuse.core.errors import OutputError
@@ -426,10 +426,19 @@ def test_the_headline_psnr_is_defined_beside_it(assessed):
     assert cards(assessed[0], ["sam"])[0]["definition"] == ""
 
 
+def test_the_verdict_is_seen_first_and_of_the_checks_the_worst(assessed):
+    made = (("A", "good"), ("B", "look"), ("C", "poor"), ("D", "look"))
+    page = render_report([replace(assessed[0], checks=tuple(Check(t, v, "text") for t, v in made))])
+    (verdict,) = re.findall(r'<p class="verdict (\w+)">', page)
+    assert verdict == "poor"
+    assert page.index('<p class="verdict') < page.index('<dl class="inputs">')
+    assert re.findall(r'<p class="topic">(\w)', page) == ["C", "B", "D", "A"]
+
+
 def test_details_of_the_method_stand_at_the_end(assessed):
-    method = {"method": "srlf", "base": "blend", "MSI gain": "0.994"}
+    method = {"method": "srlf", "base": "blend: tested", "MSI gain": "0.994"}
     page = render_report([replace(assessed[0], provenance={"method": method})])
-    assert page.index("srlf; base blend") < page.index("Can it be trusted?") < page.index("MSI gain")
+    assert page.index("srlf; base blend<") < page.index("Can it be trusted?") < page.index("MSI gain")
     assert page.index("Do spectral indices survive?</h2>") < page.index("How it was fused</h2>")
 
 

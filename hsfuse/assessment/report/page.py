@@ -90,6 +90,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
     assumed = unit_notes(assessment)
     maps = [map_figure(m, ends[m.name], unit) for m in assessment.maps]
     reduced = _reduced(assessment)
+    checks = sorted(assessment.checks, key=lambda check: [*VERDICTS].index(check.verdict))
     part: dict[str, Any] = {
         "a": assessment,
         "name": name,
@@ -102,7 +103,8 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "maps": maps,
         "header": header(assessment),
         "assumed": [note[:1].upper() + note[1:].rstrip(".") + "." for note in assumed],
-        "checks": [(check, VERDICTS[check.verdict], ADVICE.get(check.code)) for check in assessment.checks],
+        "verdict": checks[0].verdict if checks else "",
+        "checks": [(check, VERDICTS[check.verdict], ADVICE.get(check.code)) for check in checks],
         "warnings": other_warnings(assessment),
         "calm": is_calm(assessment),
         "notes": [n.text for n in assessment.notes if n.severity == "note" and n.text not in assumed],

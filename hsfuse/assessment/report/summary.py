@@ -10,13 +10,11 @@ from hsfuse.assessment import Assessment
 from hsfuse.assessment.checks import overall
 from hsfuse.assessment.report.page import fill
 from hsfuse.assessment.report.pictures import data_uri, power_of, stretch_limits, to_rgb
-from hsfuse.assessment.report.words import CARDS, method_words, shown
+from hsfuse.assessment.report.words import CARDS, VERDICTS, method_words, shown
 from hsfuse.metrics import CATALOGUE
 
 #: Longest side of a thumbnail in pixels.
 THUMBNAIL = 144
-#: Verdicts from the worst.
-WORST = ("poor", "look", "good")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def figures_of(a: Assessment) -> dict[str, Any]:
     return {
         "shape": list(a.shape),
         "method": method_words(a.provenance),
-        "verdict": next((verdict for verdict in WORST if verdict in found), ""),
+        "verdict": next((verdict for verdict in VERDICTS if verdict in found), ""),
         "overall": overall(a.checks),
         "warnings": told["warnings"],
         "metrics": told["metrics"],
@@ -60,7 +58,7 @@ def render_summary(scenes: Sequence[Scene], title: str) -> str:
     """The page, in the order of the scenes."""
     known = [key for key in CARDS if any(_value(scene, key) is not None for scene in scenes)]
     counts = {state: sum(scene.state == state for scene in scenes) for state in ("done", "finished", "failed")}
-    verdicts = {verdict: sum(scene.figures.get("verdict") == verdict for scene in scenes) for verdict in WORST}
+    verdicts = {verdict: sum(scene.figures.get("verdict") == verdict for scene in scenes) for verdict in VERDICTS}
     return fill(
         "summary.html",
         title=title,

@@ -61,8 +61,8 @@ def _definition(a: Assessment) -> tuple[str, str]:
     return "mean over bands" + (f", peak {peak}" if peak else ""), "; ".join(known)
 
 
-#: What a verdict is called.
-VERDICTS = {"good": "good", "look": "keep in mind", "poor": "poor"}
+#: What a verdict is called, from the worst.
+VERDICTS = {"poor": "poor", "look": "keep in mind", "good": "good"}
 
 
 def other_warnings(a: Assessment) -> list[str]:
@@ -128,10 +128,14 @@ def training_words(provenance: Mapping[str, Any]) -> str:
 
 
 def method_words(provenance: Mapping[str, Any]) -> str:
-    """How the cube was fused, in a line; empty when the file doesn't say."""
+    """How the cube was fused, in a line without what each part has been tested by; empty when the file doesn't say."""
     method = provenance.get("method")
     if isinstance(method, Mapping):
-        told = [f"{key} {method[key]}" for key in ("base", "scene regression", "weights") if method.get(key)]
+        told = [
+            f"{key} {str(method[key]).partition(':')[0]}"
+            for key in ("base", "scene regression", "weights")
+            if method.get(key)
+        ]
         return "; ".join([str(method.get("method", "")), *told]).strip("; ")
     return "" if method is None else str(method)
 
