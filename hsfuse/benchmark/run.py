@@ -168,27 +168,17 @@ def _outcome(case: Case, pair: SimulatedPair, folder: Path, keep: bool) -> Outco
 def fuse_arguments(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
     """`hsfuse`'s arguments for the case, which knows the response, the PSF, and that both images fit together.
 
-    Of a mismatch it knows what a user would, the response of the sensor's name, or the truth.
+    Of a mismatch it knows what a user would, the response of the sensor's name and no more, or the truth.
     """
-    if case.mismatch is not None:
-        return _told(case, pair, fused)
-    psf = {f"--{key.replace('_', '-')}": value for key, value in case.psf.settings(case.ratio).items()}
-    named = {
-        "--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf, "--msi-bands": ",".join(pair.msi_bands),
-        "--seed": case.seed, "--device": case.device, "--register": "off", "--match-radiometry": "off", "-o": fused,
-        **psf,
-    }  # fmt: skip
-    words = [str(word) for item in named.items() for word in item]
-    return ["fuse", *words, *case.method.arguments(), "--overwrite", "--json", "--quiet"]
-
-
-def _told(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
-    """What is said of a pair that departs from it: no more than a user knows, or all."""
+    fitting = {"--register": "off", "--match-radiometry": "off"}
     named: dict[str, Any] = {"--hsi": pair.lrhsi, "--msi": pair.msi, "--srf": case.sensor.srf}
-    if case.method.told == "truth":
+    if case.mismatch is None:
+        psf = case.psf.settings(case.ratio)
+        named |= fitting | {f"--{key.replace('_', '-')}": value for key, value in psf.items()}
+    elif case.method.told == "truth":
         at = pair.lrhsi.parent
-        named = {"--hsi": at / TRUTH_HSI, "--msi": at / TRUTH_MSI, "--srf": at / TRUTH_SRF, "--psf": at / TRUTH_PSF,
-                 "--register": "off", "--match-radiometry": "off"}  # fmt: skip
+        named = {"--hsi": at / TRUTH_HSI, "--msi": at / TRUTH_MSI, "--srf": at / TRUTH_SRF, "--psf": at / TRUTH_PSF}
+        named |= fitting
     named |= {"--msi-bands": ",".join(pair.msi_bands), "--seed": case.seed, "--device": case.device, "-o": fused}
     words = [str(word) for item in named.items() for word in item]
     return ["fuse", *words, *case.method.arguments(), "--overwrite", "--json", "--quiet"]
@@ -197,20 +187,11 @@ def _told(case: Case, pair: SimulatedPair, fused: Path) -> list[str]:
 def _assess(case: Case, pair: SimulatedPair, fused: Path) -> dict[str, float | None]:
     from hsfuse.assessment import assess
 
-    if case.mismatch is not None:  # a response or a place that isn't so would be assessed with
-        told = assess(fused, reference=pair.reference, peak=case.scene.peak, ratio=case.ratio)
-        return told.to_dict()["metrics"]
-    result = assess(
-        fused,
-        reference=pair.reference,
-        hsi=pair.lrhsi,
-        msi=pair.msi,
-        srf=case.sensor.srf,
-        msi_bands=pair.msi_bands,
-        peak=case.scene.peak,
-        **case.psf.settings(case.ratio),
-    )
-    metrics: dict[str, float | None] = result.to_dict()["metrics"]
+    how: dict[str, Any] = {"reference": pair.reference, "peak": case.scene.peak, "ratio": case.ratio}
+    if case.mismatch is None:  # else a response or a place that isn't so would be assessed with
+        inputs = {"hsi": pair.lrhsi, "msi": pair.msi, "srf": case.sensor.srf, "msi_bands": pair.msi_bands}
+        how |= inputs | case.psf.settings(case.ratio)
+    metrics: dict[str, float | None] = assess(fused, **how).to_dict()["metrics"]
     return metrics
 
 

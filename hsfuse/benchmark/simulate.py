@@ -124,44 +124,26 @@ def mean_squares(observer: Observer) -> tuple[FloatArray64, FloatArray64]:
     return lrhsi / max(1, lr_count), msi / max(1, hr_count)
 
 
-def _below(power: FloatArray64, snr: float | None) -> FloatArray64 | None:
-    """Standard deviation of noise `snr` dB below a power."""
-    return None if snr is None else np.sqrt(power * 10 ** (-snr / 10))
+def noise_of(observer: Observer, snrs: tuple[float | None, float | None]) -> list[FloatArray64 | None]:
+    """Standard deviations of LRHSI (C,) and MSI (c,): each `snr` dB below a band's mean square; None: no noise.
+
+    The mean squares, over the valid pixels, take a pass over the reference.
+    """
+    if snrs == (None, None):
+        return [None, None]
+    powers = zip(mean_squares(observer), snrs, strict=True)
+    return [None if snr is None else np.sqrt(power * 10 ** (-snr / 10)) for power, snr in powers]
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Standard deviations of the LRHSI's (C,) and the MSI's (c,) bands, None for no noise, and the seed."""
-
-    hsi_sd: FloatArray64 | None
-    msi_sd: FloatArray64 | None
-    seed: int
-
-    @classmethod
-    def of(cls, observer: Observer, snr_hsi: float | None, snr_msi: float | None, seed: int) -> Noise:
-        """Noise `snr` dB below each band's mean square over the valid pixels, which takes a pass over the reference."""
-        if snr_hsi is None and snr_msi is None:
-            return cls(None, None, seed)
-        hsi_power, msi_power = mean_squares(observer)
-        return cls(_below(hsi_power, snr_hsi), _below(msi_power, snr_msi), seed)
-
-    def on_lrhsi(self, piece: Piece) -> tuple[Window, FloatArray, BoolArray]:
-        """The LRHSI of a piece with noise: window, data (C, h, w), mask."""
-        return piece.lr_window, self._added(piece.lrhsi, self.hsi_sd, 0, piece.row), piece.lr_mask
-
-    def on_msi(self, piece: Piece) -> tuple[Window, FloatArray, BoolArray]:
-        """The MSI of a piece with noise: window, data (c, H, W), mask."""
-        return piece.hr_window, self._added(piece.msi, self.msi_sd, 1, int(piece.hr_window.row_off)), piece.mask
-
-    def _added(self, data: FloatArray, sd: FloatArray64 | None, sensor: int, row: int) -> FloatArray:
-        """Each row has a generator of its own, so that strips don't matter."""
-        if sd is None:
-            return data
-        out = data.copy()
-        for i in range(data.shape[1]):
-            draw = np.random.default_rng([self.seed, sensor, row + i]).standard_normal(data[:, i].shape)
-            out[:, i] += (draw * sd[:, None]).astype(np.float32)
-        return out
+def noisy(data: FloatArray, sd: FloatArray64 | None, row: int, *seed: int) -> FloatArray:
+    """A strip (C, h, w) from a row on with noise; each row has a generator of its own, so that strips don't matter."""
+    if sd is None:
+        return data
+    out = data.copy()
+    for i in range(data.shape[1]):
+        draw = np.random.default_rng([*seed, row + i]).standard_normal(data[:, i].shape)
+        out[:, i] += (draw * sd[:, None]).astype(np.float32)
+    return out
 
 
 log = logging.getLogger(__name__)
@@ -332,7 +314,8 @@ def _write(
     observer: Observer, response: SpectralResponse, files: Sequence[Path], settings: dict[str, Any], overwrite: bool
 ) -> None:
     """The three files, all or none of them."""
-    noise = Noise.of(observer, settings["snr_hsi"], settings["snr_msi"], settings["seed"])
+    low_sd, high_sd = noise_of(observer, (settings["snr_hsi"], settings["snr_msi"]))
+    seed = settings["seed"]
     spectrum = observer.reader.spectrum.select(observer.bands)
     msi = Spectrum(tuple(response.centres_nm.tolist()), tuple(response.fwhm_nm.tolist()), response.bands)
     parts = ((observer.lr_grid, spectrum), (observer.grid, msi), (observer.grid, spectrum))
@@ -350,9 +333,10 @@ def _write(
             for file, (grid, bands) in zip(files, parts, strict=True)
         )
         for piece in observer.pieces():
-            lrhsi.write(*noise.on_lrhsi(piece))
-            msi_file.write(*noise.on_msi(piece))
-            truth.write(piece.hr_window, piece.truth, piece.mask)
+            window = piece.hr_window
+            lrhsi.write(piece.lr_window, noisy(piece.lrhsi, low_sd, piece.row, seed, 0), piece.lr_mask)
+            msi_file.write(window, noisy(piece.msi, high_sd, int(window.row_off), seed, 1), piece.mask)
+            truth.write(window, piece.truth, piece.mask)
         publish([lrhsi, msi_file, truth])
     if observer.reader.nonfinite:
         log.info("the reference holds NaN or Inf; those pixels are nodata in all three files")

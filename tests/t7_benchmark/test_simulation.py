@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from rasters import write_cube
 
-from hsfuse.benchmark.simulate import Noise, Observer, Piece, lr_grid, simulate
+from hsfuse.benchmark.simulate import Observer, lr_grid, noisy, simulate
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError, OutputError, SettingError, SrfError
 from hsfuse.core.grid import Grid, align
@@ -179,9 +179,8 @@ def test_noise_has_the_asked_power(tmp_path):
 
 
 def test_the_sensors_noise_is_not_the_same():
-    zero, valid = np.zeros((2, 3, 5), np.float32), np.ones((3, 5), bool)
-    noise, piece = Noise(np.ones(2), np.ones(2), 0), Piece(0, zero, zero, valid, zero, valid)
-    assert (noise.on_lrhsi(piece)[1] != noise.on_msi(piece)[1]).all()
+    low, high = (noisy(np.zeros((2, 3, 5), np.float32), np.ones(2), 0, 7, sensor) for sensor in (0, 1))
+    assert (low != high).all()
 
 
 def test_strips_end_with_tiles(tmp_path):
