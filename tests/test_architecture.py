@@ -48,6 +48,16 @@ def test_the_picture_is_that_of_the_imports():
     assert "cli --> " in TEXT
 
 
+def test_a_stage_is_where_it_is_said_to_be():
+    """Every file of the table is there, and one of a row's files has each name that the row begins with."""
+    rows = re.findall(r"^\| [^|`]+(?:`\w+`)? ?\| (`.*?) \| (`.*?) \|$", TEXT, re.MULTILINE)
+    assert len(rows) == 9
+    for files, names in rows:
+        code = "".join((ROOT / "hsfuse" / file).read_text(encoding="utf-8") for file in re.findall(r"`(.*?)`", files))
+        for name in re.findall(r"`(.*?)`", names):
+            assert re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE), (files, name)
+
+
 def test_a_method(monkeypatch):
     module(monkeypatch, "mine", recipe("Adding a method"), Requirements=Requirements, Method=Method)
     monkeypatch.setitem(METHODS, "mean", "mine:Mean")
