@@ -433,15 +433,17 @@ def read_cube(path: Path) -> None:
         reader.read()
 
 
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_mutated_archives_give_clean_errors(tmp_path, kind):
-    fuzz_bytes(ARCHIVES[kind](tmp_path), read_cube, range(8))
+def few_and_many(few: int, many: int) -> pytest.MarkDecorator:
+    """`seeds` of a test that is quick, and of one that isn't."""
+    return pytest.mark.parametrize(
+        "seeds", [pytest.param(range(few), id="few"), pytest.param(range(few, many), id="many", marks=pytest.mark.slow)]
+    )
 
 
-@pytest.mark.slow
+@few_and_many(8, 300)
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_much_mutated_archives_give_clean_errors(tmp_path, kind):
-    fuzz_bytes(ARCHIVES[kind](tmp_path), read_cube, range(8, 300))
+def test_mutated_archives_give_clean_errors(tmp_path, kind, seeds):
+    fuzz_bytes(ARCHIVES[kind](tmp_path), read_cube, seeds)
 
 
 def array_file(folder: Path, ending: str) -> Path:
@@ -455,15 +457,10 @@ def array_file(folder: Path, ending: str) -> Path:
     return path
 
 
+@few_and_many(60, 3000)
 @pytest.mark.parametrize("ending", [".mat", ".npz", ".npy"])
-def test_mutated_arrays_give_clean_errors(tmp_path, ending):
-    fuzz_bytes(array_file(tmp_path, ending), read_reference, range(60))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", [".mat", ".npz", ".npy"])
-def test_much_mutated_arrays_give_clean_errors(tmp_path, ending):
-    fuzz_bytes(array_file(tmp_path, ending), read_reference, range(60, 3000))
+def test_mutated_arrays_give_clean_errors(tmp_path, ending, seeds):
+    fuzz_bytes(array_file(tmp_path, ending), read_reference, seeds)
 
 
 def image_file(folder: Path, ending: str) -> Path:
@@ -475,15 +472,10 @@ def image_file(folder: Path, ending: str) -> Path:
     return path
 
 
+@few_and_many(40, 1500)
 @pytest.mark.parametrize("ending", [".tif", ".png", ".jp2"])
-def test_mutated_images_give_clean_errors(tmp_path, ending):
-    fuzz_bytes(image_file(tmp_path, ending), read_cube, range(40))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", [".tif", ".png", ".jp2"])
-def test_much_mutated_images_give_clean_errors(tmp_path, ending):
-    fuzz_bytes(image_file(tmp_path, ending), read_cube, range(40, 1500))
+def test_mutated_images_give_clean_errors(tmp_path, ending, seeds):
+    fuzz_bytes(image_file(tmp_path, ending), read_cube, seeds)
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def _half_width(band: Element, path: Path) -> float | None:
     told = np.array([number(v, "a spectral response", path) for v in values.split()], np.float64)
     curve = np.pad(told, 1)  # outside it is zero
     step = number(text(response, "STEP"), "the step of a spectral response", path)
-    return half_width(step * np.arange(curve.size), curve)
+    return half_width(step * np.arange(float(curve.size)), curve)
 
 
 #: Scene classes that are no ground to be fused: no data, saturated or defective, cloud shadow, cloud of medium and of
