@@ -26,7 +26,7 @@ WITHOUT_TORCH = ("core",)
 ONLY_IN = {
     "click": ("cli",),
     "jinja2": ("assessment.report",),
-    "matplotlib": ("assessment.report", "training.loop"),
+    "matplotlib": ("assessment.report", "benchmark.page", "training.loop"),
     "h5py": ("io",),
     "zarr": ("io",),
     "pystac": ("io",),
@@ -37,7 +37,7 @@ ONLY_IN = {
 }
 #: Rasterio's value types are shared; what reads, warps or masks pixels is not.
 RASTERIO_TYPES = ("crs", "windows")
-RASTERIO_WARPS = {"pair.warp": ("warp", "enums"), "pair.mapping": ("warp",), "assessment.report.place": ("warp",)}
+RASTERIO_WARPS = {"pair.warp": ("warp", "enums"), "pair.mapping": ("warp",), "assessment.report.facts": ("warp",)}
 #: What only such a formula has -> the modules that have it.
 FORMULAS = {r"(np|xp|torch|math)\.a(rc)?cos\(": {"core.cube", "pair.nesting"}, r"0\.03 ?\* ": {"core.cube"}}
 LONGEST_FILE = 520

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from hsfuse.assessment.settings import AssessSettings
     from hsfuse.assessment.table import check, comparison, explain, parse_limits, text_table
 
-__all__ = [
-    "AssessSettings", "Assessment", "assess", "check", "comparison", "explain", "parse_limits", "text_table",
-]  # fmt: skip
 __getattr__ = when_used(
     "hsfuse.assessment",
     {

@@ -6,24 +6,3 @@ from hsfuse.benchmark.markdown import FORMS, fill, fill_file, render
 from hsfuse.benchmark.results import Row, read_csv
 from hsfuse.benchmark.run import BenchmarkResult, run_benchmark
 from hsfuse.benchmark.table import text_tables
-
-__all__ = [
-    "FORMS",
-    "BenchmarkConfig",
-    "BenchmarkResult",
-    "Case",
-    "Method",
-    "Noise",
-    "Psf",
-    "Row",
-    "Scene",
-    "Sensor",
-    "fill",
-    "fill_file",
-    "load_config",
-    "parse_config",
-    "read_csv",
-    "render",
-    "run_benchmark",
-    "text_tables",
-]

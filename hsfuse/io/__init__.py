@@ -26,27 +26,4 @@ _FROM = {
     "spectral_tags": ("read_provenance",),
     "writer": ("CubeWriter", "publish", "try_writing"),
 }
-__all__ = [
-    "DTYPES",
-    "TILE",
-    "CubeReader",
-    "CubeWriter",
-    "Images",
-    "LayeredReader",
-    "Paths",
-    "Storage",
-    "check_output",
-    "check_valid",
-    "driver_of",
-    "kept_method",
-    "open_cube",
-    "open_hsi",
-    "output_files",
-    "publish",
-    "read_provenance",
-    "split_paths",
-    "try_writing",
-    "usable_bands",
-    "valid_anywhere",
-]
 __getattr__ = when_used("hsfuse.io", _FROM)

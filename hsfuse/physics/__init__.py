@@ -6,17 +6,3 @@ Letters: C hyperspectral bands, c multispectral bands, n samples of a response t
 from hsfuse.physics.response import SpectralResponse
 from hsfuse.physics.srf_bands import MIN_COVERAGE, BandMatch, CoveredBands, covered_bands, match_bands
 from hsfuse.physics.srf_library import SrfRecord, check_csv, list_srfs, load_srf, write_srf
-
-__all__ = [
-    "MIN_COVERAGE",
-    "BandMatch",
-    "CoveredBands",
-    "SpectralResponse",
-    "SrfRecord",
-    "check_csv",
-    "covered_bands",
-    "list_srfs",
-    "load_srf",
-    "match_bands",
-    "write_srf",
-]

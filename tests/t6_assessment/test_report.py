@@ -19,14 +19,13 @@ from scipy.interpolate import RegularGridInterpolator
 from hsfuse.assessment import Assessment, assess
 from hsfuse.assessment.checks import checks
 from hsfuse.assessment.report import render_report, write_report
-from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import SOURCES, methods_paragraph
-from hsfuse.assessment.report.facts import gsd, header, scene_title
+from hsfuse.assessment.report.facts import gsd, header, place, scene_title
 from hsfuse.assessment.report.figures import map_figure, map_limits, mtf_curves, picture_record, spectra_data, training
 from hsfuse.assessment.report.pictures import encode, map_uri, power_of, stretch_limits, to_rgb
-from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
+    ADVICE,
     bias,
     cards,
     effort,

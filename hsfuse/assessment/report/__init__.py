@@ -2,5 +2,3 @@
 
 from hsfuse.assessment.report.page import render_report, write_report
 from hsfuse.assessment.report.summary import Scene, figures_of, render_summary
-
-__all__ = ["Scene", "figures_of", "render_report", "render_summary", "write_report"]

@@ -16,14 +16,13 @@ from markupsafe import Markup
 from hsfuse.assessment import Assessment
 from hsfuse.assessment.checks import overall, untested
 from hsfuse.assessment.indices import unseen
-from hsfuse.assessment.report.advice import ADVICE
 from hsfuse.assessment.report.citation import methods_paragraph
-from hsfuse.assessment.report.facts import header, scene_title, unit_notes
+from hsfuse.assessment.report.facts import header, place, scene_title, unit_notes
 from hsfuse.assessment.report.figures import chart_data, map_figure, map_limits, pictures
 from hsfuse.assessment.report.pictures import palette_hex
-from hsfuse.assessment.report.place import place
 from hsfuse.assessment.report.sensors import response_rows, sensor_lines
 from hsfuse.assessment.report.words import (
+    ADVICE,
     REFERENCE_CARDS,
     VERDICTS,
     bias,

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tarfile import TarError, TarFile
@@ -46,11 +46,10 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Bundle:
-    """A root and, by path below it with slashes, GDAL's paths of its `files` and their names in an archive."""
+    """A root and, by path below it with slashes, GDAL's paths of its `files`."""
 
     root: Path
     files: Mapping[str, Path]
-    members: Mapping[str, str] = field(default_factory=dict)
 
     def matching(self, pattern: str) -> dict[str, Path]:
         """The files whose path below the root is all of a pattern, upper or lower case, in the order of their paths."""
@@ -63,18 +62,12 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; InputError when it can't be read."""
-        try:
-            if not is_archive(self.root):
-                return read_bounded(self.files[name], MOST_XML)
-            return _member(self.root, self.members[name].removeprefix("./"), self.root / name)
-        except InputError:
-            raise
-        except BROKEN as error:
-            raise InputError(f"{self.root}: {name} can't be read: {error}") from error
+        return read_part(self.files[name])
 
 
-def _member(archive: Path, name: str, told: Path) -> bytes:
+def _member(archive: Path, name: str) -> bytes:
     """The bytes of a file in an archive; one of `BROKEN`, or InputError, when they can't be had or are too many."""
+    told = archive / name
     if archive.suffix.lower() == ".zip":
         with ZipFile(archive) as opened, opened.open(name) as packed:
             return bounded(packed, told, MOST_XML)
@@ -123,9 +116,7 @@ def open_bundle(root: Path, marker: str, depth: int = 1) -> Bundle:
     names = _entries(root)
     main = next((name for name in names if re.search(marker, name, re.IGNORECASE)), "")
     top = main[: main.rfind("/") + 1]
-    inside = _inside(root)
-    members = {name[len(top) :]: name for name in names if name.startswith(top)}
-    return Bundle(root, {name: inside / member for name, member in members.items()}, members)
+    return Bundle(root, {name[len(top) :]: _inside(root) / name for name in names if name.startswith(top)})
 
 
 def _inside(archive: Path) -> Path:
@@ -237,11 +228,11 @@ def read_part(path: Path) -> bytes:
     if match is None:
         return read_bounded(path, MOST_XML)
     try:
-        return _member(Path(match[2]), match[3], path)
+        return _member(Path(match[2]), match[3])
     except InputError:
         raise
     except BROKEN as error:
-        raise InputError(f"{path} can't be read: {error}") from error
+        raise InputError(f"{match[2]}: {match[3]} can't be read: {error}") from error
 
 
 def listing(path: Path) -> list[Path]:
