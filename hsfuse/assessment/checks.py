@@ -312,36 +312,22 @@ def _weakest(a: Assessment) -> Iterator[Check]:
 
 
 def _coverage(a: Assessment) -> Iterator[Check]:
+    """How well what no MSI band sees was inferred, where there is a truth; else how much there is of it."""
     if a.response is None:
         return
-    seen = seen_bands(a.response.weights)
+    seen, held = seen_bands(a.response.weights), _held_against(a)
     text = f"The MSI sees {int(seen.sum())} of the {seen.size} bands"
-    text += "." if seen.all() else "; fine detail in the others is inferred from these."
-    held = unseen_correlation(a)
-    scale = _Scale(*UNSEEN) if held is None else _Scale(*GUESSED)
-    verdict = scale(1 - float(seen.mean()) if held is None else 1 - held[0])
-    limits = scale.words("share of bands that aren't seen") if held is None else scale.correlations
-    yield Check("Inferred bands", verdict, f"{text} {unseen_words(a)}".rstrip(), code="bands", limits=limits)
-
-
-def unseen_correlation(a: Assessment) -> tuple[float, float] | None:
-    """Mean correlation with a truth of the bands that no MSI band sees, and of the others; None without them."""
-    held = _held_against(a)
-    if a.response is None or held is None or not held[2]:
-        return None
-    seen, curve = seen_bands(a.response.weights), held[0]
-    if curve.values.shape != seen.shape:
-        return None
-    inside, outside = (mean_outside_absorption(curve, which) for which in (~seen, seen))
-    return (inside, outside) if np.isfinite(inside) else None
-
-
-def unseen_words(a: Assessment) -> str:
-    """How well what no MSI band sees was inferred, in a sentence; empty without a truth."""
-    found, held = unseen_correlation(a), _held_against(a)
-    if found is None or held is None:
-        return ""
-    return f"{held[1]} they correlate with {_closely(found[0])} on average (the seen ones: {_closely(found[1])})."
+    where = next((f"{one.values['ranges']}" for one in a.warnings if one.code == "unseen"), "the others")
+    text += "." if seen.all() else f"; fine detail in {where} is inferred, not measured."
+    scale, value, limits = _Scale(*UNSEEN), 1 - float(seen.mean()), ""
+    if held is not None and held[2] and held[0].values.shape == seen.shape:
+        inside, outside = (mean_outside_absorption(held[0], which) for which in (~seen, seen))
+        if np.isfinite(inside):
+            scale, value = _Scale(*GUESSED), 1 - inside
+            told = f"{_closely(inside)} on average (the seen bands: {_closely(outside)})"
+            text, limits = f"{text} {held[1]} it correlates with {told}.", scale.correlations
+    limits = limits or scale.words("share of bands that aren't seen")
+    yield Check("Inferred bands", scale(value), text, code="bands", limits=limits)
 
 
 def _closely(correlation: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hsfuse.assessment.checks import DISAGREES, GAIN, SHIFT_PX
 from hsfuse.assessment.inputs import Inputs, Observed
 from hsfuse.assessment.result import Floats
 from hsfuse.assessment.settings import recorded
@@ -16,12 +17,6 @@ from hsfuse.metrics import MetricResult, NoReferenceMetrics
 from hsfuse.pair.identify import ESTIMATE
 from hsfuse.physics.srf_bands import unseen
 
-#: A gain between fused cube and MSI this far from 1 is told.
-GAIN_TOLERANCE = 0.05
-#: A fused cube that gives an input back with a larger relative error than this is inconsistent with it.
-CONSISTENCY_LIMIT = 0.1
-#: A shift between MSI and LRHSI from half an MSI pixel on costs quality.
-SHIFT_LIMIT_PX = 0.4
 #: A reference fits clearly better otherwise where its picture then lacks at most this share of what it lacks now to a
 #: correlation of 1, and reaches `FITS`; below `UNLIKE` it hardly follows the cube at all.
 LACKS, FITS, UNLIKE = 0.5, 0.5, 0.3
@@ -124,13 +119,13 @@ def _inconsistent(result: MetricResult) -> list[Note]:
     out = []
     for prefix, image in (("hsi_", "LRHSI"), ("msi_", "MSI")):
         error = result.values.get(prefix + "relative_rmse")
-        if error is not None and error > CONSISTENCY_LIMIT:
+        if error is not None and error > DISAGREES:
             out.append(warning("inconsistent", image=image, error=error))
     return out
 
 
 def _misplaced(shift: tuple[float, float] | None) -> list[Note]:
-    if shift is None or hypot(*shift) < SHIFT_LIMIT_PX:
+    if shift is None or hypot(*shift) < SHIFT_PX[0]:
         return []
     return [warning("misplaced", shift=shift_words(shift), down_px=shift[0], right_px=shift[1])]
 
@@ -146,7 +141,7 @@ def shift_words(shift: tuple[float, float]) -> str:
 
 def _gains(observed: Observed, without: NoReferenceMetrics) -> list[Note]:
     gain = msi_gains(without)
-    off = np.flatnonzero(np.abs(gain - 1) > GAIN_TOLERANCE)
+    off = np.flatnonzero(np.abs(gain - 1) > GAIN[0])
     if not off.size:
         return []
     told = ", ".join(f"{observed.msi_names[i]} {gain[i] - 1:+.0%}" for i in off)

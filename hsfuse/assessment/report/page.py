@@ -31,7 +31,6 @@ from hsfuse.assessment.report.words import (
     flat,
     grouped,
     in_short,
-    is_calm,
     method_lines,
     method_words,
     other_warnings,
@@ -40,6 +39,7 @@ from hsfuse.assessment.report.words import (
     training_words,
 )
 from hsfuse.assessment.table import SECTIONS, MetricRow, column_names, columns, number, rows, short_names, unranked
+from hsfuse.core.notes import texts
 from hsfuse.core.package import __version__
 from hsfuse.io.files import check_report_path, write_whole
 from hsfuse.metrics import CATALOGUE
@@ -105,7 +105,6 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "verdict": checks[0].verdict if checks else "",
         "checks": [(check, VERDICTS[check.verdict], ADVICE.get(check.code)) for check in checks],
         "warnings": other_warnings(assessment),
-        "calm": is_calm(assessment),
         "notes": [n.text for n in assessment.notes if n.severity == "note" and n.text not in assumed],
         "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
         "msi": _msi_rows(assessment),
@@ -177,7 +176,7 @@ def _reduced(assessment: Assessment) -> dict[str, Any] | None:
     return {
         "a": a,
         "short": in_short(a)[0],
-        "warnings": other_warnings(a),
+        "warnings": texts(a.warnings),
         "cards": cards(a, REFERENCE_CARDS),
         "maps": shown,
     }

@@ -7,7 +7,6 @@ from math import floor, hypot, isfinite, log10
 from typing import Any
 
 from hsfuse.assessment import Assessment
-from hsfuse.assessment.checks import unseen_words
 from hsfuse.assessment.report.figures import training
 from hsfuse.assessment.result import IndexCheck
 from hsfuse.assessment.table import number
@@ -115,15 +114,13 @@ ADVICE: dict[str, tuple[str, str]] = {
 }
 
 
+#: Warnings that a check says, too.
+IN_CHECKS = frozenset({"pixels-masked", "inconsistent", "misplaced", "gains-differ", "unseen"})
+
+
 def other_warnings(a: Assessment) -> list[str]:
-    """The warnings that aren't among the checks, with what a truth says of the inferred bands."""
-    return [f"{one} {unseen_words(a)}".rstrip() if one.code == "unseen" else one.text for one in a.warnings]
-
-
-def is_calm(a: Assessment) -> bool:
-    """Whether all that is warned of is what no MSI band sees, and a truth says that it was inferred well."""
-    good = any(check.topic == "Inferred bands" and check.verdict == "good" for check in a.checks)
-    return good and all(one.code == "unseen" for one in a.warnings)
+    """The warnings that aren't among the checks."""
+    return [one.text for one in a.warnings if one.code not in IN_CHECKS]
 
 
 def bias(check: IndexCheck) -> str:
