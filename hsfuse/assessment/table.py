@@ -58,21 +58,6 @@ class MetricRow:
         return "↑" if self.info.direction == "higher" else "↓"
 
 
-@dataclass(frozen=True)
-class MissedLimit:
-    """A metric of a file on the wrong side of a limit."""
-
-    fused: str
-    info: MetricInfo
-    value: float | None
-    limit: float
-
-    def __str__(self) -> str:
-        wanted = "at least" if self.info.direction == "higher" else "at most"
-        found = "undefined" if self.value is None else number(self.value)
-        return f"{self.fused}: {self.info.key} is {found}, wanted {wanted} {self.limit:g}"
-
-
 def _same(value: float | None, top: float | None) -> bool:
     """Whether two values differ by no more than rounding: of another encoding of the same pixels, for instance."""
     return value is not None and top is not None and (value == top or math.isclose(value, top, rel_tol=TIE))
@@ -228,8 +213,8 @@ def parse_limits(text: str) -> dict[str, float]:
     return limits
 
 
-def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[MissedLimit]:
-    """Which files miss which limits: at full resolution or, what there is only at reduced resolution, there.
+def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> list[str]:
+    """Which files miss which limits, in sentences: at full resolution or, what there is at the reduced alone, there.
 
     A metric that is undefined misses its limit.
     """
@@ -240,5 +225,7 @@ def check(assessments: Sequence[Assessment], limits: Mapping[str, float]) -> lis
             if value is None and a.reduced is not None:
                 value = a.reduced.metrics.get(key)
             if value is None or (value < limit if info.direction == "higher" else value > limit):
-                failures.append(MissedLimit(a.fused, info, value, limit))
+                found = "undefined" if value is None else number(value)
+                wanted = "at least" if info.direction == "higher" else "at most"
+                failures.append(f"{a.fused}: {key} is {found}, wanted {wanted} {limit:g}")
     return failures

@@ -327,38 +327,31 @@ def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
     return {key.upper(): value for key, value in told.items() if key.upper().startswith("HSFUSE_")}
 
 
+def _listed(spectrum: Spectrum) -> dict[str, list[str]]:
+    """What is known of the bands, as texts by the name of an ENVI header's field."""
+    known = {"wavelength": spectrum.wavelengths_nm, "fwhm": spectrum.fwhm_nm}
+    listed = {name: [_text(value) for value in values] for name, values in known.items() if values is not None}
+    return listed if spectrum.good is None else listed | {"bbl": [str(int(good)) for good in spectrum.good]}
+
+
 def band_tags(spectrum: Spectrum, band: int) -> dict[str, str]:
     """Per-band tags (0-based band) as EnMAP-Box and GDAL's ENVI driver spell them."""
-    tags: dict[str, str] = {}
-    if spectrum.wavelengths_nm is not None:
-        tags |= {"wavelength": _text(spectrum.wavelengths_nm[band]), "wavelength_units": "Nanometers"}
-    if spectrum.fwhm_nm is not None:
-        tags["fwhm"] = _text(spectrum.fwhm_nm[band])
-    if spectrum.good is not None:
-        tags["bbl"] = str(int(spectrum.good[band]))
-    return tags
-
-
-def imagery_tags(spectrum: Spectrum, band: int) -> dict[str, str]:
-    """Tags of GDAL's IMAGERY domain (0-based band), in micrometres."""
-    tags: dict[str, str] = {}
-    if spectrum.wavelengths_nm is not None:
-        tags["CENTRAL_WAVELENGTH_UM"] = _text(spectrum.wavelengths_nm[band] / 1e3)
-    if spectrum.fwhm_nm is not None:
-        tags["FWHM_UM"] = _text(spectrum.fwhm_nm[band] / 1e3)
-    return tags
+    return _with_unit({name: text for name, (text,) in _listed(spectrum.select([band])).items()})
 
 
 def dataset_tags(spectrum: Spectrum) -> dict[str, str]:
     """List fields as in an ENVI header, names with underscores, values in braces."""
-    tags: dict[str, str] = {}
-    if spectrum.wavelengths_nm is not None:
-        tags |= {"wavelength": _braced(map(_text, spectrum.wavelengths_nm)), "wavelength_units": "Nanometers"}
-    if spectrum.fwhm_nm is not None:
-        tags["fwhm"] = _braced(map(_text, spectrum.fwhm_nm))
-    if spectrum.good is not None:
-        tags["bbl"] = _braced(str(int(good)) for good in spectrum.good)
-    return tags
+    return _with_unit({name: "{" + ", ".join(texts) + "}" for name, texts in _listed(spectrum).items()})
+
+
+def _with_unit(told: dict[str, str]) -> dict[str, str]:
+    return told | ({"wavelength_units": "Nanometers"} if "wavelength" in told else {})
+
+
+def imagery_tags(spectrum: Spectrum, band: int) -> dict[str, str]:
+    """Tags of GDAL's IMAGERY domain (0-based band), in micrometres."""
+    known = {"CENTRAL_WAVELENGTH_UM": spectrum.wavelengths_nm, "FWHM_UM": spectrum.fwhm_nm}
+    return {name: _text(values[band] / 1e3) for name, values in known.items() if values is not None}
 
 
 #: What is shown as red, green and blue, in nm, and how far a band may be from it.
@@ -395,7 +388,3 @@ def bare_description(spectrum: Spectrum, band: int) -> str:
 
 def _text(value: float) -> str:
     return f"{value:.12g}"
-
-
-def _braced(items: Iterator[str]) -> str:
-    return "{" + ", ".join(items) + "}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from hsfuse.core.notes import Note
 from hsfuse.io.layers import LayeredReader
 from hsfuse.io.products.bundle import RASTERS, ProductFiles
-from hsfuse.io.products.dlr import BandNames, Flag, Layers, Mission
+from hsfuse.io.products.dlr import Flag, Layers, Mission
 from hsfuse.io.reader import Role
 
 #: Bands of QL_QUALITY-2 (0-based) that mask a pixel. Not masking: land (1), snow (2), water (7); aerosol and water
@@ -22,7 +22,7 @@ MASKING = {0: "shadow", 3: "haze over land", 4: "haze over water", 5: "cloud ove
 _FILE = re.compile(
     r"(?P<name>DESIS-HSI-(?P<level>L\d[A-Z])-.+?)-(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE
 )
-_NAMES = BandNames("band", "wavelengthCenterOfBand", "wavelengthWidthOfBand", "gainOfBand", "offsetOfBand")
+_NAMES = ("band", "wavelengthCenterOfBand", "wavelengthWidthOfBand", "gainOfBand", "offsetOfBand")
 _ENTRIES = r"METADATA\.xml$|SPECTRAL_IMAGE(_COG)?\.(tiff?|hdr)$"
 _DESIS = Mission("DESIS", _FILE, _ENTRIES, _NAMES, "which isn't orthorectified")
 

@@ -39,17 +39,6 @@ _LOOK = 48
 
 
 @dataclass(frozen=True)
-class BandNames:
-    """How a mission spells the facts on one band."""
-
-    band: str
-    centre: str
-    width: str
-    gain: str
-    offset: str
-
-
-@dataclass(frozen=True)
 class BandFacts:
     """One band: centre and FWHM in nm (None: not usable), and value = raw * gain + offset."""
 
@@ -81,14 +70,15 @@ class Mission:
     """What tells a mission's products from others.
 
     `files` is a pattern of file names with the groups name, level and part, `entries` one of the parts that stand for
-    the product; `unfit` says what is wrong with levels not in `QUANTITIES`; `nominal` tells, by how many bands there
-    are, what those of an L2A image nominally are that has lost its metadata.
+    the product; `bands` is how the facts on one are spelled: itself, centre, width, gain, offset; `unfit` says what is
+    wrong with levels not in `QUANTITIES`; `nominal` tells, by how many bands there are, what those of an L2A image
+    nominally are that has lost its metadata.
     """
 
     name: str
     files: re.Pattern[str]
     entries: str
-    bands: BandNames
+    bands: tuple[str, str, str, str, str]
     unfit: str
     nominal: Mapping[int, Sequence[BandFacts]] = field(default_factory=dict)
 
@@ -176,19 +166,19 @@ def read_metadata(files: ProductFiles) -> tuple[Path, Element]:
     return path, parse_xml(read_part(path), path)
 
 
-def band_facts(path: Path, root: Element, names: BandNames) -> list[BandFacts]:
+def band_facts(path: Path, root: Element, names: Sequence[str]) -> list[BandFacts]:
     """The facts on each band, in the order of the band numbers; InputError when one is missing."""
-    bands = [b for table in elements(root, "bandCharacterisation") for b in table if plain_name(b) == names.band]
+    own, centre, _, gain_name, offset_name = names
+    bands = [b for table in elements(root, "bandCharacterisation") for b in table if plain_name(b) == own]
     if not bands:
-        raise InputError(f"{path} describes no bands: wanted bandCharacterisation with {names.band} and {names.centre}")
+        raise InputError(f"{path} describes no bands: wanted bandCharacterisation with {own} and {centre}")
     bands = _in_order(bands)
     columns = [
-        [number(text(band, name), f"{name} of band {i}", path) for i, band in enumerate(bands, 1)]
-        for name in (names.centre, names.width, names.gain, names.offset)
+        [number(text(band, name), f"{name} of band {i}", path) for i, band in enumerate(bands, 1)] for name in names[1:]
     ]
     for i, (gain, offset) in enumerate(zip(*columns[2:], strict=True), 1):
         if gain == 0 or max(abs(gain), abs(offset)) > LARGEST:
-            raise InputError(f"{path} says {names.gain} = {gain:g} and {names.offset} = {offset:g} for band {i}")
+            raise InputError(f"{path} says {gain_name} = {gain:g} and {offset_name} = {offset:g} for band {i}")
     centres, factor, _ = to_nm(columns[0], "nm")
     widths, _ = widths_to_nm(columns[1], factor)
     fwhm = [None] * len(centres) if widths is None else widths

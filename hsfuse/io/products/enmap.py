@@ -15,7 +15,7 @@ from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, about_file
 from hsfuse.io.layers import LayeredReader
 from hsfuse.io.products.bundle import RASTERS, ProductFiles, is_archive, listing
-from hsfuse.io.products.dlr import BandFacts, BandNames, Flag, Layers, Mission
+from hsfuse.io.products.dlr import BandFacts, Flag, Layers, Mission
 from hsfuse.io.reader import Role
 
 #: Quality layer -> what of it masks a pixel: background, cloud, cloud shadow, haze, medium and thick cirrus, pixels
@@ -35,7 +35,7 @@ _FILE = re.compile(
 )
 #: The same files without the scene's name before them, as some tools unpack them; the level is in the metadata.
 _BARE = re.compile(r"(?P<name>)(?P<part>(?:METADATA|SPECTRAL_IMAGE|QL_).*)$", re.IGNORECASE)
-_NAMES = BandNames("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
+_NAMES = ("bandID", "wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
 _ENTRIES = r"METADATA\.XML$|SPECTRAL_IMAGE(_\w+)?\.(tiff?|bsq|bil|bip|hdr)$"
 
 # What the bands nominally are, for images that have lost their metadata. Centres and FWHM are those in the metadata of
