@@ -445,14 +445,14 @@ def test_checks_without_a_truth_say_so(scene):
 def test_what_the_network_gained_is_a_check(scene):
     for gain, verdict, said in (
         (0.2, "good", "20% below"),
-        (-0.1, "look", "10% above its base's"),
+        (-0.1, "look", "10% above that of the base"),
         (0.0, None, ""),  # not used, or never trained: the cube is the base's
         (-0.006, None, ""),  # no more than parts of a scene differ from the whole
     ):
         a = Assessment("f.tif", (3, 9, 9), {}, provenance={"adaptation": {"gain": gain}}, valid_pixels=81)
         found = {check.topic: check for check in checks(a)}
-        assert (found["Gain of the network"].verdict if verdict else found.get("Gain of the network")) == verdict
-        assert not verdict or said in found["Gain of the network"].text
+        assert (found["Gain over the base"].verdict if verdict else found.get("Gain over the base")) == verdict
+        assert not verdict or said in found["Gain over the base"].text
 
 
 def quality_raster(path, expected, name="expected error (RMS over the bands in reflectance)"):

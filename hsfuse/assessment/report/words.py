@@ -100,7 +100,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Don't read fine detail in these bands; leave them out (--bands, --drop-absorption).",
     ),
     "network": (
-        "The network changes noise instead of detail.",
+        "What was learned on the scene changes noise instead of detail.",
         "--effort fast gives the base alone; a larger scene has more to learn from.",
     ),
     "expected": (
