@@ -12,7 +12,7 @@ from hsfuse.benchmark.mismatch import Mismatch
 from hsfuse.core.errors import ModelError
 from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.core.package import __version__
-from hsfuse.io.gdal import siblings
+from hsfuse.io.envi import siblings
 
 
 def stamp(path: Path) -> list[Any]:

@@ -12,8 +12,9 @@ import rasterio
 
 from hsfuse.core.errors import HsfuseError
 from hsfuse.core.package import __version__
+from hsfuse.io.envi import find_pair
 from hsfuse.io.files import split_paths
-from hsfuse.io.gdal import descriptions, find_pair, gdal_env, open_dataset, tags
+from hsfuse.io.gdal import descriptions, gdal_env, open_dataset, tags
 from hsfuse.io.limits import MOST_XML, read_bounded
 from hsfuse.io.open import open_cube
 from hsfuse.io.products.bundle import is_archive, open_bundle

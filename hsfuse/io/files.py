@@ -14,6 +14,7 @@ from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 
 from hsfuse.core.errors import InputError, OutputError, SettingError
+from hsfuse.io.envi import siblings
 
 #: Suffixes of each format that can be written.
 FORMATS = {"GTiff": (".tif", ".tiff"), "ENVI": (".dat", ".img", ".bsq", ".hdr", ".envi"), "Zarr": (".zarr",)}
@@ -104,8 +105,6 @@ def check_output(
     if existing and not overwrite:
         raise OutputError(f"{existing[0]} exists already; choose another name or allow overwriting (--overwrite)")
     if any(source.exists() for source in sources):
-        from hsfuse.io.gdal import siblings  # here, so that what was told till now needs no GDAL
-
         _protect(files, [file for source in sources for file in siblings(source)])
     return files
 
@@ -196,8 +195,6 @@ def check_log(path: Path, read: Iterable[Path], made: Iterable[Path]) -> None:
             raise OutputError(f"the log file {path} lies in the input {file}; put it elsewhere")
     if not path.is_file():
         return
-    from hsfuse.io.gdal import siblings
-
     for file in inputs:
         if any(path.samefile(one) for one in siblings(file) if one.exists()):
             raise OutputError(f"the log file {path} belongs to the input {file}; give it another name")

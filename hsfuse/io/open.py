@@ -1,4 +1,4 @@
-"""Several files of one band or more as one MSI: single-band JP2 and COG files as STAC catalogues list them."""
+"""`open_cube`: a product, a raster, or several as one image, such as single-band files that STAC catalogues list."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from math import log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
@@ -229,7 +230,7 @@ def open_cube(path: Images, *, role: Role = "raster") -> CubeReader:
         raise InputError(f"the {role} is a list with a {strange[0]}; wanted paths in it, or one image that is no list")
     paths = [as_path(one) for one in several]
     reader = _open_files(paths, role)
-    reader._opened = [one.absolute() if one.exists() else one for one in paths]
+    reader.opened = partial(open_cube, [one.absolute() if one.exists() else one for one in paths], role=role)
     return reader
 
 
@@ -264,14 +265,6 @@ def check_readable(paths: Paths | None, role: Role = "raster") -> None:
     several = [paths] if isinstance(paths, str | Path) else paths or []
     if several and not any(map(is_remote, several)):
         open_cube(several, role=role).close()
-
-
-def opened_again(paths: Paths, role: Role, steps: Sequence[tuple[str, tuple[Any, ...]]]) -> CubeReader:
-    """A reader as it was opened, and then changed step by step."""
-    reader = open_cube(paths, role=role)
-    for method, arguments in steps:
-        reader = getattr(reader, method)(*arguments)
-    return reader
 
 
 def _open_files(paths: list[Path], role: Role) -> CubeReader:

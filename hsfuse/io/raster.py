@@ -18,8 +18,8 @@ from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note
+from hsfuse.io.envi import EnviPair
 from hsfuse.io.gdal import (
-    EnviPair,
     bands_and_mask,
     common_dtype,
     gdal_env,

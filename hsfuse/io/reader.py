@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, isnan, sqrt
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,14 @@ def own_quantity(tags: Mapping[str, str]) -> Quantity:
     return known.get(tags.get("HSFUSE_QUANTITY"), "unknown")
 
 
+def _again(opened: Callable[[], CubeReader], steps: Sequence[tuple[str, tuple[Any, ...]]]) -> CubeReader:
+    """A reader as it was opened, and then changed step by step."""
+    reader = opened()
+    for method, arguments in steps:
+        reader = getattr(reader, method)(*arguments)
+    return reader
+
+
 class CubeReader(ABC):
     """An open cube (a context manager, not to be shared between threads).
 
@@ -59,8 +67,8 @@ class CubeReader(ABC):
     scales: NDArray[np.float64]
     offsets: NDArray[np.float64]
     nodata_values: Sequence[float | None]
-    #: What `open_cube` was given.
-    _opened: Paths | None = None
+    #: Opens the same files once more; None for what `open_cube` hasn't opened.
+    opened: Callable[[], CubeReader] | None = None
 
     def __init__(self, path: Path, role: Role = "raster") -> None:
         self.path, self.role = path, role
@@ -313,11 +321,9 @@ class CubeReader(ABC):
         return data, valid, nonfinite
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if self._opened is None:
+        if self.opened is None:
             return super().__reduce_ex__(protocol)
-        from hsfuse.io.open import opened_again
-
-        return opened_again, (self._opened, self.role, self._steps)
+        return _again, (self.opened, self._steps)
 
     def again(self) -> CubeReader:
         """The same reader with files of its own, which it closes itself."""

@@ -20,7 +20,8 @@ from rasterio.io import DatasetReader
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError
-from hsfuse.io.gdal import EnviPair, descriptions, tags
+from hsfuse.io.envi import EnviPair
+from hsfuse.io.gdal import descriptions, tags
 
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"

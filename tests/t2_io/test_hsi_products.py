@@ -18,7 +18,8 @@ from rasters import integers, write_envi, write_tif
 
 from hsfuse.core.errors import InputError
 from hsfuse.io import open_cube
-from hsfuse.io.gdal import find_pair, map_transform
+from hsfuse.io.envi import find_pair
+from hsfuse.io.gdal import map_transform
 from hsfuse.io.products import hdf5, ortho
 from hsfuse.io.products.ortho import merged
 

@@ -13,7 +13,7 @@ from rasters import integers, nm, write_envi, write_tif
 
 from hsfuse.core.errors import InputError
 from hsfuse.io import check_valid, open_cube, usable_bands
-from hsfuse.io.gdal import read_header
+from hsfuse.io.envi import read_header
 
 UTM = "map info = {UTM, 1, 1, 500000, 5000000, 10, 10, 33, North, WGS-84, units=Meters}"
 

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
-from hsfuse.io.gdal import header_of, read_header
+from hsfuse.io.envi import header_of, read_header
 from hsfuse.io.products.bundle import one_of
 from hsfuse.io.products.metadata import iso_time
 from hsfuse.io.products.ortho import gather, read_lookup
