@@ -1,4 +1,4 @@
-"""Spectral responses: the library in `srf/`, a user's own CSV, R for a hyperspectral sensor, which file band is which.
+"""How sensors see a scene: responses (the library in `srf/`, a user's CSV), PSF, decimation, the observation model.
 
 Letters: C hyperspectral bands, c multispectral bands, n samples of a response table. Wavelengths in nm.
 """
