@@ -23,12 +23,12 @@ from hsfuse.io.gdal import (
     bands_and_mask,
     common_dtype,
     gdal_env,
+    holder,
     map_crs,
     map_transform,
     one_line,
     open_dataset,
 )
-from hsfuse.io.links import holder
 from hsfuse.io.products.hdf5 import check_datasets
 from hsfuse.io.reader import CubeReader, Quantity, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
