@@ -116,10 +116,10 @@ class Spent:
 def speed(place: Path, side: int, bands: int, method: str, turns: int, output: str) -> None:
     """Dask's workers beside as many fuses that have nothing to do with each other, which is what the machine allows.
 
-    Two processes share caches and memory, and each takes more CPU time for the same work. That of a small scene is
-    the start's, and isn't counted.
+    Two processes share caches and memory, and each takes more CPU time for the same work. That of a small scene, of
+    which each worker has a batch, is the start's, and isn't counted.
     """
-    scenes = {"start": make_pair(place, 256, bands), "whole": make_pair(place, side, bands)}
+    scenes = {"start": make_pair(place, 384, bands), "whole": make_pair(place, side, bands)}
     out, spent, digests = place / output, dict[tuple[str, str], Spent](), set()
     ways = {"no worker": None, "two without Dask": None, "one worker": "local:1", "two workers": "local:2"}
     for (name, where), (scene, files) in product(ways.items(), scenes.items()):

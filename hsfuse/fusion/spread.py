@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -35,18 +35,9 @@ IN_FLIGHT = 3
 Store = Callable[[Window, FloatArray, BoolArray], tuple[NDArray | None, int]]
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A batch of one row of tiles as it is stored (C, h, w), None where a worker has written it.
-
-    `clipped` of its values didn't fit, and `valid` pixels of each tile are.
-    """
-
-    rows: Span
-    cols: list[Span]
-    raw: NDArray | None
-    clipped: int
-    valid: list[int]
+#: Rows and columns of a batch, its pixels as they are stored (C, h, w), None where a worker has written them, how many
+#: of its values didn't fit, and how many pixels of each tile are valid.
+Finished = tuple[Span, list[Span], NDArray | None, int, list[int]]
 
 
 def spread(
@@ -82,10 +73,10 @@ def spread(
                 below.append(client.submit(_kept, left, key=f"{name}-below-{i}-{j}"))
                 waiting.append((row, cols, done))
                 if len(waiting) > most:
-                    yield _taken(*waiting.popleft())
+                    yield _taken(waiting.popleft())
             above = below
         while waiting:
-            yield _taken(*waiting.popleft())
+            yield _taken(waiting.popleft())
         _still(workers, client)
     finally:
         if waiting:
@@ -101,12 +92,13 @@ def _still(workers: set[str], client: Any) -> set[str]:
     return now
 
 
-def _taken(rows: Span, cols: list[Span], done: Any) -> Finished:
+def _taken(batch: tuple[Span, list[Span], Any]) -> Finished:
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
     try:
-        return Finished(rows, cols, *done.result())
+        rows, cols, done = batch
+        return rows, cols, *done.result()
     except (KilledWorker, CancelledError, CommClosedError) as error:
         told = " ".join(str(error).split())[:300]
         raise SettingError(

@@ -230,14 +230,13 @@ class Streamer:
 
         store = self.main.elsewhere(self.tiles.stride % _block(self.tiles) == 0)
         with closing(spread(client, self.work, store, self.tiles, rows)) as done, Behind(BEHIND) as behind:
-            for batch in done:
-                start, clipped = batch.cols[0].finished[0], batch.clipped
-                for cols, valid in zip(batch.cols, batch.valid, strict=True):
-                    part = slice(cols.finished[0] - start, cols.finished[1] - start)
-                    raw = None if batch.raw is None else np.ascontiguousarray(batch.raw[:, :, part])
-                    behind.do(partial(self._put, batch.rows, cols, raw, clipped, valid))
-                    clipped = 0  # they are the batch's
-                bar.update(len(batch.cols))
+            for row, cols, raw, clipped, valid in done:
+                start = cols[0].finished[0]
+                for col, count in zip(cols, valid, strict=True):
+                    part = slice(col.finished[0] - start, col.finished[1] - start)
+                    own = None if raw is None else np.ascontiguousarray(raw[:, :, part])
+                    behind.do(partial(self._put, row, col, own, 0 if col is not cols[0] else clipped, count))
+                bar.update(len(cols))
 
     def _put(self, rows: Span, cols: Span, raw: NDArray | None, clipped: int, valid: int) -> None:
         """Write what is finished of a tile that was blended and encoded elsewhere."""

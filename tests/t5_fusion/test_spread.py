@@ -212,7 +212,7 @@ def test_what_dask_gives_up_is_told_in_a_line():
             raise error
 
         with pytest.raises(SettingError, match=told) as caught:
-            spread._taken(None, [], SimpleNamespace(result=result))
+            spread._taken((None, [], SimpleNamespace(result=result)))
         assert "\n" not in str(caught.value)
 
 
