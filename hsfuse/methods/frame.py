@@ -128,11 +128,7 @@ def reduced(scene: PairSample, base: RegressionGLP) -> tuple[Tensor, Tensor, Ten
 
     Both images are degraded by the observation model (Wald et al. 1997); sizes are cut to whole multiples of s.
     """
-    model = base.model
-    s = model.ratio
-    h, w = (n // s * s for n in scene.lrhsi.shape[2:])
-    target = base.subspace.project(scene.lrhsi)[..., :h, :w]
-    return target, model.spatial(target), model.spatial(scene.msi)[..., :h, :w]
+    return reduced_images(replace(scene, lrhsi=base.subspace.project(scene.lrhsi)), base.model)
 
 
 def fit_frame(scene: PairSample, base: RegressionGLP) -> SceneFrame:

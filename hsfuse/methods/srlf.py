@@ -2,7 +2,8 @@
 
 Three stages follow the base: the scene's lesson and weights for any sensor correct it (`srlf_any.py`); adaptation to
 the scene, in which a second network learns what these leave; and the step back to both inputs. The latter two are kept
-as far as the scene's own held-out blocks bear them out.
+as far as the scene's own held-out blocks bear them out. The lesson adds what both images leave open: without a second
+network there is no step back from it, which on close-range scenes lost .02 dB and up to 2 % in angle.
 
 Weights that themselves go on learning on the scene did worse: they have so much at hand, the members of the blend and
 their differences, that they soon learn what is peculiar to reduced resolution. The second network sees the result and
@@ -150,7 +151,8 @@ class SRLF(Method):
                 trains = run.steps > 0 and run.minutes > 0
                 run.log.verdict = f"{reason if trains else UNTRAINED} {self._start} is the result"
         self.net.eval()
-        if self._options.consistency == "on" and int(rehearsal.mask.sum()) >= self.share.numel():
+        agrees = self.known is not None and self.known.frame.lesson is not None and not self.share.any()
+        if self._options.consistency == "on" and not agrees and int(rehearsal.mask.sum()) >= self.share.numel():
             self._agree(run, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
         return self

@@ -185,6 +185,17 @@ def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch):
     assert AnySensor().fit(pair, model).given == "what the weights" + " and the scene regression" * lesson + " give"
 
 
+@pytest.mark.parametrize("lesson", [True, False])
+def test_there_is_no_step_back_from_a_lesson_alone(scene, frame, lesson, monkeypatch):
+    frame = frame if lesson else replace(frame, lesson=None)
+    monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
+    monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(1.1, 0.9))
+    asked = []
+    monkeypatch.setattr(SRLF, "_agree", lambda *args: asked.append(args))
+    SRLF(FuseOptions(adapt="off", ensemble=1)).fit(*scene[1:])
+    assert bool(asked) != lesson
+
+
 def test_adaptation_is_judged_on_what_the_lesson_has_not_seen(scene, frame, monkeypatch):
     """At reduced resolution it starts from the left-out lesson, at full resolution from the lesson."""
     _, pair, model = scene

@@ -208,9 +208,10 @@ ADAPT = FuseOptions(adapt_steps=2, ensemble=1, pace=Pace(check_every=1, learning
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_stage_on_weights():
-    """How many stages has no part in what is looked at."""
+def one_stage_on_weights_alone():
+    """How many stages has no part in what is looked at, nor has a lesson, which `test_lesson.py` looks at."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hsfuse.methods.conditioning.LEARNED_FROM", 1000)
         patch.setattr(fusers_weights, "ON_WEIGHTS", (1, ON_WEIGHTS[1]))
         yield
 
