@@ -7,12 +7,13 @@ second derivative: the likelihood of Gaussian spectra and noise (Tipping, Bishop
 component analysis", JRSS B 61(3), eq. 4). All it takes are moments of the spectra in the directions that stand out of
 the noise, weighted by powers of the column. What is the same in all columns can't be told: the middle column's centres
 are taken as the nominal ones. Detectors of silicon and those beyond are two arrays, each with a smile of its own.
+A smile moves sharp features, too; ground whose colour tilts over the columns has smooth ones alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +43,10 @@ LEAST_GAIN, LEAST_SHARED = 0.1, 0.5
 #: the others tell on their own has to be, in the median, this share of the course. Of a smile, too, fewer bands tell
 #: less: .15 to .45 of it, where such ground has .03.
 LEFT_OUT, LEAST_ELSEWHERE = 1 / 3, 0.1
+#: Ground whose colour tilts over the columns, by sun, view or haze, looks like smooth spectra that are moved, in all
+#: parts of the bands and rows. What changes over fewer bands than these, as the air's lines do, has to tell this share
+#: of the course on its own, else it alone is asked: of a smile it tells .8 to 1.5, of a tilt up to .3.
+SMOOTH_BANDS, LEAST_SHARP = 10.0, 0.5
 #: How far both halves' courses may differ, as a share of the course (root mean squares over the columns).
 APART = 0.5
 #: Steps of the search (Nelder, Mead 1965) in spacings, and what ends it.
@@ -81,12 +86,14 @@ class Smile:
 @dataclass(frozen=True, eq=False)
 class _Space:
     """The directions of spectra in noise units: `axes` (C, k) and, in a `basis` (C, m) that also holds their first and
-    second derivatives, the two operators (m, m), per spacing of the bands."""
+    second derivatives, the two operators (m, m), per spacing of the bands. Of spectra in the basis `told` (m, m) @ them
+    is what they are judged by."""
 
     axes: FloatArray
     basis: FloatArray
     slope: FloatArray
     bend: FloatArray
+    told: FloatArray
 
     @classmethod
     def of(cls, spectra: FloatArray, slope: FloatArray, bend: FloatArray) -> _Space | None:
@@ -100,7 +107,12 @@ class _Space:
         axes = np.linalg.qr(np.column_stack([vectors[:, -kept:], mean]))[0]
         found, sizes, _ = np.linalg.svd(np.column_stack([axes, slope @ axes, bend @ axes]), full_matrices=False)
         basis = found[:, sizes > LEAST_SIZE]
-        return cls(axes, basis, basis.T @ slope @ basis, basis.T @ bend @ basis)
+        return cls(axes, basis, basis.T @ slope @ basis, basis.T @ bend @ basis, np.eye(basis.shape[1]))
+
+    def without(self, smooth: FloatArray) -> _Space:
+        """The same, judged by what doesn't lie along directions (C, s)."""
+        axes = np.linalg.qr(smooth)[0]
+        return replace(self, told=np.linalg.qr(self.basis - axes @ (axes.T @ self.basis))[1])
 
 
 class _Moments:
@@ -147,7 +159,8 @@ class _Search:
         mixed = by[0] @ of.squares[3] @ by[1].T
         twice = by[0] @ of.squares[2] @ by[0].T + by[1] @ of.squares[4] @ by[1].T + mixed + mixed.T
         mean = (of.means[0] - by[0] @ of.means[1] - by[1] @ of.means[2]) / n
-        values = np.linalg.eigvalsh((of.squares[0] - once - once.T + twice) / n - np.outer(mean, mean))
+        signal = (of.squares[0] - once - once.T + twice) / n - np.outer(mean, mean)
+        values = np.linalg.eigvalsh(self.space.told @ signal @ self.space.told.T)
         return float(np.log1p(np.maximum(values, LEAST_SIGNAL)).sum())
 
     def best(self, start: FloatArray) -> FloatArray:
@@ -240,7 +253,27 @@ def _of_array(halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray) -
     if space is None:
         return None
     upper, lower = (_Moments(half / noise, u, space) for half, u in halves)
-    search, *parts = (_Search(space, one) for one in (upper + lower, upper, lower))
+    place = (np.arange(nm.size)[:, None] + 0.5) / nm.size
+    smooth = np.cos(np.pi * place * np.arange(round(2 * nm.size / SMOOTH_BANDS) + 1)) / noise
+    searches, sharp = (
+        [_Search(one, part) for part in (upper + lower, upper, lower)] for one in (space, space.without(smooth))
+    )
+    found = _clear(searches)
+    if found is not None and _share(sharp[0].best(NONE), found[0]) < LEAST_SHARP:
+        searches, found = sharp, _clear(sharp)
+    if found is None or _elsewhere(whole / noise, halves, slope, bend, found[0]) < LEAST_ELSEWHERE:
+        return None
+    course, clear = _with_bend(searches[0], searches[1:], found[0])
+    onto = noise * space.axes @ (space.axes.T / noise.T)
+    return _Found(course[:2] * spacing, course[2:] * spacing**2, clear * _second(nm) @ onto, found[1] * spacing)
+
+
+def _clear(searches: list[_Search]) -> tuple[FloatArray, float] | None:
+    """The course by all rows that either half of them bears out, and its deviation; None where there is none.
+
+    Searches are by all rows, by the upper and by the lower half.
+    """
+    search, *parts = searches
     course = search.best(NONE)
     if np.ptp(_across(course)) < LEAST_CHANGE or search.gain(course) < LEAST_GAIN:
         return None
@@ -251,13 +284,8 @@ def _of_array(halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray) -
         if part.gain(other) < max(LEAST_GAIN, LEAST_SHARED * part.gain(mine)):
             return None
     apart, size = (float(np.sqrt(np.square(_across(one)).mean())) for one in (own[0] - own[1], course))
-    if apart > APART * size or _elsewhere(whole / noise, halves, slope, bend, course) < LEAST_ELSEWHERE:
-        return None
     # Halves are off the whole by what the whole is off by itself, and by what ground does to both of them alike.
-    sd = max(float(np.ptp(_across(one - course))) for one in own)
-    course, clear = _with_bend(search, parts, course)
-    onto = noise * space.axes @ (space.axes.T / noise.T)
-    return _Found(course[:2] * spacing, course[2:] * spacing**2, clear * _second(nm) @ onto, sd * spacing)
+    return (course, max(float(np.ptp(_across(one - course))) for one in own)) if apart < APART * size else None
 
 
 def _with_bend(search: _Search, parts: list[_Search], course: FloatArray) -> tuple[FloatArray, bool]:
@@ -278,16 +306,21 @@ def _elsewhere(
     course: FloatArray,
 ) -> float:
     """The share of a course that other bands tell on their own, the median over parts of the bands left out."""
-    bands, wanted, u = len(slope), _across(course), np.concatenate([u for _, u in halves])
+    bands, u = len(slope), np.concatenate([u for _, u in halves])
     width, shares = round(LEFT_OUT * bands), []
     for first in range(0, bands - width + 1, width // 2):
         kept = np.delete(np.arange(bands), slice(first, first + width))
         space = _Space.of(spectra[kept], slope[np.ix_(kept, kept)], bend[np.ix_(kept, kept)])
         if space is None:
             return 0.0
-        own = _Search(space, _Moments(spectra[kept], u, space)).best(NONE)
-        shares.append(float(_across(own) @ wanted / (wanted @ wanted)))
+        shares.append(_share(_Search(space, _Moments(spectra[kept], u, space)).best(NONE), course))
     return float(np.median(shares))
+
+
+def _share(told: FloatArray, course: FloatArray) -> float:
+    """How much of a course another one has."""
+    wanted = _across(course)
+    return float(_across(told) @ wanted / (wanted @ wanted))
 
 
 def _across(course: FloatArray, columns: int = 65) -> FloatArray:

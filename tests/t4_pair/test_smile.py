@@ -121,6 +121,19 @@ def test_a_red_edge_that_moves_over_the_columns_is_no_smile(edge_nm):
     assert not estimated(ripening)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("tilt", [-0.1, 0.1])
+def test_ground_of_few_materials_whose_colour_tilts_over_the_columns_is_no_smile(seed, tilt):
+    """By sun or view: smooth spectra are then about as they are where they are moved, in all bands and rows."""
+    leaf, soil, _ = spectra(NM, air=False)
+    passed = 1 - 0.3 * (1 - spectra(NM)[1] / soil)
+    seen = np.stack([leaf, soil]) * passed * np.exp(-(((NM - 480) / 350) ** 2))
+    ground = np.einsum("kc,khw->chw", seen, Waves(seed=seed).on(square(10.0, SHAPE))[:2] + 0.2)
+    tilted = 1 + tilt * np.linspace(-1, 1, NM.size)[:, None, None] * np.linspace(-1, 1, SHAPE[1]) ** 2
+    drawn = np.random.default_rng(seed).standard_normal((NM.size, *SHAPE))
+    assert not estimated(1.3 * ground * tilted + NOISE / 2 * drawn)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_an_image_that_is_the_same_everywhere_has_none(value):
     assert not estimated(np.full((NM.size, *SHAPE), value, np.float32))
