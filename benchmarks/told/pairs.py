@@ -247,13 +247,15 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
-    """The same pair without stripes and smile, its MSI linear, and its true response."""
-    clean = replace(off, smile=0.0, cloud=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
+    """The same pair without stripes and smile, cloud and curve taken out of its MSI, and its true response."""
+    clean = replace(off, smile=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
     files = write_pair(cube, nm, s, clean, folder, seed, db)
     with rasterio.open(files.msi) as source:
         high = np.moveaxis(source.read(), 0, 2)
     with rasterio.open(files.hsi) as source:
         low = np.moveaxis(source.read(), 0, 2)
+    veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
+    high = (high - veil * CLOUD) / (1 - veil)
     linear = np.clip((high - off.offset) / off.gain, 0, None) ** (1 / off.gamma) if off.gamma != 1 else high
     if off.gamma == 1 and (off.gain, off.offset) != (1, 0):
         linear = (high - off.offset) / off.gain

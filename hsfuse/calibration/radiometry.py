@@ -8,6 +8,7 @@ change, to first order a multiple of the LRHSI's own Laplacian, is fitted along 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import hypot
 
 import numpy as np
@@ -45,6 +46,18 @@ FAR_OFF = 8.0
 #: Gaussian (LR pixels) that makes haze of how two images differ; the share of it that is smooth where there is any; how
 #: large the MSI's detail may be beside the LRHSI's.
 HAZE_LR, SMOOTH, GAINS = 1.0, 0.5, (0.5, 2.0)
+#: Gaussians that its field may have; beside gaps it is as under one so much wider, which has so much less weight.
+SCALES, FAR_LR, FAR_WEIGHT = (0.4, 0.7, 1.0, 1.4), 3.0, 0.01
+#: LR pixels that none of them reaches.
+REACH = 10
+#: Turns of the fit at most, the one in which its scale is chosen, and what ends it.
+TURNS, TURNS_SCALE, SETTLED_HAZE = 150, 10, 1e-4
+#: Percentile of the field that is clear sky, by which gains and offsets are told from it, and by how much (log) these
+#: must lessen the noise to be fitted, too.
+CLEAR, GAINED = 10.0, 0.1
+#: Deviation of its light and of what it dims in a band from the like in all, as far as pixels don't tell, and how much
+#: less than that gains and offsets are held.
+UNSURE, HARDLY = 0.2, 0.01
 #: Least weight of calm pixels under that Gaussian.
 LEAST_WEIGHT = 0.05
 
@@ -148,32 +161,64 @@ def _of_one_width(x: FloatArray, further: FloatArray, y: FloatArray) -> FloatArr
 
 @dataclass(frozen=True, eq=False)
 class Haze:
-    """Smooth light that one of two images alone has: the MSI is R x and an `excess` that is smooth, its detail that of
-    R x times `gain` - `dims` * excess, (c,) each; what lies above the ground dims it.
+    """Smooth light that one of two images alone has, and how it dims what lies below it.
 
-    `share` of what gain and offset leave between the images is smooth, and its RMS is `size`.
+    The MSI's band k is y + u (`light` - `dims` y), where y = `gain` R x + `offset` and u, of all bands alike, is smooth
+    over a Gaussian of `scale` LR pixels; (c,) each, as is the `noise` that the degraded MSI has about that. `share` of
+    what gain and offset leave between the images is smooth, and its RMS is `size`.
     """
 
-    gain: FloatArray
+    light: FloatArray
     dims: FloatArray
+    gain: FloatArray
+    offset: FloatArray
+    noise: FloatArray
+    scale: float
     share: float
     size: float
 
-    def __bool__(self) -> bool:
-        """Whether most is smooth."""
-        return self.share > SMOOTH
+    def below(self, through: FloatArray) -> FloatArray:
+        """The MSI without it, degraded, from R x (c, ...)."""
+        return _each(self.gain, through) * through + _each(self.offset, through)
 
-    def taken_out(self, msi: NDArray, excess: NDArray, level: NDArray) -> NDArray:
-        """MSI (c, H, W) without it, by the smooth excess and level of R x, (c, H, W) each, same dtype."""
-        gain, dims = (value.astype(msi.dtype)[:, None, None] for value in (self.gain, self.dims))
-        return np.asarray((msi - excess - level) / np.clip(gain - dims * excess, *GAINS) + level)
+    def seen(self, through: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u and the weight in it (...) of LR pixels, by R x and the degraded MSI, (c, ...) each.
+
+        Pixels whose bands disagree about it (change on the ground) weigh less, as by Cauchy's loss.
+        """
+        below, noise = self.below(through), _each(self.noise, through)
+        by, over = (_each(self.light, through) - _each(self.dims, through) * below) / noise, (msi - below) / noise
+        u = (by * over).sum(0) / np.maximum(np.square(by).sum(0), 1e-30)
+        return u, 1 / (1 + np.square(over - u * by).mean(0) / CAUCHY**2)
+
+    def smooth(self, values: NDArray, weight: NDArray) -> NDArray:
+        """LR pixels (..., h, w) as smooth as u is, each a mean of those around by their weight (h, w).
+
+        What such a mean leaves is smoothed and added, so that curved fields keep their peaks (twicing, Tukey 1977).
+        Where a gap leaves nothing near, what is further off tells.
+        """
+        near, far = (
+            partial(gaussian_filter, sigma=blur, mode="constant", truncate=3, axes=(-2, -1))
+            for blur in (self.scale, FAR_LR)
+        )
+        known = near(weight)
+        mean = (near(values * weight) + FAR_WEIGHT * far(values * weight)) / np.maximum(
+            known + FAR_WEIGHT * far(weight), LEAST_WEIGHT * FAR_WEIGHT
+        )
+        rest: NDArray = near((values - mean) * weight) / np.maximum(known, LEAST_WEIGHT)
+        return mean + rest
+
+    def taken_out(self, msi: NDArray, u: NDArray, level: NDArray) -> NDArray:
+        """MSI (c, H, W) without it, by smooth u (H, W) and smooth level of y (c, H, W), same dtype."""
+        light, dims = (_each(value.astype(msi.dtype), level) for value in (self.light, self.dims))
+        return np.asarray((msi - level - u * (light - dims * level)) / np.clip(1 - dims * u, *GAINS) + level)
 
 
-def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze:
-    """Images, model and InputError as for `match_radiometry`.
+def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze | None:
+    """None where there is none; images, model and InputError as for `match_radiometry`.
 
     Every other LR pixel, as on a chessboard, is foretold by those around it: noise and detail aren't, thin cloud and
-    haze are. How detail goes with the LRHSI's is asked of other bands' detail (instrumental variables, Reiersol 1945).
+    haze are. What there is of it is one field in all bands, which is fitted in turns with what each makes of it.
     """
     through = torch.einsum("kc,bchw->bkhw", model.srf.double().cpu(), lrhsi.double().cpu())
     pixels, inside = low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
@@ -184,18 +229,64 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     for known in (white, ~white):
         foretold[:, ~known] = (_soft(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
     share = 1 - np.square(rest - foretold).sum(1) / np.maximum(np.square(rest).sum(1), 1e-30)
-    weight = _weight(np.ones_like(white), inside)
-    over = pixels.msi - pixels.lrhsi
-    level, excess = (_soft(image, inside, HAZE_LR) / weight for image in (pixels.lrhsi, over))
-    detail = pixels.lrhsi - level
-    gain, dims = np.ones(len(rest)), np.zeros(len(rest))
-    for k in range(len(rest)):
-        others = np.delete(detail, k, 0) if len(detail) > 1 else detail  # which have no noise of the band's own
-        known = np.linalg.lstsq(others.T, detail[k], rcond=None)[0] @ others
-        design, asked = np.stack([detail[k], -excess[k] * detail[k]]), np.stack([known, excess[k] * known])
-        found = np.linalg.lstsq(asked @ design.T, asked @ (over[k] - excess[k]), rcond=None)[0]
-        gain[k], dims[k] = 1 + found[0], max(found[1], 0.0)
-    return Haze(gain, dims, float(np.median(share)), float(np.median(foretold.std(1))))
+    if np.median(share) <= SMOOTH:
+        return None
+    bright, ones = float(np.percentile(pixels.lrhsi, 99)), np.ones(len(rest))
+    start = Haze(
+        bright * ones, ones, ones, 0 * ones, ones, HAZE_LR, float(np.median(share)), float(np.median(foretold.std(1)))
+    )
+    plain, free = (_fitted(start, pixels, inside, bright, lines) for lines in (False, True))
+    return free if np.log(plain.noise / free.noise).mean() > GAINED else plain
+
+
+def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lines: bool) -> Haze:
+    """Haze as the pixels at the places `inside` (b, h, w) have it; `lines`: with gains and offsets of their own.
+
+    As far as pixels don't tell, its light is as `bright` in all bands, and it dims all alike.
+    """
+    n = 4 if lines else 2
+    likely = np.array([bright, 1.0, 1.0, 0.0])[:n]
+    prior = np.diag(np.array([1 / bright, 1.0, HARDLY, HARDLY / bright])[:n] / UNSURE) ** 2
+    for turn in range(TURNS):
+        before, (u, weight) = haze, haze.seen(pixels.lrhsi, pixels.msi)
+        if turn == TURNS_SCALE:
+            haze = min((replace(haze, scale=scale) for scale in SCALES), key=partial(_left_out, u, weight, inside))
+        u = _smoothed(haze, u, weight, inside)
+        u -= np.percentile(u, CLEAR) if lines else 0
+        found, left = [], []
+        for x, y, below, noise in zip(pixels.lrhsi, pixels.msi, haze.below(pixels.lrhsi), haze.noise, strict=True):
+            design, asked = np.stack([u, -u * below, x, np.ones_like(x)])[:n], y if lines else y - below
+            both = (design * weight) @ design.T + noise**2 * prior
+            found.append(np.linalg.solve(both, design @ (weight * asked) + noise**2 * prior @ likely))
+            left.append(weight @ np.square(asked - found[-1] @ design) / weight.sum())
+        light, dims, *line = np.array(found).T
+        size = (np.abs(light).mean() / bright + np.abs(dims).mean()) / 2
+        light, dims, noise = light / size, np.maximum(dims / size, 0), np.sqrt(left) + LEAST_NOISE * bright
+        haze = replace(haze, light=light, dims=dims, noise=noise, **dict(zip(("gain", "offset"), line, strict=False)))
+        moved = (haze.light - before.light) / bright, haze.dims - before.dims, haze.gain - before.gain
+        if turn > TURNS_SCALE and np.abs(moved).max() < SETTLED_HAZE:
+            break
+    return haze
+
+
+def _left_out(u: FloatArray, weight: FloatArray, inside: BoolArray, haze: Haze) -> float:
+    """Squares by which LR pixels (n,) differ from what all others make of them at the haze's scale."""
+    alone = np.zeros((2 * REACH + 1,) * 2)
+    alone[REACH, REACH] = 1
+    own = haze.smooth(alone, np.ones_like(alone))[REACH, REACH]
+    return float(weight @ np.square(u - _smoothed(haze, u, weight, inside)) / (1 - own) ** 2)
+
+
+def _smoothed(haze: Haze, u: FloatArray, weight: FloatArray, inside: BoolArray) -> FloatArray:
+    """Values (n,) at the places `inside` (b, h, w) as smooth as haze is."""
+    planes, weights = np.zeros((2, *inside.shape))
+    planes[inside], weights[inside] = u, weight
+    return np.stack([haze.smooth(*block) for block in zip(planes, weights, strict=True)])[inside]
+
+
+def _each(values: FloatArray, like: NDArray) -> NDArray:
+    """Values of bands (c,) to go with (c, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _without_line(x: FloatArray, y: FloatArray) -> FloatArray:

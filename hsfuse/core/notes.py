@@ -62,7 +62,8 @@ TEMPLATES: dict[str, str] = {
     "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
     "haze-taken-out": (
         "one of both images has thin cloud, haze or other smooth light that the other hasn't: of what gain and offset "
-        "leave between them {share:.0%} is smooth, {size:.2g} RMS; the MSI is brought to the HSI's level everywhere"
+        "leave between them {share:.0%} is smooth, {size:.2g} RMS; it is taken out of the MSI, and what it "
+        "dims is made as bright as elsewhere"
     ),
     "images-differ": (
         "the two images show different things in about {where:.0%} of the scene, such as clouds, shadows or change "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil, prod
 from types import TracebackType
 from typing import Any, Self
@@ -12,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from rasterio.windows import Window
-from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.ndimage import binary_erosion
 
 from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
-from hsfuse.calibration.radiometry import HAZE_LR, LEAST_WEIGHT, Haze
+from hsfuse.calibration.radiometry import FAR_LR, Haze
 from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, FloatArray, Spectrum
 from hsfuse.core.grid import Alignment, Motion
@@ -30,8 +29,6 @@ from hsfuse.physics.model import ObservationModel
 
 #: Codes of notes that say that a quantity was only guessed.
 GUESSED = ("quantity-guessed", "quantity-multiplied")
-#: Beside gaps haze is as under a Gaussian so much wider (LR pixels), which has so much less weight.
-FAR_LR, FAR_WEIGHT = 3.0, 0.01
 #: Rows read at a time when pixels with NaN or Inf are counted.
 COUNTED_ROWS = 32
 
@@ -44,7 +41,7 @@ class ScenePair:
     `hsi` lies on the common grid, warped where its own wasn't nested. `shift` is what registration found, `residual`
     what it left, `motion` what is corrected of it in pixels of the whole MSI; `off_centre`: half an LR pixel of it at
     most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading,
-    then `haze`, by how its level differs from the LRHSI's around each pixel;
+    then `haze`, by how much the LRHSI says that there is around each pixel;
     `psf` is what was estimated of its PSF; `sensors` says whether the model fits, None where that couldn't be told;
     `options` are those that it was opened with. Pickled, it opens its files again where it is unpickled.
     """
@@ -113,7 +110,7 @@ class ScenePair:
     def read_hr(self, window: Window) -> Cube:
         """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
         cube = self._read_msi(window)
-        data = cube.data if self.haze is None else self._without(self.haze, cube.data, window)
+        data = cube.data if self.haze is None else self.haze.taken_out(cube.data, *self._levels(self.haze, window))
         data = data if self.radiometry is None else self.radiometry.apply(data)
         return cube if data is cube.data else cube.with_data(np.where(cube.mask, data, np.float32(0)))
 
@@ -122,18 +119,14 @@ class ScenePair:
         cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
         return cube if self.tone is None else cube.with_data(self.tone.apply(cube.data) * cube.mask)
 
-    def _without(self, haze: Haze, msi: FloatArray, window: Window) -> FloatArray:
-        """The MSI (c, H, W) of a window with its level as the LRHSI has it, and its detail as large as without haze.
+    def _levels(self, haze: Haze, window: Window) -> tuple[FloatArray, FloatArray]:
+        """How much haze is at each MSI pixel of a window, (H, W), and the MSI's level without it around, (c, H, W).
 
-        Levels are those of LR pixels that both images have whole, under a Gaussian.
+        Both are of LR pixels that both images have whole.
         """
-        level, excess = self._levels(window)
-        return haze.taken_out(msi, excess, level)
-
-    def _levels(self, window: Window) -> tuple[FloatArray, FloatArray]:
-        """R x LRHSI around each MSI pixel of a window, and how far the MSI lies above: (c, H, W) each."""
         s, model = self.ratio, self.model
-        reach = ceil((model.psf.size - s) / (2 * s)) + ceil(3 * FAR_LR) + 2  # PSF, Gaussian and cubic interpolation
+        # The PSF's, two Gaussians' one after the other, and that of cubic interpolation.
+        reach = ceil((model.psf.size - s) / (2 * s)) + ceil(3 * FAR_LR) + ceil(3 * haze.scale) + 2
         spans = [
             (max(0, int(first) // s - reach), min(n, ceil((first + size) / s) + reach))
             for first, size, n in (
@@ -154,16 +147,13 @@ class ScenePair:
             np.ones((2 * ceil((model.psf.size - s) / (2 * s)) + 1,) * 2),
             border_value=1,
         )
-        level = np.tensordot(matrix[:, seen], low.data, 1)
-        both = np.concatenate([level, blurred - level]) * valid
-        sums = np.concatenate([both, valid[None]]).astype(np.float32)
-        soft = partial(gaussian_filter, sums, mode="constant", truncate=3, axes=(1, 2))
-        near = soft(HAZE_LR) + FAR_WEIGHT * soft(FAR_LR)  # where a gap leaves nothing near, what is further off tells
-        smooth = torch.from_numpy(near[:-1] / np.maximum(near[-1], LEAST_WEIGHT * FAR_WEIGHT))
-        fine = model.upsample(smooth[None].to(model.srf.device))[0].cpu().numpy()
+        through = np.tensordot(matrix[:, seen], low.data, 1)
+        u, weight = haze.seen(through, blurred)
+        smooth = haze.smooth(np.concatenate([u[None], haze.below(through)]), weight * valid).astype(np.float32)
+        fine = model.upsample(torch.from_numpy(smooth)[None].to(model.srf.device))[0].cpu().numpy()
         y, x = int(window.row_off) - top * s, int(window.col_off) - left * s
         fine = fine[:, y : y + int(window.height), x : x + int(window.width)]
-        return fine[: len(level)], fine[len(level) :]
+        return fine[0], fine[1:]
 
     def nonfinite_notes(self) -> list[Note]:
         """How many pixels of the common extent hold NaN or Inf, for each image in which reading has met some."""

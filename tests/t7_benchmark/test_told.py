@@ -32,7 +32,9 @@ def test_the_true_kernel_is_what_lr_pixels_see(cube, tmp_path, off, ratio):
     np.testing.assert_allclose(np.einsum("yx,yxc->c", taps, window), seen, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", ["a gamma of .8, gain and offset", "stripes along rows", "a smile of 3 nm"])
+@pytest.mark.parametrize(
+    "kind", ["a gamma of .8, gain and offset", "stripes along rows", "a smile of 3 nm", "thin cloud of .3 in the MSI"]
+)
 def test_what_is_told_is_as_if_nothing_was_off(cube, tmp_path, kind):
     images = []
     for write, off in ((write_told, KINDS[kind]), (write_pair, Off())):
