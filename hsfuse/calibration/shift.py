@@ -7,7 +7,7 @@ better with it, by more than that rise's error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import hypot, inf, sqrt
 from typing import Protocol
@@ -28,6 +28,7 @@ from hsfuse.calibration.windows import (
     View,
     Window,
     cut,
+    ground_of,
     mean_correlation,
     own_covariances,
     risen,
@@ -121,7 +122,7 @@ class Shift:
     at this shift; `field` holds what each window says, `drift` the linear change over the scene that is seen in it, if
     any (a shear, a stretch, a turn), `bend` what a smooth field moves beyond that. `borne_out`: whether windows
     correlate better that weren't asked. `extent` holds the rows and the columns, first and last, of all that was looked
-    at.
+    at. What is bright, as clouds are, lies `apart` from it by so many LR pixels, and had no say: 0 where it doesn't.
     """
 
     dy: float
@@ -135,6 +136,7 @@ class Shift:
     spread: float = 0.0
     extent: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
     bend: Bend | None = None
+    apart: float = 0.0
 
     @property
     def uncertainty(self) -> float:
@@ -148,6 +150,15 @@ class Shift:
     def length(self) -> float:
         """Of the shift, in LR pixels."""
         return hypot(self.dy, self.dx)
+
+    def at(self, row: float, col: float) -> tuple[float, float]:
+        """Shift (dy, dx) at a place, all in LR pixels, with its drift and bend."""
+        drift = self.drift if self.bend is None else self.bend.drift
+        down, right = (self.dy, self.dx) if drift is None else drift.at(row, col)
+        if self.bend is None:
+            return down, right
+        bent = self.bend.distortion(row, col)
+        return down + float(bent[0]), right + float(bent[1])
 
     def describe(self) -> str:
         """One line for people."""
@@ -338,6 +349,8 @@ def _proposed(lr: FloatArray, view: View) -> tuple[float, float] | None:
     return float(dy), float(dx)
 
 
+#: LR pixels by which what is bright must lie elsewhere than the rest of the ground, which then tells the place.
+APART = 0.25
 #: Largest shift, in LR pixels, that is taken for one of georeferencing.
 SHIFT_LIMIT = 3.0
 #: A shift below this many MSI pixels, or this many deviations, is none.
@@ -377,13 +390,30 @@ def register(pair: Pair, warped: bool = False) -> Shift:
     """
     blocks, known = list(_blocks(pair)), pair.model
     model = ObservationModel(known.srf, known.psf.with_few_terms(FEW), known.ratio, known.phase)
-    return shift_of_blocks(blocks, model, SMOOTH if warped else 0.0) if blocks else UNKNOWN
+    smooth = SMOOTH if warped else 0.0
+    found = shift_of_blocks(blocks, model, smooth) if blocks else UNKNOWN
+    if found.sd == inf:
+        return found
+    ground = ground_of(blocks)
+    own = shift_of_blocks(ground, model, smooth)
+    if own.windows < MIN_WINDOWS or own.sd > MAX_SD:
+        return found
+    off = [(own.dy, own.dx) - np.array(found.at(one.row, one.col)) for one in own.field]
+    apart = float(np.hypot(*np.mean(off, axis=0)))
+    if apart < max(APART, SIGNIFICANT * hypot(own.sd, found.sd)):
+        return found
+    windows = [window for block in ground for window in cut(block, model, (own.dy, own.dx))]
+    search = _Search(windows, model, smooth)
+    theirs = np.array([found.at(window.row, window.col) for window in windows])
+    ours = np.broadcast_to((own.dy, own.dx), theirs.shape)
+    return replace(own, apart=apart) if search.risen(theirs, ours) else found
 
 
 def rough_shift(pair: Pair) -> tuple[float, float]:
     """Shift (dy, dx) in LR pixels that phase correlation sees, (0, 0) where no other place is clearly better."""
     blocks = list(_blocks(pair))
-    return _place(blocks, pair.model) if blocks else (0.0, 0.0)
+    place = _place(blocks, pair.model) if blocks else (0.0, 0.0)
+    return place if place == (0.0, 0.0) else _place(ground_of(blocks), pair.model)
 
 
 def _blocks(pair: Pair) -> Iterator[Block]:

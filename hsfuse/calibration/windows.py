@@ -6,14 +6,15 @@ A window is compared at a shift of its own: lrhsi = gain msi(shift) + offset, ga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
+from skimage.filters import threshold_otsu
 
 from hsfuse.calibration.spectra import gain_error
 from hsfuse.core.cube import BoolArray, FloatArray
@@ -138,6 +139,21 @@ def _along_columns(turned: FloatArray, matrix: sparse.csr_array) -> FloatArray:
     wide, c, _ = turned.shape
     both = matrix @ turned.reshape(wide, -1)
     return np.ascontiguousarray(both.reshape(matrix.shape[0], c, -1).transpose(1, 2, 0), dtype=np.float32)
+
+
+def ground_of(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks without what is bright in either image, as clouds are, nor pixels beside that (Otsu 1979)."""
+    looks = [(np.median(block.lr, axis=0), np.median(block.msi, axis=0)) for block in blocks]
+    masks = [(block.lr_mask, block.msi_mask) for block in blocks]
+    cuts = [
+        threshold_otsu(np.concatenate([look[i][mask[i]] for look, mask in zip(looks, masks, strict=True)]))
+        for i in (0, 1)
+    ]
+    kept = [
+        [mask[i] & ~binary_dilation(look[i] > cuts[i], iterations=1 + i) for i in (0, 1)]
+        for look, mask in zip(looks, masks, strict=True)
+    ]
+    return [replace(block, lr_mask=lr, msi_mask=msi) for block, (lr, msi) in zip(blocks, kept, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ TEMPLATES: dict[str, str] = {
         "it; only what changes smoothly over several HSI pixels is corrected, so detail will be doubled or lost: check "
         "the terrain correction of both images"
     ),
+    "bright-apart": (
+        "what is bright in the scene, such as clouds, lies {pixels:.1f} HSI pixels elsewhere in one image than the "
+        "rest of the ground, by which alone the images are laid on each other: mask it in both"
+    ),
     "shift-stays": "the shift stays, as --phase says where the HSI's pixels lie",
     "psf-assumed": "the PSF is assumed to have an MTF of {mtf:g} at Nyquist, as the pair doesn't tell it: {why}",
     "psf-estimated": "estimated PSF: {what}",

@@ -359,6 +359,9 @@ def _registered(
     if settings.register == "off":
         return pair
     shift = register(pair, pair.warped)
+    if shift.apart:
+        told = warning("bright-apart", pixels=round(shift.apart, 2))
+        pair = replace(pair, warnings=[*pair.warnings, told])
     if settings.register == "report":
         return replace(pair, shift=shift, notes=[*pair.notes, note("shift-found", shift=shift.describe())])
     if known_motion is not None:

@@ -1,0 +1,43 @@
+"""Clouds that have moved between the two images don't tell where the ground lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scenes import mixture
+from scipy.ndimage import gaussian_filter
+
+from benchmarks.told.pairs import Off, write_pair
+from hsfuse import open_pair
+
+NM = np.linspace(420.0, 980.0, 31)
+
+
+@pytest.fixture(scope="module")
+def cube() -> np.ndarray:
+    return np.moveaxis(0.6 * mixture((112, 112), 3), 0, 2)
+
+
+def clouded(cube: np.ndarray, moved: tuple[int, int]) -> np.ndarray:
+    """Under white cloud over 40 % of the scene, moved by whole pixels."""
+    drawn = gaussian_filter(np.random.default_rng(1).standard_normal(cube.shape[:2]), 10, mode="wrap")
+    cloud = 1 / (1 + np.exp(-12 * (drawn - np.quantile(drawn, 0.6)) / drawn.std()))
+    cloud = np.roll(cloud, moved, (0, 1))[..., None]
+    return (1 - cloud) * cube + 0.9 * cloud
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.4)])
+def test_ground_is_laid_on_ground_where_clouds_have_moved(cube, tmp_path_factory, shift):
+    hsi = write_pair(clouded(cube, (6, -5)), NM, 4, Off(shift=shift), tmp_path_factory.mktemp("low")).hsi
+    files = write_pair(clouded(cube, (0, 0)), NM, 4, Off(), tmp_path_factory.mktemp("high"))
+    with open_pair(hsi, files.msi, srf=str(files.srf), match_radiometry="off") as pair:
+        assert "bright-apart" in {one.code for one in pair.warnings}
+        # LR pixels see what lies further down and right: their content lies above and left
+        assert (pair.shift.dy, pair.shift.dx) == pytest.approx((-shift[0], -shift[1]), abs=0.15)
+
+
+@pytest.mark.parametrize("off", [Off(), Off(shift=(0.5, 0.4)), Off(drift=0.5)])
+def test_clouds_that_lie_still_are_ground(cube, tmp_path, off):
+    files = write_pair(clouded(cube, (0, 0)), NM, 4, off, tmp_path)
+    with open_pair(files.hsi, files.msi, srf=str(files.srf), match_radiometry="off") as pair:
+        assert "bright-apart" not in {one.code for one in pair.warnings}
