@@ -1,9 +1,9 @@
 """`python -m benchmarks.told NAME CUBE RATIO`: rows of what is off one way at a time, by default and told the truth.
 
 CUBE is an `.npz` with `cube` (H, W, C) in reflectance and `wavelengths_nm` (C,). By default a user's files and the
-response that goes with them are all that is known; told are the kernel, the response, the place, the linear MSI, and an
-LRHSI without stripes and smile; where it turns or drifts, the place is told and the PSF is estimated there. Figures are
-over the ground that both have.
+response that goes with them are all that is known; told are the kernel, the response, the place, the MSI made linear
+and without its cloud, and an LRHSI without stripes and smile; where it turns or drifts, the place is told and the PSF
+is estimated there. Figures are over the ground that both have.
 """
 
 from __future__ import annotations
