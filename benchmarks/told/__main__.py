@@ -3,17 +3,20 @@
 CUBE is an `.npz` with `cube` (H, W, C) in reflectance and `wavelengths_nm` (C,). By default a user's files and the
 response that goes with them are all that is known; told are the kernel, the response, the place, the MSI made linear
 and without its cloud, and an LRHSI without stripes and smile; where it turns or drifts, the place is told and the PSF
-is estimated there. Figures are over the ground that both have.
+is estimated there. Figures are over the ground that both of these have: where the LRHSI is moved, they may lose other
+rows of it.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
+import xarray as xr
 from affine import Affine
 from scipy.ndimage import map_coordinates
 
@@ -39,17 +42,23 @@ from hsfuse.physics.model import Psf
 NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", smile="off", haze="off")
 
 
-def scored(
+def fused(
     files: Files, method: str, known: FuseOptions, psf: Psf | None = None, motion: Motion | None = None
-) -> tuple[float, float, list[str]]:
-    """PSNR in dB, spectral angle in degrees, and what is said."""
+) -> tuple[xr.DataArray, list[str]]:
+    """The cube (C, H, W), and what is said."""
     options = replace(known, srf=str(files.srf))
     with hsfuse.open_pair(files.hsi, files.msi, options, known_psf=psf, known_motion=motion) as pair:
-        fused = hsfuse.fit(pair, method).apply(pair)
-        said = [one.text for one in [*pair.notes, *pair.warnings]]
-    rows, cols = ((np.abs(fused[axis].values - first) / 10).round().astype(int) for axis, first in AXES)
-    truth = np.moveaxis(files.truth[np.ix_(rows, cols)], 2, 0).astype(np.float32)
-    return psnr(fused.values, truth), sam_degrees(fused.values, truth), said
+        cube = hsfuse.fit(pair, method).apply(pair)
+        return cube.load(), [one.text for one in [*pair.notes, *pair.warnings]]
+
+
+def scored(cubes: Sequence[xr.DataArray], truth: Floats) -> list[tuple[float, float]]:
+    """PSNR in dB and spectral angle in degrees of cubes over the ground that all have, against the truth (H, W, C)."""
+    cubes = xr.align(*cubes, join="inner")
+    rows, cols = ((np.abs(cubes[0][axis].values - first) / 10).round().astype(int) for axis, first in AXES)
+    wanted = np.moveaxis(truth[np.ix_(rows, cols)], 2, 0).astype(np.float32)
+    both = np.all([np.isfinite(cube.values).all(0) for cube in cubes], axis=0)
+    return [(psnr(cube.values, wanted, mask=both), sam_degrees(cube.values, wanted, both)) for cube in cubes]
 
 
 #: Where the first pixel's centre lies along each axis.
@@ -89,19 +98,19 @@ def back(off: Off, shape: tuple[int, int], s: int) -> Motion:
 
 def row(
     cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
-) -> tuple[tuple[float, float, list[str]], tuple[float, float, list[str]]]:
-    """By default and told, each as `scored` has it."""
+) -> tuple[list[tuple[float, float]], list[str]]:
+    """By default and told, each as `scored` has it, and what is said by default."""
     off = (KINDS | FIELDS)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
-        default = scored(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
+        default, said = fused(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_told(cube, nm, s, off, Path(folder), seed)
         if off.turns:
             motion = back(off, (len(cube), cube.shape[1]), s)
-            told = scored(files, method, replace(NOTHING, register="auto"), motion=motion)
+            told, _ = fused(files, method, replace(NOTHING, register="auto"), motion=motion)
         else:
-            told = scored(files, method, NOTHING, Psf(true_kernel(off, s)))
-    return default, told
+            told, _ = fused(files, method, NOTHING, Psf(true_kernel(off, s)))
+    return scored([default, told], files.truth), said
 
 
 @click.command()
@@ -118,10 +127,10 @@ def run(name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], s
         data, nm = held["cube"].astype(np.float64), held["wavelengths_nm"].astype(np.float64)
     click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told |\n| --- | --- | --- |")
     for kind in only or KINDS:
-        default, told = row(data, nm, ratio, kind, method, seed)
-        click.echo(f"| {kind} | {default[0]:.2f}/{default[1]:.2f} | {told[0]:.2f}/{told[1]:.2f} |")
+        figures, notes = row(data, nm, ratio, kind, method, seed)
+        click.echo(f"| {kind} | {' | '.join(f'{db:.2f}/{degrees:.2f}' for db, degrees in figures)} |")
         if said:
-            click.echo("\n".join(f"    {line}" for line in default[2]), err=True)
+            click.echo("\n".join(f"    {line}" for line in notes), err=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 Imagery that was stretched to 8 bits, or has a gamma, isn't linear in reflectance. The curve is drawn on the MSI's own
 pixels, before the PSF's blur, as a sum of ramps whose weights are found on LR pixels: blurring is linear in them. They
 are fitted within windows, so that haze and illumination aren't taken for tone, and kept as far as windows confirm them
-that they weren't fitted to. By far the commonest is a gamma: where windows don't clearly speak for more, the curve is a
-power of the numbers, which is known between LR pixels' values and beyond them, too.
+that they weren't fitted to. A stretch bends all bands: what bends one alone is another response, or chance. By far the
+commonest is one gamma for all: where windows don't clearly speak for more, the curve is a power of the numbers, which
+is known between LR pixels' values and beyond them, too, that of all bands before one for each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,6 +61,11 @@ class ToneCurves:
         """Whether any band is curved."""
         return any(one is not None for one in self.numbers)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all bands have one gamma."""
+        return _is_shared(self.power)
+
     def only(self, chosen: NDArray[np.bool_]) -> ToneCurves:
         """The curves of chosen bands (c,)."""
         numbers, reflectance = (
@@ -96,6 +103,10 @@ class ToneCurves:
         return "; ".join(told)
 
 
+def _is_shared(power: FloatArray) -> bool:
+    return bool(power.all() and np.ptp(power) == 0)
+
+
 def _curve(image: NDArray[np.floating], x: FloatArray, y: FloatArray) -> NDArray:
     """Straight between the points and, with the ends' slopes, beyond."""
     inside = np.interp(image, x, y)
@@ -113,23 +124,22 @@ def estimate_tones(pixels: SharedPixels, msi: Tensor, matrix: FloatArray) -> Ton
         _fitted(pixels, matrix[k] @ pixels.lrhsi, np.stack([ramp[k] for ramp in ramps[: len(knots[k])]]))
         for k in range(len(knots))
     ]
-    powers = _powers(pixels, msi, fits) if any(fit.slopes is not None for fit in fits) else [None] * len(fits)
-    numbers: list[FloatArray | None] = []
-    reflectance: list[FloatArray | None] = []
-    bends, kinds = np.zeros(len(fits)), np.zeros(len(fits))
-    for k, (at, fit, power) in enumerate(zip(knots, fits, powers, strict=True)):
-        x, y = _points(at, fit, power)
-        bends[k] = 0.0 if y is None else _bend(values[k], x, y)
-        if y is None or bends[k] < LEAST_BEND:
-            numbers.append(None)
-            reflectance.append(None)
-            bends[k] = 0
-            continue
+    if not _bend_alike(fits):
+        nothing, flat = (None,) * len(fits), np.zeros(len(fits))
+        return ToneCurves(nothing, nothing, flat, flat)
+    powers = _powers(pixels, msi, fits)
+    curves = [_points(*of) for of in zip(knots, fits, powers, strict=True)]
+    bends = np.array([0.0 if y is None else _bend(own, x, y) for own, (x, y) in zip(values, curves, strict=True)])
+    kinds = np.array([0.0 if power is None else power.power for power in powers])
+    curved = (np.full(bends.size, np.median(bends)) if _is_shared(kinds) else bends) >= LEAST_BEND
+    numbers: list[FloatArray | None] = [x if good else None for good, (x, _) in zip(curved, curves, strict=True)]
+    reflectance: list[FloatArray | None] = [None] * len(fits)
+    for k in np.flatnonzero(curved):
+        x, y = curves[k]
+        assert y is not None  # a line has no bend
         seen = pixels.level(torch.from_numpy(_curve(msi[:, k : k + 1].double().cpu().numpy(), x, y)))
-        numbers.append(x)
-        reflectance.append(y + float(matrix[k] @ pixels.mean_spectrum) - seen)
-        kinds[k] = 0 if power is None else power.power
-    return ToneCurves(tuple(numbers), tuple(reflectance), bends, kinds)
+        reflectance[k] = y + float(matrix[k] @ pixels.mean_spectrum) - seen
+    return ToneCurves(tuple(numbers), tuple(reflectance), np.where(curved, bends, 0), np.where(curved, kinds, 0))
 
 
 def _points(knots: FloatArray, fit: _Fit, power: _Power | None) -> tuple[FloatArray, FloatArray | None]:
@@ -219,6 +229,20 @@ def _clearly(errors: FloatArray, other: FloatArray) -> bool:
     return bool(gain.sum() > 0 and gain.sum() >= max(BETTER_SD * gain_error(gain), BETTER_SHARE * errors.sum()))
 
 
+def _bend_alike(fits: list[_Fit]) -> bool:
+    """Whether bands are clearly curved, taken together, and half of them and more."""
+    line, best = [fit.line for fit in fits], [fit.best for fit in fits]
+    shares = [(one.sum() - other.sum()) / one.sum() for one, other in zip(line, best, strict=True)]
+    return _together(line, best, fits) and float(np.median(shares)) >= BETTER_SHARE
+
+
+def _together(errors: Sequence[FloatArray], others: Sequence[FloatArray], fits: list[_Fit]) -> bool:
+    """Whether the others' squared errors by windows are clearly less over all bands, each by its own noise."""
+    noise = [fit.best.sum() + 1e-30 for fit in fits]
+    pooled = (np.concatenate([one / sd for one, sd in zip(rows, noise, strict=True)]) for rows in (errors, others))
+    return _clearly(*pooled)
+
+
 @dataclass(frozen=True)
 class _Power:
     """size (y / top)^power of a band's numbers y."""
@@ -229,15 +253,15 @@ class _Power:
 
 
 def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power | None]:
-    """Each band's power where it is clearly better than a line, and the best curve isn't clearly better than it.
+    """One power for all bands where they are together clearly better with it than with lines, and not with their own.
 
-    By Gauss and Newton; windows that it wasn't fitted to judge it with its power free to first order.
+    Else each band's where that is clearly better than a line, and the best curve isn't clearly better than it. By Gauss
+    and Newton; windows that a power wasn't fitted to judge it with the power free to first order.
     """
     top = msi.amax((0, 2, 3), keepdim=True).double().clamp(min=1e-30)
-    power = np.ones(len(fits))
 
-    def columns() -> FloatArray:
-        """The power and its derivative as LR pixels see them: (2, c, n)."""
+    def columns(power: FloatArray) -> FloatArray:
+        """Powers (c,) and their derivatives as LR pixels see them: (2, c, n)."""
         to = torch.from_numpy(power)[:, None, None]
 
         def raised(image: Tensor, log: bool) -> Tensor:
@@ -247,18 +271,32 @@ def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power 
 
         return np.stack([pixels.of_msi(partial(raised, log=log)) for log in (False, True)])
 
+    def powers(power: FloatArray, design: FloatArray) -> list[_Power]:
+        sizes = [_least(design[:1, k], fit.seen, fit.near)[0] for k, fit in enumerate(fits)]
+        return [_Power(float(p), float(size), float(t)) for p, size, t in zip(power, sizes, top.ravel(), strict=True)]
+
+    power, told = np.ones(len(fits)), np.zeros(len(fits))
     for _ in range(POWER_STEPS):
-        design = columns()
+        design = columns(power)
         for k, fit in enumerate(fits):
             size, change = _least(design[:, k], fit.seen, fit.near)
             step = np.clip(change / size, -LARGEST_STEP, LARGEST_STEP) if size > 0 else 0.0
             power[k] = np.clip(power[k] + step, *POWERS)
-    design, out = columns(), []
-    for k, fit in enumerate(fits):
-        size, errors = _least(design[:1, k], fit.seen, fit.near)[0], _held_out(pixels, design[:, k], fit)
-        good = size > 0 and _clearly(fit.line, errors) and not _clearly(errors, fit.best)
-        out.append(_Power(float(power[k]), float(size), float(top[0, k])) if good else None)
-    return out
+            value, slope = design[:, k, fit.near]
+            told[k] = size**2 * (slope @ slope - (slope @ value) ** 2 / (value @ value)) / fit.best.sum()
+    design = columns(power)
+    errors = [_held_out(pixels, design[:, k], fit) for k, fit in enumerate(fits)]
+    shared = np.full(len(fits), told @ power / told.sum())
+    alike = columns(shared)
+    errors_alike = [_held_out(pixels, alike[:1, k], fit) for k, fit in enumerate(fits)]
+    richest = [min(fit.best, own, key=np.sum) for fit, own in zip(fits, errors, strict=True)]
+    line = [fit.line for fit in fits]
+    if _together(line, errors_alike, fits) and not _together(errors_alike, richest, fits):
+        return [*powers(shared, alike)]
+    return [
+        found if found.size > 0 and _clearly(fit.line, own) and not _clearly(own, fit.best) else None
+        for found, fit, own in zip(powers(power, design), fits, errors, strict=True)
+    ]
 
 
 def _least(design: FloatArray, seen: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:

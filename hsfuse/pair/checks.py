@@ -103,7 +103,9 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
     wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
-    return tone, (misfit(pixels, matrix).explained_by(straight, pixels, matrix) > CURVED_SHARE) & ~np.array(wrong)
+    explained = misfit(pixels, matrix).explained_by(straight, pixels, matrix)
+    explained = np.full_like(explained, np.median(explained)) if tone.is_shared else explained
+    return tone, (explained > CURVED_SHARE) & ~np.array(wrong)
 
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:

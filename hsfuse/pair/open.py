@@ -39,7 +39,7 @@ NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometr
 #: Times that tone curves and the PSF are estimated by each other.
 TONES = 2
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
-REGISTRATIONS, NOT_WORTH = 3, 0.1
+REGISTRATIONS, NOT_WORTH = 3, 0.02
 #: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
 MISPLACED = 0.5
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
@@ -367,7 +367,7 @@ def _registered(
     if known_motion is not None:
         pair = replace(pair, shift=shift)
         moved = pair if known_motion == Motion() else _moved(pair, known_motion, settings, kind, known)
-        return pair if moved is pair else replace(moved, residual=register(moved, moved.warped))
+        return pair if moved is pair else _off_centre(replace(moved, residual=register(moved, moved.warped)))
     verdict = judge(shift, pair.ratio, settings.register_limit)
     pair = replace(pair, shift=shift, notes=[*pair.notes, note("shift-judged", verdict=verdict.note)])
     if not verdict.correct:
@@ -386,7 +386,12 @@ def _registered(
         verdict = judge(left, moved.ratio, inf)
         if not verdict.correct or max(left.length, left.drifting, left.bending) < NOT_WORTH:
             break
-    return moved
+    return _off_centre(moved)
+
+
+def _off_centre(pair: ScenePair) -> ScenePair:
+    """The pair with what its PSF tells of a warp's shift in the PSF: interpolation moves aliased detail wrongly."""
+    return pair if pair.psf is None else with_psf(replace(pair, off_centre=True), pair.psf)
 
 
 def _misplaced(pair: ScenePair) -> ScenePair:

@@ -216,10 +216,27 @@ def test_a_gamma_is_told_as_one_and_another_curve_is_not(truth):
     np.testing.assert_allclose(found.power, 1 / 0.45, rtol=0.02)
     off = np.abs(found.apply((255 * share**0.45).numpy()) - msi.numpy()) / (msi.max() - msi.min()).item()
     assert off.max() < 0.005
+    assert found.is_shared
     assert "(a gamma of 0.45)" in found.describe(BANDS)
     steep = tones((lrhsi, 255 / (1 + torch.exp(-8 * (share - 0.4))), mask))
     assert sum(one is not None for one in steep.numbers) >= 3
     assert not steep.power.any()
+
+
+def test_bands_of_one_gamma_are_told_it_together(truth):
+    """In noise of 25 dB, where their own differ by some hundredths."""
+    for seed in range(3):
+        lrhsi, msi, mask = seen(truth, snr=25, seed=seed)
+        found = tones((lrhsi, msi.clamp(min=0) ** 0.8, mask))
+        assert found.is_shared
+        np.testing.assert_allclose(found.power, 1 / 0.8, rtol=0.03)
+
+
+def test_what_bends_one_band_alone_is_no_tone(truth):
+    """Another response, or chance: a stretch bends them all."""
+    lrhsi, msi, mask = seen(truth)
+    msi[:, 1] = msi[:, 1].clamp(min=0) ** 0.6
+    assert not tones((lrhsi, msi, mask))
 
 
 def test_what_curves_explain_of_a_misfit_is_theirs_alone(truth):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.windows import Window
-from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, save, save_pair
+from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, mixture, save, save_pair
 from waves import EAST, NORTH, UTM32, UTM33, Waves, square
 
+from benchmarks.told.pairs import Off, write_pair
 from hsfuse.calibration import register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
@@ -21,6 +22,7 @@ from hsfuse.core.notes import warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
 from hsfuse.pair import open_pair
+from hsfuse.pair.calibrate import with_psf
 from hsfuse.pair.checks import curved, misnamed
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -123,6 +125,19 @@ def test_a_shift_alone_needs_no_warp_where_the_psf_is_estimated(tmp_path):
         np.testing.assert_allclose(np.abs(pair.model.psf.centre), (1.7, 1.3), atol=0.05)
         assert pair.residual.length * 4 < 0.1
         assert misfit(pair) < 0.05
+
+
+def test_what_a_warp_leaves_of_a_shift_lies_in_the_psf(tmp_path):
+    """A drift wants a warp, and interpolation moves aliased detail wrongly."""
+    cube = np.moveaxis(mixture((96, 96), 3), 0, 2)
+    off = Off(psf="comet:.5", shift=(0.4, -0.3), drift=0.5)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 4, off, tmp_path)
+    with open_pair(files.hsi, files.msi, srf=str(files.srf)) as pair:
+        assert pair.warped
+        assert pair.off_centre
+        assert pair.residual.length * 4 < 0.1
+        centred = with_psf(replace(pair, off_centre=False), pair.psf)
+        assert misfit(pair) < 0.9 * misfit(centred)
 
 
 def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
