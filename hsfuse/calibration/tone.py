@@ -124,10 +124,10 @@ def estimate_tones(pixels: SharedPixels, msi: Tensor, matrix: FloatArray) -> Ton
         _fitted(pixels, matrix[k] @ pixels.lrhsi, np.stack([ramp[k] for ramp in ramps[: len(knots[k])]]))
         for k in range(len(knots))
     ]
-    if not _bend_alike(fits):
+    powers = _powers(pixels, msi, fits)
+    if powers is None:
         nothing, flat = (None,) * len(fits), np.zeros(len(fits))
         return ToneCurves(nothing, nothing, flat, flat)
-    powers = _powers(pixels, msi, fits)
     curves = [_points(*of) for of in zip(knots, fits, powers, strict=True)]
     bends = np.array([0.0 if y is None else _bend(own, x, y) for own, (x, y) in zip(values, curves, strict=True)])
     kinds = np.array([0.0 if power is None else power.power for power in powers])
@@ -229,13 +229,6 @@ def _clearly(errors: FloatArray, other: FloatArray) -> bool:
     return bool(gain.sum() > 0 and gain.sum() >= max(BETTER_SD * gain_error(gain), BETTER_SHARE * errors.sum()))
 
 
-def _bend_alike(fits: list[_Fit]) -> bool:
-    """Whether bands are clearly curved, taken together, and half of them and more."""
-    line, best = [fit.line for fit in fits], [fit.best for fit in fits]
-    shares = [(one.sum() - other.sum()) / one.sum() for one, other in zip(line, best, strict=True)]
-    return _together(line, best, fits) and float(np.median(shares)) >= BETTER_SHARE
-
-
 def _together(errors: Sequence[FloatArray], others: Sequence[FloatArray], fits: list[_Fit]) -> bool:
     """Whether the others' squared errors by windows are clearly less over all bands, each by its own noise."""
     noise = [fit.best.sum() + 1e-30 for fit in fits]
@@ -252,12 +245,17 @@ class _Power:
     top: float
 
 
-def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power | None]:
+def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power | None] | None:
     """One power for all bands where they are together clearly better with it than with lines, and not with their own.
 
-    Else each band's where that is clearly better than a line, and the best curve isn't clearly better than it. By Gauss
-    and Newton; windows that a power wasn't fitted to judge it with the power free to first order.
+    Else, where most bands want a curve, each one's where that is clearly better than a line, and the best curve isn't
+    clearly better than it; None where too few do. By Gauss and Newton; windows that a power wasn't fitted to judge it
+    with the power free to first order.
     """
+    line, best = [fit.line for fit in fits], [fit.best for fit in fits]
+    shares = [(one.sum() - other.sum()) / (one.sum() + 1e-30) for one, other in zip(line, best, strict=True)]
+    if np.median(shares) < BETTER_SHARE or not _together(line, best, fits):
+        return None
     top = msi.amax((0, 2, 3), keepdim=True).double().clamp(min=1e-30)
 
     def columns(power: FloatArray) -> FloatArray:
@@ -290,9 +288,10 @@ def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power 
     alike = columns(shared)
     errors_alike = [_held_out(pixels, alike[:1, k], fit) for k, fit in enumerate(fits)]
     richest = [min(fit.best, own, key=np.sum) for fit, own in zip(fits, errors, strict=True)]
-    line = [fit.line for fit in fits]
     if _together(line, errors_alike, fits) and not _together(errors_alike, richest, fits):
         return [*powers(shared, alike)]
+    if np.quantile(shares, 0.5, method="lower") < BETTER_SHARE:
+        return None
     return [
         found if found.size > 0 and _clearly(fit.line, own) and not _clearly(own, fit.best) else None
         for found, fit, own in zip(powers(power, design), fits, errors, strict=True)
