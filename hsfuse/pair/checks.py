@@ -105,7 +105,7 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
     explained = misfit(pixels, matrix).explained_by(straight, pixels, matrix)
     explained = np.full_like(explained, np.median(explained)) if tone.is_shared else explained
-    return tone, (explained > CURVED_SHARE) & ~np.array(wrong)
+    return tone, (explained > CURVED_SHARE) & ~np.array(wrong) & (tone.bend > 0)
 
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:
