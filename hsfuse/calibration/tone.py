@@ -21,6 +21,7 @@ from scipy.linalg import qr
 from scipy.optimize import nnls
 from torch import Tensor
 
+from hsfuse.calibration.contradiction import LEAST_WINDOWS
 from hsfuse.calibration.spectra import FloatArray, SharedPixels, gain_error
 
 #: Where curves bend: these shares of a band's pixels are darker.
@@ -248,9 +249,10 @@ class _Power:
 def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power | None] | None:
     """One power for all bands where they are together clearly better with it than with lines, and not with their own.
 
-    Else, where most bands want a curve, each one's where that is clearly better than a line, and the best curve isn't
-    clearly better than it; None where too few do. By Gauss and Newton; windows that a power wasn't fitted to judge it
-    with the power free to first order.
+    Else, where most bands clearly want a curve, each one's where that is clearly better than a line, and the best curve
+    isn't clearly better than it; None where too few do, or there are too few windows for a wrong response, which bends
+    bands, too, to be told. By Gauss and Newton; windows that a power wasn't fitted to judge it with the power free to
+    first order.
     """
     line, best = [fit.line for fit in fits], [fit.best for fit in fits]
     shares = [(one.sum() - other.sum()) / (one.sum() + 1e-30) for one, other in zip(line, best, strict=True)]
@@ -290,7 +292,7 @@ def _powers(pixels: SharedPixels, msi: Tensor, fits: list[_Fit]) -> list[_Power 
     richest = [min(fit.best, own, key=np.sum) for fit, own in zip(fits, errors, strict=True)]
     if _together(line, errors_alike, fits) and not _together(errors_alike, richest, fits):
         return [*powers(shared, alike)]
-    if np.quantile(shares, 0.5, method="lower") < BETTER_SHARE:
+    if fits[0].line.size < LEAST_WINDOWS or 2 * sum(fit.slopes is not None for fit in fits) <= len(fits):
         return None
     return [
         found if found.size > 0 and _clearly(fit.line, own) and not _clearly(own, fit.best) else None
