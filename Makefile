@@ -47,7 +47,7 @@ test-portable: $(VENV)/installed
 	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) $(STRICT) $(NUMERIC)
 
 tables: $(VENV)/installed
-	for page in docs/accuracy.md docs/methods.md models/README.md models/srlf-any-scores.md; do \
+	for page in docs/accuracy.md docs/methods.md; do \
 	  $(BIN)/hsfuse benchmark tables examples/results/*.csv --into $$page || exit 1; done
 
 # The site, in site/; any warning, such as a dead link, is an error.

@@ -158,8 +158,8 @@ class FuseOptions:
         Literal["fast", "normal", "best"],
         Option(
             "method",
-            "fast: the base alone; normal: corrected by weights for any sensor; best: and by a network trained on the "
-            "scene, which takes minutes.",
+            "fast: the base alone; normal: corrected by what the scene teaches at reduced resolution; best: and by a "
+            "network trained on the scene, which takes minutes.",
             common=True,
         ),
     ] = "normal"

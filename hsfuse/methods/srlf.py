@@ -47,20 +47,11 @@ from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
 
-def fitting_weights(ratio: int, dimension: int, base: str) -> Path | None:
-    """Weights for any sensor of the collection; says so when there are none."""
-    if base != KNOWN_BASE:
-        log.info("weights for any sensor correct %s: on %s, SRLF-Net starts from scratch", KNOWN_BASE, base)
-        return None
-    path = find_weights(ratio, dimension, base)
-    if path is None:
-        log.warning("no weights for ratio %d and %d dimensions: SRLF-Net starts from scratch", ratio, dimension)
-    return path
-
-
 def weights_name(known: AnySensor) -> str:
-    """What `find_model` finds the weights by: their name in the collection, else where they are."""
-    path = (known.weights or Path()).resolve()
+    """What `find_model` finds the weights by: their name in the collection, else where they are; "" for none."""
+    if not isinstance(known.weights, Path):
+        return ""
+    path = known.weights.resolve()
     return path.stem if path.parent == data_folder("models").resolve() else str(path)
 
 
@@ -73,10 +64,11 @@ def card_of_scene(
     return ModelCard(name, config, config.scale, phase, base, kind="scene", trained_on=about, extra=extra)
 
 
-def weights_below(card: ModelCard) -> Path | None:
-    """The weights for any sensor whose result a scene's own network corrects; ModelError when they aren't there."""
+def weights_below(card: ModelCard) -> tuple[bool, Path | None]:
+    """Whether a scene's own network corrects what its lesson gives, and the weights for any sensor that it was given
+    with; ModelError when they aren't there."""
     name = card.extra.get("weights")
-    return None if name is None else find_model(name).path
+    return name is not None, find_model(name).path if name else None
 
 
 log = logging.getLogger(__name__)
@@ -170,19 +162,22 @@ class SRLF(Method):
     def _make_net(self, scene: PairSample, model: ObservationModel) -> SRLFNet:
         """The frame and the network that works in it."""
         dimension = scene_subspace(scene, DIMENSION).dimension
-        auto = self.weights == "auto"
-        path = fitting_weights(model.ratio, dimension, self.base_name) if auto else cast(Path | None, self.weights)
-        if path is not None and not reducible(scene, model.ratio):
-            log.warning("%s: no weights are used", TOO_NARROW % model.ratio)
-            path = None
+        taught = self.weights == "auto" and self.base_name == KNOWN_BASE
+        found = find_weights(model.ratio, dimension, KNOWN_BASE) if taught else None
+        path = found if self.weights == "auto" else cast(Path | None, self.weights)
         net = None
+        if (taught or path is not None) and not reducible(scene, model.ratio):
+            log.warning("%s: no weights are used", TOO_NARROW % model.ratio)
+            taught, path = False, None
         if path is not None:
             self.card, tensors = load_checkpoint(path)
             self.weights_sha256 = file_sha256(path)
             check_card(self.card, self._facts(model, dimension))
-            if self.card.kind != "any-sensor":
-                net, path = network_of(path, self.card, tensors), weights_below(self.card)
-        self.known = None if path is None else AnySensor(path, self.turns).fit(scene, model)
+            taught = self.card.kind == "any-sensor"
+            if not taught:
+                net = network_of(path, self.card, tensors)
+                taught, path = weights_below(self.card)
+        self.known = AnySensor(path, self.turns).fit(scene, model) if taught else None
         self.frame = make_frame(scene, model, self.base_name, self.known and self.known.left_out())
         self.frame = replace(self.frame, fuser=self.known or self.frame.fuser)
         config = self.config or SRLFConfig(dimension, dimension, model.ratio, self._usual[0], dropout=0.1)
@@ -205,7 +200,7 @@ class SRLF(Method):
         }
 
     def _before(self, rehearsal: Rehearsal) -> Errors:
-        """What weights for any sensor leave of the base's errors on held-out cells."""
+        """What lesson and weights for any sensor leave of the base's errors on held-out cells."""
         if self.known is None or not rehearsal.possible:
             return UNCHANGED
         plain = rehearsal.coefficients(replace(self.frame, fuser=self.known.frame.blend))
@@ -215,9 +210,10 @@ class SRLF(Method):
     def _correct(self, run: Adaptation, clock: float) -> float:
         """Train within the budget, then decide how much of the network to use; returns the time it is then."""
         errors, trained = run.before, run.steps > 0 and run.minutes > 0
-        if self.card is not None:
-            errors = errors if self.card.kind == "any-sensor" else self._trust(run)
-            clock = self._note("weights", errors, clock)
+        if self.card is not None and self.card.kind != "any-sensor":
+            errors = self._trust(run)
+        if self.card is not None or self.known is not None:
+            clock = self._note("lesson" if self.card is None else "weights", errors, clock)
         if not trained and (self.card is None or self.card.kind == "any-sensor"):
             run.log.gain, run.log.verdict = (
                 1 - errors.error,
@@ -295,8 +291,8 @@ class SRLF(Method):
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""
         weights = "from scratch" if self.card is None else f"{self.card.name} ({self.card.steps} steps)"
-        if self.known is not None and self.known.verdict:
-            weights += f", {self.known.verdict}"
+        if self.known is not None and (self.card is None or self.card.kind == "any-sensor"):
+            weights = self.known.taken
         return {
             **self.frame.base.describe(),
             "method": self.id,

@@ -1,12 +1,12 @@
-"""Weights for any sensor at work, without adaptation: `blend`, corrected by what the scene's own reduced resolution
-teaches (`Lesson`) and by what the weights have learned elsewhere. Each is used only where the scene bears it out."""
+"""`blend`, corrected by what the scene's own reduced resolution teaches (`Lesson`) and, where there are weights for any
+sensor, by what these have learned elsewhere. Each is used only where the scene bears it out; nothing is adapted."""
 
 from __future__ import annotations
 
 import logging
 from copy import copy
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -40,53 +40,54 @@ JUDGED = 24
 BETTER = 0.995
 
 
-def weights_for(ratio: int) -> Path:
-    """The weights that come with hsfuse for a ratio; ModelError when there are none."""
-    path = find_weights(ratio, DIMENSION, KNOWN_BASE)
-    if path is None:
-        raise ModelError(f"there are no weights for ratio {ratio}; use --method blend, or train some with hsfuse train")
-    return path
-
-
 class AnySensor(Method):
-    """`blend` corrected by SRLF-Net as trained: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W)."""
+    """`blend` corrected by lesson and weights: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
+
+    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None for the lesson alone.
+    """
 
     id = "srlf-any"
     requirements = Requirements(halo=12)
-    kinds, needs_weights = ("any-sensor",), True
+    kinds = ("any-sensor",)
     frame: ConditionedFrame
-    net: SRLFNet
-    card: ModelCard
+    net: SRLFNet | None = None
+    card: ModelCard | None = None
     subspace: SpectralSubspace
     share: float  # of the correction that is used; 0 where the scene doesn't bear it out
     verdict: str
 
-    def __init__(self, weights: Path | None = None, turns: int = 1) -> None:
+    def __init__(self, weights: Path | str | None = "auto", turns: int = 1) -> None:
         self.weights, self.turns = weights, turns
 
     @classmethod
     def load(cls, options: FuseOptions, weights: ModelRecord | None = None) -> Self:
-        """With the weights named, else those that come with hsfuse."""
-        return cls(None if weights is None else weights.path)
+        """With the weights named, those that fit the scene, or none."""
+        given = None if weights is None else weights.path
+        return cls("auto" if options.model == "auto" else given)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
-        """Fit the blend; the network is as trained. ModelError when the weights don't fit the scene."""
-        path = self.weights or weights_for(model.ratio)
-        self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
-        self.weights_sha256 = file_sha256(path)
+        """Fit the blend and draw the lesson; the network is as trained. ModelError when the weights don't fit."""
+        auto = self.weights == "auto"
+        path = find_weights(model.ratio, DIMENSION, KNOWN_BASE) if auto else cast(Path | None, self.weights)
+        net = None
+        if path is not None:
+            self.card, net, _ = load_net(path, "any-sensor", lambda card, _: guides(card.config.channels))
+            self.weights_sha256 = file_sha256(path)
         self.frame = conditioned_frame(scene, model)
         self.subspace = self.frame.subspace
-        have, want = self.subspace.dimension, self.card.config.channels
-        if have != want or self.card.scale != model.ratio:
+        have = self.subspace.dimension
+        if self.card is not None and (have, model.ratio) != (self.card.config.channels, self.card.scale):
             raise ModelError(
-                f"the weights {self.card.name!r} are for ratio {self.card.scale} and {want} subspace dimensions, the "
-                f"scene has ratio {model.ratio} and {have} (fewer bands or pixels give fewer)"
+                f"the weights {self.card.name!r} are for ratio {self.card.scale} and {self.card.config.channels} "
+                f"subspace dimensions, the scene has ratio {model.ratio} and {have} (fewer bands or pixels give fewer)"
             )
         if not reducible(scene, model.ratio):
-            log.warning("%s: %s alone is used, without the weights", TOO_NARROW % model.ratio, KNOWN_BASE)
+            log.warning("%s: %s alone is the result", TOO_NARROW % model.ratio, KNOWN_BASE)
         self.turns = self.turns if model.symmetric else 1
-        self.net, self.share, self.verdict = net.to(scene.lrhsi.device), SHARE, ""
-        if _reduced_pixels(scene, model.ratio) >= JUDGED:
+        self.net, self.share, self.verdict = None if net is None else net.to(scene.lrhsi.device), SHARE, ""
+        if net is None:
+            self.share = 0.0
+        elif _reduced_pixels(scene, model.ratio) >= JUDGED:
             self._judge(self.errors(scene))
         else:
             self.share, self.verdict = 0.0, "not used: the scene is too small to judge them"
@@ -121,7 +122,7 @@ class AnySensor(Method):
         below = KNOWN_BASE if self.frame.lesson is None else f"{KNOWN_BASE} with the scene regression"
         what = f"error {change(errors.error)} {below}, angle {change(errors.angle)}"
         self.verdict = f"{'used' if used else 'not used'}: at reduced resolution {what}"
-        log.info("weights %s %s", self.card.name, self.verdict)
+        log.info("weights %s", self.verdict)
 
     @torch.no_grad()
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class AnySensor(Method):
     def _corrected(self, seen: Seen) -> Tensor:
         """Coefficients (B, K, H, W) of what the frame saw, with the network's share."""
         unit = self.frame.unit[:, None, None]
-        if not self.share:
+        if self.net is None or not self.share:
             return _known(seen) * unit
         step = self.share * self.frame.step[:, None, None]
         return self.net.ensemble(seen.base, seen.obs, step, self.turns) * unit
@@ -157,21 +158,29 @@ class AnySensor(Method):
 
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
+        if not self.share and self.frame.lesson is None:
+            return self.frame.blend.predict(lrhsi, msi)
         return compose(self.subspace, self.frame.base.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))
 
     def describe(self) -> dict[str, str]:
         """The weights, and what the frame estimated."""
-        weights = f"{self.card.name} ({self.card.steps} steps){self.verdict and ', ' + self.verdict}"
-        known = {"method": self.id, "base": KNOWN_BASE, "weights": weights}
+        known = {"method": self.id, "base": KNOWN_BASE, "weights": self.taken}
         return {**self.frame.base.describe(), **known, **self.told()}
+
+    @property
+    def taken(self) -> str:
+        """The weights and what the scene says of them, in words; empty for none."""
+        if self.card is None:
+            return ""
+        return f"{self.card.name} ({self.card.steps} steps){self.verdict and ', ' + self.verdict}"
 
     def told(self) -> dict[str, str]:
         """What the scene's lesson foretells, where there is enough to learn from."""
         return {"scene regression": self.frame.taught} if self.frame.taught else {}
 
-    def layers(self) -> StageWatch:
-        """Where the network learns again."""
-        return StageWatch(self.net)
+    def layers(self) -> StageWatch | None:
+        """Where the network learns again, if there is one."""
+        return None if self.net is None else StageWatch(self.net)
 
 
 def _known(seen: Seen) -> Tensor:

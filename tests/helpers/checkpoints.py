@@ -30,8 +30,8 @@ def saved(folder, card=CARD, net=None):
 
 def any_sensor(folder, tensors=None, **changes):
     """Weights for any sensor at ratio 3, changed."""
-    config = replace(CONFIG, guide=guides(16))
-    card = replace(CARD, kind="any-sensor", phase="any", **{"config": config, **changes})
+    config = changes.setdefault("config", replace(CONFIG, guide=guides(16)))
+    card = replace(CARD, kind="any-sensor", phase="any", **changes)
     path = folder / "any.safetensors"
     save_checkpoint(path, card, dict(SRLFNet(config).state_dict()) if tensors is None else tensors)
     return path

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import any_sensor
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, mixture
 from torch import Tensor
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods import METHODS, Method, make_method
+from hsfuse.methods.conditioning import guides
 from hsfuse.methods.srlf import SRLF
-from hsfuse.methods.srlf_any import JUDGED
+from hsfuse.methods.srlf_any import JUDGED, AnySensor
 from hsfuse.methods.srlf_bands import Banded
+from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.nets.weights import load_checkpoint
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
@@ -103,9 +107,10 @@ def test_a_scene_too_narrow_to_be_reduced_gets_the_base_and_is_told_so(
     ("cells", "told"), [(JUDGED - 1, "not used: the scene is too small"), (JUDGED, "used: at reduced resolution error")]
 )
 def test_weights_are_tried_as_soon_as_the_scene_is_large_enough(
-    caplog: pytest.LogCaptureFixture, cells: int, told: str
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, cells: int, told: str
 ) -> None:
     scene, model = seen(ordinary(SCALE, SCALE * cells))
-    weights = method("srlf-any").fit(scene, model).describe()["weights"]
+    path = any_sensor(tmp_path, scale=SCALE, config=SRLFConfig(16, guides(16), SCALE, stages=1, expand=1))
+    weights = AnySensor(path).fit(scene, model).describe()["weights"]
     assert "narrower" not in caplog.text
     assert told in weights

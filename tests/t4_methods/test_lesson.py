@@ -18,6 +18,7 @@ from hsfuse.methods.conditioning import (
     cells_of,
     conditioned_frame,
     frame_of_draw,
+    guides,
     lesson_of,
     parts_of,
     phases,
@@ -28,6 +29,7 @@ from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.state import restored, state_of
 from hsfuse.nets.srlf import Observation, SRLFConfig, SRLFNet
+from hsfuse.nets.weights import ModelCard, save_checkpoint
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.sample import PairSample
 
@@ -146,7 +148,7 @@ def test_at_reduced_resolution_each_part_hears_what_the_others_say(scene, frame)
     assert not torch.allclose(left_out(guide, msi), lesson(guide, msi))
 
 
-def test_weights_are_judged_on_what_the_lesson_foretells_of_parts_it_has_not_seen(scene, frame, monkeypatch, tmp_path):
+def test_weights_are_judged_on_what_the_lesson_foretells_of_parts_it_has_not_seen(scene, frame, monkeypatch, weights):
     """What the network starts from when it is judged isn't the lesson as learned on the very pixels."""
     _, pair, model = scene
     starts = []
@@ -154,12 +156,22 @@ def test_weights_are_judged_on_what_the_lesson_foretells_of_parts_it_has_not_see
         "hsfuse.methods.srlf_any.Judge", lambda start, wanted: starts.append(start) or Judge(start, wanted)
     )
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
-    method = AnySensor().fit(pair, model)
+    method = AnySensor(weights).fit(pair, model)
     low = method.frame.left_out().see(*noisy(pair, method.frame.base.model))
     wanted = (low.base + low.obs.known) * frame.unit[:, None, None]
     torch.testing.assert_close(starts[0], wanted.flatten(2)[0].T)
     assert "blend with the scene regression" in method.verdict
     assert method.describe()["scene regression"] == frame.taught
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights for ratio 4, at random."""
+    torch.manual_seed(0)
+    config = SRLFConfig(16, guides(16), 4, stages=1, expand=1)
+    path = tmp_path_factory.mktemp("models") / "w.safetensors"
+    save_checkpoint(path, ModelCard("w", config, 4), dict(SRLFNet(config, identity=False).state_dict()))
+    return path
 
 
 def noisy(pair, model):
@@ -168,13 +180,13 @@ def noisy(pair, model):
 
 
 @pytest.mark.parametrize("lesson", [True, False])
-def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch):
+def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch, weights):
     """Weights that the scene doesn't bear out take nothing with them, nor does a lesson that it doesn't."""
     _, pair, model = scene
     frame = frame if lesson else replace(frame, lesson=None)
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(1.1, 0.9))
-    method = AnySensor().fit(pair, model)
+    method = AnySensor(weights).fit(pair, model)
     assert method.share == 0
     seen = frame.see(pair.lrhsi, pair.msi)
     wanted = seen.base if seen.obs.known is None else seen.base + seen.obs.known
@@ -182,7 +194,8 @@ def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch):
     torch.testing.assert_close(method.coefficients(pair.lrhsi, pair.msi), wanted * unit, rtol=0, atol=1e-6)
     assert method.given == ("what the scene regression gives" if lesson else "")
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(0.9, 0.9))
-    assert AnySensor().fit(pair, model).given == "what the weights" + " and the scene regression" * lesson + " give"
+    given = AnySensor(weights).fit(pair, model).given
+    assert given == "what the weights" + " and the scene regression" * lesson + " give"
 
 
 @pytest.mark.parametrize("lesson", [True, False])
@@ -264,10 +277,10 @@ def test_features_of_a_pixel_know_its_surroundings_alone():
     assert pixel_features(guide, msi, torch.ones(3)).shape[1] == 12 + 27
 
 
-def test_a_fitted_method_keeps_it(scene, frame, monkeypatch):
+def test_a_fitted_method_keeps_it(scene, frame, monkeypatch, weights):
     _, pair, model = scene
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
-    method = AnySensor().fit(pair, model)
+    method = AnySensor(weights).fit(pair, model)
     method.share = 0.5
     again = restored(AnySensor, state_of(method))
     assert torch.equal(again.frame.lesson.others, frame.lesson.others)

@@ -122,10 +122,15 @@ def test_weights_that_do_not_fit_are_refused(pair, known, tmp_path, monkeypatch)
             AnySensor(save(tmp_path / "w.safetensors", **options)).fit(*pair)
 
 
-def test_a_ratio_without_weights_is_told(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["any-sensor", "none"])
+def test_without_weights_it_is_the_blend_with_its_lesson(pair, blended, tmp_path, monkeypatch, kind):
+    """Of this scene there is none: it is too small."""
     monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
-    with pytest.raises(ModelError, match="no weights for ratio 2"):
-        AnySensor().fit(*pair)
+    method = AnySensor("auto" if kind == "any-sensor" else None).fit(*pair)
+    assert method.describe()["weights"] == ""
+    assert method.layers() is None
+    fused = method.predict(pair[0].lrhsi, pair[0].msi)
+    torch.testing.assert_close(fused, blended, rtol=0, atol=2e-5)
 
 
 OFF = FuseOptions(adapt="off", consistency="off", ensemble=1)
@@ -170,9 +175,7 @@ def test_on_another_base_there_are_no_weights(pair, collection, base):
 
 
 @pytest.mark.parametrize("change", ["ratio", "bands"])
-def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(
-    pair, collection, tmp_path, monkeypatch, caplog, change
-):
+def test_without_weights_that_fit_the_lesson_is_left(pair, collection, tmp_path, monkeypatch, change):
     scene, model = pair
     if change == "ratio":
         collect(monkeypatch, tmp_path)
@@ -180,8 +183,8 @@ def test_without_weights_that_fit_it_starts_from_scratch_and_says_so(
         scene = PairSample(scene.lrhsi[:, :10], scene.msi, scene.mask)
         model = model.with_srf(model.srf[:, :10])
     fuser = fitted((scene, model))
-    assert fuser.describe()["weights"] == "from scratch"
-    assert "no weights for ratio 2 and 1" in caplog.text
+    assert fuser.describe()["weights"] == ""
+    assert isinstance(fuser.known, AnySensor)
     assert fuser.predict(scene.lrhsi, scene.msi).isfinite().all()
 
 
@@ -272,3 +275,18 @@ def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, adapted,
     collect(monkeypatch, tmp_path / "empty")
     with pytest.raises(ModelError, match="there are no weights called 'w'"):
         fitted(larger, weights=tmp_path / "own.safetensors")
+
+
+def test_a_network_fitted_to_a_scene_finds_its_lesson_again(larger, tmp_path, monkeypatch):
+    """Where there were no weights below it, there are none: other weights of the collection aren't taken."""
+    collect(monkeypatch, tmp_path)
+    fuser = fitted(larger, ADAPT)
+    save_checkpoint(tmp_path / "own.safetensors", *fuser.weights_of_scene("own"))
+    assert read_card(tmp_path / "own.safetensors").extra["weights"] == ""
+    save(tmp_path / "w.safetensors")
+    again = fitted(larger, FuseOptions(adapt="off", ensemble=1), tmp_path / "own.safetensors")
+    assert again.known.describe()["weights"] == ""
+    scene = larger[0]
+    torch.testing.assert_close(
+        again.predict(scene.lrhsi, scene.msi), fuser.predict(scene.lrhsi, scene.msi), rtol=0, atol=1e-6
+    )

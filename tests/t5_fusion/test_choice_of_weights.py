@@ -62,12 +62,12 @@ def test_methods_with_weights_use_those_that_are_named(weights):
     assert instead.weights == fixed
 
 
-def test_the_network_alone_can_do_without_weights():
-    assert built("srlf", "none").weights is None
-    assert built("srlf", "auto").weights == "auto"
-    for method in ("srlf-any", "srlf-bands"):
-        with pytest.raises(SettingError, match=f"--method {method} is nothing without weights"):
-            built(method, "none")
+def test_what_corrects_blend_can_do_without_weights():
+    for method in ("srlf", "srlf-any"):
+        assert built(method, "none").weights is None
+        assert built(method, "auto").weights == "auto"
+    with pytest.raises(SettingError, match="--method srlf-bands is nothing without weights"):
+        built("srlf-bands", "none")
 
 
 def test_weights_are_looked_at_before_anything_is_done(files, tmp_path):

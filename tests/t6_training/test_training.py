@@ -277,7 +277,7 @@ CONFIGS = Path(__file__).parents[2] / "examples/configs"
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(CONFIGS.glob("any-sensor-*.toml")), *sorted(CONFIGS.glob("cave*.toml"))], ids=lambda p: p.stem
+    "path", [*sorted(CONFIGS.glob("any-sensor*.toml")), *sorted(CONFIGS.glob("cave*.toml"))], ids=lambda p: p.stem
 )
 def test_the_shipped_configurations_can_be_read(path):
     config = load_config(path)
