@@ -12,6 +12,7 @@ them. The observation model is given with each call: weights aren't tied to a se
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class Observation:
         x, y, guide = (dihedral(t, turn) for t in (self.x, self.y, self.guide))
         known = None if self.known is None else dihedral(self.known, turn)
         return replace(self, x=x, y=y, guide=guide, known=known)
+
+    def to(self, device: torch.device) -> Observation:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved, model=self.model.to(device))
 
     def pseudo_msi(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The MSI that features (B, C, H, W) would give and the MSI itself, both (B, c, H, W) between 0 and about 1."""

@@ -64,11 +64,8 @@ class BandSample:
     def to(self, device: torch.device) -> BandSample:
         """The same on another device."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        seen = self.observation
-        tensors = {key: getattr(seen, key).to(device) for key in ("x", "y", "guide", "unit")}
         frame = BandFrame(**{key: value.to(device) for key, value in vars(self.frame).items()})
-        observation = replace(seen, **tensors, model=seen.model.to(device))
-        return replace(self, **moved, frame=frame, observation=observation)
+        return replace(self, **moved, frame=frame, observation=self.observation.to(device))
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:

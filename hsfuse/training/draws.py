@@ -1,4 +1,4 @@
-"""Scene draws: a random crop seen by a random pair of sensors, fused by the training-free base, ready for the network.
+"""Scene draws: a random crop seen by a random pair of sensors, fused by the base and its lesson, ready for the network.
 
 Draw number n depends on the seed and n alone, so that a resumed run meets the draws that an uninterrupted one would.
 Scenes are fused once and kept: that takes longer than a step of training, of which each sees many windows.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.core.values import Count
-from hsfuse.methods.conditioning import frame_of_draw, guides
+from hsfuse.methods.conditioning import conditioned_frame, guides
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral
 from hsfuse.physics.model import ObservationModel, Psf, gaussian_psf
@@ -143,12 +143,13 @@ class DrawSource:
         def part(name: str, at: Index, by: Tensor | float = 1.0) -> Tensor:
             return dihedral(drawn[name][at].float() * by, turn)
 
+        known = part("known", hr, by_sign) if "known" in drawn else None
         model = ObservationModel(drawn["srf"].numpy() * sign.numpy(), Psf(drawn["psf"].numpy()), s)
         guide = part("guide", hr, signs[:, None, None])
         return sample(
             base=part("base", hr, by_sign),
             target=part("target", hr, by_sign),
-            observation=Observation(part("x", lr, by_sign), part("y", hr), guide, model, drawn["unit"]),
+            observation=Observation(part("x", lr, by_sign), part("y", hr), guide, model, drawn["unit"], known=known),
             step=drawn["step"][:, None, None],
             axes=drawn["axes"] * sign,
             outside=part("outside", hr),
@@ -159,9 +160,10 @@ class DrawSource:
 def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, bands: Tensor) -> Tensors:
     """A scene as the network meets it: inputs and target in feature units, and what `bands` have outside the subspace.
 
-    The largest maps are in half precision, as they are kept on disk.
+    What its lesson says is `known`: the network learns what that leaves. The largest maps are in half precision, as
+    they are kept on disk.
     """
-    frame = frame_of_draw(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
+    frame = conditioned_frame(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
     seen, subspace, unit = frame.see(lrhsi, msi), frame.subspace, frame.unit[:, None, None]
     zero = torch.zeros_like(seen.base)
     outside = frame.finish(zero, seen) - subspace.residual(truth)
@@ -177,6 +179,7 @@ def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, ba
         "axes": (subspace.basis * frame.unit)[bands],
         "srf": frame.model.srf,
         "psf": torch.from_numpy(model.psf.kernel),
+        **({} if seen.obs.known is None else {"known": seen.obs.known}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +29,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Sample:
-    """Network inputs and target in feature units, and the base's errors, by which losses are divided.
+    """Network inputs and target in feature units, and the errors that it starts from, by which losses are divided: the
+    base's, with what is known of them taken out.
 
     base, target (B, K, H, W); step (K, 1, 1). `axes` (n, K) are the subspace's axes at a choice of n bands, in
     reflectance per feature unit, and `outside` (B, n, H, W) is the error there that no coefficient can mend; without
-    them the channels are the bands. error (n,) is the base's mean square error per band, angle its mean spectral angle.
+    them the channels are the bands. error (n,) is the start's mean square error per band, angle its mean spectral
+    angle.
     """
 
     base: Tensor
@@ -63,8 +66,8 @@ class Sample:
         return smooth_angle(z * unit, self.target * unit).mean()
 
     def losses(self, z: Tensor) -> dict[str, Tensor]:
-        """The loss's terms: `gain`, the log ratio of the RMS error to the base's, mean over bands (-0.115 is a gain of
-        1 dB in PSNR); `l1`, the mean absolute error; `angle`, the ratio of the mean spectral angle to the base's."""
+        """The loss's terms: `gain`, the log ratio of the RMS error to the start's, mean over bands (-0.115 is a gain of
+        1 dB in PSNR); `l1`, the mean absolute error; `angle`, the ratio of the mean spectral angle to the start's."""
         return {
             "gain": (self.band_errors(z).clamp_min(1e-12) / self.error).log().mean() / 2,
             "l1": (z - self.target).abs().mean(),
@@ -73,10 +76,8 @@ class Sample:
 
     def to(self, device: torch.device) -> Sample:
         """The same on another device."""
-        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
-        seen = self.observation
-        tensors = {key: getattr(seen, key).to(device) for key in ("x", "y", "guide", "unit")}
-        return replace(self, **moved, observation=replace(seen, **tensors, model=seen.model.to(device)))
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved, observation=self.observation.to(device))
 
 
 def sample(
@@ -87,6 +88,7 @@ def sample(
     axes: Tensor | None = None,
     outside: Tensor | None = None,
 ) -> Sample:
-    """A sample with its base's errors measured."""
+    """A sample with the errors that it starts from measured."""
     blank = Sample(base, target, observation, step, axes, outside, torch.ones(()), torch.ones(()))
-    return replace(blank, error=blank.band_errors(base).clamp_min(1e-12), angle=blank.angle_error(base))
+    start = base if observation.known is None else base + observation.known
+    return replace(blank, error=blank.band_errors(start).clamp_min(1e-12), angle=blank.angle_error(start))
