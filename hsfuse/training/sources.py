@@ -50,8 +50,7 @@ def held_samples(
 
 def make_net(config: TrainConfig, source: Source) -> SRLFNet:
     """A new network; one that corrects starts from features that are its inputs in units of the error to correct."""
-    k, sizes = config.net.channels, config.net
-    net = SRLFNet(SRLFConfig(k, source.guide, sizes.scale, sizes.stages, sizes.keep, sizes.dropout, sizes.expand))
+    net, k = SRLFNet(SRLFConfig(guide=source.guide, **vars(config.net))), config.net.channels
     if isinstance(source, DrawSource):
         pass_inputs_on(net, {i: [k + i, 2 * k + i, 3 * k + i] for i in range(k)})
     if isinstance(source, BandSource):
