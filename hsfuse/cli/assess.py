@@ -101,12 +101,14 @@ def _assess(
     from hsfuse.io.open import check_readable
 
     reference, hsi, msi, qa = (settings[name] for name in ("reference", "hsi", "msi", "qa"))
+    for image in fused:
+        check_readable(image)
     check_compared(reference, hsi, msi)
     assessment.AssessSettings.of({name: value for name, value in settings.items() if name not in IMAGES})
     if report is not None:
         inputs = (*fused, reference, hsi, *_several(msi))
         check_report_path(report, overwrite, [path for path in inputs if path is not None])
-    for image in (*fused, reference, qa):
+    for image in (reference, qa):
         check_readable(image)
     check_readable(hsi, "HSI")
     check_readable(msi, "MSI")

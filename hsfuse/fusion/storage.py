@@ -97,7 +97,10 @@ def parse_ranges(text: str) -> list[tuple[str, float, float, bool]]:
         match = _RANGE.fullmatch(part)
         if match is None or (match[3] and match[2] is None):
             raise SettingError(f"the bands {part!r} make no sense; wanted such as 1-50,120,450-900nm")
-        found.append((part, float(match[1]), float(match[2] or match[1]), bool(match[3])))
+        first, last, unit = match[1], match[2] or match[1], match[3] or ""
+        if float(first) > float(last):
+            raise SettingError(f"the bands {part!r} are reversed; wanted {last}-{first}{unit}, the lower end first")
+        found.append((part, float(first), float(last), bool(unit)))
     return found
 
 

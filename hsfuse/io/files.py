@@ -55,7 +55,7 @@ def driver_of(path: str | Path, driver: str = "auto") -> str:
         if suffix in suffixes:
             return found
     known = "; ".join(f"{', '.join(suffixes)} for {found}" for found, suffixes in FORMATS.items())
-    raise SettingError(f"the suffix {suffix!r} of {path} names no known format; known: {known}; or give the format")
+    raise SettingError(f"the suffix {suffix!r} of {path} names no known format; known: {known}; or give --format")
 
 
 def output_files(path: str | Path, driver: str = "auto") -> tuple[Path, ...]:

@@ -67,6 +67,7 @@ FUSE = [
     (["--tile=20", "--overlap=24"], 1, "--overlap is 24 and --tile 20"),
     (["--overlap=-1"], 2, "'--overlap': -1 is not in the range x>=0"),
     (["--bands=1-x"], 2, "the bands '1-x' make no sense"),
+    (["--bands=900-450nm"], 2, "the bands '900-450nm' are reversed; wanted 450-900nm"),
     (["--bands=2000-2100nm"], 1, "there are no bands 2000-2100nm: the HSI has 31 bands from 430 to 940 nm"),
     (["--co=NONSENSE=1"], 1, "does not support creation option NONSENSE"),
     (["--co=COMPRESS=NONSENSE"], 1, "unexpected value for COMPRESS"),
@@ -81,7 +82,7 @@ OUTPUTS = {
     "/vsizip/out.zip/out.tif": "one of GDAL's virtual files",
     "s3://bucket/out.tif": "is an address (s3:)",
     "https://example.org/out.tif": "is an address (https:)",
-    "out.jpg": "names no known format",
+    "out.jpg": ".zarr for Zarr; or give --format",
     "nowhere/out.tif": "the output folder nowhere doesn't exist",
 }
 
@@ -107,7 +108,8 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["fuse", hsi, msi, done, "--resume", *QUICK], 0, ""),
         (["fuse", hsi, msi, done, "--resume", *QUICK, "--mtf=0.2"], 1, "--mtf was not given, and is 0.2"),
         (["fuse", hsi, msi, done, "--dry-run", *QUICK], 1, "done.tif exists already"),
-        (["assess", no], 1, "nothing to hold the fused cube against"),
+        (["assess", no], 1, "doesn't exist"),
+        (["assess", done], 1, "nothing to hold the fused cube against"),
         (["assess", done, "--reference", no], 1, "doesn't exist"),
         (["assess", done, "--hsi", hsi, "--msi", text], 1, "isn't a raster that can be read"),
         (["assess", done, "--hsi", hsi, "--msi", msi, "--mtf=4"], 2, "'--mtf': 4.0 is not in the range 0<x<1"),
