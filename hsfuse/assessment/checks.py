@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from hsfuse.assessment.result import Assessment, Check, Curve, Floats
 from hsfuse.core.notes import unreached
 from hsfuse.physics.optics import ABSORPTION_NM
-from hsfuse.physics.srf_bands import seen_bands
+from hsfuse.physics.srf_bands import seen_bands, unseen
 
 #: Runs of weak bands that are named, at most; bands over which they are sought, and fewest bands of one.
 NAMED, SMOOTHED, FEWEST = 2, 5, 3
@@ -131,6 +131,11 @@ TOPICS = {
     "response-contradicted": "The response",
     "bands-swapped": "The order of the bands",
 }
+#: The same in the verdict, where the topic alone doesn't say it.
+CARE = {
+    "response-contradicted": "the MSI's response may be another one",
+    "bands-swapped": "bands of the MSI may be swapped",
+}
 
 
 @dataclass(frozen=True)
@@ -167,16 +172,16 @@ def checks(a: Assessment) -> tuple[Check, ...]:
 
 def overall(found: tuple[Check, ...]) -> str:
     """What the checks come to, in one sentence."""
-    poor, look = (_listed(c.topic for c in found if c.verdict == verdict) for verdict in ("poor", "look"))
+    poor, look = (_listed(c for c in found if c.verdict == verdict) for verdict in ("poor", "look"))
     if poor:
         return f"Don't rely on this cube before you have looked into this: {poor}."
     if look:
-        return f"Not all that was checked speaks for this cube. Keep in mind: {look}."
+        return f"Usable with care: {look}."
     return "Nothing that was checked speaks against this cube." if found else "Nothing was checked."
 
 
-def _listed(topics: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(topic[0].lower() + topic[1:] for topic in topics))
+def _listed(found: Iterable[Check]) -> str:
+    return "; ".join(dict.fromkeys(check.care or check.topic[0].lower() + check.topic[1:] for check in found))
 
 
 def _pair(a: Assessment) -> Iterator[Check]:
@@ -186,7 +191,7 @@ def _pair(a: Assessment) -> Iterator[Check]:
         topic = TOPICS.get(one.code, "The pair of images")
         if one.code == "model-misfit" and "part" in one.values:
             topic += f" ({one.values['part']})"
-        yield Check(topic, "look" if one.code in LESSER else "poor", text, code="pair")
+        yield Check(topic, "look" if one.code in LESSER else "poor", text, "pair", care=CARE.get(one.code, ""))
 
 
 def _truth(a: Assessment) -> Iterator[Check]:
@@ -194,25 +199,36 @@ def _truth(a: Assessment) -> Iterator[Check]:
     reduced = a.reduced.metrics.get("relative_rmse") if a.reduced else None
     if error is not None:
         text = f"It differs from the reference by {error:.1%}, in the shape of spectra by {angle or 0:.2g}° on average."
-        yield Check("Agreement with the truth", _ERROR(error), text, code="truth", limits=_ERROR.words("error"))
+        care = f"values are {error:.0%} off the truth"
+        yield Check("Agreement with the truth", _ERROR(error), text, "truth", _ERROR.words("error"), care)
     elif reduced is not None and a.reduced is not None:
         text = (
             f"One step of resolution down, where the LRHSI is the truth, the method is off by {reduced:.1%} and "
             f"{a.reduced.metrics.get('sam') or 0:.2g}°. At full resolution it may be less or more, of this order."
         )
-        yield Check("Test against the LRHSI", _ERROR(reduced), text, code="truth", limits=_ERROR.words("error"))
+        care = f"values are {reduced:.0%} off in a test at lower resolution"
+        yield Check("Test against the LRHSI", _ERROR(reduced), text, "truth", _ERROR.words("error"), care)
 
 
 def untested(a: Assessment) -> str:
     """What was held against no truth, in words, which is no doubt about the cube; "" with a reference or a test."""
     if "relative_rmse" in a.metrics or a.reduced is not None:
         return ""
-    expected = (
-        "" if a.expected is None else f", nor was the error that the quality raster expects ({a.expected.mean:.3g})"
-    )
+    expected = "" if a.expected is None else f", nor was the expected error ({a.expected.mean:.3g})"
     return (
-        f"Its fine detail was held against no truth{expected}: wrong detail agrees with both inputs, too. A test at "
-        "reduced resolution would say more (hsfuse assess --protocol wald), or a reference."
+        f"Its fine detail was held against no truth{expected}: wrong detail agrees with both inputs, too. "
+        "hsfuse assess --protocol wald, or a reference, would tell more."
+    )
+
+
+def unchecked(a: Assessment) -> str:
+    """What wasn't checked for want of the two images, in a sentence; "" with both."""
+    missing = [f"--{name.removeprefix('LR').lower()}" for name in ("LRHSI", "MSI") if name not in a.images]
+    if not missing:
+        return ""
+    inferred = ", inferred bands" if a.response is None else ""
+    return (
+        f"Not checked without {' and '.join(missing)}: agreement with the two images, position, radiometry{inferred}."
     )
 
 
@@ -226,7 +242,8 @@ def _model(a: Assessment) -> Iterator[Check]:
 
     text = misfit_words(found)
     limits = f"misfit: good up to {LOUD:g} times the noise or {OF_CONTRAST:.0%} of the detail's contrast"
-    yield Check("The model of the sensors", "look" if is_uneasy(found) else "good", text, code="model", limits=limits)
+    care = "the two images differ by more than their noise"
+    yield Check("The model of the sensors", "look" if is_uneasy(found) else "good", text, "model", limits, care)
 
 
 def is_uneasy(misfit: Mapping[str, Any]) -> bool:
@@ -257,10 +274,12 @@ def _inputs(a: Assessment) -> Iterator[Check]:
         error = a.metrics.get(f"{prefix}relative_rmse")
         if f"{prefix}relative_rmse" in a.metrics and (error is None or not np.isfinite(error)):
             text = f"The {image} can't be compared with the cube: it has no valid pixel, or nothing but zeros."
-            yield Check(f"Agreement with the {image}", "poor", text, code="inputs", limits=_ERROR.words("misfit"))
+            care = f"it can't be compared with the {image}"
+            yield Check(f"Agreement with the {image}", "poor", text, "inputs", _ERROR.words("misfit"), care)
         elif error is not None:
             text = f"{how}, the cube differs by {error:.1%}."
-            yield Check(f"Agreement with the {image}", _ERROR(error), text, "inputs", _ERROR.words("misfit"))
+            care = f"values are {error:.0%} off the {image}'s"
+            yield Check(f"Agreement with the {image}", _ERROR(error), text, "inputs", _ERROR.words("misfit"), care)
 
 
 def _position(a: Assessment) -> Iterator[Check]:
@@ -268,14 +287,17 @@ def _position(a: Assessment) -> Iterator[Check]:
         return
     if a.shift_px is None:
         text = "Whether the two images lie on each other can't be told from them."
-        yield Check("Position", "look", text, code="position")
+        yield Check(
+            "Position", "look", text, code="position", care="whether the two images lie on each other isn't known"
+        )
         return
     scale = _Scale(*SHIFT_PX)
     now = hypot(*a.shift_px)
     text = f"The two images lie on each other to within {max(now, 0.01):.2f} MSI pixels"
     if a.registration.left is not None:
         text += f"; corrected was {a.registration.amounts}"
-    yield Check("Position", scale(now), f"{text}.", code="position", limits=scale.words("shift", "MSI pixels"))
+    limits, care = scale.words("shift", "MSI pixels"), f"the two images lie {now:.1f} MSI pixels apart"
+    yield Check("Position", scale(now), f"{text}.", "position", limits, care)
 
 
 def _radiometry(a: Assessment) -> Iterator[Check]:
@@ -291,7 +313,8 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
         return
     handled = "taken out before the fusion" if a.radiometry else "not corrected"
     text = f"The two sensors differ in brightness by up to {gain - 1:+.0%} (MSI band {band}), {handled}."
-    yield Check("Radiometry", "look" if a.radiometry else verdict, text, **told)
+    care = f"the two sensors differ in brightness by {gain - 1:+.0%}"
+    yield Check("Radiometry", "look" if a.radiometry else verdict, text, **told, care=care)
 
 
 def _weakest(a: Assessment) -> Iterator[Check]:
@@ -302,13 +325,15 @@ def _weakest(a: Assessment) -> Iterator[Check]:
     how, (runs, median), worst = held[1], found, found[0][0].value
     told = "; ".join(f"{run.words(a.has_wavelengths)}, correlation {_closely(run.value)}" for run in runs)
     text = f"{how}, the weakest: {told}. Half of all bands reach {_closely(median)}."
+    care = f"detail in {runs[0].words(a.has_wavelengths)} is weak"
     if median - worst < LEVEL:
+        care = "detail in most bands is weak"
         text = f"{how}, no range of bands stands out: all correlate with about {_closely(worst)} or more."
     scale = _Scale(*WEAKEST)
     poor = sum(run.share for run in runs if scale(1 - run.value) == "poor")
     verdict = scale(1 - worst)
     verdict = "look" if verdict == "poor" and poor < FEW else verdict
-    yield Check("Weakest bands", verdict, text, "bands", scale.correlations)
+    yield Check("Weakest bands", verdict, text, "bands", scale.correlations, care)
 
 
 def _coverage(a: Assessment) -> Iterator[Check]:
@@ -317,7 +342,9 @@ def _coverage(a: Assessment) -> Iterator[Check]:
         return
     seen, held = seen_bands(a.response.weights), _held_against(a)
     text = f"The MSI sees {int(seen.sum())} of the {seen.size} bands"
-    where = next((f"{one.values['ranges']}" for one in a.warnings if one.code == "unseen"), "the others")
+    where = next(
+        (f"{one.values['ranges']}" for one in unseen(a.response.wavelengths_nm, a.response.weights)), "the others"
+    )
     text += "." if seen.all() else f"; fine detail in {where} is inferred, not measured."
     scale, value, limits = _Scale(*UNSEEN), 1 - float(seen.mean()), ""
     if held is not None and held[2] and held[0].values.shape == seen.shape:
@@ -327,7 +354,8 @@ def _coverage(a: Assessment) -> Iterator[Check]:
             told = f"{_closely(inside)} on average (the seen bands: {_closely(outside)})"
             text, limits = f"{text} {held[1]} it correlates with {told}.", scale.correlations
     limits = limits or scale.words("share of bands that aren't seen")
-    yield Check("Inferred bands", scale(value), text, code="bands", limits=limits)
+    care = f"detail in {1 - seen.mean():.0%} of the bands is inferred, not measured"
+    yield Check("Inferred bands", scale(value), text, "bands", limits, care)
 
 
 def _closely(correlation: float) -> str:
@@ -348,13 +376,14 @@ def _learning(a: Assessment) -> Iterator[Check]:
         return
     than = "below" if gain > 0 else "above"
     text = f"On parts of the scene that nothing was learned from, the error is {abs(gain):.0%} {than} that of the base."
-    yield Check("Gain over the base", "good" if gain > 0 else "look", text, code="network", limits="gain: good above 0")
+    limits, care = "gain: good above 0", "what was learned on the scene raised the error"
+    yield Check("Gain over the base", "good" if gain > 0 else "look", text, "network", limits, care)
 
 
 def _expectation(a: Assessment) -> Iterator[Check]:
     if a.expected is None:
         return
-    e, told = a.expected, {"code": "expected", "limits": f"rank correlation: good above {RANK:g}"}
+    e, care = a.expected, "the expected error doesn't say where errors are"
     if e.rank_correlation is None or e.found is None:
         return
     text = (
@@ -363,7 +392,8 @@ def _expectation(a: Assessment) -> Iterator[Check]:
     text += f"of their real error with a rank correlation of {e.rank_correlation:.2f}"
     good = e.rank_correlation > RANK
     text += "." if good else ": it says little of where to look."
-    yield Check("Expected error", "good" if good else "look", text, **told)
+    limits = f"rank correlation: good above {RANK:g}"
+    yield Check("Expected error", "good" if good else "look", text, "expected", limits, care)
 
 
 def unreached_words(a: Assessment) -> str:
@@ -379,4 +409,5 @@ def _validity(a: Assessment) -> Iterator[Check]:
     if told := unreached_words(a):
         text += f" {told[0].upper()}{told[1:]}."
     topic, scale = "Missing pixels" if share > MASKED[0] else "Completeness", _Scale(*MASKED)
-    yield Check(topic, scale(share), text, code="masked", limits=scale.words("share that is masked"))
+    care = f"{share:.1%} of the pixels are missing"
+    yield Check(topic, scale(share), text, "masked", scale.words("share that is masked"), care)

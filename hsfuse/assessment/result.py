@@ -154,7 +154,8 @@ class Expected:
 class Check:
     """One thing that speaks for a cube ("good"), against it ("poor") or is to be kept in mind ("look"), in words.
 
-    `code` says which check it is, `limits` where good ends and poor begins ("" where no figure decides).
+    `code` says which check it is, `limits` where good ends and poor begins ("" where no figure decides), `care` what to
+    be careful of where it isn't good.
     """
 
     topic: str
@@ -162,6 +163,7 @@ class Check:
     text: str
     code: str = ""
     limits: str = ""
+    care: str = ""
 
 
 @dataclass(frozen=True)

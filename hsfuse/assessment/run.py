@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -40,13 +40,14 @@ from hsfuse.assessment.result import (
 )  # fmt: skip
 from hsfuse.assessment.settings import AssessSettings, check_compared, recorded
 from hsfuse.calibration import register
-from hsfuse.core.errors import InputError
+from hsfuse.core.errors import HsfuseError, InputError
 from hsfuse.core.notes import Note, note, read_records, warning
 from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.pair.quantity import MOST_REFLECTANCE
 from hsfuse.pair.sensors import sensing
 from hsfuse.pair.warp import own_reader
+from hsfuse.physics import covered_bands, load_srf
 
 #: Width in degrees of the bins in which spectral angles are counted.
 ANGLE_BIN = 0.25
@@ -169,7 +170,7 @@ class _Work:
             radiometry=self._radiometry(),
             msi_gains=self._gains(without),
             expected=_expected_of(self.into),
-            response=_response_of(self.inputs),
+            response=_response_of(self.inputs) or _recorded_response(self.inputs, self.provenance),
             sensors=self._sensors(),
             psf=None if self.inputs.observed is None else self.inputs.observed.model.psf,
             provenance=self.provenance,
@@ -348,6 +349,21 @@ def _response_of(inputs: Inputs) -> ResponseCurves | None:
         return None
     weights, name = observed.model.srf.numpy(), observed.pair.response.name
     return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, weights, observed.coverage, name)
+
+
+def _recorded_response(inputs: Inputs, provenance: Mapping[str, Any]) -> ResponseCurves | None:
+    """The same of the sensor and bands that the fused file records; None where the library has no such response."""
+    record, spectrum = provenance.get("srf"), inputs.fused.reader.spectrum.select(inputs.fused.bands)
+    if inputs.observed is not None or not isinstance(record, Mapping) or not inputs.has_wavelengths:
+        return None
+    try:
+        response = load_srf(str(record.get("name")))
+        if response.sha256 != record.get("sha256"):
+            return None
+        seen = covered_bands(response, record.get("bands") or (), inputs.wavelengths_nm.tolist(), spectrum.fwhm_nm)
+    except HsfuseError:
+        return None
+    return ResponseCurves(seen.bands, inputs.wavelengths_nm, seen.matrix, seen.coverage, response.name)
 
 
 def _expected_of(into: Collectors) -> Expected | None:

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess, check, comparison, explain, parse_limits, text_table
-from hsfuse.assessment.checks import checks, overall, untested
+from hsfuse.assessment.checks import checks, overall, unchecked, untested
 from hsfuse.assessment.findings import TURNS, strange_reference
 from hsfuse.assessment.indices import IndexSums
 from hsfuse.assessment.passes import MOST_POINTS, SPECTRA_BYTES, BlockMeans, choose_points, point_grid, points_for
@@ -23,6 +23,7 @@ from hsfuse.core.grid import Grid
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE, psnr, sam_degrees, uiqi
+from hsfuse.physics import load_srf
 from hsfuse.physics.srf_bands import blind_ranges
 
 
@@ -425,7 +426,7 @@ def test_checks_speak_for_a_true_cube_and_against_a_wrong_one(large, right):
         assert found[topic] == "poor"
     assert found["Position"] == "good"  # that of the inputs
     assert overall(wrong.checks).startswith("Don't rely on this cube")
-    assert "agreement with the LRHSI" in overall(wrong.checks)
+    assert f"values are {wrong.metrics['hsi_relative_rmse']:.0%} off the LRHSI's" in overall(wrong.checks)
     assert json.loads(json.dumps(wrong.to_dict()))["checks"][0]["verdict"] == "poor"
 
 
@@ -440,6 +441,22 @@ def test_checks_without_a_truth_say_so(scene):
     )
     assert untested(assess(scene.path("truth.tif"), reference=scene.path("truth.tif"))) == ""
     assert overall(()) == "Nothing was checked."
+
+
+def test_the_recorded_response_tells_inferred_bands_without_the_msi(scene):
+    truth, response = scene.path("truth.tif"), load_srf("sentinel2a")
+    record = {"name": "sentinel2a", "sha256": response.sha256, "bands": ["B2", "B3", "B4", "B8"]}
+    found = {}
+    for name, srf in (("library", record), ("another", record | {"sha256": "0"}), ("none", None)):
+        write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps({"srf": srf}))
+        found[name] = assess(scene.path("told.tif"), reference=truth, window=8)
+    assert found["library"].response.bands == ("B2", "B3", "B4", "B8")
+    assert "Inferred bands" in verdicts(found["library"])
+    assert unchecked(found["library"]).endswith("--msi: agreement with the two images, position, radiometry.")
+    for name in ("another", "none"):
+        assert "Inferred bands" not in verdicts(found[name])
+        assert unchecked(found[name]).endswith("radiometry, inferred bands.")
+    assert unchecked(assess(truth, **scene.observed, window=8)) == ""
 
 
 def test_what_the_network_gained_is_a_check(scene):

@@ -1,5 +1,7 @@
 """What speaks for a cube and against it: the pair first, the weakest bands by name, what no MSI band sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from assessed_scene import make_scene, write
@@ -98,8 +100,22 @@ def test_what_no_msi_band_sees_is_judged_by_a_truth(inside, verdict):
     check = by_topic(a)["Inferred bands"]
     assert check.verdict == verdict
     assert f"{inside:.2f} on average" in check.text
-    assert "fine detail in 600 to 990 nm is inferred" in check.text
+    assert "fine detail in 600 to 990 nm (with the red edge) is inferred" in check.text
     assert other_warnings(a) == []
+
+
+def test_the_verdict_says_what_to_be_careful_of_in_plain_words():
+    values = np.where(np.arange(60) < 35, 0.99, 0.8)
+    a = Assessment(
+        "f.tif", (60, 9, 9), {"relative_rmse": 0.05},
+        curves=(curve(values),), response=response(np.arange(60) < 35), valid_pixels=81,
+    )  # fmt: skip
+    assert overall(checks(a)) == (
+        "Usable with care: values are 5% off the truth; detail in 750 to 990 nm is weak; detail in 42% of the bands is "
+        "inferred, not measured."
+    )
+    swapped = replace(a, metrics={}, pair_warnings=(warning("bands-swapped", bands="B2 and B3"),))
+    assert overall(checks(swapped)).endswith("looked into this: bands of the MSI may be swapped.")
 
 
 def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():

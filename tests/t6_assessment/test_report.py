@@ -431,6 +431,10 @@ def test_the_verdict_is_seen_first_and_of_the_checks_the_worst(assessed):
     (verdict,) = re.findall(r'<p class="verdict (\w+)">', page)
     assert verdict == "poor"
     assert page.index('<p class="verdict') < page.index('<dl class="inputs">')
+    beside = re.compile(r'<p class="verdict[^\n]*<span class="untested">Its fine detail was held against no truth')
+    assert not beside.search(page)
+    metrics = {key: value for key, value in assessed[0].metrics.items() if key != "relative_rmse"}
+    assert beside.search(render_report([replace(assessed[0], metrics=metrics)]))
     assert re.findall(r'<p class="topic">(\w)', page) == ["C", "B", "D", "A"]
 
 
@@ -530,6 +534,12 @@ def test_the_title_is_the_scene_and_the_page_has_its_date(assessed):
         "MSI": replace(a.images["MSI"], sensor="Sentinel-2A"),
     }
     assert scene_title(replace(a, images=facts), "x") == "EnMAP 2022-07-24 sharpened by Sentinel-2A"
+    product = "EnMAP L2A, ENMAP01-____L2A-DT0000000000_20220724T160000Z_001"
+    facts["LRHSI"] = replace(facts["LRHSI"], sensor=product, path=f"/data/{product.split(', ')[1]}")
+    named = replace(a, images=facts)
+    assert scene_title(named, "x") == "EnMAP L2A 2022-07-24 sharpened by Sentinel-2A"
+    assert dict(header(named))["LRHSI"].count("ENMAP01") == 1
+    assert len(scene_title(replace(a, images={}), "long" * 20)) <= 32
     tags = Outline(render_report([a])).tags
     assert [re.fullmatch(r"\d{4}-\d\d-\d\dT.*", attrs["datetime"]) for tag, attrs in tags if tag == "time"] != [None]
 

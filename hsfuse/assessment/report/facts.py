@@ -14,6 +14,8 @@ from hsfuse.assessment import Assessment
 from hsfuse.assessment.result import ImageFacts
 from hsfuse.core.grid import Grid
 
+#: Longest name of a sensor or file in the title.
+LONGEST = 32
 #: The note that tells a unit by figures alone, and all that tell in what unit the figures are, and why.
 GUESSED = "quantity-guessed"
 UNIT_CODES = frozenset({GUESSED, "quantity-rescaled", "unit-followed", "units-differ", "unit-unknown"})
@@ -46,10 +48,17 @@ def _cube(a: Assessment) -> Iterator[str]:
 
 
 def scene_title(a: Assessment, name: str) -> str:
-    """The scene by the sensors and days of its inputs, else by their files' names; `name` where neither is known."""
+    """The scene by the sensors and days of its inputs, else by their files' names; `name` where neither is known.
+
+    Short: products' names stand in the lines of the head.
+    """
     inputs = [a.images[key] for key in ("LRHSI", "MSI") if key in a.images]
-    told = [" ".join((image.sensor or Path(image.path).stem, image.acquired)).strip() for image in inputs]
-    return " sharpened by ".join(told) or name
+    told = [(image.sensor.partition(",")[0] or Path(image.path).stem, image.acquired) for image in inputs]
+    return " sharpened by ".join(f"{_short(what)} {day}".strip() for what, day in told) or _short(name)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def gsd(spacing: tuple[float, float], crs: CRS | None) -> str:
@@ -64,7 +73,8 @@ def gsd(spacing: tuple[float, float], crs: CRS | None) -> str:
 def _image(a: Assessment, name: str, image: ImageFacts) -> Iterator[str]:
     """Name, sensor, bands and grid of an input."""
     yield Path(image.path).name
-    yield image.sensor
+    sensor, _, product = image.sensor.rpartition(", ")
+    yield sensor if product and product in Path(image.path).name else image.sensor
     if name == "MSI" and a.response is not None:
         yield f"response {a.response.name}, bands {', '.join(a.response.bands)}"
     yield f"{image.grid.shape[0]} × {image.grid.shape[1]} pixels"
