@@ -299,7 +299,7 @@ class AdaptationLog:
         self.gain = 1 - errors.error
         self.verdict = (
             f"error on held-out blocks {change(errors.error)} the base {base}, spectral angle "
-            f"{change(errors.angle)} (weights of step {self.kept_step}, {share:.0%} of the correction used)"
+            f"{change(errors.angle)} (as of step {self.kept_step}; {share:.0%} of its correction used)"
         )
 
 

@@ -242,7 +242,8 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     said, others = foretold(), torch.stack([learned(number) for number in every])
     share = transfer * torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
     errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
-    what = f"on parts left out error {change(errors.error)} {KNOWN_BASE}, angle {change(errors.angle)}"
+    parts = "on parts of the scene that it didn't learn from"
+    what = f"{parts} the error is {change(errors.error)} that of {KNOWN_BASE}, the angle {change(errors.angle)}"
     used = max(errors.error, errors.angle) <= 1
     log.info("scene regression %s: %s", "used" if used else "not used", what)
     if not used:

@@ -76,7 +76,7 @@ log = logging.getLogger(__name__)
 #: Stages and steps of a network that is fitted to a scene; four stages are no better and take half as long again.
 FROM_SCRATCH, ON_WEIGHTS = (2, 300), (2, 160)
 #: How the verdict of a fit without training begins.
-UNTRAINED = "without training on the scene,"
+UNTRAINED = "no network was trained on this scene:"
 #: Share of what the held-out cells bear out that is used: they are at reduced resolution, where networks learned.
 TRANSFER = 0.75
 #: Held-out error below which, relative to what the network corrects, it is worth having.
@@ -290,7 +290,7 @@ class SRLF(Method):
 
     def describe(self) -> dict[str, str]:
         """Settings, what was estimated, and what adaptation brought."""
-        weights = "from scratch" if self.card is None else f"{self.card.name} ({self.card.steps} steps)"
+        weights = "" if self.card is None else f"{self.card.name} ({self.card.steps} steps)"
         if self.known is not None and (self.card is None or self.card.kind == "any-sensor"):
             weights = self.known.taken
         return {

@@ -141,10 +141,9 @@ class AnySensor(Method):
 
     @property
     def given(self) -> str:
-        """What the result is made of beside the blend, in words."""
-        if self.frame.lesson is None:
-            return "what the weights give" if self.share else ""
-        return f"what {'the weights and ' if self.share else ''}the scene regression give{'' if self.share else 's'}"
+        """What the result is, in words; empty where it is the blend alone."""
+        parts = ["the weights"] * bool(self.share) + ["the scene regression"] * (self.frame.lesson is not None)
+        return f"the base {KNOWN_BASE} corrected by {' and '.join(parts)}" if parts else ""
 
     def left_out(self) -> AnySensor:
         """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""

@@ -100,7 +100,7 @@ def test_one_that_does_not_foretell_parts_left_out_is_dropped(scene, frame, erro
     monkeypatch.setattr(Judge, "errors", lambda self, correction: Errors(*errors))
     lesson, told = lesson_of(replace(frame, lesson=None), scene[1])
     assert lesson is None
-    assert told.startswith("not used: on parts left out error ")
+    assert told.startswith("not used: on parts of the scene that it didn't learn from the error is ")
 
 
 def changed_in_a_corner(monkeypatch):
@@ -192,10 +192,10 @@ def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch, w
     wanted = seen.base if seen.obs.known is None else seen.base + seen.obs.known
     unit = frame.unit[:, None, None]
     torch.testing.assert_close(method.coefficients(pair.lrhsi, pair.msi), wanted * unit, rtol=0, atol=1e-6)
-    assert method.given == ("what the scene regression gives" if lesson else "")
+    assert method.given == ("the base blend corrected by the scene regression" if lesson else "")
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(0.9, 0.9))
     given = AnySensor(weights).fit(pair, model).given
-    assert given == "what the weights" + " and the scene regression" * lesson + " give"
+    assert given == "the base blend corrected by the weights" + " and the scene regression" * lesson
 
 
 @pytest.mark.parametrize("lesson", [True, False])

@@ -157,7 +157,7 @@ def test_the_weights_that_fit_are_taken_and_without_adaptation_what_they_give_is
     fuser = fitted(pair)
     assert fuser.describe()["weights"] == "w (9 steps)"
     assert isinstance(fuser.frame.fuser, AnySensor)
-    assert "what the weights give is the result" in fuser.describe()["adaptation"]
+    assert "corrected by the weights is the result" in fuser.describe()["adaptation"]
     wanted = known.predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_on_another_base_there_are_no_weights(pair, collection, base):
     """They have learned the errors of the blend."""
     scene, model = pair
     fuser = fitted(pair, replace(OFF, base=base))
-    assert fuser.describe()["weights"] == "from scratch"
+    assert fuser.describe()["weights"] == ""
     wanted = make_method(base).fit(scene, model).predict(scene.lrhsi, scene.msi)
     torch.testing.assert_close(fuser.predict(scene.lrhsi, scene.msi), wanted, rtol=0, atol=2e-5)
     with pytest.raises(ModelError, match=f"base: weights blend, scene {base}"):

@@ -145,7 +145,7 @@ def test_weights_for_any_sensor_are_not_used_where_the_scene_cannot_judge(tmp_pa
     net = SRLFNet(replace(CONFIG, guide=guides(16)), identity=False)
     path = any_sensor(tmp_path, dict(net.state_dict()), base=KNOWN_BASE)
     fuser = SRLF(FAST, path).fit(scene.training, scene.model)
-    assert fuser.describe()["adaptation"].endswith("without training on the scene, the base blend is the result")
+    assert fuser.describe()["adaptation"].endswith("no network was trained on this scene: the base blend is the result")
     alone, base = (f.fit(scene.training, scene.model) for f in (AnySensor(path), make_method(KNOWN_BASE)))
     assert alone.describe()["weights"].endswith("not used: the scene is too small to judge them")
     fused, wanted, plain = (f.predict(scene.lrhsi, scene.msi) for f in (fuser, alone, base))
