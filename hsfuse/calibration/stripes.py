@@ -24,7 +24,7 @@ from hsfuse.calibration.spectra import FloatArray, band_noise, clean_spectra, no
 #: Spectra from which the directions are found, most of these, and fewest lines and pixels along them to judge by.
 SPECTRA, MOST_DIRECTIONS, LEAST_SIDE = 6000, 40, 8
 #: In so few bands of so few pixels what the ground's directions leave of lines is as often ground as stripes.
-FEW_BANDS, FEW_PIXELS = 48, 576
+FEW_BANDS, FEW_PIXELS = 48, 48 * 48
 #: Lines over which what changes slowly is smoothed by parabolas (Savitzky, Golay 1964).
 SLOW = 15
 #: Patterns of slow changes that bands share are the ground's where they are so many times what stripes alone have, and
