@@ -296,8 +296,12 @@ def _position(a: Assessment) -> Iterator[Check]:
     text = f"The two images lie on each other to within {max(now, 0.01):.2f} MSI pixels"
     if a.registration.left is not None:
         text += f"; corrected was {a.registration.amounts}"
-    limits, care = scale.words("shift", "MSI pixels"), f"the two images lie {now:.1f} MSI pixels apart"
-    yield Check("Position", scale(now), f"{text}.", "position", limits, care)
+    verdict, limits = scale(now), scale.words("shift", "MSI pixels")
+    care = f"the two images lie {now:.1f} MSI pixels apart"
+    if any(one.code == "shift-doubtful" for one in a.pair_warnings):
+        verdict, care = ("look" if verdict == "good" else verdict), "the shift may be one of clouds"
+        text += ", which may be one of clouds"
+    yield Check("Position", verdict, f"{text}.", "position", limits, care)
 
 
 def _radiometry(a: Assessment) -> Iterator[Check]:

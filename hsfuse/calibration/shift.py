@@ -351,6 +351,9 @@ def _proposed(lr: FloatArray, view: View) -> tuple[float, float] | None:
 
 #: LR pixels by which what is bright must lie elsewhere than the rest of the ground, which then tells the place.
 APART = 0.25
+#: So often what is bright is left out in turn, as thin cloud's edges aren't bright, of a shift of so many LR pixels;
+#: and how well the images must correlate on what is left of it.
+LAYERS, DOUBTED, ALIKE = 3, 0.5, 0.7
 #: Largest shift, in LR pixels, that is taken for one of georeferencing.
 SHIFT_LIMIT = 3.0
 #: A shift below this many MSI pixels, or this many deviations, is none.
@@ -394,26 +397,37 @@ def register(pair: Pair, warped: bool = False) -> Shift:
     found = shift_of_blocks(blocks, model, smooth) if blocks else UNKNOWN
     if found.sd == inf:
         return found
-    ground = ground_of(blocks)
-    own = shift_of_blocks(ground, model, smooth)
-    if own.windows < MIN_WINDOWS or own.sd > MAX_SD:
-        return found
+    ground = blocks
+    for layer in range(LAYERS if found.length > DOUBTED else 1):
+        ground = ground_of(ground)
+        own = shift_of_blocks(ground, model, smooth)
+        if own.windows < MIN_WINDOWS or (layer and (own.windows < 2 * MIN_WINDOWS or own.correlation < ALIKE)):
+            break
+        if apart := _apart(own, found, ground, model, smooth):
+            return replace(own, apart=apart)
+    return found
+
+
+def _apart(own: Shift, found: Shift, ground: Sequence[Block], model: ObservationModel, smooth: float) -> float:
+    """LR pixels between the ground's own shift and that of all; 0.0 where its windows don't clearly bear that out."""
     off = [(own.dy, own.dx) - np.array(found.at(one.row, one.col)) for one in own.field]
     apart = float(np.hypot(*np.mean(off, axis=0)))
-    if apart < max(APART, SIGNIFICANT * hypot(own.sd, found.sd)):
-        return found
+    if own.sd > MAX_SD or apart < max(APART, SIGNIFICANT * hypot(own.sd, found.sd)):
+        return 0.0
     windows = [window for block in ground for window in cut(block, model, (own.dy, own.dx))]
-    search = _Search(windows, model, smooth)
     theirs = np.array([found.at(window.row, window.col) for window in windows])
     ours = np.broadcast_to((own.dy, own.dx), theirs.shape)
-    return replace(own, apart=apart) if search.risen(theirs, ours) else found
+    return apart if _Search(windows, model, smooth).risen(theirs, ours) else 0.0
 
 
-def rough_shift(pair: Pair) -> tuple[float, float]:
-    """Shift (dy, dx) in LR pixels that phase correlation sees, (0, 0) where no other place is clearly better."""
+def rough_shift(pair: Pair, warped: bool = False) -> tuple[float, float]:
+    """Shift (dy, dx) in LR pixels of the ground, (0, 0) where phase correlation sees no other place clearly better."""
     blocks = list(_blocks(pair))
     place = _place(blocks, pair.model) if blocks else (0.0, 0.0)
-    return place if place == (0.0, 0.0) else _place(ground_of(blocks), pair.model)
+    if place == (0.0, 0.0):
+        return place
+    found = register(pair, warped)
+    return (found.dy, found.dx) if found.sd <= MAX_SD else place
 
 
 def _blocks(pair: Pair) -> Iterator[Block]:

@@ -89,6 +89,10 @@ TEMPLATES: dict[str, str] = {
         "what is bright in the scene, such as clouds, lies {pixels:.1f} HSI pixels elsewhere in one image than the "
         "rest of the ground, by which alone the images are laid on each other: mask it in both"
     ),
+    "shift-doubtful": (
+        "the images are moved by {pixels:.1f} HSI pixels onto each other and still show different light: that shift "
+        "may be one of clouds or shadows; mask these in both, or compare with --register off"
+    ),
     "shift-stays": "the shift stays, as --phase says where the HSI's pixels lie",
     "psf-assumed": "the PSF is assumed to have an MTF of {mtf:g} at Nyquist, as the pair doesn't tell it: {why}",
     "psf-estimated": "estimated PSF: {what}",

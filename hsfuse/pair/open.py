@@ -42,6 +42,8 @@ TONES = 2
 REGISTRATIONS, NOT_WORTH = 3, 0.02
 #: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
 MISPLACED = 0.5
+#: LR pixels of a shift from which on clouds that moved may be taken for it.
+DOUBTED_LR = 1.0
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -95,8 +97,8 @@ def open_pair(
         pair = _told(
             _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair, kind
         )
-        pair = _misplaced(pair)
-        pair = _doubted(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
+        pair = _misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
+        pair = _doubted(_unsure(pair))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()
@@ -123,7 +125,7 @@ def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, flo
     """MSI pixels from where the grids have the LR pixels to where they are, as far as a first look tells."""
     if kind not in ESTIMATED or settings.register == "off":
         return 0.0, 0.0
-    dy, dx = rough_shift(pair)
+    dy, dx = rough_shift(pair, pair.warped)
     return -dy * pair.ratio, -dx * pair.ratio
 
 
@@ -395,11 +397,25 @@ def _off_centre(pair: ScenePair) -> ScenePair:
 
 
 def _misplaced(pair: ScenePair) -> ScenePair:
-    """With a warning where windows lie apart beyond errors and what is corrected; not where a tone misled them."""
+    """With a warning where windows lie apart beyond errors and what is corrected; not where a tone misled them.
+
+    Nor where haze did: without it they are asked again.
+    """
     last = pair.residual or pair.shift
     if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
         return pair
+    if pair.haze is not None and (last := register(pair, pair.warped)).spread * pair.ratio < MISPLACED:
+        return pair
     told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
+    return replace(pair, warnings=[*pair.warnings, told])
+
+
+def _unsure(pair: ScenePair) -> ScenePair:
+    """With a warning where a far shift is corrected and the images still show other light: clouds may be what moved."""
+    other = pair.haze is not None or any(one.code == "images-differ" for one in pair.warnings)
+    if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
+        return pair
+    told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))
     return replace(pair, warnings=[*pair.warnings, told])
 
 

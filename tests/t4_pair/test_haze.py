@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,6 +12,8 @@ from scenes import mixture
 
 from benchmarks.told.pairs import Files, Off, matrix, response, write_pair, write_told
 from hsfuse import open_pair
+from hsfuse.calibration import Shift
+from hsfuse.pair.open import _misplaced
 
 NM = np.linspace(420.0, 980.0, 31)
 WHOLE = Window(0, 0, 96, 96)
@@ -49,6 +53,21 @@ def test_thin_cloud_is_taken_out_and_said(clouded):
         assert "images-differ" in codes(plain)
         before, after = (np.square(one.read_hr(WHOLE).data - clear).mean() for one in (plain, pair))
     assert after < 0.2 * before
+
+
+def test_what_haze_makes_windows_say_of_the_ground_s_place_is_asked_again_without_it(clouded):
+    with opened(clouded[0]) as pair, opened(clouded[0], haze="off") as plain:
+        led, misled = (replace(one, shift=Shift(0.0, 0.0, 0.01, 16, 0.9, spread=0.2)) for one in (pair, plain))
+        assert "ground-misplaced" not in codes(_misplaced(led))
+        assert "ground-misplaced" in codes(_misplaced(misled))
+
+
+def test_a_far_shift_that_leaves_other_light_may_be_one_of_clouds(tmp_path_factory):
+    wide = np.moveaxis(mixture((112, 112), 3), 0, 2)
+    for cloud in (0.0, 0.3):
+        files = write_pair(wide, NM, 4, Off(cloud=cloud, shift=(1.2, -0.8)), tmp_path_factory.mktemp("pair"))
+        with open_pair(files.hsi, files.msi, srf=str(files.srf), psf="assumed") as pair:
+            assert ("shift-doubtful" in codes(pair)) == bool(cloud)
 
 
 def test_over_dark_ground_it_is_no_tone(cube, tmp_path):

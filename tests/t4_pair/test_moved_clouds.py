@@ -36,6 +36,23 @@ def test_ground_is_laid_on_ground_where_clouds_have_moved(cube, tmp_path_factory
         assert (pair.shift.dy, pair.shift.dx) == pytest.approx((-shift[0], -shift[1]), abs=0.15)
 
 
+@pytest.mark.parametrize("moved", [(0, 0), (10, 6)])
+def test_thin_cloud_over_dark_ground_is_no_shift_of_it(cube, tmp_path_factory, moved):
+    """Its faint edges are brighter than what they lie on, too; a true shift of all stays."""
+    rng = np.random.default_rng(3)
+    drawn = gaussian_filter(rng.standard_normal(cube.shape[:2]), 10)
+    cloud = 0.2 * np.clip((drawn - drawn.min()) / np.ptp(drawn) - 0.55, 0, None)[..., None] / 0.45
+    ground = 0.01 * cube + 0.001 * rng.standard_normal(cloud.shape)
+    hazy = [(1 - t) * ground + 0.6 * t for t in (np.roll(cloud, moved, (0, 1)), cloud)]
+    shift = (0.0, 0.0) if any(moved) else (1.25, -0.75)
+    hsi = write_pair(hazy[0], NM, 4, Off(shift=shift), tmp_path_factory.mktemp("low"), db=80).hsi
+    files = write_pair(hazy[1], NM, 4, Off(), tmp_path_factory.mktemp("high"), db=80)
+    told = {"srf": str(files.srf), "psf": "assumed", "haze": "off", "match_radiometry": "off", "register": "report"}
+    with open_pair(hsi, files.msi, **told) as pair:
+        assert ("bright-apart" in {one.code for one in pair.warnings}) == any(moved)
+        assert (pair.shift.dy, pair.shift.dx) == pytest.approx((-shift[0], -shift[1]), abs=0.05)
+
+
 @pytest.mark.parametrize("off", [Off(), Off(shift=(0.5, 0.4)), Off(drift=0.5)])
 def test_clouds_that_lie_still_are_ground(cube, tmp_path, off):
     files = write_pair(clouded(cube, (0, 0)), NM, 4, off, tmp_path)
