@@ -394,7 +394,7 @@ def test_a_saved_model_gives_the_same_cube(tmp_path, one_stage):
     model = tmp_path / "own.safetensors"
     how = {"method": "srlf", "base": "bicubic", "ensemble": 1, "dtype": "float32"}
     first = run(pair, tmp_path / "a.tif", **how, **{**QUICK, "adapt_steps": 12}, save_model=str(model))
-    assert "of the correction used" in first.provenance["method"]["adaptation"]
+    assert "of its correction used" in first.provenance["method"]["adaptation"]
     second = run(pair, tmp_path / "b.tif", **how, **{**QUICK, "adapt_steps": 0}, model=str(model))
     assert second.provenance["method"]["weights"].startswith("own (")
     np.testing.assert_allclose(read(second.output).data, read(first.output).data, rtol=0, atol=1e-5)
