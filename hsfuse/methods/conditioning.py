@@ -33,7 +33,7 @@ from hsfuse.methods.subspace import DARK, SpectralSubspace
 from hsfuse.nets.srlf import Observation
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
-from hsfuse.physics.solve import inverse_spd, principal_axes
+from hsfuse.physics.solve import principal_axes, solve_spd
 
 log = logging.getLogger(__name__)
 
@@ -206,10 +206,10 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     axes, few = frame.unit.numel(), len(phases(s))
     unseen, ridge, own = (torch.tensor(each).to(g) for each in (LEARNED if s >= LEAST_LEARNED else CHOSEN))
     kind = kinds_of(len(g), axes).to(g.device)
-    root, ridge = unseen[kind].sqrt(), few * ridge[kind]
+    root = unseen[kind].sqrt()
     common = s * root[:, None] * (g @ g.T / g.shape[1]) * root
     about = torch.arange(len(own) * axes).view(len(own), -1).T.to(g.device)
-    less = few * own - ridge[about]
+    ridges = (few * ridge[kind]).expand(axes, -1).scatter(1, about, (few * own).expand(axes, -1))
 
     f, weight, start, wanted, part, cell = _lessons(frame, scene, lesson)
     step, unit = frame.step.clamp_min(LEAST_STEP)[:, None].double(), frame.unit[:, None].double()
@@ -223,13 +223,8 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
         """The map (F, K) that all parts but some teach."""
         seen = [number for number in every if number not in unseen]
         count = counts[seen].sum().clamp_min(1)
-        inverse = inverse_spd((within[seen].sum(0) + ridge.diag()) / count + common)
-        found = inverse @ (across[seen].sum(0) / count)
-        # An axis's own features have a ridge of their own: a change of low rank for each (Woodbury's identity).
-        change = (less / count)[..., None] * inverse[about[:, :, None], about[:, None]]
-        wrong = (less / count) * found.T.gather(1, about)
-        step = torch.linalg.solve(change + torch.eye(len(own)).to(g), wrong)
-        return found - torch.einsum("fkp,kp->fk", inverse[:, about], step)
+        matrix = (within[seen].sum(0) + torch.diag_embed(ridges)) / count + common
+        return solve_spd(matrix, (across[seen].sum(0) / count).T[..., None])[..., 0].T
 
     def foretold(*unseen: int) -> Tensor:
         """What the others say of each part (K, P), some having no say."""
