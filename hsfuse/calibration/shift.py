@@ -391,7 +391,11 @@ def register(pair: Pair, warped: bool = False) -> Shift:
 
     `warped` says that the LRHSI was resampled (`Nesting.warped`).
     """
-    blocks, known = list(_blocks(pair)), pair.model
+    return _ground_shift(list(_blocks(pair)), pair.model, warped)
+
+
+def _ground_shift(blocks: list[Block], known: ObservationModel, warped: bool) -> Shift:
+    """The shift of all, or of the ground alone where what is bright clearly lies elsewhere."""
     model = ObservationModel(known.srf, known.psf.with_few_terms(FEW), known.ratio, known.phase)
     smooth = SMOOTH if warped else 0.0
     found = shift_of_blocks(blocks, model, smooth) if blocks else UNKNOWN
@@ -426,7 +430,7 @@ def rough_shift(pair: Pair, warped: bool = False) -> tuple[float, float]:
     place = _place(blocks, pair.model) if blocks else (0.0, 0.0)
     if place == (0.0, 0.0):
         return place
-    found = register(pair, warped)
+    found = _ground_shift(blocks, pair.model, warped)
     return (found.dy, found.dx) if found.sd <= MAX_SD else place
 
 

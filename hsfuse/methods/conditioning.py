@@ -43,8 +43,8 @@ ROUNDING = 1e-5
 LEAST_STEP = 1e-7
 #: The method whose errors networks for any sensor learn to correct.
 KNOWN_BASE = "blend"
-#: LR pixels from which on a lesson is drawn: it has 96 coefficients per axis, and 9 more for each MSI band; and how
-#: many pixels wide the LRHSI still has to be at reduced resolution.
+#: LR pixels from which on a scene regression is fitted: it has 96 coefficients per axis, and 9 more for each MSI band;
+#: and how many pixels wide the LRHSI still has to be at reduced resolution.
 LEARNED_FROM, LEAST_WIDTH = 300, 4
 #: MSI pixels at most on which it is seen what pixels show at full resolution.
 SAMPLE = 192 * 192
@@ -58,7 +58,7 @@ TRANSFER, FAR = 0.85, 4
 
 
 class Doubts(NamedTuple):
-    """How little a lesson believes features: the guide's six parts, and middle, sides and corners of the MSI's window.
+    """How little kinds of features are believed: the guide's six parts; middle, sides and corners of the MSI's window.
 
     How often features at full resolution count beside those at reduced resolution, times the ratio; and pixels of no
     error that the ridge amounts to, on other axes than the feature's own and on its own.
@@ -139,20 +139,21 @@ def conditioned(frame: SceneFrame, seen: Seen, regression: Tensor, blended: Blen
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SceneRegression:
     """What a scene's reduced resolution teaches of the blend's errors: a linear map W (F, K) of what a pixel shows.
 
-        error / step = W' f,   W = inv(<f f'>_low + D (s / 4 <f f'>_full + r I) D) <f e'>_low
+        error_k / step_k = w_k' f,   w_k = inv(<f f'>_low + s U <f f'>_full U + R_k) <f e_k>_low
 
     f (F,) are the guide's parts and the MSI's detail in a small window, in deviations `scale` (F,) of these at full
     resolution; <> are means over pixels, weighted by how small errors seem there. The errors at reduced resolution are
     known, the LRHSI being the truth, those at full resolution aren't; f is known at both. What is larger at full
     resolution than where it was learned is trusted less, the more so the further apart the two are: ridge regression
-    (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm. D is smaller for the MSI's own detail.
-    The scene is reduced four times, the LRHSI's pixels lying elsewhere.
+    (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm. U and R_k are diagonal, by the kinds of
+    features (`Doubts`), the ridge R_k by whether they are of axis k. The scene is reduced four times, the LRHSI's
+    pixels lying elsewhere.
 
     `others` (PARTS, F, K) are learned without a part of the scene each, where reduced resolution has `cell` pixels to a
-    cell's side: what the lesson says of pixels from which it hasn't learned.
+    cell's side: what the scene regression says of pixels from which it hasn't learned.
     """
 
     deviation: Tensor  # (c,) of the MSI's bands
@@ -187,8 +188,8 @@ def pixel_features(guide: Tensor, msi: Tensor, deviation: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None, str]:
-    """The lesson of a scene, and in words what it foretells of parts that it wasn't learned from.
+def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[SceneRegression | None, str]:
+    """The scene regression of a scene, and in words what it foretells of parts that it wasn't learned from.
 
     None, and nothing or why, where there are too few pixels, or where left-out parts get worse by it, in error or in
     angle.
@@ -200,18 +201,18 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
     scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)
-    lesson = Lesson(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), none, none, CELL * s)
-    at_full = [_certainty(each) * lesson.features(each.obs.guide, each.msi) for each in full]
+    scene_regression = SceneRegression(deviation, torch.where(scale > LEAST_STEP, scale, 1.0), none, none, CELL * s)
+    at_full = [_certainty(each) * scene_regression.features(each.obs.guide, each.msi) for each in full]
     g = torch.cat([maps.movedim(1, 0).flatten(1) for maps in at_full], 1).double()
     axes, few = frame.unit.numel(), len(phases(s))
-    unseen, ridge, own = (torch.tensor(each).to(g) for each in (LEARNED if s >= LEAST_LEARNED else CHOSEN))
+    often, ridge, own = (torch.tensor(each).to(g) for each in (LEARNED if s >= LEAST_LEARNED else CHOSEN))
     kind = kinds_of(len(g), axes).to(g.device)
-    root = unseen[kind].sqrt()
+    root = often[kind].sqrt()
     common = s * root[:, None] * (g @ g.T / g.shape[1]) * root
     about = torch.arange(len(own) * axes).view(len(own), -1).T.to(g.device)
     ridges = (few * ridge[kind]).expand(axes, -1).scatter(1, about, (few * own).expand(axes, -1))
 
-    f, weight, start, wanted, part, cell = _lessons(frame, scene, lesson)
+    f, weight, start, wanted, part, cell = _at_reduced(frame, scene, scene_regression)
     step, unit = frame.step.clamp_min(LEAST_STEP)[:, None].double(), frame.unit[:, None].double()
     need, every = (wanted - start) / step, range(PARTS)
     xs, ys = ([(weight * maps)[:, part == number] for number in every] for maps in (f, need))
@@ -244,7 +245,7 @@ def lesson_of(frame: ConditionedFrame, scene: PairSample) -> tuple[Lesson | None
     if not used:
         return None, f"not used: {what}"
     weights = transfer * learned() * borne_out(said, need, cell, part >= 0)
-    return replace(lesson, weights=weights.float(), others=(others * share[:, None]).float()), f"used: {what}"
+    return replace(scene_regression, weights=weights.float(), others=(others * share[:, None]).float()), f"used: {what}"
 
 
 def phases(s: int) -> tuple[tuple[int, int], ...]:
@@ -252,13 +253,13 @@ def phases(s: int) -> tuple[tuple[int, int], ...]:
     return (0, 0), (s // 2, s // 2), (0, s // 2), (s // 2, 0)
 
 
-def _lessons(frame: ConditionedFrame, scene: PairSample, lesson: Lesson) -> tuple[Tensor, ...]:
+def _at_reduced(frame: ConditionedFrame, scene: PairSample, scene_regression: SceneRegression) -> tuple[Tensor, ...]:
     """Of all valid pixels at reduced resolution, in every phase: f (F, P), their weights (1, P), what the blend has and
     should have (K, P), in double precision, their parts and their cells (P,)."""
     model, device = frame.base.model, scene.mask.device
     n, *shape = scene.mask.shape
-    part = parts_of(shape, lesson.cell).to(device).expand(scene.mask.shape)
-    cell = cells_of((n, *shape), lesson.cell).to(device)
+    part = parts_of(shape, scene_regression.cell).to(device).expand(scene.mask.shape)
+    cell = cells_of((n, *shape), scene_regression.cell).to(device)
     add_noise, random = noise_adder(scene, model), torch.Generator().manual_seed(0)
     drawn = []
     for first in phases(model.ratio):
@@ -267,7 +268,7 @@ def _lessons(frame: ConditionedFrame, scene: PairSample, lesson: Lesson) -> tupl
         valid, noisy = scene.mask[:, rows, cols], add_noise(lrhsi, msi, random)
         low = [frame.see(*block) for block in zip(*(image.split(1) for image in noisy), strict=True)]
         maps = (
-            torch.cat([lesson.features(each.obs.guide, each.msi) for each in low]),
+            torch.cat([scene_regression.features(each.obs.guide, each.msi) for each in low]),
             torch.cat([_certainty(each) for each in low]),
             torch.cat([each.base for each in low]),
             frame.subspace.project(target) / frame.unit[:, None, None],
@@ -321,11 +322,11 @@ def cells_of(shape: Sequence[int], cell: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ConditionedFrame(SceneFrame):
-    """Frame on error-aligned axes: the network sees the blend and what it was made of, and its lesson is added."""
+    """Frame on error-aligned axes: the network sees the blend, what it was made of, and the scene regression of it."""
 
     blend: Blend = field(kw_only=True)
-    lesson: Lesson | None = field(kw_only=True, default=None)
-    taught: str = field(kw_only=True, default="")  # what the lesson foretells, in words
+    scene_regression: SceneRegression | None = field(kw_only=True, default=None)
+    taught: str = field(kw_only=True, default="")  # what the scene regression foretells, in words
 
     def see(self, lrhsi: Tensor, msi: Tensor) -> Seen:
         """What the network starts from on LRHSI (B, C, h, w) and MSI (B, c, H, W)."""
@@ -334,16 +335,20 @@ class ConditionedFrame(SceneFrame):
         seen = self.seen(lrhsi, clean, blended.fused, self.blend.outside_low(lrhsi))
         regression = self.base.coefficients(lrhsi, clean) / self.unit[:, None, None]
         obs = conditioned(self, seen, regression, blended)
-        if self.lesson is not None:
+        if self.scene_regression is not None:
             unit = self.unit[:, None, None]
-            said = self.step[:, None, None] * self.lesson(obs.guide, clean) * unit
+            said = self.step[:, None, None] * self.scene_regression(obs.guide, clean) * unit
             left = self.blend.agreement.left_open(mix(self._turn.T, said), blended.amount)
             obs = replace(obs, known=mix(self._turn, left) / unit)
         return replace(seen, obs=obs)
 
     def left_out(self) -> ConditionedFrame:
-        """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""
-        return self if self.lesson is None else replace(self, lesson=replace(self.lesson, left_out=True))
+        """The same at reduced resolution, where each part is told what the scene regression of the others foretells."""
+        return (
+            self
+            if self.scene_regression is None
+            else replace(self, scene_regression=replace(self.scene_regression, left_out=True))
+        )
 
     def start(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The blend's coefficients (B, K, H, W) alone, on this frame's axes."""
@@ -360,14 +365,14 @@ class ConditionedFrame(SceneFrame):
 
 
 def conditioned_frame(scene: PairSample, model: ObservationModel) -> ConditionedFrame:
-    """Frame of a scene on the axes of the regression's errors, with the scene's lesson."""
-    frame = frame_of_draw(scene, model)
-    lesson, taught = lesson_of(frame, scene)
-    return replace(frame, lesson=lesson, taught=taught)
+    """Frame of a scene on the axes of the regression's errors, with the scene regression."""
+    frame = plain_frame(scene, model)
+    scene_regression, taught = fit_scene_regression(frame, scene)
+    return replace(frame, scene_regression=scene_regression, taught=taught)
 
 
-def frame_of_draw(scene: PairSample, model: ObservationModel) -> ConditionedFrame:
-    """The same without the lesson: networks learn what all scenes have in common."""
+def plain_frame(scene: PairSample, model: ObservationModel) -> ConditionedFrame:
+    """The same without the scene regression."""
     noise = msi_noise(scene).float()
     clean = replace(scene, msi=denoise(scene.msi, noise))
     frame = fit_frame(clean, aligned(EnsembleGLP(DIMENSION).fit(clean, model), clean))

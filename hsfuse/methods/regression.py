@@ -137,10 +137,6 @@ class RegressionGLP(Method):
         """What is added outside the subspace, before interpolation: (B, C, h, w)."""
         return self.subspace.residual(lrhsi) * self.residual_share.to(lrhsi)[:, None, None]
 
-    def outside(self, lrhsi: Tensor) -> Tensor:
-        """What is added outside the subspace (B, C, H, W)."""
-        return self.model.upsample(self.outside_low(lrhsi))
-
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
         return compose(self.subspace, self.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))

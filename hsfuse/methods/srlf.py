@@ -1,9 +1,9 @@
 """SRLF-Net as a fusion method: a training-free base, corrected by the network in the scene's spectral subspace.
 
-Three stages follow the base: the scene's lesson and weights for any sensor correct it (`srlf_any.py`); adaptation to
+Three stages follow the base: the scene regression and weights for any sensor correct it (`srlf_any.py`); adaptation to
 the scene, in which a second network learns what these leave; and the step back to both inputs. The latter two are kept
-as far as the scene's own held-out blocks bear them out. The lesson adds what both images leave open: without a second
-network there is no step back from it, which on close-range scenes lost .02 dB and up to 2 % in angle.
+as far as the scene's own held-out blocks bear them out. The scene regression adds what both images leave open: without
+a second network there is no step back from it, which on close-range scenes lost .02 dB and up to 2 % in angle.
 
 Weights that themselves go on learning on the scene did worse: they have so much at hand, the members of the blend and
 their differences, that they soon learn what is peculiar to reduced resolution. The second network sees the result and
@@ -65,8 +65,8 @@ def card_of_scene(
 
 
 def weights_below(card: ModelCard) -> tuple[bool, Path | None]:
-    """Whether a scene's own network corrects what its lesson gives, and the weights for any sensor that it was given
-    with; ModelError when they aren't there."""
+    """Whether a scene's own network corrects what the scene regression gives, and the weights for any sensor that this
+    was given with; ModelError when they aren't there."""
     name = card.extra.get("weights")
     return name is not None, find_model(name).path if name else None
 
@@ -143,7 +143,7 @@ class SRLF(Method):
                 trains = run.steps > 0 and run.minutes > 0
                 run.log.verdict = f"{reason if trains else UNTRAINED} {self._start} is the result"
         self.net.eval()
-        agrees = self.known is not None and self.known.frame.lesson is not None and not self.share.any()
+        agrees = self.known is not None and self.known.frame.scene_regression is not None and not self.share.any()
         if self._options.consistency == "on" and not agrees and int(rehearsal.mask.sum()) >= self.share.numel():
             self._agree(run, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
@@ -156,7 +156,7 @@ class SRLF(Method):
 
     @property
     def _left_out(self) -> SceneFrame:
-        """The frame at reduced resolution, where a lesson speaks of parts that it wasn't learned from."""
+        """The frame at reduced resolution, where a scene regression speaks of parts that it wasn't learned from."""
         return self.frame if self.known is None else replace(self.frame, fuser=self.known.left_out())
 
     def _make_net(self, scene: PairSample, model: ObservationModel) -> SRLFNet:
@@ -200,7 +200,7 @@ class SRLF(Method):
         }
 
     def _before(self, rehearsal: Rehearsal) -> Errors:
-        """What lesson and weights for any sensor leave of the base's errors on held-out cells."""
+        """What scene regression and weights for any sensor leave of the base's errors on held-out cells."""
         if self.known is None or not rehearsal.possible:
             return UNCHANGED
         plain = rehearsal.coefficients(replace(self.frame, fuser=self.known.frame.blend))
@@ -213,7 +213,7 @@ class SRLF(Method):
         if self.card is not None and self.card.kind != "any-sensor":
             errors = self._trust(run)
         if self.card is not None or self.known is not None:
-            clock = self._note("lesson" if self.card is None else "weights", errors, clock)
+            clock = self._note("scene regression" if self.card is None else "weights", errors, clock)
         if not trained and (self.card is None or self.card.kind == "any-sensor"):
             run.log.gain, run.log.verdict = (
                 1 - errors.error,

@@ -1,5 +1,6 @@
-"""`blend`, corrected by what the scene's own reduced resolution teaches (`Lesson`) and, where there are weights for any
-sensor, by what these have learned elsewhere. Each is used only where the scene bears it out; nothing is adapted."""
+"""`blend`, corrected by what the scene's own reduced resolution teaches (`SceneRegression`) and, where there are
+weights for any sensor, by what these have learned elsewhere. Each is used only where the scene bears it out; nothing
+is adapted."""
 
 from __future__ import annotations
 
@@ -41,9 +42,9 @@ BETTER = 0.995
 
 
 class AnySensor(Method):
-    """`blend` corrected by lesson and weights: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
+    """`blend` corrected by scene regression and weights: LRHSI (B, C, h, w), MSI (B, c, H, W) -> HRHSI (B, C, H, W).
 
-    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None for the lesson alone.
+    `weights`: a checkpoint, "auto" for those of the collection that fit the scene, None for the scene regression alone.
     """
 
     id = "srlf-any"
@@ -66,7 +67,7 @@ class AnySensor(Method):
         return cls("auto" if options.model == "auto" else given)
 
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:
-        """Fit the blend and draw the lesson; the network is as trained. ModelError when the weights don't fit."""
+        """Fit blend and scene regression; the network is as trained. ModelError when the weights don't fit."""
         auto = self.weights == "auto"
         path = find_weights(model.ratio, DIMENSION, KNOWN_BASE) if auto else cast(Path | None, self.weights)
         net = None
@@ -97,7 +98,7 @@ class AnySensor(Method):
     def errors(self, scene: PairSample) -> Errors:
         """What the weights leave of the errors at reduced resolution.
 
-        Of the blend's, with what the lesson foretells of parts that it wasn't learned from.
+        Of the blend's, with what the scene regression foretells of parts that it wasn't learned from.
         """
         target, lrhsi, msi = reduced_images(scene, self.frame.base.model)
         lrhsi, msi = noise_adder(scene, self.frame.base.model)(lrhsi, msi, torch.Generator().manual_seed(0))
@@ -119,7 +120,7 @@ class AnySensor(Method):
         """
         used = max(errors.error, errors.angle) <= BETTER
         self.share = SHARE if used else 0.0
-        below = KNOWN_BASE if self.frame.lesson is None else f"{KNOWN_BASE} with the scene regression"
+        below = KNOWN_BASE if self.frame.scene_regression is None else f"{KNOWN_BASE} with the scene regression"
         what = f"error {change(errors.error)} {below}, angle {change(errors.angle)}"
         self.verdict = f"{'used' if used else 'not used'}: at reduced resolution {what}"
         log.info("weights %s", self.verdict)
@@ -127,7 +128,7 @@ class AnySensor(Method):
     @torch.no_grad()
     def coefficients(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fused coefficients (B, K, H, W)."""
-        if not self.share and self.frame.lesson is None:
+        if not self.share and self.frame.scene_regression is None:
             return self.frame.start(lrhsi, msi)
         return self._corrected(self.frame.see(lrhsi, msi))
 
@@ -142,11 +143,13 @@ class AnySensor(Method):
     @property
     def given(self) -> str:
         """What the result is, in words; empty where it is the blend alone."""
-        parts = ["the weights"] * bool(self.share) + ["the scene regression"] * (self.frame.lesson is not None)
+        parts = ["the weights"] * bool(self.share) + ["the scene regression"] * (
+            self.frame.scene_regression is not None
+        )
         return f"the base {KNOWN_BASE} corrected by {' and '.join(parts)}" if parts else ""
 
     def left_out(self) -> AnySensor:
-        """The same at reduced resolution, where the lesson says of each part what the others foretell of it."""
+        """The same at reduced resolution, where each part is told what the scene regression of the others foretells."""
         other = copy(self)
         other.frame = self.frame.left_out()
         return other
@@ -157,7 +160,7 @@ class AnySensor(Method):
 
     def predict(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """Fuse tiles."""
-        if not self.share and self.frame.lesson is None:
+        if not self.share and self.frame.scene_regression is None:
             return self.frame.blend.predict(lrhsi, msi)
         return compose(self.subspace, self.frame.base.model, self.coefficients(lrhsi, msi), self.outside_low(lrhsi))
 
@@ -174,7 +177,7 @@ class AnySensor(Method):
         return f"{self.card.name} ({self.card.steps} steps){self.verdict and ', ' + self.verdict}"
 
     def told(self) -> dict[str, str]:
-        """What the scene's lesson foretells, where there is enough to learn from."""
+        """What the scene regression foretells, where there is enough to learn from."""
         return {"scene regression": self.frame.taught} if self.frame.taught else {}
 
     def layers(self) -> StageWatch | None:
@@ -183,7 +186,7 @@ class AnySensor(Method):
 
 
 def _known(seen: Seen) -> Tensor:
-    """The blend (B, K, H, W) with what the lesson says."""
+    """The blend (B, K, H, W) with what the scene regression says."""
     return seen.base if seen.obs.known is None else seen.base + seen.obs.known
 
 

@@ -47,7 +47,7 @@ PARTS: dict[str, str] = {
     "ExactFit": "hsfuse.methods.srlf_bands",
     "FusionProblem": "hsfuse.methods.problem",
     "GuidedAxes": "hsfuse.methods.blend",
-    "Lesson": "hsfuse.methods.conditioning",
+    "SceneRegression": "hsfuse.methods.conditioning",
     "ModelCard": "hsfuse.nets.weights",
     "ObservationModel": "hsfuse.physics.model",
     "Psf": "hsfuse.physics.model",

@@ -1,4 +1,4 @@
-"""Scene draws: a random crop seen by a random pair of sensors, fused by the base and its lesson, ready for the network.
+"""Scene draws: a random crop seen by a random pair of sensors, fused by base and scene regression, as networks see it.
 
 Draw number n depends on the seed and n alone, so that a resumed run meets the draws that an uninterrupted one would.
 Scenes are fused once and kept: that takes longer than a step of training, of which each sees many windows.
@@ -160,8 +160,8 @@ class DrawSource:
 def fused(truth: Tensor, lrhsi: Tensor, msi: Tensor, model: ObservationModel, bands: Tensor) -> Tensors:
     """A scene as the network meets it: inputs and target in feature units, and what `bands` have outside the subspace.
 
-    What its lesson says is `known`: the network learns what that leaves. The largest maps are in half precision, as
-    they are kept on disk.
+    What its scene regression says is `known`: the network learns what that leaves. The largest maps are in half
+    precision, as they are kept on disk.
     """
     frame = conditioned_frame(PairSample(lrhsi, msi, torch.ones(1, *lrhsi.shape[2:], dtype=torch.bool)), model)
     seen, subspace, unit = frame.see(lrhsi, msi), frame.subspace, frame.unit[:, None, None]

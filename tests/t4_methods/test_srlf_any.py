@@ -123,7 +123,7 @@ def test_weights_that_do_not_fit_are_refused(pair, known, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["any-sensor", "none"])
-def test_without_weights_it_is_the_blend_with_its_lesson(pair, blended, tmp_path, monkeypatch, kind):
+def test_without_weights_it_is_the_blend_with_its_scene_regression(pair, blended, tmp_path, monkeypatch, kind):
     """Of this scene there is none: it is too small."""
     monkeypatch.setattr(model_zoo, "data_folder", lambda name: tmp_path)
     method = AnySensor("auto" if kind == "any-sensor" else None).fit(*pair)
@@ -175,7 +175,7 @@ def test_on_another_base_there_are_no_weights(pair, collection, base):
 
 
 @pytest.mark.parametrize("change", ["ratio", "bands"])
-def test_without_weights_that_fit_the_lesson_is_left(pair, collection, tmp_path, monkeypatch, change):
+def test_without_weights_that_fit_the_scene_regression_is_left(pair, collection, tmp_path, monkeypatch, change):
     scene, model = pair
     if change == "ratio":
         collect(monkeypatch, tmp_path)
@@ -212,7 +212,7 @@ ADAPT = FuseOptions(adapt_steps=2, ensemble=1, pace=Pace(check_every=1, learning
 
 @pytest.fixture(scope="module", autouse=True)
 def one_stage_on_weights_alone():
-    """How many stages has no part in what is looked at, nor has a lesson, which `test_lesson.py` looks at."""
+    """How many stages has no part in what is looked at, nor has what `test_scene_regression.py` looks at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsfuse.methods.conditioning.LEARNED_FROM", 1000)
         patch.setattr(fusers_weights, "ON_WEIGHTS", (1, ON_WEIGHTS[1]))
@@ -277,7 +277,7 @@ def test_a_network_fitted_to_a_scene_names_the_weights_below_it(larger, adapted,
         fitted(larger, weights=tmp_path / "own.safetensors")
 
 
-def test_a_network_fitted_to_a_scene_finds_its_lesson_again(larger, tmp_path, monkeypatch):
+def test_a_network_fitted_to_a_scene_finds_its_scene_regression_again(larger, tmp_path, monkeypatch):
     """Where there were no weights below it, there are none: other weights of the collection aren't taken."""
     collect(monkeypatch, tmp_path)
     fuser = fitted(larger, ADAPT)

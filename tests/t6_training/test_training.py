@@ -10,7 +10,7 @@ import torch
 from training_scenes import share_cache, write_scenes
 
 from hsfuse.core.errors import InputError, ModelError, OutputError, SettingError
-from hsfuse.methods.conditioning import Lesson, aligned
+from hsfuse.methods.conditioning import SceneRegression, aligned
 from hsfuse.methods.frame import fit_frame
 from hsfuse.methods.regression import EnsembleGLP
 from hsfuse.nets.srlf import SRLFNet
@@ -89,14 +89,16 @@ def test_the_base_itself_has_gain_zero_and_relative_angle_one(cache):
 
 
 def test_a_network_starts_from_what_the_scene_teaches(monkeypatch):
-    """Drawn with a lesson, be it a bad one: an untrained network gives what is known, which has gain zero."""
+    """Drawn with a scene regression, be it a bad one: an untrained network gives what is known, which has gain zero."""
 
     def taught(frame, scene):
         bands = scene.msi.shape[1]
         weights = torch.randn(6 * 16 + 9 * bands, 16, generator=torch.Generator().manual_seed(0)) / 10
-        return Lesson(torch.ones(bands), torch.ones(len(weights)), weights, weights.expand(4, -1, -1), 4), "used"
+        return SceneRegression(
+            torch.ones(bands), torch.ones(len(weights)), weights, weights.expand(4, -1, -1), 4
+        ), "used"
 
-    monkeypatch.setattr("hsfuse.methods.conditioning.lesson_of", taught)
+    monkeypatch.setattr("hsfuse.methods.conditioning.fit_scene_regression", taught)
     trainer = Trainer(parse_config(settings()), references(1, 2), [], CPU)
     (sample,) = trainer.source.batch(0, 1)
     assert sample.observation.known.abs().max() > 0.01

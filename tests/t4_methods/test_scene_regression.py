@@ -17,12 +17,12 @@ from hsfuse.methods.conditioning import (
     borne_out,
     cells_of,
     conditioned_frame,
-    frame_of_draw,
+    fit_scene_regression,
     guides,
-    lesson_of,
     parts_of,
     phases,
     pixel_features,
+    plain_frame,
 )
 from hsfuse.methods.frame import noise_adder, reduced_images
 from hsfuse.methods.srlf import SRLF
@@ -68,7 +68,7 @@ def test_what_it_adds_brings_the_blend_closer_to_the_truth(scene, frame):
 def test_what_it_adds_is_what_both_images_leave_open(scene, frame):
     _, pair, _ = scene
     seen = frame.see(pair.lrhsi, pair.msi)
-    said = frame.step[:, None, None] * frame.lesson(seen.obs.guide, seen.msi)
+    said = frame.step[:, None, None] * frame.scene_regression(seen.obs.guide, seen.msi)
     low = [frame.model.spatial(z * frame.unit[:, None, None]).norm() for z in (said, seen.obs.known)]
     assert low[1] < 0.5 * low[0]
 
@@ -76,7 +76,7 @@ def test_what_it_adds_is_what_both_images_leave_open(scene, frame):
 def test_pixels_teach_in_every_phase(scene, frame):
     """Twenty LR pixels a side begin at 0 and 2: of the latter sixteen are left."""
     _, pair, _ = scene
-    f, weight, start, wanted, part, cell = conditioning._lessons(frame, pair, frame.lesson)
+    f, weight, start, wanted, part, cell = conditioning._at_reduced(frame, pair, frame.scene_regression)
     pixels = 20 * 20 + 16 * 16 + 2 * 20 * 16
     assert {len(part), len(cell), *(x.shape[1] for x in (f, weight, start, wanted))} == {pixels}
     target = frame.subspace.project(pair.lrhsi[..., 2:18, 2:18]) / frame.unit[:, None, None]
@@ -85,21 +85,21 @@ def test_pixels_teach_in_every_phase(scene, frame):
 
 
 def test_the_network_of_a_draw_knows_no_scene(scene):
-    assert frame_of_draw(*scene[1:]).lesson is None
+    assert plain_frame(*scene[1:]).scene_regression is None
 
 
 @pytest.mark.parametrize(("ratio", "shape"), [(8, (30, 40)), (4, (16, 18))])
 def test_it_is_drawn_where_there_is_enough_to_learn_from(ratio, shape):
     told = SimpleNamespace(base=SimpleNamespace(model=SimpleNamespace(ratio=ratio)))
     pair = PairSample(torch.ones(1, 1, *shape), torch.ones(1, 1, 8, 8), torch.ones(1, *shape, dtype=torch.bool))
-    assert lesson_of(told, pair) == (None, "")
+    assert fit_scene_regression(told, pair) == (None, "")
 
 
 @pytest.mark.parametrize("errors", [(1.01, 0.9), (0.9, 1.01)])
 def test_one_that_does_not_foretell_parts_left_out_is_dropped(scene, frame, errors, monkeypatch):
     monkeypatch.setattr(Judge, "errors", lambda self, correction: Errors(*errors))
-    lesson, told = lesson_of(replace(frame, lesson=None), scene[1])
-    assert lesson is None
+    scene_regression, told = fit_scene_regression(replace(frame, scene_regression=None), scene[1])
+    assert scene_regression is None
     assert told.startswith("not used: on parts of the scene that it didn't learn from the error is ")
 
 
@@ -120,11 +120,11 @@ def test_a_part_is_foretold_without_having_been_seen(scene, frame, monkeypatch):
     """What is judged doesn't change when the truth of its own part does, shares included."""
     corrections, pair = [], scene[1]
     monkeypatch.setattr(Judge, "errors", lambda self, correction: corrections.append(correction) or Errors(0.9, 0.9))
-    plain = replace(frame, lesson=None)
+    plain = replace(frame, scene_regression=None)
     monkeypatch.setattr(conditioning, "noise_adder", lambda *_: lambda lrhsi, msi, random: (lrhsi, msi))
-    before = lesson_of(plain, pair)[0]
+    before = fit_scene_regression(plain, pair)[0]
     changed_in_a_corner(monkeypatch)
-    after = lesson_of(plain, pair)[0]
+    after = fit_scene_regression(plain, pair)[0]
     part = parts_of(pair.mask.shape[1:], CELL * 4)
     part = torch.cat(
         [part[top:, left:][: 20 - top // 2 * 4, : 20 - left // 2 * 4].flatten() for top, left in phases(4)]
@@ -137,19 +137,21 @@ def test_a_part_is_foretold_without_having_been_seen(scene, frame, monkeypatch):
 
 
 def test_at_reduced_resolution_each_part_hears_what_the_others_say(scene, frame):
-    pair, lesson = scene[1], frame.lesson
+    pair, scene_regression = scene[1], frame.scene_regression
     seen = frame.see(pair.lrhsi, pair.msi)
     guide, msi = seen.obs.guide, seen.msi
-    left_out = frame.left_out().lesson
-    part = parts_of(msi.shape[2:], lesson.cell)
-    for number, weights in enumerate(lesson.others):
-        own = replace(lesson, weights=weights)(guide, msi)
+    left_out = frame.left_out().scene_regression
+    part = parts_of(msi.shape[2:], scene_regression.cell)
+    for number, weights in enumerate(scene_regression.others):
+        own = replace(scene_regression, weights=weights)(guide, msi)
         torch.testing.assert_close(left_out(guide, msi)[..., part == number], own[..., part == number])
-    assert not torch.allclose(left_out(guide, msi), lesson(guide, msi))
+    assert not torch.allclose(left_out(guide, msi), scene_regression(guide, msi))
 
 
-def test_weights_are_judged_on_what_the_lesson_foretells_of_parts_it_has_not_seen(scene, frame, monkeypatch, weights):
-    """What the network starts from when it is judged isn't the lesson as learned on the very pixels."""
+def test_weights_are_judged_on_what_the_scene_regression_foretells_of_parts_it_has_not_seen(
+    scene, frame, monkeypatch, weights
+):
+    """What the network starts from when it is judged isn't the scene regression as learned on the very pixels."""
     _, pair, model = scene
     starts = []
     monkeypatch.setattr(
@@ -179,11 +181,11 @@ def noisy(pair, model):
     return noise_adder(pair, model)(*reduced_images(pair, model)[1:], torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("lesson", [True, False])
-def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch, weights):
-    """Weights that the scene doesn't bear out take nothing with them, nor does a lesson that it doesn't."""
+@pytest.mark.parametrize("scene_regression", [True, False])
+def test_without_weights_the_scene_regression_remains(scene, frame, scene_regression, monkeypatch, weights):
+    """Weights that the scene doesn't bear out take nothing with them, nor does a scene regression that it doesn't."""
     _, pair, model = scene
-    frame = frame if lesson else replace(frame, lesson=None)
+    frame = frame if scene_regression else replace(frame, scene_regression=None)
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(1.1, 0.9))
     method = AnySensor(weights).fit(pair, model)
@@ -192,25 +194,25 @@ def test_without_weights_the_lesson_remains(scene, frame, lesson, monkeypatch, w
     wanted = seen.base if seen.obs.known is None else seen.base + seen.obs.known
     unit = frame.unit[:, None, None]
     torch.testing.assert_close(method.coefficients(pair.lrhsi, pair.msi), wanted * unit, rtol=0, atol=1e-6)
-    assert method.given == ("the base blend corrected by the scene regression" if lesson else "")
+    assert method.given == ("the base blend corrected by the scene regression" if scene_regression else "")
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(0.9, 0.9))
     given = AnySensor(weights).fit(pair, model).given
-    assert given == "the base blend corrected by the weights" + " and the scene regression" * lesson
+    assert given == "the base blend corrected by the weights" + " and the scene regression" * scene_regression
 
 
-@pytest.mark.parametrize("lesson", [True, False])
-def test_there_is_no_step_back_from_a_lesson_alone(scene, frame, lesson, monkeypatch):
-    frame = frame if lesson else replace(frame, lesson=None)
+@pytest.mark.parametrize("scene_regression", [True, False])
+def test_there_is_no_step_back_from_a_scene_regression_alone(scene, frame, scene_regression, monkeypatch):
+    frame = frame if scene_regression else replace(frame, scene_regression=None)
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
     monkeypatch.setattr(AnySensor, "errors", lambda self, scene: Errors(1.1, 0.9))
     asked = []
     monkeypatch.setattr(SRLF, "_agree", lambda *args: asked.append(args))
     SRLF(FuseOptions(adapt="off", ensemble=1)).fit(*scene[1:])
-    assert bool(asked) != lesson
+    assert bool(asked) != scene_regression
 
 
-def test_adaptation_is_judged_on_what_the_lesson_has_not_seen(scene, frame, monkeypatch):
-    """At reduced resolution it starts from the left-out lesson, at full resolution from the lesson."""
+def test_adaptation_is_judged_on_what_the_scene_regression_has_not_seen(scene, frame, monkeypatch):
+    """At reduced resolution it starts from the left-out one, at full resolution from the scene regression."""
     _, pair, model = scene
     monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
     rehearsals = []
@@ -283,8 +285,8 @@ def test_a_fitted_method_keeps_it(scene, frame, monkeypatch, weights):
     method = AnySensor(weights).fit(pair, model)
     method.share = 0.5
     again = restored(AnySensor, state_of(method))
-    assert torch.equal(again.frame.lesson.others, frame.lesson.others)
-    assert torch.equal(again.frame.lesson.weights, frame.lesson.weights)
+    assert torch.equal(again.frame.scene_regression.others, frame.scene_regression.others)
+    assert torch.equal(again.frame.scene_regression.weights, frame.scene_regression.weights)
     torch.testing.assert_close(
         again.predict(pair.lrhsi, pair.msi), method.predict(pair.lrhsi, pair.msi), rtol=0, atol=0
     )
