@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,9 @@ from typing import Any
 from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import FORMER, OPTIONS, FuseOptions, kind_of
 from hsfuse.core.values import check_text
-from hsfuse.io.files import (
-    as_path,
-    check_inputs,
-    check_output,
-    check_path,
-    check_report_path,
-    driver_of,
-    is_virtual,
-    split_paths,
-)
-from hsfuse.io.finished import MAY_BE_FILES, answers, files_of, is_fresh, provenance_in
+from hsfuse.fusion.job import Job
+from hsfuse.io.files import as_path, split_paths
+from hsfuse.io.finished import MAY_BE_FILES
 from hsfuse.io.toml import read_toml
 
 #: Columns that are files of a job and no options.
@@ -42,128 +34,6 @@ COLUMNS: dict[str, str] = {
 #: Bytes of a table.
 MOST_BYTES = 2**28
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One scene: `where` it stands in the table, its files, and how it is fused."""
-
-    where: str
-    hsi: Path
-    msi: tuple[Path, ...]
-    output: Path
-    options: FuseOptions
-    report: Path | None = None
-    figures: Path | None = None
-
-    @property
-    def read(self) -> list[Path]:
-        """All files that it reads: its images, and what its options name."""
-        named = [Path(getattr(self.options, name)) for name in MAY_BE_FILES]
-        return [self.hsi, *self.msi, *(path for path in named if path.is_file())]
-
-    @property
-    def made(self) -> list[Path]:
-        """All files that it makes."""
-        beside = [path for path in (self.report, self.figures) if path is not None]
-        return [*files_of(self.output, self.options), *beside]
-
-    def check_paths(self) -> None:
-        """InputError for the first of its paths that no file can have."""
-        made = {"output": self.output, "report": self.report, "figures": self.figures}
-        made |= {name: getattr(self.options, name) for name in OPTIONS if kind_of(name)[0] is Path}
-        read = [("HSI", self.hsi), *(("MSI", path) for path in self.msi)]
-        for role, path in (*read, *made.items()):
-            if path is not None and not ((role, path) in read and is_virtual(path)):
-                check_path(role, path)
-
-    def look_ahead(self, seen: set[Any]) -> None:
-        """SettingError for tiles or creation options that its images can't have; nothing where they are among `seen`.
-
-        Images that can't be read are left to the job's own process, which tells it.
-        """
-        from hsfuse.fusion.storage import look_ahead
-
-        options = self.options
-        made = tuple(sorted(options.creation_options.items()))
-        choice = (options.tile, made, options.dtype, driver_of(self.output, options.format))
-        if choice in seen or (options.tile == FuseOptions.tile and not made):
-            return
-        try:
-            look_ahead(self.hsi, self.msi, self.output, options)
-        except SettingError:
-            seen.add(choice)
-            raise
-        except HsfuseError:
-            return
-        seen.add(choice)
-
-    def check(self) -> None:
-        """Raise an HsfuseError for what keeps it from being run and needs no pixels to be told."""
-        from hsfuse.methods import check_names
-
-        self.check_paths()
-        options, inputs = self.options, [self.hsi, *self.msi]
-        check_names(options)
-        check_inputs("HSI", [self.hsi])
-        check_inputs("MSI", self.msi)
-        goes_on = options.overwrite or options.resume
-        check_output(self.output, overwrite=goes_on, driver=options.format, protected=inputs)
-        for path in (self.report, self.figures):
-            if path is not None:
-                theirs = options.overwrite or (options.resume and self.output.exists())
-                check_report_path(path, theirs, [*inputs, self.output])
-
-    def look(self) -> None:
-        """HsfuseError for what its files say before a pixel is read: device, grids, bands, what is there already."""
-        from hsfuse.fusion.device import check_device
-        from hsfuse.fusion.storage import look_ahead
-
-        check_device(self.options.device)
-        look_ahead(self.hsi, self.msi, self.output, self.options)
-
-    def state(self) -> str:
-        """ "finished"; "cube" where only what goes with it is missing; else "". From files alone, without torch."""
-        provenance = provenance_in(self.output, self.options)
-        if not answers(provenance, self.hsi, self.msi, self.output, self.options):
-            return ""
-        told = [path for path in (self.report, self.figures) if path is not None]
-        whole = all(path.exists() for path in self.made) and all(is_fresh(path, self.output) for path in told)
-        return "finished" if whole else "cube"
-
-    def as_run(self) -> Job:
-        """Itself with the options that its process is given: what begins anew isn't gone on with."""
-        options = self.options
-        resume = options.resume and all(
-            driver_of(path, options.format if path == self.output else "auto") == "GTiff"
-            for path in (self.output, options.qa)
-            if path is not None
-        )
-        again = options.overwrite or (options.resume and not resume and self.state() == "cube")
-        return replace(self, options=replace(options, resume=resume, overwrite=again))
-
-    def arguments(self) -> list[str]:
-        """What `hsfuse` is given to do it."""
-        words = [f"--hsi={self.hsi}", *(f"--msi={path}" for path in self.msi), f"--output={self.output}"]
-        words += [f"--{name}={path}" for name in ("report", "figures") if (path := getattr(self, name)) is not None]
-        words += _spelled(self.as_run().options)
-        return ["fuse", *words]
-
-
-def _spelled(options: FuseOptions) -> list[str]:
-    """Options that aren't the default, as words of the command line."""
-    plain, words = FuseOptions(), []
-    for name, option in OPTIONS.items():
-        value, own = getattr(options, name), option.name or f"--{name.replace('_', '-')}"
-        if value == getattr(plain, name):
-            continue
-        if isinstance(value, bool):
-            words.append(own)
-        elif isinstance(value, Mapping):
-            words += [f"{own}={key}={entry}" for key, entry in value.items()]
-        else:
-            words.append(f"{own}={','.join(value) if isinstance(value, tuple) else value}")
-    return words
 
 
 @dataclass

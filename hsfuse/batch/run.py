@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, Literal
 from uuid import uuid4
 
-from hsfuse.batch.jobs import Job
 from hsfuse.core.cluster import client_of
 from hsfuse.core.errors import HsfuseError, OutputError
 from hsfuse.core.process import reason
+from hsfuse.fusion.job import Job
 from hsfuse.io.files import output_files
 from hsfuse.io.lock import only_writer
 

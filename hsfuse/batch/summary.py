@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hsfuse.batch.jobs import Job
 from hsfuse.batch.run import Outcome
 from hsfuse.core.errors import OutputError
+from hsfuse.fusion.job import Job
 from hsfuse.io.files import write_whole
 
 PAGE, TABLE, SCENES = "index.html", "summary.csv", "scenes"

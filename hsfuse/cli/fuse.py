@@ -71,14 +71,14 @@ def fuse(
 ) -> None:
     """Fuse an LRHSI with an MSI into an HRHSI on the MSI's grid.
 
-    By default SRLF-Net corrects a training-free base as it has learned from other sensors' scenes. With --effort best
-    it learns from this one, too, within --adapt-steps and --adapt-minutes, which counts as far as the scene's own
-    held-out blocks bear it out; --effort fast is the base alone.
+    By default a training-free base and a regression of what it leaves, learned from the scene itself. With --effort
+    best SRLF-Net is trained on the scene, too, within --adapt-steps and --adapt-minutes, which counts as far as the
+    scene's own held-out blocks bear it out; --effort fast is the base alone.
     """
     low, high, place = _named(files, hsi, msi, output)
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
     if log_file is not None:
-        from hsfuse.batch.jobs import Job
+        from hsfuse.fusion.job import Job
 
         job = Job("", low, (high,) if isinstance(high, Path) else high, place, chosen, report, figures)
         job.check_paths()
@@ -122,7 +122,7 @@ def fuse_and_report(
 
     What needs no pixels is looked at first: whether it can be done, and whether it is done.
     """
-    from hsfuse.batch.jobs import Job
+    from hsfuse.fusion.job import Job
     from hsfuse.io.files import write_whole
     from hsfuse.io.finished import is_fresh
 

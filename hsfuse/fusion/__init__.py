@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hsfuse.fusion.device import pick_device
     from hsfuse.fusion.model import FittedModel, fit, load_model
     from hsfuse.fusion.result import FusionResult
-    from hsfuse.fusion.run import fit_method, run_fusion
+    from hsfuse.fusion.run import run_fusion
     from hsfuse.io import Paths
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "FuseOptions",
     "FusionResult",
     "fit",
-    "fit_method",
     "fuse",
     "load_model",
     "pick_device",
@@ -35,7 +34,7 @@ __getattr__ = when_used(
         "device": ("pick_device",),
         "model": ("FittedModel", "fit", "load_model"),
         "result": ("FusionResult",),
-        "run": ("fit_method", "run_fusion"),
+        "run": ("run_fusion",),
     },
 )
 

@@ -18,8 +18,17 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray
-from hsfuse.fusion.stream import GIVEN_BACK, give_back_freed_memory, keep_freed_memory
-from hsfuse.fusion.tiles import RowBlender, Span, TileGrid, TileWorker, batches, window_of
+from hsfuse.fusion.tiles import (
+    GIVEN_BACK,
+    RowBlender,
+    Span,
+    TileGrid,
+    TileWorker,
+    batches,
+    give_back_freed_memory,
+    keep_freed_memory,
+    window_of,
+)
 from hsfuse.io import CubeReader
 from hsfuse.io.memory import ArrayReader
 from hsfuse.pair.warp import WarpedReader, own_reader

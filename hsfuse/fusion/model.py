@@ -19,8 +19,8 @@ from hsfuse.core.errors import ModelError, OutputError, SettingError
 from hsfuse.core.options import OPTIONS, FuseOptions, Pace
 from hsfuse.core.package import __version__
 from hsfuse.fusion.device import pick_device
+from hsfuse.fusion.fitting import build_method, ensemble_turns, fit_method
 from hsfuse.fusion.result import method_of, provenance_of
-from hsfuse.fusion.run import ensemble_turns, fit_method
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import AHEAD, Blender, TileGrid, TileWorker, ahead, batches
 from hsfuse.io.files import write_whole
@@ -196,7 +196,7 @@ def fit(
     settings = replace(settings, **pair.options.of_pair())
     device = pick_device(settings.device)
     scene = sample_scene(pair).to(device)
-    fitted = fit_method(pair, scene, settings, device)
+    fitted = fit_method(build_method(settings, pair), pair, scene, device)
     gains = Filling.of(scene, pair.model).gains
     assert gains is not None
     return FittedModel(fitted, gains, settings, Sensors.of(pair), device)

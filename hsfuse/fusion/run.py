@@ -9,35 +9,31 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hsfuse.core.notes import Note, note, texts
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
+from hsfuse.fusion.fitting import build_method, fit_method, quick_method
 from hsfuse.fusion.forecast import forecast
-from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of, scan_backend
+from hsfuse.fusion.result import FusionResult, method_of, noted, provenance_of
 from hsfuse.fusion.resume import finished, fitted_once, full_print, plan_print
 from hsfuse.fusion.storage import BandPlan, check_outputs, plan_bands, unsigned
-from hsfuse.fusion.stream import Streamer, give_back_freed_memory, plan_tiles
-from hsfuse.fusion.tiles import TileGrid, TileWorker
+from hsfuse.fusion.stream import Streamer, plan_tiles
+from hsfuse.fusion.tiles import TileGrid, TileWorker, give_back_freed_memory
 from hsfuse.io import Paths, Storage, kept_method, output_files
 from hsfuse.io.finished import files_of, request
 from hsfuse.io.lock import only_writer
-from hsfuse.methods import Method, method_for
+from hsfuse.methods import Method
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.srf_bands import unseen
 
-if TYPE_CHECKING:  # loaded where layers are wanted
-    from hsfuse.fusion.quality import QualityLayers
-
 log = logging.getLogger(__name__)
 
-#: MSI pixels up to which SRLF-Net averages over all eight symmetries unless told otherwise.
-SMALL_SCENE = 1024 * 1024
 #: MSI pixels from which on a scene is tried out at the start of a fusion; what a smaller one takes is soon known.
 TRIED_FROM = 1024 * 1024
 
@@ -66,7 +62,9 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         told = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
-        expected = forecast(pair, output, options, stored, tiles, partial(_quick, options) if tries else None, device)
+        expected = forecast(
+            pair, output, options, stored, tiles, partial(quick_method, options) if tries else None, device
+        )
         if options.dry_run:
             record = {"inputs": pair.summary(), "tiles": f"{len(tiles)} of {tiles.stride} pixels"}
             record |= {"forecast": expected.to_dict(), "expected": expected.text()}
@@ -80,7 +78,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             client = held.enter_context(client_soon(options.dask, "hsfuse.fusion.spread"))  # meanwhile
         start = time.monotonic()
         scene = sample_scene(pair).to(device)
-        fit = partial(_fit, method, pair, scene, device)
+        fit = partial(fit_method, method, pair, scene, device)
         if options.reuse_model is not None:
             fit = partial(_reuse, pair, scene, options, device, fit, provenance)
         method = fitted_once(fit, output, plan if resume else None, device)
@@ -98,11 +96,6 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             _write_item(pair, output, options, stored, provenance)
         kept_method(output).unlink(missing_ok=True)
         return _result(pair, output, options, provenance, valid, seconds, [*told, *warnings])
-
-
-def _quick(options: FuseOptions) -> Method:
-    """The method to try out: without training."""
-    return method_for(replace(options, adapt="off", adapt_steps=None, adapt_minutes=None, ensemble=1))
 
 
 def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
@@ -130,30 +123,6 @@ def _save_weights(path: Path, method: Method) -> None:
     own = method.weights_of_scene(path.stem)
     if own is not None:
         save_checkpoint(path, *own)
-
-
-def build_method(options: FuseOptions, pair: ScenePair) -> Method:
-    """The method that the options name, with its weights, for scenes of the pair's size."""
-    return method_for(replace(options, ensemble=ensemble_turns(options, pair)))
-
-
-def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
-    """How many of the square's eight symmetries are averaged: as asked, else all where a scene is small and trained on.
-
-    Eight take eight times as long as one, and gain a few hundredths of a decibel.
-    """
-    rows, cols = pair.alignment.full
-    return options.ensemble or (8 if options.adapts and rows * cols <= SMALL_SCENE else 1)
-
-
-def fit_method(pair: ScenePair, scene: PairSample, options: FuseOptions, device: str) -> Method:
-    """Fit the method on a sample of the scene."""
-    return _fit(build_method(options, pair), pair, scene, device)
-
-
-def _fit(fuser: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
-    log.debug("scan backend: %s, device: %s", scan_backend(fuser, device), device)
-    return fuser.fit(scene, pair.model.to(device))
 
 
 def _reuse(
@@ -187,17 +156,15 @@ def _stream(
     client: Callable[[], Any] | None,
 ) -> tuple[float, list[Note]]:
     """Fuse all tiles into the outputs; the share of valid pixels, and what is to be said of the writing."""
-    quality = _quality(fuser, scene, pair, options.seed) if options.qa is not None else None
+    quality = None
+    if options.qa is not None:
+        from hsfuse.fusion.quality import QualityLayers
+
+        quality = QualityLayers(fuser, scene, pair.model, options.seed)
     clip = options.clip == "zero" or unsigned(pair, options)
     work = TileWorker(pair, fuser, device, quality, Filling.of(scene, pair.model), clip)
     with Streamer(work, tiles, output, options, stored, provenance, fingerprint, client) as streamer:
         return streamer.run(), streamer.warnings
-
-
-def _quality(fuser: Method, scene: PairSample, pair: ScenePair, seed: int) -> QualityLayers:
-    from hsfuse.fusion.quality import QualityLayers
-
-    return QualityLayers(fuser, scene, pair.model, seed)
 
 
 def _write_item(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from math import lcm
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +25,7 @@ from hsfuse.fusion.storage import BandPlan, check_tile, clipping_note, plan_band
 from hsfuse.fusion.tiles import (
     AHEAD,
     BEHIND,
+    GIVEN_BACK,
     Behind,
     Blender,
     FusedTile,
@@ -35,6 +34,7 @@ from hsfuse.fusion.tiles import (
     TileWorker,
     ahead,
     batches,
+    give_back_freed_memory,
     window_of,
 )
 from hsfuse.io import CubeWriter, Storage, publish
@@ -44,38 +44,6 @@ log = logging.getLogger(__name__)
 
 #: Largest side of a GeoTIFF tile that the writer is asked for.
 LARGEST_BLOCK = 256
-#: Parameters of mallopt(3), and DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems, in bytes.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST_KEPT = -1, -3, 32 * 2**20
-#: Batches of tiles after which a process returns freed memory: what a row of tiles keeps for the next lies among it.
-#: Doing so after each one costs 5 to 7 % of `blend`'s time, in pages that are faulted in again.
-GIVEN_BACK = 8
-
-
-def give_back_freed_memory() -> None:
-    """Return to the system what glibc's malloc keeps of freed blocks (malloc_trim(3)); elsewhere nothing.
-
-    Having each large block mapped by itself instead (mallopt's M_MMAP_THRESHOLD) makes a fusion half as slow again.
-    """
-    if (trim := _libc("malloc_trim")) is not None:
-        trim(0)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc's malloc keep freed blocks between uses, as it does by itself unless the environment sets thresholds.
-
-    Dask's nannies set one, MALLOC_TRIM_THRESHOLD_, with which each large array is mapped and faulted in anew: a fusion
-    takes three times as long. The values are where glibc's own adjustment ends (mallopt(3)).
-    """
-    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ) and _libc("mallopt") is not None:
-        _libc("mallopt")(M_MMAP_THRESHOLD, MOST_KEPT)
-        _libc("mallopt")(M_TRIM_THRESHOLD, 2 * MOST_KEPT)
-
-
-@cache
-def _libc(name: str) -> Any:
-    """A function of glibc's; None elsewhere."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def plan_tiles(pair: ScenePair, halo: int, tile: int, overlap: int) -> TileGrid:

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from hsfuse.batch import Job
 from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.job import Job
 
 OPTIONS = FuseOptions(method="bicubic", psf="assumed", srf="sentinel2a", register="off", match_radiometry="off")
 #: Stands for hsfuse: what it does is in the file that --msi names.

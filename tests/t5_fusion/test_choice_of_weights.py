@@ -8,7 +8,7 @@ import pytest
 from hsfuse.core.errors import ModelError, SettingError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse
-from hsfuse.fusion.run import build_method
+from hsfuse.fusion.fitting import build_method
 from hsfuse.methods import METHODS, weighted_methods
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor

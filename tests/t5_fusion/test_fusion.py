@@ -17,7 +17,8 @@ import hsfuse
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import HsfuseError, InputError, ModelError, OutputError, SettingError
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion import fit_method, fuse
+from hsfuse.fusion import fuse
+from hsfuse.fusion.fitting import build_method, fit_method
 from hsfuse.fusion.storage import storage_scale
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import TileWorker
@@ -152,7 +153,7 @@ def correcting(files):
     """The pair opened, and SRLF-Net fitted to it with random refinement that is fully trusted."""
     with open_pair(files.hsi, files.msi, srf="sentinel2a") as pair:
         settings = FuseOptions(srf="sentinel2a", base="glp-reg", adapt="off", ensemble=1)
-        fuser = fit_method(pair, sample_scene(pair), settings, "cpu")
+        fuser = fit_method(build_method(settings, pair), pair, sample_scene(pair), "cpu")
         assert isinstance(fuser, SRLF)
         torch.manual_seed(0)
         torch.nn.init.normal_(fuser.net.refine.weight, std=0.02)

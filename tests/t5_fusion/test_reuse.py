@@ -24,7 +24,7 @@ def test_a_model_is_fitted_once_for_scenes_of_the_same_sensors(pairs, tmp_path, 
     own = run(pairs[0], tmp_path / "own.tif", **PLAIN)
     assert read(first.output).data.tobytes() == read(own.output).data.tobytes()
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "hsfuse"):
-        patch.setattr("hsfuse.fusion.run._fit", lambda *_: 1 / 0)
+        patch.setattr("hsfuse.fusion.run.fit_method", lambda *_: 1 / 0)
         second = run(pairs[1], tmp_path / "b.tif", **how)
         third = run(pairs[0], tmp_path / "c.tif", **how)
     assert "nothing is fitted to this scene: the model in " in caplog.text

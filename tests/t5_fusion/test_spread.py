@@ -22,7 +22,7 @@ from fusing import run
 
 from hsfuse.core import cluster
 from hsfuse.core.errors import InputError, OutputError, SettingError
-from hsfuse.fusion import lazy, spread, stream
+from hsfuse.fusion import lazy, spread, tiles
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube, writer, zarr_store
 
@@ -182,10 +182,10 @@ def test_where_dask_has_malloc_map_each_array_workers_undo_it(files, scheduler, 
         monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     else:
         monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    stream.keep_freed_memory.cache_clear()
-    monkeypatch.setattr(stream, "_libc", lambda name: lambda *given: told.append((name, *given)))
+    tiles.keep_freed_memory.cache_clear()
+    monkeypatch.setattr(tiles, "_libc", lambda name: lambda *given: told.append((name, *given)))
     run(files, tmp_path / "a.tif", dask=scheduler, **TILES)
-    stream.keep_freed_memory.cache_clear()
+    tiles.keep_freed_memory.cache_clear()
     set_to = [one for one in told if one[0] == "mallopt"]
     assert set_to == ([("mallopt", -3, 2**25), ("mallopt", -1, 2**26)] if said else [])
 

@@ -63,7 +63,6 @@ def test_what_cannot_be_written_is_told_before_the_fit(files, tmp_path, monkeypa
     def never(*arguments):
         raise AssertionError("it was fitted first")
 
-    monkeypatch.setattr(fusion_run, "_fit", never)
     monkeypatch.setattr(fusion_run, "fit_method", never)
     options = {key: tmp_path / value if key == "qa" else value for key, value in options.items()}
     with pytest.raises(SettingError, match=said) as caught:
@@ -75,7 +74,7 @@ def test_what_cannot_be_written_is_told_before_the_fit(files, tmp_path, monkeypa
 
 def test_zarr_without_its_package_is_told_before_the_fit(files, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
-    monkeypatch.setattr(fusion_run, "_fit", lambda *arguments: pytest.fail("it was fitted first"))
+    monkeypatch.setattr(fusion_run, "fit_method", lambda *arguments: pytest.fail("it was fitted first"))
     with pytest.raises(HsfuseError, match="pip install"):
         run(files, tmp_path / "a.zarr")
 

@@ -16,8 +16,9 @@ from batches import OPTIONS, alive, job, left, program_in, wait_for, wait_until
 from fusing import read
 from scenes import memory_scene, save_pair
 
-from hsfuse.batch import Job, run_jobs
+from hsfuse.batch import run_jobs
 from hsfuse.fusion import run_fusion
+from hsfuse.fusion.job import Job
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 sys.path[:0] = {path!r}
-from hsfuse.batch.jobs import Job
+from hsfuse.fusion.job import Job
 from hsfuse.batch.run import run_jobs
 from hsfuse.cli.console import told_errors
 from hsfuse.core.options import FuseOptions

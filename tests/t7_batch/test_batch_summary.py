@@ -12,8 +12,9 @@ import pytest
 from hsfuse.assessment import Assessment
 from hsfuse.assessment.report import figures_of
 from hsfuse.assessment.result import Check, Picture
-from hsfuse.batch import Job, Outcome, with_figures, write_summary
+from hsfuse.batch import Outcome, with_figures, write_summary
 from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.job import Job
 
 
 def assessed(verdict: str, psnr: float) -> Assessment:

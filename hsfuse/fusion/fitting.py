@@ -1,0 +1,42 @@
+"""The method that the options name, with its weights, and its fit to a sample of a scene."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.result import scan_backend
+from hsfuse.methods import Method, method_for
+from hsfuse.pair import ScenePair
+from hsfuse.physics.sample import PairSample
+
+log = logging.getLogger(__name__)
+
+#: MSI pixels up to which SRLF-Net averages over all eight symmetries unless told otherwise.
+SMALL_SCENE = 1024 * 1024
+
+
+def build_method(options: FuseOptions, pair: ScenePair) -> Method:
+    """The method that the options name, with its weights, for scenes of the pair's size."""
+    return method_for(replace(options, ensemble=ensemble_turns(options, pair)))
+
+
+def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
+    """How many of the square's eight symmetries are averaged: as asked, else all where a scene is small and trained on.
+
+    Eight take eight times as long as one, and gain a few hundredths of a decibel.
+    """
+    rows, cols = pair.alignment.full
+    return options.ensemble or (8 if options.adapts and rows * cols <= SMALL_SCENE else 1)
+
+
+def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
+    """Fit a method on a sample of the scene."""
+    log.debug("scan backend: %s, device: %s", scan_backend(method, device), device)
+    return method.fit(scene, pair.model.to(device))
+
+
+def quick_method(options: FuseOptions) -> Method:
+    """The method to try out: without training."""
+    return method_for(replace(options, adapt="off", adapt_steps=None, adapt_minutes=None, ensemble=1))
