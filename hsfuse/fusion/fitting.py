@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 
 from hsfuse.core.options import FuseOptions
-from hsfuse.fusion.result import scan_backend
 from hsfuse.methods import Method, method_for
 from hsfuse.pair import ScenePair
 from hsfuse.physics.sample import PairSample
@@ -33,7 +32,7 @@ def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
 
 def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     """Fit a method on a sample of the scene."""
-    log.debug("scan backend: %s, device: %s", scan_backend(method, device), device)
+    log.debug("device: %s", device)
     return method.fit(scene, pair.model.to(device))
 
 

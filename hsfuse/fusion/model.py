@@ -125,7 +125,7 @@ class FittedModel:
         lazy = chunked(pair.hsi) or chunked(pair.msi)
         fused = lazy_cube(worker, tiles, bands) if lazy else _fused(worker, tiles, bands)
         quantity = pair.quantity
-        provenance = provenance_of(pair, self._options(pair), self.method, tiles, self.device) | method_of(self.method)
+        provenance = provenance_of(pair, self._options(pair), tiles, self.device) | method_of(self.method, self.device)
         told = {"HSFUSE_PROVENANCE": json.dumps(provenance, default=str)}
         if quantity != "unknown":
             told["HSFUSE_QUANTITY"] = quantity

@@ -72,9 +72,7 @@ class FusionResult:
         return "\n".join(lines)
 
 
-def provenance_of(
-    pair: ScenePair, options: FuseOptions, method: Method, tiles: TileGrid, device: str
-) -> dict[str, Any]:
+def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device: str) -> dict[str, Any]:
     """All that is needed to say how the file is made, and to make it again; `method_of` adds what was fitted."""
     from hsfuse.pair.sensors import sensing
 
@@ -98,21 +96,11 @@ def provenance_of(
         "tiles": {"stride": tiles.stride, "overlap": tiles.overlap, "halo": tiles.halo},
         "seed": options.seed,
         "device": device,
-        "scan": scan_backend(method, device),
         "fusing": _fusing(options),
         "registration": None if pair.shift is None else _shift(pair),
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         **noted(pair),
     }
-
-
-def scan_backend(method: Method, device: str) -> str | None:
-    """How the scans of a method's network run; None without one, so that Numba is loaded only where it is of use."""
-    if not method.kinds:
-        return None
-    from hsfuse.nets.scan import choose_backend
-
-    return choose_backend(device)
 
 
 def noted(pair: ScenePair) -> dict[str, Any]:
@@ -121,12 +109,18 @@ def noted(pair: ScenePair) -> dict[str, Any]:
     return {"notes": texts(pair.notes), "pair_warnings": texts(pair.warnings), "records": both}
 
 
-def method_of(fuser: Method) -> dict[str, Any]:
-    """What the provenance says of a fitted method."""
+def method_of(fuser: Method, device: str) -> dict[str, Any]:
+    """What the provenance says of a fitted method, and how the scans of its network run, if one has a part in it."""
+    scan = None
+    if fuser.scans:  # else Numba isn't loaded
+        from hsfuse.nets.scan import choose_backend
+
+        scan = choose_backend(device)
     return {
         "method": fuser.describe(),
         "adaptation": fuser.history(),
         "weights_sha256": fuser.weights_sha256,
+        "scan": scan,
     }
 
 

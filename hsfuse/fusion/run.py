@@ -49,7 +49,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         if tiles.overlap < options.overlap:
             overlaps = {"tile": tiles.stride, "overlap": tiles.overlap, "wanted": options.overlap}
             pair.notes.append(note("overlap-cut", **overlaps))
-        provenance = provenance_of(pair, options, method, tiles, device)
+        provenance = provenance_of(pair, options, tiles, device)
         plan = plan_print(pair, output, options, provenance)
         resume, provenance["plan"] = options.resume, plan
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
@@ -84,7 +84,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         method = fitted_once(fit, output, plan if resume else None, device)
         give_back_freed_memory()
         fitted = time.monotonic()
-        provenance |= {**method_of(method), "seconds": {"fit": round(fitted - start, 2)}}
+        provenance |= {**method_of(method, device), "seconds": {"fit": round(fitted - start, 2)}}
         fingerprint = full_print(plan, method) if resume else None
         valid, warnings = _stream(
             pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint, client

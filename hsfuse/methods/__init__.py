@@ -95,6 +95,11 @@ class Method(ABC):
     def describe(self) -> dict[str, str]:
         """Settings and what was estimated, for provenance and reports."""
 
+    @property
+    def scans(self) -> bool:
+        """Whether a network has a part in what it predicts, when it is fitted."""
+        return False
+
     def history(self) -> dict[str, Any] | None:
         """How fitting went, for provenance and reports, as JSON; None where there is nothing to tell."""
         return None

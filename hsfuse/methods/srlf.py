@@ -304,6 +304,11 @@ class SRLF(Method):
             "MSI gain": ", ".join(f"{g:.3f}" for g in self.frame.gain.tolist()),
         }
 
+    @property
+    def scans(self) -> bool:
+        """Whether a network, of this scene or for any sensor, has a part in what it predicts."""
+        return bool(self.share.any()) or (self.known is not None and self.known.scans)
+
     def history(self) -> dict[str, Any]:
         """What each stage brought, and how adaptation went."""
         return asdict(self.adaptation)

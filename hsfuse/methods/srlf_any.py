@@ -170,6 +170,11 @@ class AnySensor(Method):
         return {**self.frame.base.describe(), **known, **self.told()}
 
     @property
+    def scans(self) -> bool:
+        """Whether the weights have a part in what it predicts."""
+        return bool(self.share)
+
+    @property
     def taken(self) -> str:
         """The weights and what the scene says of them, in words; empty for none."""
         if self.card is None:

@@ -313,6 +313,11 @@ class Banded(Method):
         fused = estimate + correction(self.frame, output, view.usual, self.exact)
         return self.exact.between(fused, lrhsi, msi, self.most, self.rounds)
 
+    @property
+    def scans(self) -> bool:
+        """Its network always has a part."""
+        return True
+
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""
         weights = f"{self.card.name} ({self.card.steps} steps)"

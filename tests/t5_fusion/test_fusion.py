@@ -389,6 +389,12 @@ def test_overwriting_keeps_the_old_file_until_the_new_one_is_whole(files, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["fused.tif"]
 
 
+def test_where_no_network_has_a_part_none_is_made_ready(files, tmp_path, monkeypatch):
+    """Numba, which compiles the scan, takes .6 s to load."""
+    monkeypatch.setattr("hsfuse.nets.scan.choose_backend", lambda *_: pytest.fail("a scan was made ready"))
+    assert run(files, tmp_path / "a.tif", method="srlf").provenance["scan"] is None
+
+
 def test_a_saved_model_gives_the_same_cube(tmp_path, one_stage):
     """Adapted once from the weak base so that there is something to keep; loaded and not adapted any more."""
     pair = save_pair(tmp_path, memory_scene((24, 24), 2))
