@@ -102,8 +102,8 @@ SINKS: dict[str, Callable[[Product], Sink]] = {
 }
 
 
-#: Side of the trial in pixels.
-TRIAL = 16
+#: Side of the trial in pixels, and its bands at most: creation options that many can't have, four or more can't.
+TRIAL, TRIAL_BANDS = 16, 8
 #: What the output is follows from its grid and encoding; rasterio would let a creation option overrule it.
 OWN_KEYS = {"driver", "dtype", "nodata", "count", "height", "width", "crs", "transform", "gcps", "rpcs"}
 
@@ -321,12 +321,13 @@ def try_writing(
     the output's folder isn't touched.
     """
     part = grid.crop(0, 0, (TRIAL, TRIAL))
+    few = spectrum.select(range(min(TRIAL_BANDS, _band_count(spectrum, None))))
     with trial_folder(Path(gettempdir()) / Path(path).name if elsewhere else path) as folder:
         try:
             with (
                 _refusing(path),
                 CubeWriter(
-                    folder / f"trial{Path(path).suffix}", part, spectrum, storage, fingerprint=fingerprint
+                    folder / f"trial{Path(path).suffix}", part, few, storage, fingerprint=fingerprint
                 ) as writer,
             ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
