@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import hypot
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ PLACINGS, LEAST_WANDER, CHANCE = 3, 0.15, 6.0
 #: likelihood, or this share of it: what is less isn't seen in a fused image. What is nearly round counts as round, and
 #: nearly upright as upright, which costs a fraction of the arithmetic: more than one number has to bear out more.
 BORNE_OUT, LEAST_GAIN, LEAST_SHARE, SHAPED_SHARE = 2.0, 4.0, 0.002, 0.01
+#: Errors of its own from which on a shift is more than chance.
+CLEARLY_OFF = 1.5
 #: A free kernel has (4 s)^2 unknowns.
 LARGEST_FREE_RATIO = 12
 #: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
@@ -131,6 +134,11 @@ class EstimatedPsf:
 
     def __repr__(self) -> str:
         return f"EstimatedPsf({self.describe()})"
+
+    @property
+    def clearly_off(self) -> bool:
+        """Whether the shift stands out of its error."""
+        return hypot(*self.shift) > CLEARLY_OFF * max(self.shift_sd)
 
     def describe(self) -> str:
         """One line for people."""

@@ -392,8 +392,9 @@ def _registered(
 
 
 def _off_centre(pair: ScenePair) -> ScenePair:
-    """The pair with what its PSF tells of a warp's shift in the PSF: interpolation moves aliased detail wrongly."""
-    return pair if pair.psf is None else with_psf(replace(pair, off_centre=True), pair.psf)
+    """The pair with what its PSF clearly tells of a warp's shift in it: interpolation moves aliased detail wrongly."""
+    told = pair.psf
+    return with_psf(replace(pair, off_centre=True), told) if told is not None and told.clearly_off else pair
 
 
 def _misplaced(pair: ScenePair) -> ScenePair:

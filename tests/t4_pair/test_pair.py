@@ -14,7 +14,7 @@ from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, mixtu
 from waves import EAST, NORTH, UTM32, UTM33, Waves, square
 
 from benchmarks.told.pairs import Off, write_pair
-from hsfuse.calibration import register
+from hsfuse.calibration import psf, register
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid, Motion
@@ -138,6 +138,19 @@ def test_what_a_warp_leaves_of_a_shift_lies_in_the_psf(tmp_path):
         assert pair.residual.length * 4 < 0.1
         centred = with_psf(replace(pair, off_centre=False), pair.psf)
         assert misfit(pair) < 0.9 * misfit(centred)
+
+
+def test_a_centre_within_its_error_is_chance(tmp_path, monkeypatch):
+    """What windows don't agree on isn't what a warp left: the PSF stays centred."""
+    cube = np.moveaxis(mixture((96, 96), 3), 0, 2)
+    off = Off(psf="comet:.5", shift=(0.4, -0.3), drift=0.5)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 4, off, tmp_path)
+    place_sd = psf.place_sd
+    monkeypatch.setattr(psf, "place_sd", lambda *told: 100 * place_sd(*told))
+    with open_pair(files.hsi, files.msi, srf=str(files.srf)) as pair:
+        assert pair.warped
+        assert not pair.off_centre
+        assert abs(np.array(pair.model.psf.centre)).max() < 1e-6
 
 
 def test_a_shift_over_the_limit_is_refused_in_figures(tmp_path):
