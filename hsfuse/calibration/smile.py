@@ -45,7 +45,8 @@ LEAST_GAIN, LEAST_SHARED = 0.1, 0.5
 LEFT_OUT, LEAST_ELSEWHERE = 1 / 3, 0.1
 #: Ground whose colour tilts over the columns, by sun, view or haze, looks like smooth spectra that are moved, in all
 #: parts of the bands and rows. What changes over fewer bands than these, as the air's lines do, has to tell this share
-#: of the course on its own, else it alone is asked: of a smile it tells .8 to 1.5, of a tilt up to .3.
+#: of the course on its own, else it alone is asked, as where halves of the rows tilt otherwise and no course is clear:
+#: of a smile it tells .8 to 1.5, of a tilt up to .3.
 SMOOTH_BANDS, LEAST_SHARP = 10.0, 0.5
 #: How far both halves' courses may differ, as a share of the course (root mean squares over the columns).
 APART = 0.5
@@ -259,7 +260,7 @@ def _of_array(halves: Sequence[tuple[FloatArray, FloatArray]], nm: FloatArray) -
         [_Search(one, part) for part in (upper + lower, upper, lower)] for one in (space, space.without(smooth))
     )
     found = _clear(searches)
-    if found is not None and _share(sharp[0].best(NONE), found[0]) < LEAST_SHARP:
+    if found is None or _share(sharp[0].best(NONE), found[0]) < LEAST_SHARP:
         searches, found = sharp, _clear(sharp)
     if found is None or _elsewhere(whole / noise, halves, slope, bend, found[0]) < LEAST_ELSEWHERE:
         return None

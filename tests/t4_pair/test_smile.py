@@ -139,6 +139,15 @@ def test_an_image_that_is_the_same_everywhere_has_none(value):
     assert not estimated(np.full((NM.size, *SHAPE), value, np.float32))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_smile_is_found_where_halves_of_the_rows_tilt_in_colour(seed):
+    """Either half tells another course by its smooth ground; sharp features have the same one."""
+    u, row = np.linspace(-1, 1, SHAPE[1]), np.linspace(-1, 1, SHAPE[0])[:, None]
+    tilt = 0.15 * np.linspace(-1, 1, NM.size)[:, None, None] * np.sign(row) * u**2
+    found = estimated(scene((2.0, 2.0), seed, noise=NOISE / 2) * (1 + tilt))
+    assert found.shifts_nm[:, [0, -1]] == pytest.approx(2.0, abs=0.5)
+
+
 def test_one_half_of_the_rows_alone_is_not_believed():
     one, other = scene((3.0, 3.0)), scene((-3.0, -3.0))
     assert not estimated(np.concatenate([one[:, :20], other[:, 20:]], 1))
