@@ -128,11 +128,13 @@ LESSER = frozenset({"told", "scale-coarse", "fill-masked", "msi-bands-empty", "r
 #: What such a warning is about, where that is more than the pair.
 TOPICS = {
     "model-misfit": "The model of the sensors doesn't fit",
+    "sensor-another": "The sensor of the MSI",
     "response-contradicted": "The response",
     "bands-swapped": "The order of the bands",
 }
-#: The same in the verdict, where the topic alone doesn't say it.
+#: The same in the verdict, where the topic alone doesn't say it, in the fields of the warning's values.
 CARE = {
+    "sensor-another": "the MSI isn't {response}'s but fits {fits}: fuse again with --srf {fits}",
     "response-contradicted": "the MSI's response may be another one",
     "bands-swapped": "bands of the MSI may be swapped",
 }
@@ -191,7 +193,13 @@ def _pair(a: Assessment) -> Iterator[Check]:
         topic = TOPICS.get(one.code, "The pair of images")
         if one.code == "model-misfit" and "part" in one.values:
             topic += f" ({one.values['part']})"
-        yield Check(topic, "look" if one.code in LESSER else "poor", text, "pair", care=CARE.get(one.code, ""))
+        yield Check(
+            topic,
+            "look" if one.code in LESSER else "poor",
+            text,
+            "pair",
+            care=CARE.get(one.code, "").format(**one.values),
+        )
 
 
 def _truth(a: Assessment) -> Iterator[Check]:

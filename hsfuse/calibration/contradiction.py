@@ -24,6 +24,8 @@ WIDTHS = np.geomspace(0.4, 2.5, 19)
 #: A curve is contradicted where another one fits (chi-square, 4 degrees of freedom), has so much less of it, and the
 #: change is beyond so many standard deviations, nm and shares of the width. Where none fits, something else is wrong.
 FITS, LESS, BEYOND_SD, BEYOND_NM, BEYOND_SHARE = 12.0, 18.0, 4.0, 2.0, 0.05
+#: Chi-square of a right curve.
+EXPECTED = 4
 #: The same of a width: shares of the known one. Between HSI bands that lie further apart than a share of it, the
 #: spectrum isn't known well enough to tell a width.
 BEYOND_WIDTH, WIDEST_STEP = 0.15, 0.5
@@ -69,6 +71,11 @@ class BandCheck:
         if min(self.shifted, self.widened) + NUMBER < self.others[name]:
             return ""
         return name if self._fits_better(self.others[name], ANOTHER * LESS) else ""
+
+    @property
+    def least(self) -> float:
+        """Chi-square of the best of all curves that were tried."""
+        return min(self.misfit, self.shifted, self.widened, *self.others.values())
 
     @property
     def is_shifted(self) -> bool:

@@ -59,7 +59,12 @@ TEMPLATES: dict[str, str] = {
         "and their response is estimated{advice}"
     ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
-    "response-contradicted": "the pair contradicts the response of {response}: {bands}{advice}",
+    "sensor-another": (
+        "the MSI isn't {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of {fitted} "
+        "in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of the sensor that "
+        "took it"
+    ),
+    "response-contradicted": "the pair contradicts the response of {response}: {bands}",
     "haze-taken-out": (
         "one of both images has thin cloud, haze or other smooth light that the other hasn't: of what gain and offset "
         "leave between them {share:.0%} is smooth, {size:.2g} RMS; it is taken out of the MSI, and what it "

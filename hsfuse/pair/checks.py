@@ -20,7 +20,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
-from hsfuse.pair.sensors import check_bands, check_sensors
+from hsfuse.pair.sensors import another_sensor, check_bands, check_sensors
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.sample import PairSample
 
@@ -58,21 +58,33 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
     before, pair = pair, _checked(pair, scene, ~found.doubtful)
-    if (
-        haze
-        and np.median(found.correlation) > LEAST_ALIKE
-        and any(one.code == "images-differ" for one in pair.warnings)
-    ):
+    if haze and np.median(found.correlation) > LEAST_ALIKE and _is_light(pair, match):
         light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
         if light:
             told = note("haze-taken-out", share=light.share, size=light.size)
-            return compared(replace(before, haze=light, notes=[*before.notes, told]), match, strict)
+            cleared = compared(replace(before, haze=light, notes=[*before.notes, told]), match, strict)
+            if _less_misfit(cleared, pair):
+                return cleared
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
     used = found.where(applied)
     told = note("radiometry-matched", taken_out=used.describe(pair.msi_names))
     return replace(pair, notes=[*pair.notes, told], radiometry=used)
+
+
+def _is_light(pair: ScenePair, match: bool) -> bool:
+    """Whether light that one image alone has may be how they differ: no part of the model is to blame, or the tone is,
+    of which no curve was believed."""
+    found = pair.sensors
+    if found is None or found.fits or found.another:
+        return False
+    return not found.part or (found.part == "radiometry" and match and pair.tone is None)
+
+
+def _less_misfit(pair: ScenePair, other: ScenePair) -> bool:
+    """Whether the images of a pair differ less than those of another; where that isn't known, yes."""
+    return not (pair.sensors and other.sensors) or pair.sensors.misfit.times < other.sensors.misfit.times
 
 
 def _sample(pair: ScenePair) -> PairSample:
@@ -82,9 +94,9 @@ def _sample(pair: ScenePair) -> PairSample:
 def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] | None:
     """Tone curves of the MSI's bands, and of which it is sure that they are what doesn't fit (c,); None without any.
 
-    A wrong response bends the relation, too: none is believed of a sensor that the file's own wavelengths contradict,
-    nor of a band whose response the pair contradicts. Nor, where `haze` is looked for, if what they leave is smooth:
-    thin cloud makes dark ground bright, as a curve does.
+    A wrong response bends the relation, too: none is believed of a sensor that the file's own wavelengths contradict or
+    in whose place another clearly fits, nor of a band whose response the pair contradicts. Nor, where `haze` is looked
+    for, if what they leave is smooth: thin cloud makes dark ground bright, as a curve does.
     """
     if any(one.code == "msi-wavelengths-differ" for one in pair.warnings):
         return None
@@ -101,6 +113,8 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     if haze and estimate_haze(scene.lrhsi, straightened, scene.mask, pair.model):
         return None
     bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
+    if another_sensor(pair, pixels, bands):
+        return None
     wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
     explained = misfit(pixels, matrix).explained_by(straight, pixels, matrix)
@@ -117,7 +131,8 @@ def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePa
     except InputError:
         return pair
     sensors = check_sensors(pair, pixels, followed.tolist())
-    return replace(pair, sensors=sensors, warnings=[*pair.warnings, *sensors.warnings])
+    last = [*pair.warnings, *sensors.warnings]
+    return replace(pair, sensors=sensors, warnings=sensors.warnings + pair.warnings if sensors.another else last)
 
 
 def _without_detail(pair: ScenePair, what: str, strict: bool) -> ScenePair:

@@ -294,6 +294,7 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
 #: Warnings that speak against what was found by the response, and how its notes say so.
 DOUBTS = {
     "bands-swapped": "; but by bands that aren't those named",
+    "sensor-another": "; but by a response that isn't the MSI's",
     "response-contradicted": "; but by a response that the pair contradicts",
 }
 

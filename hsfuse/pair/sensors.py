@@ -11,6 +11,7 @@ import numpy as np
 from hsfuse.calibration import EstimatedPsf
 from hsfuse.calibration.contradiction import (
     ANOTHER,
+    EXPECTED,
     FITS,
     LESS,
     WHOLE,
@@ -22,11 +23,11 @@ from hsfuse.calibration.contradiction import (
 )
 from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
-from hsfuse.core.errors import InputError
+from hsfuse.core.errors import InputError, SrfError
 from hsfuse.core.notes import Note, warning
 from hsfuse.pair.identify import SAME_BAND_NM
 from hsfuse.pair.sample import sample_scene
-from hsfuse.physics import SpectralResponse, list_srfs, load_srf
+from hsfuse.physics import SpectralResponse, list_srfs, load_srf, match_bands
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -40,23 +41,46 @@ ADVICE = {
 }
 
 
+#: Share of what the neighbours foretell of a misfit that other curves of the bands may leave for the response to be its
+#: cause: those of right sensors wrongly named leave .26 at most, light that one image alone has .5 at least.
+LEFT_BY_CURVES = 0.4
+#: Code of the warning that the MSI is another sensor's.
+ANOTHER_SENSOR = "sensor-another"
+#: Times the chi-square of right curves that another sensor's may have: those that took the MSI have 1.6 at most, others
+#: that fit what is left of a cloud or a shift of all bands 2.2.
+AS_CHANCE = 2.0
+#: Sensors told that fit about as well as the best.
+ALIKE_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Another:
+    """Sensors of the library that clearly fit, the best first: `fitted`, the chi-square of its `count` bands, and
+    `misfit` that of the sensor named."""
+
+    names: tuple[str, ...]
+    fitted: float
+    misfit: float
+    count: int
+
+
 @dataclass(frozen=True, eq=False)
 class SensorCheck:
     """What the two images leave of each other, and each band's response against the pair.
 
     `bands` is empty where the response was estimated or the scene is too small; `common` is a shift of all of them that
-    clearly fits better than changes of single ones, None without any; `better` names another response of the
-    library that clearly fits, and `guessed` one where the MSI's bands have no names and were taken in the response's
-    order; `resampled`: whether the LRHSI was.
+    clearly fits better than changes of single ones, None without any; `another`: what of the library clearly fits
+    in place of the response; `part` of the model is to blame for the misfit, "" for none; `resampled`: whether the
+    LRHSI was.
     """
 
     misfit: Misfit
     bands: tuple[BandCheck, ...]
     common: CommonShift | None
     response: str
-    better: str
+    another: Another | None
+    part: str
     resampled: bool
-    guessed: str = ""
 
     @property
     def fits(self) -> bool:
@@ -65,29 +89,41 @@ class SensorCheck:
 
     @property
     def warnings(self) -> list[Note]:
-        """What speaks against the model."""
+        """What speaks against the model, the cause of the rest first."""
+        wrong = [band.describe() for band in self.bands if band.contradicts and not band.other]
+        if self.common is not None:
+            wrong = [self.common.describe()]
+        if self.another is not None:
+            return [self._told(self.another, wrong)]
         out = []
         swapped = [band for band in self.bands if band.other]
         if swapped:
             out.append(warning("bands-swapped", bands="; ".join(band.describe() for band in swapped)))
-        wrong = [band.describe() for band in self.bands if band.contradicts and not band.other]
-        if self.common is not None:
-            wrong = [self.common.describe()]
-        if self.guessed:
-            wrong = ["its bands were taken in their order, for the MSI's have no names", *wrong]
         if wrong:
-            told = "; ".join(wrong)
-            advice = f"; --srf {fits} fits" if (fits := self.guessed or self.better) else ""
-            out.append(warning("response-contradicted", response=self.response, bands=told, advice=advice))
+            out.append(warning("response-contradicted", response=self.response, bands="; ".join(wrong)))
         if not self.fits:
             m = self.misfit
             figures = {"times": round(m.times, 2), "share": round(m.share, 3)}
-            explained = round(float(np.median(m.explained(m.part))), 2)
-            if m.alike:
-                out.append(warning("model-misfit", **figures, part=m.part, explained=explained, advice=ADVICE[m.part]))
+            if self.part:
+                explained = round(float(np.median(m.explained(self.part))), 2)
+                advice = ADVICE[self.part]
+                out.append(warning("model-misfit", **figures, part=self.part, explained=explained, advice=advice))
             else:
                 out.append(warning("images-differ", **figures, where=round(m.where, 2)))
         return out
+
+    def _told(self, another: Another, wrong: list[str]) -> Note:
+        first, *others = another.names[:ALIKE_TOLD]
+        return warning(
+            ANOTHER_SENSOR,
+            response=self.response,
+            fits=first,
+            alike=f" ({' and '.join(others)} as well)" if others else "",
+            bands="".join(f"; {one}" for one in wrong),
+            misfit=round(another.misfit),
+            fitted=round(another.fitted),
+            chance=EXPECTED * another.count,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON."""
@@ -98,13 +134,13 @@ class SensorCheck:
             "misfit": {
                 **figures,
                 "fits": self.fits,
-                "part": m.part if m.alike else "",
+                "part": self.part,
                 "explained": parts,
                 "where": round(m.where, 3),
             },
             "response": [{**_rounded(band), "contradicts": band.contradicts} for band in self.bands],
             "common_shift": None if self.common is None else _rounded(self.common),
-            "better": self.guessed or self.better,
+            "better": "" if self.another is None else self.another.names[0],
         }
 
 
@@ -135,11 +171,23 @@ def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool
     """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response."""
     found = misfit(pixels, pair.model.srf.double().cpu().numpy())
     bands, common = check_bands(pair, pixels, followed)
-    contradicted = common is not None or any(band.contradicts and not band.other for band in bands)
-    better = _better(pair, pixels) if contradicted else ""
-    doubtful = not better and any(band.misfit > LESS and not band.other for band in bands)
-    guessed = of_as_many(pair, pixels) if doubtful else ""
-    return SensorCheck(found, tuple(bands), common, pair.response.name, better, pair.warped, guessed)
+    another = another_sensor(pair, pixels, bands)
+    if another and common and common.fitted < another.fitted:
+        another = None
+    part = _blamed(found, bands, pair.response.weights)
+    return SensorCheck(found, tuple(bands), common, pair.response.name, another, part, pair.warped)
+
+
+def _blamed(found: Misfit, bands: Sequence[BandCheck], estimated: bool) -> str:
+    """The part of the model that a misfit is of, "" where none explains it alike all over.
+
+    Light that the HSI alone has is in all its bands: weights of any sign tell it from those that the MSI doesn't see.
+    That is no response: a wrong one would have another curve, and one that was estimated has the curve that fits.
+    """
+    if not found.alike:
+        return ""
+    left, told = sum(band.least for band in bands), sum(band.misfit for band in bands)
+    return "" if found.part == "response" and (estimated or left > LEFT_BY_CURVES * told) else found.part
 
 
 def check_bands(
@@ -159,51 +207,49 @@ def check_bands(
     return bands, common if common is not None and common.is_clear else None
 
 
-def _better(pair: ScenePair, pixels: SharedPixels) -> str:
-    """Another response of the library that has the same bands and clearly fits; "" where there is none."""
-    nm, fwhm = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm
-    own = pair.response.select(pair.msi_names)
-    assert nm is not None
-    known = [load_srf(one.name) for one in list_srfs() if set(pair.msi_names) <= set(one.bands)]
-    known = [one for one in known if one.sha256 != pair.response.sha256 and _alike(own, one)]
-    if not known:
-        return ""
-    chi, *others = compare_sensors(pixels, [pair.response, *known], pair.msi_names, nm, fwhm)
-    least = int(np.argmin(others))
-    clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(pair.msi_names)
-    return known[least].name if clear else ""
+def another_sensor(pair: ScenePair, pixels: SharedPixels, bands: Sequence[BandCheck]) -> Another | None:
+    """What of the library clearly fits where some of the response's `bands` don't, or don't follow the LRHSI at all.
 
-
-def of_as_many(pair: ScenePair, pixels: SharedPixels) -> str:
-    """Another sensor whose bands, in their order, clearly fit an MSI of as many without names; "" where there is none.
-
-    Of bands that have names, or were taken in another order than the response's, nothing is asked.
+    The MSI's bands are taken for another sensor's as a file is: by their names, else in their order; where they were
+    taken otherwise than that, as `--msi-bands` has it, by the names so given.
     """
     nm, fwhm, count = pair.spectrum.wavelengths_nm, pair.spectrum.fwhm_nm, pair.msi.count
-    taken = _in_order(pair.response, count)
     assert nm is not None
-    if any(pair.msi.spectrum.names or ()) or tuple(taken[i] for i in pair.msi_bands if taken) != pair.msi_names:
-        return ""
+    if pair.response.weights or (len(bands) == len(pair.msi_names) and max(one.misfit for one in bands) < LESS):
+        return None
+    names: Sequence[str | None] = pair.msi.spectrum.names or (None,) * count
+    if _taken(pair.response, pair.msi_bands, names) != pair.msi_names:
+        given = dict(zip(pair.msi_bands, pair.msi_names, strict=True))
+        names = [given.get(i) for i in range(count)]
     own = pair.response.select(pair.msi_names)
     whole = own.matrix(nm, fwhm)[1] > WHOLE
     asked = np.flatnonzero(whole).tolist()
     known = []
     for one in (load_srf(record.name) for record in list_srfs()):
-        bands = _in_order(one, count)
-        if bands and one.sha256 != pair.response.sha256:
-            renamed = replace(one.select([bands[i] for i in pair.msi_bands]), bands=pair.msi_names)
+        taken = _taken(one, pair.msi_bands, names)
+        if taken and one.sha256 != pair.response.sha256:
+            renamed = replace(one.select(taken), bands=pair.msi_names)
             known += [renamed] if (renamed.matrix(nm, fwhm)[1] > WHOLE)[whole].all() else []
     if not known or not asked:
-        return ""
+        return None
     chi, *others = compare_sensors(pixels, [own, *known], pair.msi_names, nm, fwhm, asked)
-    least = int(np.argmin(others))
-    clear = chi - others[least] > ANOTHER * LESS and others[least] < FITS * len(asked)
-    return known[least].name if clear else ""
+    least = min(others)
+    most = AS_CHANCE * EXPECTED * len(asked)
+    if not (chi - least > ANOTHER * LESS and least < most):
+        return None
+    order = sorted(zip(others, [one.name for one in known], strict=True))
+    alike = tuple(name for found, name in order if found < min(least + ANOTHER * LESS, most))
+    return Another(alike, least, chi, len(asked))
 
 
-def _in_order(response: SpectralResponse, count: int) -> Sequence[str]:
-    """The bands that so many without names are taken for; none where that isn't known."""
-    return response.defaults.get(count) or (response.bands if count == len(response.bands) else ())
+def _taken(response: SpectralResponse, indices: Sequence[int], names: Sequence[str | None]) -> tuple[str, ...]:
+    """The response's bands that those at `indices` of a file of these names are taken for; () where some aren't."""
+    try:
+        match = match_bands(response, names, len(names))
+    except SrfError:
+        return ()
+    found = dict(zip(match.indices, match.bands, strict=True))
+    return tuple(found[i] for i in indices) if all(i in found for i in indices) else ()
 
 
 def fitting(pair: ScenePair, known: Sequence[SpectralResponse]) -> list[SpectralResponse]:

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 from scenes import mixture
+from scipy.ndimage import gaussian_filter
 
 from benchmarks.told.pairs import Files, Off, matrix, response, write_pair, write_told
 from hsfuse import open_pair
@@ -53,6 +54,27 @@ def test_thin_cloud_is_taken_out_and_said(clouded):
         assert "images-differ" in codes(plain)
         before, after = (np.square(one.read_hr(WHOLE).data - clear).mean() for one in (plain, pair))
     assert after < 0.2 * before
+
+
+@pytest.mark.parametrize("beyond", [0, 60])
+def test_in_the_hsi_alone_it_is_no_other_response(cube, tmp_path, beyond):
+    """Bands that the MSI doesn't see tell cloud from ground, so that weights of any sign explain the misfit."""
+    nm = np.concatenate([NM, 1000 + 10.0 * np.arange(beyond)])
+    files = write_pair(wider(cube, beyond), nm, 4, Off(), tmp_path)
+    with rasterio.open(files.hsi, "r+") as file:
+        image = file.read()
+        veil = 0.2 / (1 + np.exp(-2 * gaussian_filter(np.random.default_rng(2).standard_normal((24, 24)), 3) / 0.09))
+        file.write((image + veil * (0.7 - image)).astype("float32"))
+    with opened(files) as pair, opened(files, haze="off") as plain:
+        assert "images-differ" in codes(plain)
+        assert not codes(plain) & {"model-misfit", "response-contradicted", "sensor-another"}
+        assert pair.haze
+        assert pair.sensors.fits
+
+
+def wider(cube: np.ndarray, bands: int) -> np.ndarray:
+    """With so many bands more, beyond the MSI's."""
+    return np.concatenate([cube, np.repeat(0.5 * cube[..., :1] + 0.1, bands, 2)], 2)
 
 
 def test_what_haze_makes_windows_say_of_the_ground_s_place_is_asked_again_without_it(clouded):

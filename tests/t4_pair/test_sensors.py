@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import rasterio
 import torch
 from scenes import WAVELENGTHS_NM, mixture
 
+from benchmarks.told.pairs import Off, write_pair
+from hsfuse import open_pair
+from hsfuse.calibration.contradiction import check_response
 from hsfuse.calibration.spectra import SharedPixels
-from hsfuse.pair.sensors import SensorCheck, of_as_many
+from hsfuse.pair.sensors import another_sensor
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 
 BANDS = ("B2", "B3", "B4", "B8")
 
 
-def test_of_bands_without_names_a_sensor_with_as_many_is_named():
-    """The MSI is Sentinel-2's; taken in another sensor's order it is told, with names or rightly taken it isn't."""
+def test_the_sensor_that_clearly_fits_is_named():
+    """The MSI is Sentinel-2's: taken for another's it is told, by its names or without; rightly taken it isn't."""
     model = ObservationModel(load_srf("sentinel2a").select(BANDS).matrix(WAVELENGTHS_NM)[0], gaussian_psf(1.8, 4), 4)
     images = model(torch.from_numpy(mixture((144, 144)))[None].double())
     rng = torch.Generator().manual_seed(0)
@@ -26,18 +32,55 @@ def test_of_bands_without_names_a_sensor_with_as_many_is_named():
     def named(srf: str, bands: tuple[str, ...], names: tuple[str, ...] | None = None) -> str:
         spectrum = SimpleNamespace(wavelengths_nm=WAVELENGTHS_NM, fwhm_nm=None)
         msi = SimpleNamespace(count=4, spectrum=SimpleNamespace(names=names))
-        pair = SimpleNamespace(spectrum=spectrum, msi=msi, response=load_srf(srf), msi_names=bands, msi_bands=range(4))
-        return of_as_many(pair, shared)
+        response = load_srf(srf)
+        pair = SimpleNamespace(spectrum=spectrum, msi=msi, response=response, msi_names=bands, msi_bands=range(4))
+        found = another_sensor(pair, shared, check_response(shared, response, bands, WAVELENGTHS_NM))
+        return found.names[0] if found else ""
 
     taken = ("B1", "B2", "B3", "PAN")
     assert named("spot1", taken).startswith("sentinel2")
-    assert named("spot1", taken, taken) == ""
+    assert named("landsat8", BANDS, BANDS).startswith("sentinel2")  # its B8 is panchromatic
+    assert named("spot1", taken, taken) == ""  # no other sensor whose bands have these names fits
     assert named("spot1", ("B2", "B1", "B3", "PAN")) == ""
-    assert named("sentinel2a", BANDS) == ""
-    quiet = SimpleNamespace(is_loud=lambda resampled: False)
-    (told,) = SensorCheck(quiet, (), None, "spot1", "", False, "sentinel2a").warnings
-    assert told.severity == "warning"
-    assert told.text == (
-        "the pair contradicts the response of spot1: its bands were taken in their order, for the MSI's have no names; "
-        "--srf sentinel2a fits"
-    )
+    assert named("sentinel2a", BANDS) == named("sentinel2a", BANDS, BANDS) == ""
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory):
+    """A pair whose MSI is Sentinel-2's, its bands named by `names` or not."""
+    cube = np.moveaxis(mixture((144, 144)), 0, 2)
+    truth = load_srf("sentinel2a").select(BANDS).matrix(WAVELENGTHS_NM)[0]
+
+    def pair(names: tuple[str, ...] | None):
+        files = write_pair(cube, WAVELENGTHS_NM, 4, Off(), tmp_path_factory.mktemp("pair"))
+        high = cube @ truth.T
+        high += 0.001 * np.random.default_rng(0).standard_normal(high.shape)
+        with rasterio.open(files.msi, "r+") as file:
+            file.write(np.moveaxis(high, 2, 0).astype("float32"))
+            file.descriptions = names or file.descriptions
+        return files
+
+    return pair
+
+
+@pytest.mark.parametrize(("srf", "names"), [("worldview3", None), ("landsat8", BANDS), ("dove", BANDS)])
+def test_a_wrong_sensor_is_the_first_warning_with_what_to_do(taken, srf, names):
+    files = taken(names)
+    with open_pair(files.hsi, files.msi, srf=srf, register="off") as pair:
+        first, *others = pair.warnings
+        assert first.code == "sensor-another"
+        assert f"the MSI isn't {srf}'s" in first.text
+        assert "give --srf sentinel2" in first.text
+        assert first.values["fitted"] < 3 * first.values["chance"] < first.values["misfit"]
+        assert not {one.code for one in others} & {"bands-swapped", "response-contradicted", "model-misfit"}
+        assert pair.tone is None
+        assert pair.haze is None
+        assert pair.sensors.to_dict()["better"].startswith("sentinel2")
+
+
+def test_the_right_sensor_is_not_doubted(taken):
+    for names in (None, BANDS):
+        files = taken(names)
+        with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off") as pair:
+            assert pair.sensors.another is None
+            assert pair.warnings == []

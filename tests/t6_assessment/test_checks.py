@@ -116,6 +116,11 @@ def test_the_verdict_says_what_to_be_careful_of_in_plain_words():
     )
     swapped = replace(a, metrics={}, pair_warnings=(warning("bands-swapped", bands="B2 and B3"),))
     assert overall(checks(swapped)).endswith("looked into this: bands of the MSI may be swapped.")
+    values = {"fits": "sentinel2a", "alike": "", "fitted": 16, "misfit": 180, "chance": 16, "bands": ""}
+    another = replace(swapped, pair_warnings=(warning("sensor-another", response="landsat8", **values),))
+    assert overall(checks(another)).endswith(
+        "looked into this: the MSI isn't landsat8's but fits sentinel2a: fuse again with --srf sentinel2a."
+    )
 
 
 def test_expected_error_is_good_only_above_a_rank_correlation_of_a_half():
@@ -202,7 +207,7 @@ def test_indices_from_bands_that_no_msi_band_sees_are_known():
 
 def test_a_model_that_does_not_fit_is_the_verdict_with_its_part():
     loud = warning("model-misfit", times=2.5, share=0.2, part="PSF", explained=0.9, advice="see --psf")
-    other = warning("response-contradicted", response="ikonos", bands="B2 lies elsewhere", advice="")
+    other = warning("response-contradicted", response="ikonos", bands="B2 lies elsewhere")
     found = checks(Assessment("f.tif", (9, 9, 9), {}, pair_warnings=(loud, other)))
     verdicts = {check.topic: check.verdict for check in found}
     assert verdicts["The model of the sensors doesn't fit (PSF)"] == "poor"

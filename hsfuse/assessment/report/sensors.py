@@ -53,10 +53,11 @@ def _response(a: Assessment) -> str:
     check = a.sensors.get("check")
     bands = check.get("response", []) if isinstance(check, Mapping) else []
     wrong = [band["band"] for band in bands if band.get("contradicts")]
-    if wrong:
-        other = check.get("better") if isinstance(check, Mapping) else ""
+    other = check.get("better") if isinstance(check, Mapping) else ""
+    if wrong or other:
         better = f"; {other} fits better" if other else ""
-        return f"{a.response.name}; the pair contradicts it in {', '.join(wrong)}{better}."
+        where = f" in {', '.join(wrong)}" if wrong else ""
+        return f"{a.response.name}; the pair contradicts it{where}{better}."
     if not bands:
         return f"{a.response.name}; not held against the pair."
     from hsfuse.calibration.contradiction import FITS  # a cube is viewed without torch
