@@ -224,6 +224,12 @@ def compare_sensors(
     return [sum(told.chi_square(k, matrix[k])[0] for k in chosen) for matrix in matrices]
 
 
+def chi_squares(pixels: SharedPixels, matrix: FloatArray) -> list[float]:
+    """Of R `matrix` (c, C), band by band; 0 for too small a scene."""
+    told = _Foretold(pixels)
+    return [told.chi_square(k, row)[0] if told.can_tell else 0.0 for k, row in enumerate(matrix)]
+
+
 def _changed(response: SpectralResponse, k: int, shifts_nm: FloatArray, widths: FloatArray) -> SpectralResponse:
     """A response whose bands are band k shifted and widened in each of these ways."""
     row, nm, centre = response.curve[k], response.wavelengths_nm, response.centres_nm[k]

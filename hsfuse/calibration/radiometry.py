@@ -58,6 +58,8 @@ CLEAR, GAINED = 10.0, 0.1
 #: Deviation of its light and of what it dims in a band from the like in all, as far as pixels don't tell, and how much
 #: less than that gains and offsets are held.
 UNSURE, HARDLY = 0.2, 0.01
+#: Percentiles of a band between which the ground's contrast lies.
+CONTRAST = (5, 95)
 #: Least weight of calm pixels under that Gaussian.
 LEAST_WEIGHT = 0.05
 
@@ -125,6 +127,22 @@ def match_radiometry(
     seen, further, other = (_blurred(values, calm, inside, blur)[:, near] for values, blur in blurs)
     other = np.stack([_of_one_width(*rows) for rows in zip(seen, further, other, strict=True)])
     return replace(match_lines(seen, other), correlation=correlations(pixels.lrhsi[:, calm], pixels.msi[:, calm]))
+
+
+def brighter(
+    lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel, line: RadiometricMatch
+) -> tuple[float, float]:
+    """Over which share of the LR pixels the MSI is brighter than the LRHSI in all bands, and this than the MSI.
+
+    Brighter by more than the ground's contrast, as opaque cloud is that one alone has; images as for
+    `match_radiometry`, whose `line` lies between them.
+    """
+    through = torch.einsum("kc,bchw->bkhw", model.srf.double().cpu(), lrhsi.double().cpu())
+    pixels = low_pixels(through, msi, mask, model)
+    seen = line.apply(pixels.msi[..., None])[..., 0]
+    contrast = np.min([np.ptp(np.percentile(one, CONTRAST, axis=1), axis=0) for one in (pixels.lrhsi, seen)], axis=0)
+    apart = (seen - pixels.lrhsi) / np.maximum(contrast, 1e-12)[:, None]
+    return float((apart.min(0) > 1).mean()), float((apart.max(0) < -1).mean())
 
 
 def _calm(pixels: LowPixels, inside: BoolArray) -> BoolArray:

@@ -388,7 +388,10 @@ def _fit_band(spectra: CleanSpectra, search: Search, z: FloatArray, number: int,
     best = search.likeliest(likelihood)
     curve, gain, noise = likelihood.curve(best)
     if gain <= 0:
-        raise InputError(f"MSI band {number + 1} doesn't rise with any HSI band: do both images show the same ground?")
+        raise InputError(
+            f"MSI band {number + 1} doesn't rise with any HSI band: do both images show the same ground, and does it "
+            f"lie within the HSI's wavelengths? --msi-bands names the bands, {LEAVE_OUT}"
+        )
     if quick:
         return _Band(gain * curve, np.nan)
     width = float(np.exp(best[1]))

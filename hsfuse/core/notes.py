@@ -64,11 +64,19 @@ TEMPLATES: dict[str, str] = {
         "in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of the sensor that "
         "took it"
     ),
+    "response-untold": (
+        "no response within the HSI's wavelengths explains the MSI's {bands}, as where a band lies outside them: what "
+        "was estimated for it means little, and fusing with it misleads; leave it out with --msi-bands"
+    ),
     "response-contradicted": "the pair contradicts the response of {response}: {bands}",
     "haze-taken-out": (
         "one of both images has thin cloud, haze or other smooth light that the other hasn't: of what gain and offset "
         "leave between them {share:.0%} is smooth, {size:.2g} RMS; it is taken out of the MSI, and what it "
         "dims is made as bright as elsewhere"
+    ),
+    "ground-hidden": (
+        "over at least {share:.1%} of the ground the {image} is brighter in all bands than the {other} by more than "
+        "the ground's contrast, as under opaque cloud: at best {what}; nothing is masked: mask it in both images"
     ),
     "images-differ": (
         "the two images show different things in about {where:.0%} of the scene, such as clouds, shadows or change "

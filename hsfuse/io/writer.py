@@ -326,9 +326,7 @@ def try_writing(
         try:
             with (
                 _refusing(path),
-                CubeWriter(
-                    folder / f"trial{Path(path).suffix}", part, few, storage, fingerprint=fingerprint
-                ) as writer,
+                CubeWriter(folder / f"trial{Path(path).suffix}", part, few, storage, fingerprint=fingerprint) as writer,
             ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
                 writer.write(Window(0, 0, TRIAL, TRIAL), blank, np.ones(part.shape, bool))

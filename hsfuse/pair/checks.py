@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
 from hsfuse.calibration.misfit import misfit
-from hsfuse.calibration.radiometry import estimate_haze
+from hsfuse.calibration.radiometry import brighter, estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
@@ -28,6 +28,12 @@ from hsfuse.physics.sample import PairSample
 SAMPLED, SAMPLED_LR = 192 * 192, 32 * 32
 #: Haze isn't looked for where the median of the bands correlates less than this: they may not show the same place.
 LEAST_ALIKE = 0.5
+#: Share of the ground that is as bright as cloud in one image alone for a warning; what the cube has there.
+LEAST_HIDDEN = 0.002
+UNDER_CLOUD = (
+    ("MSI", "HSI", "the cube is no sharper than the HSI there"),
+    ("HSI", "MSI", "the cube has the cloud's spectra there"),
+)
 #: Share of what is beyond noise that curved tones must explain.
 CURVED_SHARE = 0.7
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
@@ -56,8 +62,11 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         found = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
-    pair = replace(pair, warnings=[*pair.warnings, *_doubts(pair, found, constant, match and strict)])
-    before, pair = pair, _checked(pair, scene, ~found.doubtful)
+    before, doubts = pair, _doubts(pair, found, constant, match and strict)
+    pair = _checked(replace(pair, warnings=[*pair.warnings, *doubts]), scene, ~found.doubtful)
+    if before.haze is None and not found.doubtful.all():
+        hidden = _hidden(brighter(scene.lrhsi, scene.msi, scene.mask, pair.model, found))
+        before, pair = (replace(one, warnings=[*one.warnings, *hidden]) for one in (before, pair))
     if haze and np.median(found.correlation) > LEAST_ALIKE and _is_light(pair, match):
         light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
         if light:
@@ -80,6 +89,16 @@ def _is_light(pair: ScenePair, match: bool) -> bool:
     if found is None or found.fits or found.another:
         return False
     return not found.part or (found.part == "radiometry" and match and pair.tone is None)
+
+
+def _hidden(shares: tuple[float, float]) -> list[Note]:
+    """Warnings of ground over which one image alone is as bright as cloud."""
+    told = zip(UNDER_CLOUD, shares, strict=True)
+    return [
+        warning("ground-hidden", image=image, other=other, what=what, share=round(share, 4))
+        for (image, other, what), share in told
+        if share > LEAST_HIDDEN
+    ]
 
 
 def _less_misfit(pair: ScenePair, other: ScenePair) -> bool:

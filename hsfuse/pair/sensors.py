@@ -18,6 +18,7 @@ from hsfuse.calibration.contradiction import (
     BandCheck,
     CommonShift,
     check_response,
+    chi_squares,
     common_shift,
     compare_sensors,
 )
@@ -49,6 +50,9 @@ ANOTHER_SENSOR = "sensor-another"
 #: Times the chi-square of right curves that another sensor's may have: those that took the MSI have 1.6 at most, others
 #: that fit what is left of a cloud or a shift of all bands 2.2.
 AS_CHANCE = 2.0
+#: Chi-square of a band's estimated response, and times the noise that it leaves, beyond which no response explains it:
+#: within the HSI's wavelengths they are 20 and 1.04 at most, beyond them 28 or 1.3 at least.
+UNTOLD_CHI, UNTOLD_TIMES = 25.0, 1.15
 #: Sensors told that fit about as well as the best.
 ALIKE_TOLD = 3
 
@@ -71,7 +75,7 @@ class SensorCheck:
     `bands` is empty where the response was estimated or the scene is too small; `common` is a shift of all of them that
     clearly fits better than changes of single ones, None without any; `another`: what of the library clearly fits
     in place of the response; `part` of the model is to blame for the misfit, "" for none; `resampled`: whether the
-    LRHSI was.
+    LRHSI was. `untold` bands are explained by no response that was estimated for them.
     """
 
     misfit: Misfit
@@ -81,6 +85,7 @@ class SensorCheck:
     another: Another | None
     part: str
     resampled: bool
+    untold: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -95,7 +100,7 @@ class SensorCheck:
             wrong = [self.common.describe()]
         if self.another is not None:
             return [self._told(self.another, wrong)]
-        out = []
+        out = [warning("response-untold", bands=", ".join(self.untold))] if self.untold and self.fits else []
         swapped = [band for band in self.bands if band.other]
         if swapped:
             out.append(warning("bands-swapped", bands="; ".join(band.describe() for band in swapped)))
@@ -175,7 +180,15 @@ def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool
     if another and common and common.fitted < another.fitted:
         another = None
     part = _blamed(found, bands, pair.response.weights)
-    return SensorCheck(found, tuple(bands), common, pair.response.name, another, part, pair.warped)
+    untold = _untold(pair, pixels, found) if pair.response.weights else ()
+    return SensorCheck(found, tuple(bands), common, pair.response.name, another, part, pair.warped, untold)
+
+
+def _untold(pair: ScenePair, pixels: SharedPixels, found: Misfit) -> tuple[str, ...]:
+    """Bands that the response estimated for them doesn't explain, as it does those within the HSI's wavelengths."""
+    chi = chi_squares(pixels, pair.model.srf.double().cpu().numpy())
+    facts = zip(pair.msi_names, chi, found.rms / found.left, strict=True)
+    return tuple(name for name, own, times in facts if own > UNTOLD_CHI or times > UNTOLD_TIMES)
 
 
 def _blamed(found: Misfit, bands: Sequence[BandCheck], estimated: bool) -> str:

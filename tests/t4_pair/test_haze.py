@@ -47,6 +47,7 @@ def test_thin_cloud_is_taken_out_and_said(clouded):
     with opened(files) as pair, opened(files, haze="off") as plain:
         assert pair.haze
         assert "haze-taken-out" in codes(pair)
+        assert "ground-hidden" not in codes(pair)
         assert "images-differ" not in codes(pair)
         assert pair.haze.share > 0.8
         assert "haze" in pair.summary()
@@ -70,6 +71,23 @@ def test_in_the_hsi_alone_it_is_no_other_response(cube, tmp_path, beyond):
         assert not codes(plain) & {"model-misfit", "response-contradicted", "sensor-another"}
         assert pair.haze
         assert pair.sensors.fits
+
+
+@pytest.mark.parametrize("image", ["MSI", "HSI"])
+def test_ground_under_opaque_cloud_is_warned_of_with_its_share(cube, tmp_path, image):
+    """Edges of it, through which the ground is seen, aren't all counted."""
+    files = write_pair(0.4 * cube, NM, 4, Off(), tmp_path)
+    drawn = gaussian_filter(np.random.default_rng(3).standard_normal((96, 96)), 8)
+    veil = 1 / (1 + np.exp(-(drawn - np.quantile(drawn, 0.93)) / (0.1 * drawn.std())))
+    hidden = (veil > 0.5).mean()
+    path, veil = (files.msi, veil) if image == "MSI" else (files.hsi, veil.reshape(24, 4, 24, 4).mean((1, 3)))
+    with rasterio.open(path, "r+") as file:
+        ground = file.read()
+        file.write((ground + veil * (0.8 - ground)).astype("float32"))
+    with opened(files) as pair:
+        (told,) = [one for one in pair.warnings if one.code == "ground-hidden"]
+        assert told.values["image"] == image
+        assert told.values["share"] == pytest.approx(hidden, rel=0.4)
 
 
 def wider(cube: np.ndarray, bands: int) -> np.ndarray:

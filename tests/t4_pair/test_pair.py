@@ -412,7 +412,7 @@ def test_a_stretched_msi_is_made_linear_and_said(tmp_path):
 
 
 def test_tone_curves_are_not_believed_of_a_response_that_is_contradicted(tmp_path, monkeypatch):
-    """By the file's own wavelengths or by the pair, of a band or of all of them by one shift."""
+    """By the file's own wavelengths or by the pair: of a band, of all by one shift, or of another sensor's."""
     scene = memory_scene((28, 28))
     stretched = np.round(255 * (scene.msi[0].numpy() / scene.msi.max().item()) ** 0.45)
     files = save_pair(tmp_path, scene, msi=stretched)
@@ -421,10 +421,12 @@ def test_tone_curves_are_not_believed_of_a_response_that_is_contradicted(tmp_pat
         assert curved(plain)[1].all()
         told = warning("msi-wavelengths-differ", response="other", bands="B8")
         assert curved(replace(plain, warnings=[told])) is None
-        wrong, right = SimpleNamespace(contradicts=True), SimpleNamespace(contradicts=False)
+        wrong, right = (SimpleNamespace(contradicts=one, misfit=4.0) for one in (True, False))
         for bands, common, left in (([wrong, right, right, right], None, 3), ([right] * 4, "a shift", 0)):
             monkeypatch.setattr("hsfuse.pair.checks.check_bands", lambda *_, found=(bands, common): found)
             assert curved(plain)[1].sum() == left
+        monkeypatch.setattr("hsfuse.pair.checks.another_sensor", lambda *_: "another")
+        assert curved(plain) is None
 
 
 def test_a_striped_pair_is_told_and_fused_without(tmp_path):

@@ -84,3 +84,16 @@ def test_the_right_sensor_is_not_doubted(taken):
         with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off") as pair:
             assert pair.sensors.another is None
             assert pair.warnings == []
+
+
+def test_a_band_beyond_the_hsi_is_said_to_have_no_response(tmp_path):
+    """Of an HSI up to 740 nm, an MSI's near infrared is none of it; the other bands are told."""
+    cube, seen = np.moveaxis(mixture((144, 144)), 0, 2), WAVELENGTHS_NM < 740
+    files = write_pair(cube, WAVELENGTHS_NM, 4, Off(), tmp_path)
+    with open_pair(files.hsi, files.msi, srf="estimate", register="off") as pair:
+        assert "response-untold" not in {one.code for one in pair.warnings}
+    (tmp_path / "low").mkdir()
+    low = write_pair(cube[..., seen], WAVELENGTHS_NM[seen], 4, Off(), tmp_path / "low").hsi
+    with open_pair(low, files.msi, srf="estimate", register="off") as pair:
+        (told,) = [one for one in pair.warnings if one.code == "response-untold"]
+        assert told.values["bands"] == "band 4"
