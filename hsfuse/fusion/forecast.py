@@ -151,10 +151,14 @@ def _training(options: FuseOptions) -> float:
 
 
 def _along(found: Sequence[tuple[int, float]], pixels: int) -> float:
-    """What so many pixels take, by the line through what few and many of a crop have taken."""
+    """What so many pixels take, by the line through what few and many of a crop have taken.
+
+    It rises in proportion at most: a small crop may be spared what a method does from some size on.
+    """
     (few, small), (many, large) = found[0], found[-1]
-    step = 0.0 if many == few else max(0.0, (large - small) / (many - few))
-    return small + step * max(0, pixels - few)
+    if many == few or large <= small:
+        return small
+    return min(small + (large - small) / (many - few) * max(0, pixels - few), large / many * max(many, pixels))
 
 
 def _crop(pair: ScenePair, side: int) -> Window:

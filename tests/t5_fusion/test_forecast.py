@@ -58,7 +58,8 @@ def test_training_may_take_its_budget():
 
 
 def test_what_few_and_many_have_taken_is_a_line():
-    assert forecast._along([(10, 1.0), (20, 3.0)], 50) == pytest.approx(9)
+    assert forecast._along([(10, 2.0), (20, 3.0)], 50) == pytest.approx(6)
+    assert forecast._along([(10, 1.0), (20, 3.0)], 50) == pytest.approx(7.5)  # no more than in proportion
     assert forecast._along([(10, 3.0), (20, 1.0)], 50) == 3  # more can't take less
     assert forecast._along([(10, 2.0), (10, 5.0)], 10) == 2
 
