@@ -180,12 +180,15 @@ def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool
     if another and common and common.fitted < another.fitted:
         another = None
     part = _blamed(found, bands, pair.response.weights)
-    untold = _untold(pair, pixels, found) if pair.response.weights else ()
+    untold = _untold(pair, pixels, found) if pair.response.weights and pair.haze is None else ()
     return SensorCheck(found, tuple(bands), common, pair.response.name, another, part, pair.warped, untold)
 
 
 def _untold(pair: ScenePair, pixels: SharedPixels, found: Misfit) -> tuple[str, ...]:
-    """Bands that the response estimated for them doesn't explain, as it does those within the HSI's wavelengths."""
+    """Bands that the response estimated for them doesn't explain, as it does those within the HSI's wavelengths.
+
+    It isn't asked where haze was taken out, under which the response was estimated.
+    """
     chi = chi_squares(pixels, pair.model.srf.double().cpu().numpy())
     facts = zip(pair.msi_names, chi, found.rms / found.left, strict=True)
     return tuple(name for name, own, times in facts if own > UNTOLD_CHI or times > UNTOLD_TIMES)
