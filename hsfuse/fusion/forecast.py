@@ -29,7 +29,7 @@ from hsfuse.io import CubeWriter, Storage, driver_of
 from hsfuse.io.files import trial_folder
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair
-from hsfuse.pair.sample import MAX_PIXELS, Filling, sample_of
+from hsfuse.pair.sample import Filling, most_pixels, sample_of
 
 #: Sides of the crops in MSI pixels, and their shares of a scene's at most: trying out isn't to take longer than fusing.
 CROPS = (64, 1 / 3), (128, 1 / 2)
@@ -91,7 +91,7 @@ def forecast(
             seconds, size = _tried(pair, options, stored, tiles, method, device, output)
     side = tiles.stride + tiles.overlap + 2 * tiles.halo
     held = 4 * len(pair.hsi_bands) * (TILES_HELD * min(side, rows) * min(side, cols) + tiles.overlap * cols)
-    held += 4 * min(MAX_PIXELS, rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
+    held += 4 * min(most_pixels(pair.ratio), rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
     copied = driver_of(output, options.format) == "COG"
     free = shutil.disk_usage(output.parent).free
     return Forecast(
@@ -121,7 +121,9 @@ def _tried(
     written = _writing(pair, options, stored, tile[0], output)
     area = tiles.shape[0] * tiles.shape[1]
     read = sum(_length(down.read) * _length(right.read) for down in tiles.spans(0) for right in tiles.spans(1))
-    seconds = _along(fitting, min(MAX_PIXELS, area)) + spent * read / (_length(rows.read) * _length(cols.read))
+    seconds = _along(fitting, min(most_pixels(pair.ratio), area)) + spent * read / (
+        _length(rows.read) * _length(cols.read)
+    )
     seconds += max(0.0, first - spent)  # what happens only once
     seconds += _along([(count, took) for count, took, _ in written], area) * (
         2 if driver_of(output, options.format) == "COG" else 1

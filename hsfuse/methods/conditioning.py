@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsfuse.methods.adapt import Judge, change
-from hsfuse.methods.blend import MEMBERS, Blend, Blended, middles
+from hsfuse.methods.blend import MEMBERS, Blend, Blended, blocks, middles
 from hsfuse.methods.denoise import denoise
 from hsfuse.methods.frame import SceneFrame, Seen, fit_frame, noise_adder, reduced, reduced_images, reducible
 from hsfuse.methods.problem import mix, msi_noise
@@ -197,7 +197,7 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     s = frame.base.model.ratio
     if int(scene.mask.sum()) < LEARNED_FROM or min(scene.lrhsi.shape[2:]) < LEAST_WIDTH * s:
         return None, ""
-    full = [frame.see(*window) for window in middles(scene, s, SAMPLE)]
+    full = [frame.see(*block) for block in blocks(middles(scene, s, SAMPLE))]
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
     scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)

@@ -19,8 +19,9 @@ from hsfuse.physics.solve import solve_spd
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
 
-#: MSI pixels in the sample at most; a scene with fewer is taken whole.
-MAX_PIXELS = 384 * 384
+#: MSI pixels in the sample at most, and above ratio 6, where those are few LR pixels (`most_pixels`). A scene with
+#: fewer is taken whole.
+MAX_PIXELS, MORE_PIXELS, WANTED_LR = 384 * 384, 512 * 512, 64 * 64
 #: Side of a block in LR pixels where the scene isn't taken whole: at most 32, less where that would leave few blocks
 #: (at ratio 8 two of them would miss most of a scene's materials), but 16 at least.
 BLOCK, LEAST_BLOCK, BLOCK_PIXELS = 32, 16, 128
@@ -85,9 +86,22 @@ class Filling:
         return np.ascontiguousarray(np.where(low.mask, filled, filled + change), np.float32)
 
 
-def block_windows(shape: tuple[int, int], s: int, max_pixels: int = MAX_PIXELS) -> list[Window]:
-    """Equal LR windows spread over a scene of `shape` LR pixels; the whole scene as one if it is small."""
+def most_pixels(s: int) -> int:
+    """MSI pixels in the sample at most, at ratio s: those of WANTED_LR LR pixels between both limits.
+
+    >>> [most_pixels(s) for s in (4, 8, 16)] == [384 * 384, 512 * 512, 512 * 512]
+    True
+    """
+    return min(max(MAX_PIXELS, WANTED_LR * s * s), MORE_PIXELS)
+
+
+def block_windows(shape: tuple[int, int], s: int, max_pixels: int | None = None) -> list[Window]:
+    """Equal LR windows spread over a scene of `shape` LR pixels; the whole scene as one if it is small.
+
+    `max_pixels` MSI pixels at most, by default `most_pixels`.
+    """
     height, width = shape
+    max_pixels = most_pixels(s) if max_pixels is None else max_pixels
     if height * width * s * s <= max_pixels:
         return [Window(0, 0, width, height)]
     side = max(LEAST_BLOCK, min(BLOCK, BLOCK_PIXELS // s))
@@ -110,8 +124,11 @@ def read_block(pair: ScenePair, window: Window) -> tuple[Cube, Cube, BoolArray]:
     return low, high, low.mask & high.mask.reshape(h, s, w, s).all((1, 3))
 
 
-def sample_scene(pair: ScenePair, max_pixels: int = MAX_PIXELS) -> PairSample:
-    """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from."""
+def sample_scene(pair: ScenePair, max_pixels: int | None = None) -> PairSample:
+    """Blocks of the scene that hold valid pixels; InputError when there are too few to learn anything from.
+
+    `max_pixels` as for `block_windows`.
+    """
     return sample_of(pair, block_windows(pair.lr_shape, pair.ratio, max_pixels))
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from classical_scene import make_model, make_scene, rmse
 
-from hsfuse.methods.blend import Blend, DenoisedGLP, Unmixed
+from hsfuse.methods import blend as blend_file
+from hsfuse.methods.blend import Blend, DenoisedGLP, Unmixed, middles
 from hsfuse.methods.cnmf import ABSENT, CNMF, factorise, pure_pixels
 from hsfuse.methods.conic import BEYOND, Conic
 from hsfuse.methods.denoise import denoise, vector_wiener, wiener_gains
@@ -387,3 +388,48 @@ def test_a_scene_smaller_than_the_subspace_still_fits():
     fused = Conic().fit(observed, model).predict(observed.lrhsi, observed.msi)
     assert bool(fused.isfinite().all())
     assert make_model().ratio == model.ratio
+
+
+def numbered(n: int, h: int, w: int, s: int) -> PairSample:
+    """Blocks whose LR pixels, and all MSI pixels under each, hold its number."""
+    low = torch.arange(n * h * w, dtype=torch.float32).view(n, 1, h, w)
+    return PairSample(low, low.repeat_interleave(s, 2).repeat_interleave(s, 3), torch.ones(n, h, w, dtype=torch.bool))
+
+
+def test_the_middle_of_a_block_is_one_window_and_of_a_large_scene_windows_spread_over_it():
+    s = 2
+    few = middles(numbered(1, 12, 11, s), s, 20 * 20)  # ten LR pixels a side, of twelve and eleven
+    assert few.lrhsi.shape == (1, 1, 10, 10)
+    assert few.lrhsi[0, 0, 0, 0] == 11 + 0
+    large = middles(numbered(1, 60, 30, s), s, 24 * 24)  # twelve a side: nine windows of four
+    assert large.lrhsi.shape == (9, 1, 4, 4)
+    assert large.lrhsi[:, 0, 0, 0].tolist() == [30 * row + col for row in (8, 28, 48) for col in (3, 13, 23)]
+    assert torch.equal(large.msi[:, :, ::s, ::s], large.lrhsi)
+    blocks = middles(numbered(9, 20, 20, s), s, 24 * 24)
+    assert blocks.lrhsi.shape == (9, 1, 4, 4)
+    assert blocks.lrhsi[:, 0, 0, 0].tolist() == [400 * n + 20 * 8 + 8 for n in range(9)]
+
+
+def test_materials_are_learned_from_a_part_of_a_large_block(scene, monkeypatch):
+    """Its own, unless most of it is invalid, and of no more pixels than the limit."""
+    _, observed, model = scene
+    taught, learn = [], Unmixed.learn
+    monkeypatch.setattr(Unmixed, "learn", lambda self, part, model: taught.append(part) or learn(self, part, model))
+    Unmixed(endmembers=2, outer=1).fit(observed, model)
+    assert taught[0] is observed
+    s, most = model.ratio, observed.mask.numel() * model.ratio**2 // 2
+    monkeypatch.setattr(blend_file, "LEARNED", most)
+    Unmixed(endmembers=2, outer=1).fit(observed, model)
+    assert len(taught[1].mask) == 9
+    assert most / 2 <= taught[1].mask.numel() * s * s <= most
+    hidden = observed.mask.clone()
+    for part in _spread_of(observed.mask.shape[1:], taught[1].mask.shape[1]):
+        hidden[(0, *part)] = False
+    Unmixed(endmembers=2, outer=1).fit(replace(observed, mask=hidden), model)
+    assert taught[2].mask is hidden
+
+
+def _spread_of(shape: tuple[int, ...], side: int) -> list[tuple[slice, ...]]:
+    """The nine windows that `middles` takes, by their sides."""
+    lines = [[round(n * (2 * i + 1) / 6 - side / 2) for i in range(3)] for n in shape]
+    return [(slice(a, a + side), slice(b, b + side)) for a in lines[0] for b in lines[1]]
