@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,10 +20,13 @@ from uuid import uuid4
 
 from hsfuse.core.cluster import client_of
 from hsfuse.core.errors import HsfuseError, OutputError
+from hsfuse.core.notes import warning
 from hsfuse.core.process import reason
 from hsfuse.fusion.job import Job
 from hsfuse.io.files import output_files
 from hsfuse.io.lock import only_writer
+
+log = logging.getLogger(__name__)
 
 #: The command line, in this Python.
 PROGRAM = (sys.executable, "-m", "hsfuse")
@@ -173,6 +177,8 @@ def run_jobs(
                 elif dry_run:
                     ended(_foreseen(job))
                 else:
+                    if job.options.resume and (why := job.damage()):
+                        log.warning("%s", warning("output-damaged", name=job.output.name, why=why))
                     waiting.append(job)
             run = _in_processes(waiting, at_once, program) if client is None else _on_workers(waiting, client, program)
             with closing(run):

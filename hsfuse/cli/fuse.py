@@ -153,7 +153,7 @@ def fuse_and_report(
         said = list(dict.fromkeys([*result.warnings, *texts(made.warnings)]))
         result = replace(result, warnings=said, records=(*result.records, *made.warnings))
         if report is not None:
-            write_report([made], report, overwrite=chosen.overwrite or result.done)
+            write_report([made], report, overwrite=chosen.overwrite or chosen.resume)
             if chosen.stac:
                 from hsfuse.io.stac import add_report
 

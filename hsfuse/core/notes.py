@@ -164,6 +164,7 @@ TEMPLATES: dict[str, str] = {
         "{clipped} of {values} values ({share:.2g} of all) in {name} don't fit {dtype} in steps of {step:g} and are "
         "clipped; choose another --scale or --dtype float32"
     ),
+    "output-damaged": "{name} was finished and isn't whole any more ({why}); it is made again",
     "starts-anew": "what an interrupted run left of {name} {why}; it starts anew",
     # What an assessment finds.
     "recorded-settings": "as the fused file records: {settings}",

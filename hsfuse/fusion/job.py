@@ -10,7 +10,7 @@ from typing import Any
 from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
-from hsfuse.io.finished import MAY_BE_FILES, answers, files_of, is_fresh, provenance_in
+from hsfuse.io.finished import MAY_BE_FILES, answers, damage, files_of, is_fresh, provenance_in
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,21 @@ class Job:
         look_ahead(self.hsi, self.msi, self.output, self.options)
 
     def state(self) -> str:
-        """ "finished"; "cube" where only what goes with it is missing; else "". From files alone, without torch."""
-        provenance = provenance_in(self.output, self.options)
-        if not answers(provenance, self.hsi, self.msi, self.output, self.options):
+        """ "finished"; "cube" where it is damaged or only what goes with it is missing; else "". Without torch."""
+        if not self._answers():
             return ""
         told = [path for path in (self.report, self.figures) if path is not None]
         whole = all(path.exists() for path in self.made) and all(is_fresh(path, self.output) for path in told)
-        return "finished" if whole else "cube"
+        return "finished" if whole and not damage(self.output, self.options) else "cube"
+
+    def damage(self) -> str:
+        """What its finished output has lost since, in words; "" where it is whole, or there is none."""
+        whole = self._answers() and all(path.exists() for path in files_of(self.output, self.options))
+        return damage(self.output, self.options) if whole else ""
+
+    def _answers(self) -> bool:
+        provenance = provenance_in(self.output, self.options)
+        return answers(provenance, self.hsi, self.msi, self.output, self.options)
 
     def as_run(self) -> Job:
         """Itself with the options that its process is given: what begins anew isn't gone on with."""

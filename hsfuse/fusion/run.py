@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.core.notes import Note, note, texts
+from hsfuse.core.notes import Note, note, texts, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.fitting import build_method, fit_method, quick_method
@@ -24,7 +24,7 @@ from hsfuse.fusion.storage import BandPlan, check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker, give_back_freed_memory
 from hsfuse.io import Paths, Storage, kept_method, output_files
-from hsfuse.io.finished import files_of, request
+from hsfuse.io.finished import damage, files_of, request
 from hsfuse.io.lock import only_writer
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair, open_pair
@@ -53,13 +53,17 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         plan = plan_print(pair, output, options, provenance)
         resume, provenance["plan"] = options.resume, plan
         provenance |= request(hsi, several, output, options, (*pair.hsi.files, *pair.msi.files))
+        lost: list[Note] = []
         if resume and finished(hsi, several, output, options, plan):
-            return FusionResult.of_finished(output, options)
+            if not (why := damage(output, options)):
+                return FusionResult.of_finished(output, options)
+            lost = [warning("output-damaged", name=output.name, why=why)]
+            log.warning("%s", lost[0])
         if resume and output.exists():  # without what goes with it: made again as it was
             options = replace(options, overwrite=True)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
-        told = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
+        told = lost + _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
         expected = forecast(
@@ -107,8 +111,8 @@ def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
     kept = plan.source[plan.source >= 0]
     nm = np.asarray(pair.spectrum.wavelengths_nm)
     blind = unseen(nm[kept], pair.model.srf.cpu().numpy()[:, kept])
-    for warning in (*pair.warnings, *blind):
-        log.warning("%s", warning)
+    for doubt in (*pair.warnings, *blind):
+        log.warning("%s", doubt)
     for found in pair.notes:
         log.info("%s", found)
     for what, text in pair.summary().items():

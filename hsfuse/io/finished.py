@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from hsfuse.core.errors import InputError, OutputError
 from hsfuse.core.options import OPTIONS, FuseOptions
 from hsfuse.core.package import __version__, file_sha256
-from hsfuse.io.files import companions, item_path, kept_method, output_files
+from hsfuse.io.files import companions, driver_of, item_path, kept_method, output_files
 
 #: Options that say nothing of what an output holds; where further files go shows in their being there.
 NOT_ASKED = ("resume", "dry_run", "overwrite", "qa", "save_model", "stac", "dask")
@@ -77,17 +78,52 @@ def is_fresh(made: Path, output: Path) -> bool:
 
 
 def provenance_in(output: Path, options: FuseOptions) -> Mapping[str, Any]:
-    """What an output says of its making; {} where there is none that can be read."""
-    from hsfuse.io import open_cube, read_provenance
+    """What an output says of its making; {} where there is none that can be read.
 
-    file = output_files(output, options.format)[0]
+    The header of an ENVI file says it even where its data aren't whole.
+    """
+    from hsfuse.io import open_cube, read_provenance
+    from hsfuse.io.envi import read_header
+    from hsfuse.io.spectral_tags import header_tags
+
+    file, *header = output_files(output, options.format)
     if not file.exists():
         return {}
     try:
         with open_cube(file) as reader:
             return read_provenance(reader.tags)
     except InputError:
+        with suppress(InputError, OSError):
+            return read_provenance(header_tags(read_header(header[0]))) if header else {}
         return {}
+
+
+def damage(output: Path, options: FuseOptions) -> str:
+    """What an output, or its quality layers, has lost since it was made, in words; "" where nothing is found.
+
+    Quick, so not everything is read: the first and the last block, and of a GeoTIFF where each tile lies. ENVI data
+    must have the size that their header promises.
+    """
+    from rasterio.windows import Window
+
+    from hsfuse.io import open_cube
+    from hsfuse.io.sinks import placed_tiles
+
+    made = [(output_files(output, options.format)[0], driver_of(output, options.format))]
+    made += [] if options.qa is None else [(output_files(options.qa)[0], driver_of(options.qa))]
+    for file, driver in made:
+        try:
+            with open_cube(file) as reader:
+                size = file.stat().st_size
+                for where, at, length in placed_tiles(file) if driver in ("GTiff", "COG") else ():
+                    if at + length > size:
+                        return f"the file ends before {where}"
+                rows, cols = reader.grid.shape
+                for band, row, col in ((0, 0, 0), (reader.count - 1, rows - 1, cols - 1)):
+                    reader.pixels([band], Window(col, row, 1, 1))  # without the patience that inputs are read with
+        except InputError as error:
+            return str(error)
+    return ""
 
 
 def answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isnan, prod
 from pathlib import Path
@@ -252,15 +252,9 @@ class GeoTiffSink:
     def verify(self) -> None:
         """Look whether each tile lies inside the file: GDAL may only log a failed flush."""
         size = self._path.stat().st_size
-        with gdal_env(), rasterio.open(self._path) as ds:
-            for band in ds.indexes:
-                for (row, col), _ in ds.block_windows(band):
-                    at, length = (
-                        int(ds.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) or 0)
-                        for what in ("OFFSET", "SIZE")
-                    )
-                    if at == 0 or length == 0 or at + length > size:
-                        raise OutputError(f"band {band} is incomplete at tile row {row}, column {col}")
+        for where, at, length in placed_tiles(self._path):
+            if at == 0 or length == 0 or at + length > size:
+                raise OutputError(f"{where} is incomplete")
         if self._product.storage.overviews:
             self._add_overviews()
 
@@ -268,6 +262,21 @@ class GeoTiffSink:
         factors = [2**n for n in range(1, 12) if max(self._product.grid.shape) // 2**n >= TILE // 2]
         with gdal_env(GDAL_PAM_ENABLED="NO"), rasterio.open(self._path, "r+") as ds:
             ds.build_overviews(factors, Resampling.average)
+
+
+def placed_tiles(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Where each tile of a GeoTIFF lies: its band, row and column in words, offset and length in bytes.
+
+    Both are 0 for one that was left out. Only the file's directory is read.
+    """
+    with gdal_env(), rasterio.open(path) as ds:
+        for band in ds.indexes:
+            for (row, col), _ in ds.block_windows(band):
+                at, length = (
+                    int(ds.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) or 0)
+                    for what in ("OFFSET", "SIZE")
+                )
+                yield f"band {band} at tile row {row}, column {col}", at, length
 
 
 def packing_of(product: Product) -> dict[str, object]:

@@ -321,11 +321,15 @@ def _good(place: _Place, count: int, warn: Callable[[str], None]) -> tuple[bool,
 
 def own_tags(ds: DatasetReader, pair: EnviPair | None) -> dict[str, str]:
     """hsfuse's provenance tags, keys HSFUSE_*, from dataset tags or from the ENVI header's `hsfuse ...` fields."""
-    if pair is None or pair.tiff:
-        told = tags(ds)
-    else:
-        told = {name.replace(" ", "_"): unquote(value) for name, value in pair.fields.items()}
-    return {key.upper(): value for key, value in told.items() if key.upper().startswith("HSFUSE_")}
+    if pair is not None and not pair.tiff:
+        return header_tags(pair.fields)
+    return {key.upper(): value for key, value in tags(ds).items() if key.upper().startswith("HSFUSE_")}
+
+
+def header_tags(fields: Mapping[str, str]) -> dict[str, str]:
+    """hsfuse's provenance tags of the fields of an ENVI header."""
+    told = {name.replace(" ", "_").upper(): unquote(value) for name, value in fields.items()}
+    return {key: value for key, value in told.items() if key.startswith("HSFUSE_")}
 
 
 def _listed(spectrum: Spectrum) -> dict[str, list[str]]:

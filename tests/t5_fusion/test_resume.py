@@ -19,6 +19,7 @@ from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse, run_fusion
 from hsfuse.io.finished import answers, changes, provenance_in
 from hsfuse.io.lock import only_writer
+from hsfuse.io.sinks import placed_tiles
 from hsfuse.methods.adapt import Adaptation
 from hsfuse.methods.srlf import FROM_SCRATCH
 from hsfuse.nets.weights import load_checkpoint, save_checkpoint
@@ -201,6 +202,27 @@ def test_an_unfinished_file_that_was_damaged_is_made_anew(files, plain, tmp_path
         assert "starts anew" not in " ".join(result.warnings)
     else:
         assert any(text.endswith("a.tif is damaged; it starts anew") for text in result.warnings)
+
+
+@pytest.mark.parametrize("damage", ["half", "last tile", "quality"])
+def test_a_finished_file_that_was_damaged_is_not_done_and_is_made_again(files, plain, tmp_path, damage):
+    inputs, out, qa = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.tif", tmp_path / "qa.tif"
+    how = {**TILES, "resume": True, "qa": qa}
+    fuse(*inputs, out, **how)
+    path = qa if damage == "quality" else out
+    raw, tiles = path.read_bytes(), [(at, length) for _, at, length in placed_tiles(path)]
+    at, length = tiles[-1]
+    spoilt = raw[:at] + bytes(length) + raw[at + length :] if damage == "last tile" else raw[: len(raw) // 2]
+    path.write_bytes(spoilt)
+    result = fuse(*inputs, out, **how)
+    told = (
+        f"a.tif was finished and isn't whole any more ({'' if damage == 'last tile' else 'the file ends before band'}"
+    )
+    assert any(text.startswith(told) and text.endswith("it is made again") for text in result.warnings)
+    assert not result.done
+    np.testing.assert_array_equal(read(out).data, plain)
+    assert fuse(*inputs, out, **how).done
+    assert not any("whole any more" in text for text in fuse(*inputs, out, **how).warnings)  # the file tells of itself
 
 
 def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):

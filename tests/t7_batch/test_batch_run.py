@@ -109,6 +109,21 @@ def test_what_is_finished_is_skipped(fused):
     assert with_report.state() == "cube"
 
 
+@pytest.mark.parametrize("name", ["cut.dat", "cut.zarr", "cut.tif"])
+def test_what_was_finished_and_is_damaged_is_made_again(fused, tmp_path, caplog, name):
+    one = replace(fused, output=tmp_path / name)
+    run_fusion(one.hsi, one.msi[0], one.output, replace(one.options, resume=False))
+    assert (one.state(), one.damage()) == ("finished", "")
+    path = max(one.output.rglob("c/*/*/*"), default=None) if name.endswith("zarr") else one.output
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert (one.state(), one.damage() != "") == ("cube", True)
+    assert ("--resume" if name.endswith("tif") else "--overwrite") in one.arguments()
+    (outcome,) = run_jobs([one], lambda _: None, program=[sys.executable, "-m", "hsfuse"])
+    assert outcome.state == "done", outcome.error
+    assert one.state() == "finished"
+    assert f"{name} was finished and isn't whole any more" in caplog.text
+
+
 def test_a_dry_run_opens_what_jobs_name_and_says_what_the_run_would(fused, tmp_path):
     broken = tmp_path / "broken.tif"
     broken.write_text("not a raster")

@@ -25,6 +25,9 @@ def test_a_report_that_is_missing_is_made_for_what_is_done(files, tmp_path):
     assert written > out.stat().st_mtime_ns
     assert fuse_and_report(files.hsi, files.msi, out, settings, report).done
     assert report.stat().st_mtime_ns == written
+    out.write_bytes(out.read_bytes()[:-100])  # both are made again
+    assert not fuse_and_report(files.hsi, files.msi, out, settings, report).done
+    assert report.stat().st_mtime_ns > written
 
 
 def test_bands_that_no_msi_band_sees_have_a_report_without_the_msi(files, tmp_path):
