@@ -21,7 +21,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise SettingError(f"{path}: {size} bytes; a table of settings has at most {MOST_BYTES}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with the mark that some editors begin a file with
     except OSError as error:
         raise SettingError(f"{path}: can't be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

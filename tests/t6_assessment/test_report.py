@@ -42,8 +42,9 @@ from hsfuse.calibration import LocalShift, Shift
 from hsfuse.calibration.distortion import Drift
 from hsfuse.core.errors import OutputError
 from hsfuse.core.grid import Grid
-from hsfuse.core.notes import note
+from hsfuse.core.notes import note, records
 from hsfuse.methods import METHODS
+from hsfuse.methods.adapt import BORNE_OUT
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -480,7 +481,7 @@ def test_the_sensors_have_a_chapter_with_psf_response_and_what_explains_a_misfit
     assert lines["PSF"] == "Estimated from the pair: Gaussian, 1.5 ± 0.3."
     assert "contradicts it in B2; landsat9 fits better" in lines["Response"]
     assert response_rows(a)[0]["shifted"] == "502.0 ± 1.0"
-    ill = {**told, "check": {**told["check"], "response": [band | {"contradicts": False}]}}
+    ill = {**told, "check": {**told["check"], "better": "", "response": [band | {"contradicts": False}]}}
     (row,) = response_rows(replace(a, sensors=ill))
     assert row["verdict"] == "misfit of another cause"  # a chi-square of 44 is no fit
     assert "what B2 leaves beyond noise" in dict(sensor_lines(replace(a, sensors=ill)))["Response"]
@@ -546,16 +547,81 @@ def test_the_title_is_the_scene_and_the_page_has_its_date(assessed):
 
 def test_the_paragraph_on_methods_cites_in_order_what_was_used(assessed):
     assert set(SOURCES) == set(METHODS)
-    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "cnmf"}}
+    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "cnmf"}, "scan": "compiled"}
     text, references = methods_paragraph(replace(assessed[0], provenance=record))
     cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(", ")]
     assert list(dict.fromkeys(cited)) == list(range(1, len(references) + 1))
-    assert "by the method srlf [2] on the base cnmf [3]" in text
-    assert "Yokoya" in references[2]
+    assert "by the method cnmf [2], corrected by SRLF-Net [3]." in text
+    assert "Yokoya" in references[1]
     assert "the hyperspectral image hsi.tif (12 × 12 pixels, GSD 40 m)" in text
     assert f"PSNR {assessed[0].metrics['psnr']:.2f} dB, Spectral angle" in text
     bare, _ = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}))
     assert bare.startswith("A cube of 3 bands and 4 × 5 pixels was fused.")
+
+
+TAUGHT = "corrected by a linear regression that the scene itself teaches at reduced resolution"
+LEFT_ALONE = "no network was trained on this scene: the base blend corrected by the scene regression is the result"
+
+
+@pytest.mark.parametrize(
+    ("method", "scan", "kept_step", "told"),
+    [
+        ({"scene regression": "used: so much", "adaptation": LEFT_ALONE}, None, 0, f", {TAUGHT}."),
+        ({"scene regression": "not used: so much", "adaptation": LEFT_ALONE}, None, 0, "."),
+        (
+            {
+                "scene regression": "used: so much",
+                "weights": "any-4 (9 steps), used: so much",
+                "adaptation": LEFT_ALONE,
+            },
+            "compiled",
+            0,
+            f", {TAUGHT} and by SRLF-Net [6] with the weights any-4.",
+        ),
+        (
+            {"weights": "any-4 (9 steps), not used: so much", "adaptation": f"{BORNE_OUT} 9% below the base blend"},
+            "compiled",
+            40,
+            ", corrected by SRLF-Net [6] trained on the scene.",
+        ),
+        (
+            {"weights": "any-4 (9 steps), used: so much", "adaptation": "held-out blocks got no better"},
+            "compiled",
+            40,
+            ", corrected by SRLF-Net [6] with the weights any-4.",
+        ),
+    ],
+)
+def test_the_paragraph_on_methods_names_only_what_had_a_part(method, scan, kept_step, told):
+    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "blend", "consistency": "off", **method}}
+    record |= {"scan": scan, "adaptation": {"kept_step": kept_step}}
+    text, references = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}, provenance=record))
+    assert f"by the method blend [2, 3, 4, 5]{told}" in text
+    assert any("re-learning" in one for one in references) == (scan is not None)
+
+
+def test_the_paragraph_on_methods_names_what_was_corrected():
+    made = [
+        note("stripes-are-ground", along="rows"),
+        note("stripes-taken-out", along="columns", bands=1, count=2, share=0.1),
+        note("smile-taken-out", low=400, high=900, nm=3.04, sd_nm=0.1, blur=""),
+        note("tone-taken-out", curves="B2: a gamma of 1.2"),
+        note("haze-taken-out", share=0.2, size=0.1),
+        note("radiometry-matched", taken_out="B2: gain 1.1"),
+    ]
+    record = {
+        "records": records(made),
+        "registration": {"corrected": True, "amounts": "a mean shift of 0.50 LR pixels"},
+    }
+    text, _ = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}, provenance=record))
+    assert (
+        "Before the fusion was corrected: the place of the hyperspectral image (a mean shift of 0.50 LR pixels); "
+        "stripes along the columns of the hyperspectral image; a smile of the hyperspectral image (band centres that "
+        "differ by up to 3.0 nm); tone curves of the multispectral image (B2: a gamma of 1.2); smooth light, as of "
+        "thin cloud, that one of both images has alone; the radiometry of the multispectral image (B2: gain 1.1)."
+    ) in text
+    record = {"records": records(made[:1]), "registration": {"corrected": False, "amounts": "a mean shift"}}
+    assert "corrected" not in methods_paragraph(Assessment("f.tif", (3, 4, 5), {}, provenance=record))[0]
 
 
 def test_places_are_those_of_the_map():

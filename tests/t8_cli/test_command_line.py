@@ -143,7 +143,7 @@ def test_the_page_s_file_of_options(pair, tmp_path, monkeypatch):
 
 def test_the_environment_goes_before_a_file_and_the_line_before_both(pair, tmp_path):
     config, out = tmp_path / "c.toml", tmp_path / "o.tif"
-    config.write_text('method = "sfim"\nseed = 1\ntile = 24')
+    config.write_text('method = "sfim"\nseed = 1\ntile = 24', encoding="utf-8-sig")  # with an editor's mark
     settings = {"HSFUSE_FUSE_METHOD": "bicubic", "HSFUSE_FUSE_SEED": "2", "HSFUSE_FUSE_SRF": "sentinel2a"}
     run("fuse", pair.hsi, pair.msi, out, f"--config={config}", "--seed=3", "-qq", **settings)
     found = provenance(out)

@@ -10,6 +10,7 @@ from hsfuse.assessment.report.facts import gsd
 from hsfuse.assessment.report.words import CARDS
 from hsfuse.assessment.result import ImageFacts
 from hsfuse.assessment.table import number
+from hsfuse.core.notes import read_records
 from hsfuse.core.package import __version__
 from hsfuse.metrics import CATALOGUE
 
@@ -100,6 +101,8 @@ def _sentences(a: Assessment, cite: _References) -> Iterator[str]:
     made = f" with hsfuse {version}{software}" if version else ""
     size = f"{a.shape[0]} bands and {a.shape[1]} × {a.shape[2]} pixels"
     yield f"A cube of {size} was fused{source}{made}{_method(a, cite)}."
+    if corrected := _corrected(a):
+        yield f"Before the fusion was corrected: {'; '.join(corrected)}."
     if a.ratio is not None and a.psf is not None:
         yield f"The ratio of their ground sampling distances is {a.ratio}; the hyperspectral image's PSF is {_psf(a)}."
     if a.response is not None:
@@ -131,13 +134,52 @@ def _image(kind: str, image: ImageFacts) -> str:
 
 
 def _method(a: Assessment, cite: _References) -> str:
+    """By what the cube was made: of a method with a base only the parts that its record says had a say."""
     record = a.provenance.get("method")
     told = dict(record) if isinstance(record, Mapping) else {"method": record}
     name, base = (str(told.get(key) or "") for key in ("method", "base"))
     if not name:
         return ""
-    by = f" by the method {name}{cite(*SOURCES.get(name, ()))}"
-    return f"{by} on the base {base}{cite(*SOURCES.get(base, ()))}" if base else by
+    made, parts = f" by the method {base or name}{cite(*SOURCES.get(base or name, ()))}", []
+    if str(told.get("scene regression", "")).startswith("used"):
+        parts.append("by a linear regression that the scene itself teaches at reduced resolution")
+    if a.provenance.get("scan"):
+        parts.append(_network(a, str(told.get("weights") or ""), str(told.get("adaptation") or ""), cite))
+    made += f", corrected {' and '.join(parts)}" if parts else ""
+    agreed = str(told.get("consistency") or "off")
+    return made if agreed == "off" else f"{made}, and {agreed}"
+
+
+def _network(a: Assessment, weights: str, verdict: str, cite: _References) -> str:
+    """SRLF-Net, and of weights for any sensor and training on the scene those that had a part."""
+    from hsfuse.methods.adapt import BORNE_OUT  # a cube without a network is told of without torch
+
+    history = a.provenance.get("adaptation")
+    steps = history.get("kept_step") if isinstance(history, Mapping) else 0
+    how = [f"with the weights {weights.partition(' (')[0]}"] if weights and ", not used" not in weights else []
+    how += ["trained on the scene"] if steps and verdict.startswith(BORNE_OUT) else []
+    return f"by SRLF-Net{cite(_SRLF)}{' ' if how else ''}{', '.join(how)}"
+
+
+#: What was put right before fusing, by the code of the note that says so, in the fields of its values.
+CORRECTED = {
+    "stripes-taken-out": "stripes along the {along} of the hyperspectral image",
+    "smile-taken-out": "a smile of the hyperspectral image (band centres that differ by up to {nm:.1f} nm)",
+    "tone-taken-out": "tone curves of the multispectral image ({curves})",
+    "haze-taken-out": "smooth light, as of thin cloud, that one of both images has alone",
+    "radiometry-matched": "the radiometry of the multispectral image ({taken_out})",
+}
+
+
+def _corrected(a: Assessment) -> list[str]:
+    """What was put right before fusing, in words."""
+    found = []
+    place = a.provenance.get("registration")
+    if isinstance(place, Mapping) and place.get("corrected"):
+        amounts = f" ({place['amounts']})" if place.get("amounts") else ""
+        found.append(f"the place of the hyperspectral image{amounts}")
+    notes = read_records(a.provenance.get("records"))
+    return found + [CORRECTED[one.code].format(**one.values) for one in notes if one.code in CORRECTED]
 
 
 def _psf(a: Assessment) -> str:
