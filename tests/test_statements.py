@@ -217,7 +217,7 @@ def test_make_test_all_and_test_portable_are_what_they_are_said_to_be():
 OFF_BY = {
     "a PSF": ("a Gaussian", "a box", "an elliptic", "a comet"),
     "a shift": ("a shift", "a rotation", "a drift"),
-    "tail": ("tail",),
+    "a PSF with a tail": ("tail",),
     "a response": ("a response",),
     "a gain": ("a gain", "a gamma"),
     "stripes": ("stripes",),
