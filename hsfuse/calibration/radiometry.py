@@ -58,6 +58,8 @@ CLEAR, GAINED = 10.0, 0.1
 #: Deviation of its light and of what it dims in a band from the like in all, as far as pixels don't tell, and how much
 #: less than that gains and offsets are held.
 UNSURE, HARDLY = 0.2, 0.01
+#: Share of the LR pixels of which haze's opacity isn't told: the thickest.
+THICKEST = 0.005
 #: Percentiles of a band between which the ground's contrast lies.
 CONTRAST = (5, 95)
 #: Least weight of calm pixels under that Gaussian.
@@ -183,7 +185,8 @@ class Haze:
 
     The MSI's band k is y + u (`light` - `dims` y), where y = `gain` R x + `offset` and u, of all bands alike, is smooth
     over a Gaussian of `scale` LR pixels; (c,) each, as is the `noise` that the degraded MSI has about that. `share` of
-    what gain and offset leave between the images is smooth, and its RMS is `size`.
+    what gain and offset leave between the images is smooth, and its RMS is `size`. But for a share of `THICKEST` of the
+    LR pixels it hides `opacity` (0 to 1) of the ground at most, in either image.
     """
 
     light: FloatArray
@@ -194,6 +197,7 @@ class Haze:
     scale: float
     share: float
     size: float
+    opacity: float = 0.0
 
     def below(self, through: FloatArray) -> FloatArray:
         """The MSI without it, degraded, from R x (c, ...)."""
@@ -254,7 +258,11 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
         bright * ones, ones, ones, 0 * ones, ones, HAZE_LR, float(np.median(share)), float(np.median(foretold.std(1)))
     )
     plain, free = (_fitted(start, pixels, inside, bright, lines) for lines in (False, True))
-    return free if np.log(plain.noise / free.noise).mean() > GAINED else plain
+    haze = free if np.log(plain.noise / free.noise).mean() > GAINED else plain
+    hides = _smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
+    # The LRHSI's own dims that: where it hides v of the ground, the MSI has 1 / (1 - v) of its contrast.
+    hides = np.where(hides < 0, hides / (hides - 1), hides)
+    return replace(haze, opacity=float(np.clip(np.quantile(hides, 1 - THICKEST), 0, 1)))
 
 
 def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lines: bool) -> Haze:

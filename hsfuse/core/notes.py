@@ -74,6 +74,11 @@ TEMPLATES: dict[str, str] = {
         "leave between them {share:.0%} is smooth, {size:.2g} RMS; it is taken out of the MSI, and what it "
         "dims is made as bright as elsewhere"
     ),
+    "haze-left": (
+        "one of both images has cloud or other smooth light that the other hasn't, too thick or too unlike haze to be "
+        "made good (opacity up to {opacity:.0%}; {outside:.1%} of the MSI's pixels would lie far outside the range of "
+        "both): it is left, and what is fused under it is wrong; mask it in both images"
+    ),
     "ground-hidden": (
         "over at least {share:.1%} of the ground the {image} is brighter in all bands than the {other} by more than "
         "the ground's contrast, as under opaque cloud: at best {what}; nothing is masked: mask it in both images"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry
 from hsfuse.calibration.misfit import misfit
-from hsfuse.calibration.radiometry import brighter, estimate_haze
+from hsfuse.calibration.radiometry import Haze, brighter, estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
@@ -22,6 +22,7 @@ from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
 from hsfuse.pair.sensors import another_sensor, check_bands, check_sensors
 from hsfuse.physics import SpectralResponse
+from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
 
 #: MSI pixels sampled to compare the two images: at least, and as many LR pixels where the ratio is large.
@@ -34,6 +35,11 @@ UNDER_CLOUD = (
     ("MSI", "HSI", "the cube is no sharper than the HSI there"),
     ("HSI", "MSI", "the cube has the cloud's spectra there"),
 )
+#: Opacity of cloud up to which it is taken out, as far beyond the range of both images (as a share of it) as light may
+#: then be, and in which share of the pixels more than that.
+OPAQUE, ROOM, MOST_OUTSIDE = 0.85, 0.2, 0.003
+#: Opacity of haze that opaque cloud over the HSI isn't told from.
+LITTLE = 0.3
 #: Share of what is beyond noise that curved tones must explain.
 CURVED_SHARE = 0.7
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
@@ -47,12 +53,18 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
     """The pair with warnings about its sensors and MSI bands that don't follow; with `match`, in the HSI's radiometry.
 
     `haze`: and without smooth light that one of both alone has, where there clearly is any. `strict`: InputError when
-    no band of either image has any detail, or when `match` and none follows the HSI.
+    no band of either image has any detail, or when `match` and none follows the HSI. Light too thick for
+    haze, or too unlike it, is left and warned of.
     """
     try:
         scene = _sample(pair)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
+    return _compared(pair, scene, match, strict, haze)
+
+
+def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haze: bool = False) -> ScenePair:
+    """As `compared`, by this sample."""
     constant = _constant(scene.msi)
     if constant.all():
         return _without_detail(pair, f"every MSI band of {pair.msi.path}", strict)
@@ -71,9 +83,15 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
         if light:
             told = note("haze-taken-out", share=light.share, size=light.size)
-            cleared = compared(replace(before, haze=light, notes=[*before.notes, told]), match, strict)
+            cleared = replace(before, haze=light, notes=[*before.notes, told])
+            without = _sample(cleared)
+            cleared = _compared(cleared, without, match, strict)
             if _less_misfit(cleared, pair):
-                return cleared
+                outside = _outside(without, scene, light, pair.model)
+                if not _opaque(pair, light) and outside <= MOST_OUTSIDE:
+                    return cleared
+                left = warning("haze-left", opacity=light.opacity, outside=outside)
+                pair = replace(pair, warnings=[*pair.warnings, left])
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
@@ -99,6 +117,25 @@ def _hidden(shares: tuple[float, float]) -> list[Note]:
         for (image, other, what), share in told
         if share > LEAST_HIDDEN
     ]
+
+
+def _opaque(pair: ScenePair, haze: Haze) -> bool:
+    """Whether opaque cloud is no haze: over the MSI, or over the HSI beside haze that hides little.
+
+    Under thick haze the line between the images makes clear ground of the HSI as bright as cloud.
+    """
+    over = {one.values["image"] for one in pair.warnings if one.code == "ground-hidden"}
+    return "MSI" in over or ("HSI" in over and haze.opacity < LITTLE) or haze.opacity > OPAQUE
+
+
+def _outside(without: PairSample, scene: PairSample, haze: Haze, model: ObservationModel) -> float:
+    """Share of the MSI's pixels that without haze are far darker or brighter than any that both images have."""
+    through = torch.einsum("kc,bchw->kbhw", model.srf.double().cpu(), scene.lrhsi.double().cpu()).flatten(1)
+    after, seen = (one.msi.double().cpu().transpose(0, 1).flatten(1).numpy() for one in (without, scene))
+    have = np.concatenate([haze.below(through.numpy()), seen], axis=1)
+    low, high = have.min(1, keepdims=True), have.max(1, keepdims=True)
+    room = ROOM * (high - low)
+    return float(((after < low - room) | (after > high + room)).any(0).mean())
 
 
 def _less_misfit(pair: ScenePair, other: ScenePair) -> bool:

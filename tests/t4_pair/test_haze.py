@@ -90,6 +90,23 @@ def test_ground_under_opaque_cloud_is_warned_of_with_its_share(cube, tmp_path, i
         assert told.values["share"] == pytest.approx(hidden, rel=0.4)
 
 
+@pytest.mark.parametrize("image", ["MSI", "HSI"])
+def test_opaque_cloud_is_left_as_it_is(cube, tmp_path, image):
+    """As thin cloud it would darken the ground below zero, or brighten the MSI where the HSI alone has it."""
+    files = write_pair(0.4 * cube + 0.1 * cube[:, :, :1], NM, 4, Off(), tmp_path)
+    rows, columns = np.mgrid[:96, :96]
+    veil = (np.hypot(rows - 47, columns - 50) < 16).astype(float)
+    path, veil = (files.msi, veil) if image == "MSI" else (files.hsi, veil.reshape(24, 4, 24, 4).mean((1, 3)))
+    with rasterio.open(path, "r+") as file:
+        ground = file.read()
+        cloud = 0.8 + 0.02 * np.random.default_rng(0).standard_normal(ground.shape)
+        file.write((ground + veil * (cloud - ground)).astype("float32"))
+    with opened(files) as pair, rasterio.open(files.msi) as msi:
+        assert pair.haze is None
+        assert "ground-hidden" in codes(pair)
+        np.testing.assert_array_equal(pair.read_hr(WHOLE).data, msi.read())
+
+
 def wider(cube: np.ndarray, bands: int) -> np.ndarray:
     """With so many bands more, beyond the MSI's."""
     return np.concatenate([cube, np.repeat(0.5 * cube[..., :1] + 0.1, bands, 2)], 2)
