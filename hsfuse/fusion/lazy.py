@@ -60,8 +60,10 @@ def lazy_cube(worker: TileWorker, tiles: TileGrid, bands: int) -> Any:
     for i, row in enumerate(rows):
         for j, cols in enumerate(runs):
             read = row.read, (cols[0].read[0], cols[-1].read[1])
-            low = sources[0].chunks(window_of(*read, tiles.ratio), pair.alignment.hsi_window)
-            high = sources[1].chunks(window_of(*read), pair.alignment.msi_window)
+            asked, s = pair.asks_for(window_of(*read, tiles.ratio)), tiles.ratio
+            under = Window(s * asked.col_off, s * asked.row_off, s * asked.width, s * asked.height)
+            low = sources[0].chunks(asked, pair.alignment.hsi_window)
+            high = sources[1].chunks(under, pair.alignment.msi_window)
             graph[f"{name}-fuse", i, j] = (fuse_batch, f"{name}-work", row, cols, *low, *high)
             graph[f"{name}-edges", i, j] = (edges_of, (f"{name}-fuse", i, j))
             around = (i, j - 1), (i - 1, j), (i - 1, j - 1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsfuse.calibration import RadiometricMatch, match_radiometry
+from hsfuse.calibration import RadiometricMatch, match_radiometry, register
 from hsfuse.calibration.misfit import misfit
 from hsfuse.calibration.radiometry import Haze, brighter, estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
@@ -45,6 +45,10 @@ CURVED_SHARE = 0.7
 #: Where all bands correlate less than this (what 64 pixels give by chance), the images aren't of the same place, or the
 #: bands aren't those named.
 STRANGERS = 0.25
+#: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
+MISPLACED = 0.5
+#: LR pixels of a shift from which on clouds that moved may be taken for it.
+DOUBTED_LR = 1.0
 #: A band's own wavelength further than this (nm, or half the band's width) from its response's is another band's.
 OFF_NM = 30.0
 
@@ -229,3 +233,26 @@ def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse
     if not told:
         return []
     return [warning("msi-wavelengths-differ", response=response.name, bands=", ".join(told))]
+
+
+def misplaced(pair: ScenePair) -> ScenePair:
+    """The pair with a warning where windows lie apart beyond errors and what is corrected.
+
+    Not where a tone misled them, nor where haze did: without it they are asked again.
+    """
+    last = pair.residual or pair.shift
+    if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
+        return pair
+    if pair.haze is not None and (last := register(pair, pair.warped)).spread * pair.ratio < MISPLACED:
+        return pair
+    told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
+    return replace(pair, warnings=[*pair.warnings, told])
+
+
+def unsure(pair: ScenePair) -> ScenePair:
+    """The pair with a warning where a far shift is corrected and other light is left: clouds may be what moved."""
+    other = pair.haze is not None or any(one.code == "images-differ" for one in pair.warnings)
+    if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
+        return pair
+    told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))
+    return replace(pair, warnings=[*pair.warnings, told])

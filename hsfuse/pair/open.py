@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from math import inf
+from math import hypot, inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +22,9 @@ from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
-from hsfuse.pair.checks import compared, curved, misnamed
+from hsfuse.pair.checks import compared, curved, misnamed, misplaced, unsure
 from hsfuse.pair.destripe import Shown, destriped, unsmiled
+from hsfuse.pair.detail import share_of_contrast, with_detail
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
@@ -40,10 +41,6 @@ NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometr
 TONES = 2
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
 REGISTRATIONS, NOT_WORTH = 3, 0.02
-#: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
-MISPLACED = 0.5
-#: LR pixels of a shift from which on clouds that moved may be taken for it.
-DOUBTED_LR = 1.0
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -94,11 +91,10 @@ def open_pair(
         pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
-        pair = _told(
-            _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair, kind
-        )
-        pair = _misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
-        pair = _doubted(_unsure(pair))
+        pair = _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair
+        pair = _told(_detailed(pair, kind, known), kind)
+        pair = misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
+        pair = _doubted(unsure(pair))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()
@@ -395,30 +391,27 @@ def _registered(
 def _off_centre(pair: ScenePair) -> ScenePair:
     """The pair with what its PSF clearly tells of a warp's shift in it: interpolation moves aliased detail wrongly."""
     told = pair.psf
-    return with_psf(replace(pair, off_centre=True), told) if told is not None and told.clearly_off else pair
-
-
-def _misplaced(pair: ScenePair) -> ScenePair:
-    """With a warning where windows lie apart beyond errors and what is corrected; not where a tone misled them.
-
-    Nor where haze did: without it they are asked again.
-    """
-    last = pair.residual or pair.shift
-    if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
+    if told is None or not told.clearly_off or hypot(*told.shift) < NOT_WORTH * pair.ratio:
         return pair
-    if pair.haze is not None and (last := register(pair, pair.warped)).spread * pair.ratio < MISPLACED:
-        return pair
-    told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
-    return replace(pair, warnings=[*pair.warnings, told])
+    return with_psf(replace(pair, off_centre=True), told)
 
 
-def _unsure(pair: ScenePair) -> ScenePair:
-    """With a warning where a far shift is corrected and the images still show other light: clouds may be what moved."""
-    other = pair.haze is not None or any(one.code == "images-differ" for one in pair.warnings)
-    if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
+def _detailed(pair: ScenePair, kind: str, known: Psf | None) -> ScenePair:
+    """A warped pair with what the MSI shows of the LRHSI's detail where it was seen; its PSF is estimated anew then."""
+    sure = known is not None or (pair.psf is not None and not pair.psf.doubt)
+    if not pair.warped or not sure:
         return pair
-    told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))
-    return replace(pair, warnings=[*pair.warnings, told])
+    found = pair
+    if kind in ESTIMATED and pair.psf is not None:
+        centred = with_psf(replace(pair, off_centre=False), pair.psf)
+        found = _estimated(with_detail(centred), kind, srf=False)
+        if found.psf is None or found.psf.doubt:
+            return pair
+        found = _off_centre(found)
+    found = with_detail(found)
+    if found.gains is None:
+        return pair
+    return replace(found, notes=[*found.notes, note("detail-by-msi", share=share_of_contrast(found))])
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:

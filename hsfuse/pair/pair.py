@@ -22,6 +22,7 @@ from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
 from hsfuse.io.reader import Quantity
+from hsfuse.pair.detail import looked_at, missing_detail
 from hsfuse.pair.sensors import SensorCheck
 from hsfuse.pair.warp import WarpedReader, own_reader
 from hsfuse.physics import SpectralResponse
@@ -42,6 +43,7 @@ class ScenePair:
     what it left, `motion` what is corrected of it in pixels of the whole MSI; `off_centre`: half an LR pixel of it at
     most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading,
     then `haze`, by how much the LRHSI says that there is around each pixel;
+    `gains` (C, c) make good what a warp gets wrong, by the MSI (`hsfuse.pair.detail`);
     `psf` is what was estimated of its PSF; `sensors` says whether the model fits, None where that couldn't be told;
     `options` are those that it was opened with. Pickled, it opens its files again where it is unpickled.
     """
@@ -66,6 +68,7 @@ class ScenePair:
     radiometry: RadiometricMatch | None = None
     haze: Haze | None = None
     psf: EstimatedPsf | None = None
+    gains: FloatArray | None = None
     sensors: SensorCheck | None = None
     options: FuseOptions = field(default_factory=FuseOptions)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -105,17 +108,43 @@ class ScenePair:
 
     def read_lr(self, window: Window) -> Cube:
         """LRHSI (C, h, w) in a window of the common extent, in LR pixels."""
-        return self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+        cube = self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+        if self.gains is None:
+            return cube
+        data = cube.data + np.tensordot(self.gains, missing_detail(self, window), 1)
+        return cube.with_data(np.where(cube.mask, data, np.float32(0)))
 
     def read_hr(self, window: Window) -> Cube:
         """MSI (c, H, W) in the HSI's radiometry, in a window of the common extent, in MSI pixels."""
-        cube = self._read_msi(window)
+        cube = self.own_msi(window)
         data = cube.data if self.haze is None else self.haze.taken_out(cube.data, *self._levels(self.haze, window))
         data = data if self.radiometry is None else self.radiometry.apply(data)
         return cube if data is cube.data else cube.with_data(np.where(cube.mask, data, np.float32(0)))
 
-    def _read_msi(self, window: Window) -> Cube:
-        """The MSI with its haze and in its own radiometry, its tone curves taken out."""
+    def asks_for(self, window: Window) -> Window:
+        """LR pixels of the common extent that hold all of both images that reading what is under a window asks for."""
+        if self.gains is not None:
+            window = looked_at(self, window)
+        if self.haze is None:
+            return window
+        (top, bottom), (left, right) = (
+            (max(0, first - self._haze_reach), min(n, first + size + self._haze_reach))
+            for first, size, n in (
+                (window.row_off, window.height, self.lr_shape[0]),
+                (window.col_off, window.width, self.lr_shape[1]),
+            )
+        )
+        return Window(left, top, right - left, bottom - top)
+
+    @property
+    def _haze_reach(self) -> int:
+        """LR pixels around, of which haze is told: the PSF's, two Gaussians' in turn, and the interpolation's."""
+        assert self.haze is not None
+        beside = ceil((self.model.psf.size - self.ratio) / (2 * self.ratio))
+        return beside + ceil(3 * FAR_LR) + ceil(3 * self.haze.scale) + 2
+
+    def own_msi(self, window: Window) -> Cube:
+        """MSI (c, H, W) with its haze and in its own radiometry, its tone curves taken out; window as of `read_hr`."""
         cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
         return cube if self.tone is None else cube.with_data(self.tone.apply(cube.data) * cube.mask)
 
@@ -125,8 +154,7 @@ class ScenePair:
         Both are of LR pixels that both images have whole.
         """
         s, model = self.ratio, self.model
-        # The PSF's, two Gaussians' one after the other, and that of cubic interpolation.
-        reach = ceil((model.psf.size - s) / (2 * s)) + ceil(3 * FAR_LR) + ceil(3 * haze.scale) + 2
+        reach = self._haze_reach
         spans = [
             (max(0, int(first) // s - reach), min(n, ceil((first + size) / s) + reach))
             for first, size, n in (
@@ -136,7 +164,7 @@ class ScenePair:
         ]
         (top, bottom), (left, right) = spans
         h, w = bottom - top, right - left
-        high = self._read_msi(Window(left * s, top * s, w * s, h * s))
+        high = self.own_msi(Window(left * s, top * s, w * s, h * s))
         matrix = model.srf.cpu().numpy()
         seen = np.flatnonzero(matrix.any(0))
         around = _shift(Window(left, top, w, h), self.alignment.hsi_window)

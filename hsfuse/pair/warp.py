@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil, floor
 
 import numpy as np
@@ -34,6 +34,8 @@ MARGIN = 5
 RINGS = 2
 #: Share of the kernel's weight that must lie on valid pixels.
 MIN_VALID = 0.95
+#: Steps back along a bend, each of which leaves what the bend changes over the step: a few hundredths of it.
+BACK = 4
 #: Stands in for a CRS where neither grid has one: GDAL wants some, and equal ones leave coordinates alone.
 ANY_CRS = CRS.from_epsg(32631)
 #: GDAL's own guess of the scale depends on the window; the kernel is Keys' on source pixels (no smoothing).
@@ -168,21 +170,62 @@ class WarpedReader(CubeReader):
     def _warp(self, bands: Sequence[int], cell: Window) -> tuple[FloatArray, BoolArray]:
         """Data (C, h, w) and mask (h, w) of a cell."""
         data = np.zeros((len(bands), cell.height, cell.width), np.float32)
-        at = None if self._bend is None else self._map(*_centres(cell))
-        window = self._reach(cell) if at is None else _around_points(at, self._placed.shape)
+        at, window = self._found(cell)
         if window is None:
             return data, np.zeros(data.shape[1:], bool)
         values, valid = self._cut(bands, window)
         if not valid.any():
             return data, np.zeros(data.shape[1:], bool)
         # The mask is warped as one more band, so that all it weighs is what the values were made of.
-        source = np.concatenate([values, valid[None].astype(np.float32)])
-        if at is not None:
-            target = resampled(source, at, window)
-        else:
-            target = np.zeros((len(source), *data.shape[1:]), np.float32)
-            _reproject(source, target, self._placed.window(window), self._seen.window(cell))
+        target = self._brought(np.concatenate([values, valid[None].astype(np.float32)]), window, cell, at)
         return target[:-1], target[-1] >= MIN_VALID
+
+    def _brought(
+        self, source: FloatArray, window: Window, cell: Window, at: tuple[Floats, Floats] | None
+    ) -> FloatArray:
+        """A window of the source (C, m, n) on a cell: (C, h, w)."""
+        if at is not None:
+            return resampled(source, at, window)
+        target = np.zeros((len(source), cell.height, cell.width), np.float32)
+        _reproject(source, target, self._placed.window(window), self._seen.window(cell))
+        return target
+
+    def carried(self, window: Window, look: Callable[[Floats, Floats], FloatArray], count: int) -> FloatArray:
+        """What reading a window (h, w) makes of an image that is known anywhere: (count, h, w), 0 out of the source.
+
+        `look` gives the image (count, m, n) at rows and columns (m, n) of this grid, whole numbers being pixel corners.
+        """
+        found = np.zeros((count, window.height, window.width), np.float32)
+        for cell, cut, place in self._cells(window):
+            at, part = self._found(cell)
+            if part is not None:
+                found[:, *place] = self._brought(look(*self._back(part)), part, cell, at)[:, *cut]
+        return found
+
+    def places(self, window: Window) -> Iterator[tuple[Floats, Floats]]:
+        """All rows and columns at which `carried` asks for an image, cell by cell."""
+        for cell, _, _ in self._cells(window):
+            if (part := self._found(cell)[1]) is not None:
+                yield self._back(part)
+
+    def _found(self, cell: Window) -> tuple[tuple[Floats, Floats] | None, Window | None]:
+        """Where in the source a cell's pixels are found if each is by itself, and the source pixels that it needs."""
+        if self._bend is None:
+            return None, self._reach(cell)
+        at = self._map(*_centres(cell))
+        return at, _around_points(at, self._placed.shape)
+
+    def _back(self, part: Window) -> tuple[Floats, Floats]:
+        """Where on this grid the source's pixels of a window lie: rows and columns (m, n)."""
+        rows, cols = np.broadcast_arrays(*_centres(part))
+        seen = PixelMap(self._placed, self._seen)(rows, cols)
+        if self._bend is None:
+            return seen
+        found = seen
+        for _ in range(BACK):
+            down, right = self._bend(*found)
+            found = seen[0] - down, seen[1] - right
+        return found
 
     def _reach(self, cell: Window) -> Window | None:
         """Source pixels, also such as lie outside of it, that a cell needs; None when none is inside."""

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.told.pairs import Files, Off, matrix, response, write_pair, write_told
 from hsfuse import open_pair
 from hsfuse.calibration import Shift
-from hsfuse.pair.open import _misplaced
+from hsfuse.pair.checks import misplaced
 
 NM = np.linspace(420.0, 980.0, 31)
 WHOLE = Window(0, 0, 96, 96)
@@ -115,8 +115,8 @@ def wider(cube: np.ndarray, bands: int) -> np.ndarray:
 def test_what_haze_makes_windows_say_of_the_ground_s_place_is_asked_again_without_it(clouded):
     with opened(clouded[0]) as pair, opened(clouded[0], haze="off") as plain:
         led, misled = (replace(one, shift=Shift(0.0, 0.0, 0.01, 16, 0.9, spread=0.2)) for one in (pair, plain))
-        assert "ground-misplaced" not in codes(_misplaced(led))
-        assert "ground-misplaced" in codes(_misplaced(misled))
+        assert "ground-misplaced" not in codes(misplaced(led))
+        assert "ground-misplaced" in codes(misplaced(misled))
 
 
 def test_a_far_shift_that_leaves_other_light_may_be_one_of_clouds(tmp_path_factory):
