@@ -10,7 +10,7 @@ from typing import Any
 from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
-from hsfuse.io.finished import MAY_BE_FILES, answers, damage, files_of, is_fresh, provenance_in
+from hsfuse.io.finished import MAY_BE_FILES, answers, damage, files_of, goes_on, is_fresh, provenance_in
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,7 @@ class Job:
     def as_run(self) -> Job:
         """Itself with the options that its process is given: what begins anew isn't gone on with."""
         options = self.options
-        resume = options.resume and all(
-            driver_of(path, options.format if path == self.output else "auto") == "GTiff"
-            for path in (self.output, options.qa)
-            if path is not None
-        )
+        resume = options.resume and goes_on(self.output, options)
         again = options.overwrite or (options.resume and not resume and self.state() == "cube")
         return replace(self, options=replace(options, resume=resume, overwrite=again))
 

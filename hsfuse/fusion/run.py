@@ -24,7 +24,7 @@ from hsfuse.fusion.storage import BandPlan, check_outputs, plan_bands, unsigned
 from hsfuse.fusion.stream import Streamer, plan_tiles
 from hsfuse.fusion.tiles import TileGrid, TileWorker, give_back_freed_memory
 from hsfuse.io import Paths, Storage, kept_method, output_files
-from hsfuse.io.finished import damage, files_of, request
+from hsfuse.io.finished import damage, files_of, goes_on, request
 from hsfuse.io.lock import only_writer
 from hsfuse.methods import Method
 from hsfuse.pair import ScenePair, open_pair
@@ -59,8 +59,9 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
                 return FusionResult.of_finished(output, options)
             lost = [warning("output-damaged", name=output.name, why=why)]
             log.warning("%s", lost[0])
-        if resume and output.exists():  # without what goes with it: made again as it was
-            options = replace(options, overwrite=True)
+        if resume and output.exists():  # damaged, or without what goes with it: made again as it was
+            resume = goes_on(output, options)
+            options = replace(options, overwrite=True, resume=resume)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
         told = lost + _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)

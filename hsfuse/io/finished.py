@@ -72,6 +72,12 @@ def files_of(output: Path, options: FuseOptions) -> list[Path]:
     return [*output_files(output, options.format), *filter(None, beside)]
 
 
+def goes_on(output: Path, options: FuseOptions) -> bool:
+    """Whether a run that was interrupted can be gone on with: GeoTIFF alone, else it is made from the start."""
+    made = [driver_of(output, options.format)] + ([] if options.qa is None else [driver_of(options.qa)])
+    return set(made) == {"GTiff"}
+
+
 def is_fresh(made: Path, output: Path) -> bool:
     """Whether what is made of an output, such as a report, is there and not of one that was there before."""
     return made.exists() and made.stat().st_mtime_ns >= output.stat().st_mtime_ns
@@ -101,18 +107,21 @@ def provenance_in(output: Path, options: FuseOptions) -> Mapping[str, Any]:
 def damage(output: Path, options: FuseOptions) -> str:
     """What an output, or its quality layers, has lost since it was made, in words; "" where nothing is found.
 
-    Quick, so not everything is read: the first and the last block, and of a GeoTIFF where each tile lies. ENVI data
-    must have the size that their header promises.
+    Quick, so not everything is read: the first and the last block, and of a GeoTIFF where each tile lies, of Zarr
+    how long each chunk is. ENVI data must have the size that their header promises.
     """
     from rasterio.windows import Window
 
     from hsfuse.io import open_cube
     from hsfuse.io.sinks import placed_tiles
+    from hsfuse.io.zarr_store import cut_chunk
 
     made = [(output_files(output, options.format)[0], driver_of(output, options.format))]
     made += [] if options.qa is None else [(output_files(options.qa)[0], driver_of(options.qa))]
     for file, driver in made:
         try:
+            if driver == "Zarr" and (chunk := cut_chunk(file)):
+                return f"its chunk {chunk} is cut"
             with open_cube(file) as reader:
                 size = file.stat().st_size
                 for where, at, length in placed_tiles(file) if driver in ("GTiff", "COG") else ():

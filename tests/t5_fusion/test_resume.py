@@ -225,6 +225,16 @@ def test_a_finished_file_that_was_damaged_is_not_done_and_is_made_again(files, p
     assert not any("whole any more" in text for text in fuse(*inputs, out, **how).warnings)  # the file tells of itself
 
 
+def test_a_finished_file_that_could_not_be_gone_on_with_is_made_again_from_the_start(files, plain, tmp_path):
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.dat"
+    fuse(*inputs, out, **TILES)
+    out.write_bytes(out.read_bytes()[:999])
+    result = fuse(*inputs, out, resume=True, **TILES)
+    assert any("a.dat was finished and isn't whole any more" in text for text in result.warnings)
+    np.testing.assert_array_equal(read(out).data, plain)
+    assert fuse(*inputs, out, resume=True, **TILES).done
+
+
 def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):
     out = tmp_path / "a.tif"
     with only_writer([out]), pytest.raises(OutputError, match="being written by another process"):
