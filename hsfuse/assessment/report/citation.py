@@ -165,6 +165,7 @@ def _network(a: Assessment, weights: str, verdict: str, cite: _References) -> st
 CORRECTED = {
     "stripes-taken-out": "stripes along the {along} of the hyperspectral image",
     "smile-taken-out": "a smile of the hyperspectral image (band centres that differ by up to {nm:.1f} nm)",
+    "detail-by-msi": "fine detail of the hyperspectral image that resampling moves wrongly, by the multispectral image",
     "tone-taken-out": "tone curves of the multispectral image ({curves})",
     "haze-taken-out": "smooth light, as of thin cloud, that one of both images has alone",
     "radiometry-matched": "the radiometry of the multispectral image ({taken_out})",
