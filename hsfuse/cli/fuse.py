@@ -138,6 +138,8 @@ def fuse_and_report(
 
     if chosen.resume and job.state() == "finished":
         return FusionResult.of_finished(output, chosen)
+    job = job.as_run()  # what isn't GeoTIFF begins anew
+    chosen = job.options
     job.look()
     from hsfuse.fusion import run_fusion
 

@@ -286,6 +286,19 @@ def test_overwrite(pair):
     assert fuse(pair, "--overwrite")[0].exit_code == 0
 
 
+@pytest.mark.parametrize("output", ["out.dat", "out.zarr"])
+def test_what_cannot_go_on_begins_anew_and_is_left_alone_when_finished(pair, output):
+    """A loop with --resume can be started again, whatever it writes."""
+    if output.endswith("zarr"):
+        pytest.importorskip("zarr")
+    first, _ = fuse(pair, "--resume", output=output, method="bicubic")
+    assert first.exit_code == 0, first.stderr
+    again, place = fuse(pair, "--resume", output=output, method="bicubic")
+    assert "done already" in again.stdout
+    told(fuse(pair, "--resume", output=output, method="glp")[0], "already")
+    assert place.exists()
+
+
 def test_nan_is_masked_and_counted_aloud(pair):
     low = SCENE.lrhsi[0].numpy().copy()
     low[7, 3, 4] = np.nan
