@@ -135,7 +135,7 @@ def _seen(pair: ScenePair, rows: Floats, cols: Floats) -> FloatArray:
     for down, across in psf.separable_terms():
         blurred += correlate1d(correlate1d(cube.data, down, 1), across, 2)
     # Beyond the common extent nothing is known; the outer half of the PSF's taps weighs little.
-    known = minimum_filter(cube.mask, psf.size // 2, mode="constant", cval=0)
+    known = minimum_filter(cube.mask, max(1, psf.size // 2), mode="constant", cval=0)
     even = 0.5 * (psf.size % 2 == 0)  # taps between pixels: what is blurred lies on their corners
     places = _at(pair, rows) + even, _at(pair, cols) + even
     return resampled(np.concatenate([blurred, known[None].astype(np.float32)]), places, window)
