@@ -105,6 +105,11 @@ class Grid:
         return f"{self.shape[0]} x {self.shape[1]} pixels of {self.gsd[0]:g} x {self.gsd[1]:g}, {crs}"
 
 
+def within(window: Window, into: Window) -> Window:
+    """A window of a part of an image, which is itself its window `into`, in the image's own pixels."""
+    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How an LRHSI and an MSI overlap on one nested grid: windows into each file, the ratio, the common grids."""

@@ -76,8 +76,8 @@ class Job:
         check_names(options)
         check_inputs("HSI", [self.hsi])
         check_inputs("MSI", self.msi)
-        goes_on = options.overwrite or options.resume
-        check_output(self.output, overwrite=goes_on, driver=options.format, protected=inputs)
+        replaced = options.overwrite or options.resume
+        check_output(self.output, overwrite=replaced, driver=options.format, protected=inputs)
         for path in (self.report, self.figures):
             if path is not None:
                 theirs = options.overwrite or (options.resume and self.output.exists())

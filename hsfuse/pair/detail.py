@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from rasterio.windows import Window
-from scipy.ndimage import correlate1d, minimum_filter
+from scipy.ndimage import minimum_filter
 
 from hsfuse.core.cube import BoolArray, FloatArray
+from hsfuse.core.grid import within
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import RIDGE, block_windows
 from hsfuse.pair.warp import WarpedReader, resampled
@@ -34,32 +35,23 @@ WHOLE = 0.999
 KEYS = 2
 
 
-def with_detail(pair: ScenePair) -> ScenePair:
-    """A warped pair with the gains G (C, c), by a regression of the warped spectra on the MSI warped alike."""
-    seen, spectra = [], []
+def with_detail(pair: ScenePair) -> tuple[ScenePair, float]:
+    """A warped pair with the gains G (C, c), by a regression of the warped spectra on the MSI warped alike.
+
+    And how much is made good, RMS relative to the LRHSI's contrast; without gains, and 0, where too little is known.
+    """
+    pair, parts = replace(pair, gains=None), []
     for window in block_windows(pair.lr_shape, pair.ratio):
-        low = replace(pair, gains=None).read_lr(window)
-        _, own, known = _both(pair, window)
-        valid = low.mask & known
-        seen.append(own[:, valid])
-        spectra.append(low.data[:, valid])
-    x, y = (np.concatenate(part, 1).astype(np.float64) for part in (seen, spectra))
+        low = pair.read_lr(window)
+        there, own, known = _both(pair, window)
+        parts.append([one[:, low.mask & known] for one in (own, low.data, there - own)])
+    x, y, lost = (torch.from_numpy(np.concatenate(part, 1).astype(np.float64)) for part in zip(*parts, strict=True))
     if x.shape[1] <= 4 * len(x):
-        return replace(pair, gains=None)
-    x, y = (part - part.mean(1, keepdims=True) for part in (x, y))
-    a, b = torch.from_numpy(x), torch.from_numpy(y)
-    return replace(pair, gains=solve_spd(a @ a.T, a @ b.T, RIDGE).T.float().numpy())
-
-
-def share_of_contrast(pair: ScenePair) -> float:
-    """RMS of what is made good in a sample of the scene, relative to the LRHSI's deviation from its mean."""
-    made, spread = [], []
-    for window in block_windows(pair.lr_shape, pair.ratio):
-        low, warped = pair.read_lr(window), replace(pair, gains=None).read_lr(window)
-        made.append(low.data[:, low.mask] - warped.data[:, low.mask])
-        spread.append(warped.data[:, low.mask])
-    change, ground = (np.concatenate(part, 1) for part in (made, spread))
-    return float(np.sqrt(np.square(change).mean() / ground.var(1).mean()))
+        return pair, 0.0
+    x, y = (part - part.mean(1, keepdim=True) for part in (x, y))
+    gains = solve_spd(x @ x.T, x @ y.T, RIDGE).T
+    share = ((gains @ lost).square().mean() / y.square().mean()).sqrt()
+    return replace(pair, gains=gains.float().numpy()), float(share)
 
 
 def missing_detail(pair: ScenePair, window: Window) -> FloatArray:
@@ -76,7 +68,7 @@ def looked_at(pair: ScenePair, window: Window) -> Window:
     reader, into = pair.hsi, pair.alignment.hsi_window
     assert isinstance(reader, WarpedReader)
     found = [_own(window)]
-    for rows, cols in reader.places(_shifted(window, into)):
+    for rows, cols in reader.places(within(window, into)):
         found.append(_under(pair, rows - into.row_off, cols - into.col_off))
     spans = [(min(one[0] for one in axis), max(one[1] for one in axis)) for axis in zip(*found, strict=True)]
     (top, bottom), (left, right) = spans
@@ -87,10 +79,6 @@ def _own(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
     return (window.row_off, window.row_off + window.height), (window.col_off, window.col_off + window.width)
 
 
-def _shifted(window: Window, into: Window) -> Window:
-    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
-
-
 def _both(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray, BoolArray]:
     """The blurred MSI at the LR pixels of a window, and as warping brings it there, (c, h, w); where both are known."""
     reader, into = pair.hsi, pair.alignment.hsi_window
@@ -99,7 +87,7 @@ def _both(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray, Bool
     def look(rows: Floats, cols: Floats) -> FloatArray:
         return _seen(pair, rows - into.row_off, cols - into.col_off)
 
-    own = reader.carried(_shifted(window, into), look, len(pair.msi_bands) + 1)
+    own = reader.carried(within(window, into), look, len(pair.msi_bands) + 1)
     rows = np.arange(window.height)[:, None] + window.row_off + 0.5
     cols = np.arange(window.width)[None] + window.col_off + 0.5
     there = _seen(pair, *np.broadcast_arrays(rows, cols))
@@ -127,15 +115,12 @@ def _seen(pair: ScenePair, rows: Floats, cols: Floats) -> FloatArray:
 
     (m, n) twice -> (c + 1, m, n). Whole numbers are pixel corners.
     """
-    psf, s = pair.model.psf, pair.ratio
+    model, s = pair.model, pair.ratio
     (top, bottom), (left, right) = _under(pair, rows, cols)
     window = Window(left * s, top * s, (right - left) * s, (bottom - top) * s)
     cube = pair.own_msi(window)  # gains and offsets are G's matter, and haze is smooth
-    blurred = np.zeros_like(cube.data)
-    for down, across in psf.separable_terms():
-        blurred += correlate1d(correlate1d(cube.data, down, 1), across, 2)
+    blurred = model.blur(torch.from_numpy(cube.data)[None].to(model.srf.device))[0].cpu().numpy()
     # Beyond the common extent nothing is known; the outer half of the PSF's taps weighs little.
-    known = minimum_filter(cube.mask, max(1, psf.size // 2), mode="constant", cval=0)
-    even = 0.5 * (psf.size % 2 == 0)  # taps between pixels: what is blurred lies on their corners
-    places = _at(pair, rows) + even, _at(pair, cols) + even
+    known = minimum_filter(cube.mask, max(1, model.psf.size // 2), mode="constant", cval=0)
+    places = _at(pair, rows) - model.blur_phase, _at(pair, cols) - model.blur_phase
     return resampled(np.concatenate([blurred, known[None].astype(np.float32)]), places, window)

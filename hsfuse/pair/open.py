@@ -24,7 +24,7 @@ from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, misnamed, misplaced, unsure
 from hsfuse.pair.destripe import Shown, destriped, unsmiled
-from hsfuse.pair.detail import share_of_contrast, with_detail
+from hsfuse.pair.detail import with_detail
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
@@ -404,14 +404,14 @@ def _detailed(pair: ScenePair, kind: str, known: Psf | None) -> ScenePair:
     found = pair
     if kind in ESTIMATED and pair.psf is not None:
         centred = with_psf(replace(pair, off_centre=False), pair.psf)
-        found = _estimated(with_detail(centred), kind, srf=False)
+        found = _estimated(with_detail(centred)[0], kind, srf=False)
         if found.psf is None or found.psf.doubt:
             return pair
         found = _off_centre(found)
-    found = with_detail(found)
+    found, share = with_detail(found)
     if found.gains is None:
         return pair
-    return replace(found, notes=[*found.notes, note("detail-by-msi", share=share_of_contrast(found))])
+    return replace(found, notes=[*found.notes, note("detail-by-msi", share=share)])
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:

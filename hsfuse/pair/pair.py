@@ -17,7 +17,7 @@ from hsfuse.calibration import EstimatedPsf, RadiometricMatch, Shift
 from hsfuse.calibration.radiometry import FAR_LR, Haze
 from hsfuse.calibration.tone import ToneCurves
 from hsfuse.core.cube import Cube, FloatArray, Spectrum
-from hsfuse.core.grid import Alignment, Motion
+from hsfuse.core.grid import Alignment, Motion, within
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
@@ -108,7 +108,7 @@ class ScenePair:
 
     def read_lr(self, window: Window) -> Cube:
         """LRHSI (C, h, w) in a window of the common extent, in LR pixels."""
-        cube = self.hsi.read(_shift(window, self.alignment.hsi_window), self.hsi_bands)
+        cube = self.hsi.read(within(window, self.alignment.hsi_window), self.hsi_bands)
         if self.gains is None:
             return cube
         data = cube.data + np.tensordot(self.gains, missing_detail(self, window), 1)
@@ -125,10 +125,17 @@ class ScenePair:
         """LR pixels of the common extent that hold all of both images that reading what is under a window asks for."""
         if self.gains is not None:
             window = looked_at(self, window)
-        if self.haze is None:
-            return window
+        s = self.ratio
+        under = Window(s * window.col_off, s * window.row_off, s * window.width, s * window.height)
+        return window if self.haze is None else self._hazy(self.haze, under)
+
+    def _hazy(self, haze: Haze, window: Window) -> Window:
+        """LR pixels by which haze is told in a window of the MSI."""
+        s = self.ratio
+        # The PSF's reach, two Gaussians' one after the other, and that of cubic interpolation.
+        reach = ceil((self.model.psf.size - s) / (2 * s)) + ceil(3 * FAR_LR) + ceil(3 * haze.scale) + 2
         (top, bottom), (left, right) = (
-            (max(0, first - self._haze_reach), min(n, first + size + self._haze_reach))
+            (max(0, int(first) // s - reach), min(n, ceil((first + size) / s) + reach))
             for first, size, n in (
                 (window.row_off, window.height, self.lr_shape[0]),
                 (window.col_off, window.width, self.lr_shape[1]),
@@ -136,16 +143,9 @@ class ScenePair:
         )
         return Window(left, top, right - left, bottom - top)
 
-    @property
-    def _haze_reach(self) -> int:
-        """LR pixels around, of which haze is told: the PSF's, two Gaussians' in turn, and the interpolation's."""
-        assert self.haze is not None
-        beside = ceil((self.model.psf.size - self.ratio) / (2 * self.ratio))
-        return beside + ceil(3 * FAR_LR) + ceil(3 * self.haze.scale) + 2
-
     def own_msi(self, window: Window) -> Cube:
         """MSI (c, H, W) with its haze and in its own radiometry, its tone curves taken out; window as of `read_hr`."""
-        cube = self.msi.read(_shift(window, self.alignment.msi_window), self.msi_bands)
+        cube = self.msi.read(within(window, self.alignment.msi_window), self.msi_bands)
         return cube if self.tone is None else cube.with_data(self.tone.apply(cube.data) * cube.mask)
 
     def _levels(self, haze: Haze, window: Window) -> tuple[FloatArray, FloatArray]:
@@ -154,20 +154,12 @@ class ScenePair:
         Both are of LR pixels that both images have whole.
         """
         s, model = self.ratio, self.model
-        reach = self._haze_reach
-        spans = [
-            (max(0, int(first) // s - reach), min(n, ceil((first + size) / s) + reach))
-            for first, size, n in (
-                (window.row_off, window.height, self.lr_shape[0]),
-                (window.col_off, window.width, self.lr_shape[1]),
-            )
-        ]
-        (top, bottom), (left, right) = spans
-        h, w = bottom - top, right - left
+        low_window = self._hazy(haze, window)
+        left, top, w, h = low_window.flatten()
         high = self.own_msi(Window(left * s, top * s, w * s, h * s))
         matrix = model.srf.cpu().numpy()
         seen = np.flatnonzero(matrix.any(0))
-        around = _shift(Window(left, top, w, h), self.alignment.hsi_window)
+        around = within(low_window, self.alignment.hsi_window)
         low = self.hsi.read(around, [self.hsi_bands[i] for i in seen])
         blurred = model.spatial(torch.from_numpy(high.data)[None].to(model.srf.device))[0].cpu().numpy()
         valid = binary_erosion(
@@ -235,10 +227,6 @@ class ScenePair:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-def _shift(window: Window, into: Window) -> Window:
-    return Window(into.col_off + window.col_off, into.row_off + window.row_off, window.width, window.height)
 
 
 def _nonfinite(reader: CubeReader, window: Window, bands: list[int]) -> int:

@@ -270,6 +270,19 @@ class ObservationModel(nn.Module):
         """Blur and decimate: (B, C, H, W) -> (B, C, h, w)."""
         return self._apply_axes(x, "down")
 
+    def blur(self, x: Tensor) -> Tensor:
+        """What LR pixels anywhere would see: (B, C, H, W) -> (B, C, H, W).
+
+        Value i along an axis is of one whose centre lies at the HR coordinate i + `blur_phase`, as `phase` is LR pixel
+        0's.
+        """
+        return self._apply_axes(x, "blur")
+
+    @property
+    def blur_phase(self) -> float:
+        """0 where the PSF's taps lie about an HR pixel, -1/2 where they lie about the border of two."""
+        return 0.0 if self.psf.size % 2 else -0.5
+
     def spatial_adjoint(self, y: Tensor) -> Tensor:
         """Transpose of `spatial`: (B, C, h, w) -> (B, C, H, W)."""
         return self._apply_axes(y, "down", transpose=True)
@@ -335,7 +348,7 @@ class ObservationModel(nn.Module):
     def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False) -> Tensor:
         """One matrix per axis for each term, summed; first along the axis by which less is left for the other."""
         first = int(transpose or kind == "up")
-        terms = range(len(self._terms) if kind == "down" else 1)
+        terms = range(1 if kind == "up" else len(self._terms))
         half = [_along(first, [(self._bands(kind, term, first, x, transpose), x)]) for term in terms]
         other = [self._bands(kind, term, 1 - first, x, transpose) for term in terms]
         return _along(1 - first, list(zip(other, half, strict=True)))
@@ -360,7 +373,8 @@ class ObservationModel(nn.Module):
             if kind == "up":
                 matrix = interpolation_matrix(n, self.ratio, self.phase + self.psf.centre[axis])
             else:
-                matrix = decimation_matrix(n, self._terms[term][axis], self.ratio, self.phase)
+                every = (self.ratio, self.phase) if kind == "down" else (1, self.blur_phase)
+                matrix = decimation_matrix(n, self._terms[term][axis], *every)
             with torch.inference_mode(False):  # kept for training, too, whoever asks first
                 self._matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
         return self._matrices[key]

@@ -118,6 +118,15 @@ def test_images_smaller_than_the_kernel(s):
     np.testing.assert_allclose(model.spatial(torch.from_numpy(image)[None, None])[0, 0, 0], wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("ratio", "size"), [(3, 9), (4, 10)])
+def test_blurred_anywhere_is_what_pixels_there_see(ratio, size):
+    """LR pixels see the blurred image at their own places."""
+    model = ObservationModel(np.ones((1, 2)), gaussian_psf(1.3, ratio, size=size), ratio)
+    x = torch.rand(1, 2, 8 * ratio, 6 * ratio, generator=torch.Generator().manual_seed(0))
+    first = round(model.phase - model.blur_phase)
+    torch.testing.assert_close(model.blur(x)[..., first::ratio, first::ratio], model.spatial(x))
+
+
 def test_the_cave_protocol():
     """Gaussian 7x7, sigma 3, symmetric border, every eighth pixel from 0 (the paper's degradation)."""
     model = ObservationModel(SRF, gaussian_psf(3, 8, phase=0, size=7), 8, phase=0)

@@ -144,7 +144,7 @@ def test_an_image_that_has_nothing_to_do_with_it_changes_little(offset):
     pair = offset.pair
     noise = np.random.default_rng(0).random((pair.msi.count, *pair.msi.grid.shape)).astype(np.float32)
     other = Changed(pair.msi, lambda cube, rows, cols: cube.with_data(noise[: len(cube.data), rows, cols]))
-    strange = with_detail(replace(pair, msi=other, gains=None))
+    strange, _ = with_detail(replace(pair, msi=other))
     assert offset.error(strange) < 1.1 * offset.error(plain(pair))
 
 
