@@ -118,6 +118,7 @@ def method_of(fuser: Method, device: str) -> dict[str, Any]:
         scan = choose_backend(device)
     return {
         "method": fuser.describe(),
+        "parts": fuser.parts,
         "adaptation": fuser.history(),
         "weights_sha256": fuser.weights_sha256,
         "scan": scan,
