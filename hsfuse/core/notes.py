@@ -58,7 +58,7 @@ TEMPLATES: dict[str, str] = {
         "the MSI's bands are named as those of {sensor}, but the pair has {bands}; they are called by their numbers "
         "and their response is estimated{advice}"
     ),
-    "bands-swapped": "the MSI's bands aren't those named: {bands}; give their order with --msi-bands",
+    "bands-swapped": "the MSI's bands aren't those named: {bands}; {advice}",
     "sensor-another": (
         "the MSI isn't {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of {fitted} "
         "in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of the sensor that "

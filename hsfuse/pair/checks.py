@@ -20,7 +20,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
-from hsfuse.pair.sensors import another_sensor, check_bands, check_sensors
+from hsfuse.pair.sensors import another_sensor, check_bands, check_order, check_sensors
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -108,7 +108,7 @@ def _is_light(pair: ScenePair, match: bool) -> bool:
     """Whether light that one image alone has may be how they differ: no part of the model is to blame, or the tone is,
     of which no curve was believed."""
     found = pair.sensors
-    if found is None or found.fits or found.another:
+    if found is None or found.fits or found.is_another:
         return False
     return not found.part or (found.part == "radiometry" and match and pair.tone is None)
 
@@ -173,7 +173,7 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     if haze and estimate_haze(scene.lrhsi, straightened, scene.mask, pair.model):
         return None
     bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
-    if another_sensor(pair, pixels, bands):
+    if another_sensor(pair, pixels, bands) or check_order(pair, pixels):
         return None
     wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
@@ -184,15 +184,15 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
 
 def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:
     """The pair with what its images say of the sensors' model, and warnings where that doesn't fit."""
-    if not followed.any():
-        return pair  # nothing fits: the two images don't belong together, which is said
     try:
         pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError:
         return pair
     sensors = check_sensors(pair, pixels, followed.tolist())
+    if not (followed.any() or sensors.is_another):
+        return pair  # nothing fits: the two images don't belong together, which is said
     last = [*pair.warnings, *sensors.warnings]
-    return replace(pair, sensors=sensors, warnings=sensors.warnings + pair.warnings if sensors.another else last)
+    return replace(pair, sensors=sensors, warnings=sensors.warnings + pair.warnings if sensors.is_another else last)
 
 
 def _without_detail(pair: ScenePair, what: str, strict: bool) -> ScenePair:

@@ -17,10 +17,12 @@ from hsfuse.calibration.contradiction import (
     WHOLE,
     BandCheck,
     CommonShift,
+    Order,
     check_response,
     chi_squares,
     common_shift,
     compare_sensors,
+    other_order,
 )
 from hsfuse.calibration.misfit import PARTS, Misfit, misfit
 from hsfuse.calibration.spectra import SharedPixels
@@ -53,6 +55,8 @@ AS_CHANCE = 2.0
 #: Chi-square of a band's estimated response, and times the noise that it leaves, beyond which no response explains it:
 #: within the HSI's wavelengths they are 20 and 1.04 at most, beyond them 28 or 1.3 at least.
 UNTOLD_CHI, UNTOLD_TIMES = 25.0, 1.15
+#: Code of the warning that the MSI's bands lie in another order.
+SWAPPED = "bands-swapped"
 #: Sensors told that fit about as well as the best.
 ALIKE_TOLD = 3
 
@@ -75,7 +79,8 @@ class SensorCheck:
     `bands` is empty where the response was estimated or the scene is too small; `common` is a shift of all of them that
     clearly fits better than changes of single ones, None without any; `another`: what of the library clearly fits
     in place of the response; `part` of the model is to blame for the misfit, "" for none; `resampled`: whether the
-    LRHSI was. `untold` bands are explained by no response that was estimated for them.
+    LRHSI was. `untold` bands are explained by no response that was estimated for them. `order`: in which the MSI's
+    bands clearly fit better, None without any, and `named` the names to give of all that the file has.
     """
 
     misfit: Misfit
@@ -86,6 +91,13 @@ class SensorCheck:
     part: str
     resampled: bool
     untold: tuple[str, ...] = ()
+    order: Order | None = None
+    named: tuple[str, ...] = ()
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the MSI's bands are clearly not those that they were taken for."""
+        return self.another is not None or self.order is not None
 
     @property
     def fits(self) -> bool:
@@ -100,10 +112,13 @@ class SensorCheck:
             wrong = [self.common.describe()]
         if self.another is not None:
             return [self._told(self.another, wrong)]
+        if self.order is not None:
+            return [self._ordered(self.order)]
         out = [warning("response-untold", bands=", ".join(self.untold))] if self.untold and self.fits else []
         swapped = [band for band in self.bands if band.other]
         if swapped:
-            out.append(warning("bands-swapped", bands="; ".join(band.describe() for band in swapped)))
+            told = "; ".join(band.describe() for band in swapped)
+            out.append(warning(SWAPPED, bands=told, advice="give their order with --msi-bands"))
         if wrong:
             out.append(warning("response-contradicted", response=self.response, bands="; ".join(wrong)))
         if not self.fits:
@@ -129,6 +144,12 @@ class SensorCheck:
             fitted=round(another.fitted),
             chance=EXPECTED * another.count,
         )
+
+    def _ordered(self, order: Order) -> Note:
+        figures = f"a chi-square of {order.fitted:.0f} in place of {order.misfit:.0f}"
+        well = "" if order.fits else ", though not well: --srf may be wrong, too"
+        bands = f"in another order they fit clearly better, with {figures}{well}"
+        return warning(SWAPPED, bands=bands, advice=f"give --msi-bands {','.join(self.named)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON."""
@@ -175,13 +196,27 @@ def _rounded(band: BandCheck | CommonShift) -> dict[str, Any]:
 def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool]) -> SensorCheck:
     """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response."""
     found = misfit(pixels, pair.model.srf.double().cpu().numpy())
+    order = check_order(pair, pixels)
     bands, common = check_bands(pair, pixels, followed)
-    another = another_sensor(pair, pixels, bands)
+    another = None if order else another_sensor(pair, pixels, bands)
     if another and common and common.fitted < another.fitted:
         another = None
     part = _blamed(found, bands, pair.response.weights)
     untold = _untold(pair, pixels, found) if pair.response.weights and pair.haze is None else ()
-    return SensorCheck(found, tuple(bands), common, pair.response.name, another, part, pair.warped, untold)
+    named = _named(pair, order) if order else ()
+    name = pair.response.name
+    return SensorCheck(found, tuple(bands), common, name, another, part, pair.warped, untold, order, named)
+
+
+def check_order(pair: ScenePair, pixels: SharedPixels) -> Order | None:
+    """Another order in which the MSI's bands clearly fit better; none where their response was estimated."""
+    return None if pair.response.weights else other_order(pixels, pair.model.srf.double().cpu().numpy())
+
+
+def _named(pair: ScenePair, order: Order) -> tuple[str, ...]:
+    """Names of all bands of the MSI's file in this order, "-" for those that take no part."""
+    names = dict(zip(pair.msi_bands, (pair.msi_names[i] for i in order.places), strict=True))
+    return tuple(names.get(i, "-") for i in range(pair.msi.count))
 
 
 def _untold(pair: ScenePair, pixels: SharedPixels, found: Misfit) -> tuple[str, ...]:

@@ -97,3 +97,29 @@ def test_a_band_beyond_the_hsi_is_said_to_have_no_response(tmp_path):
     with open_pair(low, files.msi, srf="estimate", register="off") as pair:
         (told,) = [one for one in pair.warnings if one.code == "response-untold"]
         assert told.values["bands"] == "band 4"
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0, 3), (3, 0, 1, 2), (1, 0, 2, 3)])
+def test_a_wrong_order_of_the_bands_is_the_first_warning_with_the_right_one(taken, order):
+    """The MSI's bands lie otherwise than --srf has them; what they leave misleads neither tone nor haze."""
+    files = taken(None)
+    with rasterio.open(files.msi, "r+") as file:
+        file.write(file.read()[list(order)])
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off") as pair:
+        first, *others = pair.warnings
+        assert first.code == "bands-swapped"
+        wanted = ",".join(BANDS[i] for i in order)
+        assert f"give --msi-bands {wanted}" in first.text
+        assert not {one.code for one in others} & {"model-misfit", "images-differ", "response-contradicted"}
+        assert pair.tone is None
+        assert pair.haze is None
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", msi_bands=wanted.split(","), register="off") as pair:
+        assert pair.warnings == []
+
+
+def test_bands_left_out_keep_their_place_in_the_order_told(taken):
+    files = taken(None)
+    with rasterio.open(files.msi, "r+") as file:
+        file.write(file.read()[[2, 1, 0, 3]])
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", msi_bands=["B2", "-", "B4", "-"], register="off") as pair:
+        assert pair.warnings[0].text.endswith("give --msi-bands B4,-,B2,-")

@@ -114,7 +114,7 @@ def test_the_verdict_says_what_to_be_careful_of_in_plain_words():
         "Usable with care: values are 5% off the truth; detail in 750 to 990 nm is weak; detail in 42% of the bands is "
         "inferred, not measured."
     )
-    swapped = replace(a, metrics={}, pair_warnings=(warning("bands-swapped", bands="B2 and B3"),))
+    swapped = replace(a, metrics={}, pair_warnings=(warning("bands-swapped", bands="B2 and B3", advice="swap them"),))
     assert overall(checks(swapped)).endswith("looked into this: bands of the MSI may be swapped.")
     values = {"fits": "sentinel2a", "alike": "", "fitted": 16, "misfit": 180, "chance": 16, "bands": ""}
     another = replace(swapped, pair_warnings=(warning("sensor-another", response="landsat8", **values),))
