@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json, working
@@ -94,7 +95,15 @@ def fuse(
 def _named(
     files: tuple[Path, ...], hsi: Path | None, msi: tuple[Path, ...], output: Path | None
 ) -> tuple[Path, Path | tuple[Path, ...], Path]:
-    """The three files, by options or in their order for those that no option names."""
+    """The three files, by options or in their order for those that no option names.
+
+    Three in their order go before those of a configuration file, as all that the command line says.
+    """
+    source = click.get_current_context().get_parameter_source
+    if len(files) == 3:
+        kept = {name for name in ("hsi", "msi", "output") if source(name) is not ParameterSource.DEFAULT_MAP}
+        hsi, output = (hsi if "hsi" in kept else None), (output if "output" in kept else None)
+        msi = msi if "msi" in kept else ()
     rest = list(files)
     low = hsi or (rest.pop(0) if rest else None)
     high = options.split(msi or ((rest.pop(0),) if rest else ()))

@@ -134,6 +134,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
             near = get_close_matches(key.replace("-", "_"), known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise click.BadParameter(f"{value}: there is no option {key!r}{hint}", context, parameter)
+        if option.name in found:
+            raise click.BadParameter(f"{value}: {key!r} is there twice, with - and with _", context, parameter)
         check_text(f"{value}: {key}", entry)
         words = _as_words(entry)
         found[option.name] = [words] if option.multiple and isinstance(words, str) else words

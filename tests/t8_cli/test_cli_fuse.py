@@ -408,6 +408,12 @@ def test_files_by_place_a_configuration_and_a_log(pair, monkeypatch):
     config.write_text("methd = 1")
     wrong = CliRunner().invoke(main, ["fuse", "a", "b", "c.tif", f"--config={config}"])
     assert (wrong.exit_code, "no option 'methd'" in wrong.stderr) == (2, True)
+    config.write_text('hsi = "x"\nmsi = "y"\noutput = "z.tif"')
+    CliRunner().invoke(main, [*line, f"--config={config}"])
+    assert seen[1][:3] == seen[0][:3]  # nor does a file's place in the line give way to the configuration's
+    config.write_text("adapt-steps = 7\nadapt_steps = 8")
+    wrong = CliRunner().invoke(main, [*line, f"--config={config}"])
+    assert (wrong.exit_code, "'adapt_steps' is there twice" in wrong.stderr) == (2, True)
 
 
 def test_help_shows_what_is_common_and_help_all_the_rest():
