@@ -102,6 +102,9 @@ TEMPLATES: dict[str, str] = {
         "{share:.1%} RMS of the HSI's contrast"
     ),
     "shift-judged": "{verdict}",
+    "place-by-pixels": (
+        "all of the HSI's own pixels have it up to {most:.2f} LR pixels beside where windows have it: it is moved there"
+    ),
     "ground-misplaced": (
         "here and there the HSI's ground lies some {pixels:.1f} MSI pixels (standard deviation) from where the MSI has "
         "it; only what changes smoothly over several HSI pixels is corrected, so detail will be doubled or lost: check "

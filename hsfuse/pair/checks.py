@@ -256,3 +256,22 @@ def unsure(pair: ScenePair) -> ScenePair:
         return pair
     told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))
     return replace(pair, warnings=[*pair.warnings, told])
+
+
+#: Warnings that speak against what was found by the response, and how its notes say so.
+DOUBTS = {
+    "bands-swapped": "; but by bands that aren't those named",
+    "sensor-another": "; but by a response that isn't the MSI's",
+    "response-contradicted": "; but by a response that the pair contradicts",
+}
+
+
+def doubted(pair: ScenePair) -> ScenePair:
+    """The pair whose notes don't praise what was found by bands or responses that aren't those named."""
+    doubt = next((DOUBTS[one.code] for one in pair.warnings if one.code in DOUBTS), "")
+    keys = {"psf-estimated": "what", "radiometry-matched": "taken_out"} if doubt else {}
+    notes = [
+        replace(one, values={**one.values, key: one.values[key] + doubt}) if (key := keys.get(one.code)) else one
+        for one in pair.notes
+    ]
+    return replace(pair, notes=notes)

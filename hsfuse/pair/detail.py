@@ -10,7 +10,7 @@ so that what goes with the MSI isn't interpolated at all, and the rest, which is
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from hsfuse.core.grid import within
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import RIDGE, block_windows
 from hsfuse.pair.warp import WarpedReader, resampled
+from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.solve import solve_spd
 
 if TYPE_CHECKING:
@@ -94,27 +95,41 @@ def _both(pair: ScenePair, window: Window) -> tuple[FloatArray, FloatArray, Bool
     return there[:-1], own[:-1], (there[-1] >= WHOLE) & (own[-1] >= WHOLE)
 
 
-def _at(pair: ScenePair, places: Floats) -> Floats:
+def _at(model: ObservationModel, places: Floats) -> Floats:
     """Where LR pixels whose centres lie at `places` along an axis are seen, in MSI pixels."""
-    return pair.ratio * (places - 0.5) + pair.model.phase + 0.5
+    return model.ratio * (places - 0.5) + model.phase + 0.5
 
 
 def _under(pair: ScenePair, rows: Floats, cols: Floats) -> tuple[tuple[int, int], tuple[int, int]]:
     """LR pixels of the common extent, first and one past the last, whose MSI pixels tell what is seen at places."""
     reach, spans = pair.model.psf.size // 2 + KEYS + 1, []
     for v, n in zip((rows, cols), pair.lr_shape, strict=True):
-        at = _at(pair, v[np.isfinite(v)])
+        at = _at(pair.model, v[np.isfinite(v)])
         first, last = (at.min() - reach, at.max() + reach) if at.size else (0.0, 0.0)
         first = min(max(0, floor(first / pair.ratio)), n - 1)
         spans.append((first, min(max(first + 1, ceil(last / pair.ratio)), n)))
     return spans[0], spans[1]
 
 
-def _seen(pair: ScenePair, rows: Floats, cols: Floats) -> FloatArray:
-    """The MSI as LR pixels see it that lie at places of the common extent, in LR pixels, and 1 where it is known there.
+@dataclass(frozen=True)
+class Blurred:
+    """The MSI as LR pixels see it that lie anywhere, `planes` (c + 1, H, W): at last 1 where it is known, else 0.
 
-    (m, n) twice -> (c + 1, m, n). Whole numbers are pixel corners.
+    `window` is what it covers of the MSI's common extent, `model` whose PSF it was blurred by.
     """
+
+    planes: FloatArray
+    window: Window
+    model: ObservationModel
+
+    def at(self, rows: Floats, cols: Floats) -> FloatArray:
+        """At places (m, n) of the common extent, in LR pixels, whole numbers being pixel corners: (c + 1, m, n)."""
+        down, right = (_at(self.model, v) - self.model.blur_phase for v in (rows, cols))
+        return resampled(self.planes, (down, right), self.window)
+
+
+def blurred_msi(pair: ScenePair, rows: Floats, cols: Floats) -> Blurred:
+    """All of it that places (m, n) ask for."""
     model, s = pair.model, pair.ratio
     (top, bottom), (left, right) = _under(pair, rows, cols)
     window = Window(left * s, top * s, (right - left) * s, (bottom - top) * s)
@@ -122,5 +137,9 @@ def _seen(pair: ScenePair, rows: Floats, cols: Floats) -> FloatArray:
     blurred = model.blur(torch.from_numpy(cube.data)[None].to(model.srf.device))[0].cpu().numpy()
     # Beyond the common extent nothing is known; the outer half of the PSF's taps weighs little.
     known = minimum_filter(cube.mask, max(1, model.psf.size // 2), mode="constant", cval=0)
-    places = _at(pair, rows) - model.blur_phase, _at(pair, cols) - model.blur_phase
-    return resampled(np.concatenate([blurred, known[None].astype(np.float32)]), places, window)
+    return Blurred(np.concatenate([blurred, known[None].astype(np.float32)]), window, model)
+
+
+def _seen(pair: ScenePair, rows: Floats, cols: Floats) -> FloatArray:
+    """The blurred MSI at places (m, n) and whether it is known there, (c + 1, m, n)."""
+    return blurred_msi(pair, rows, cols).at(rows, cols)

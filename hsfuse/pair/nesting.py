@@ -107,6 +107,8 @@ LEAST_RATIO, LARGEST_RATIO = 1.5, 64.0
 LARGEST_ASPECT = 2.5
 #: LR pixels that an LR pixel may reach out of the LRHSI: 3 % of the warp's kernel then lie beyond.
 EDGE = 0.05
+#: Part of an LR pixel by which LR pixels may lie off the LRHSI's own in the middle where the scene holds one more then.
+BESIDE = 8
 #: LR rows and columns whose sub-pixel fractions tell how much the warp blurs.
 FRACTIONS = 23
 
@@ -292,7 +294,7 @@ def _nest_by_warp(hsi: Grid, msi: Grid, seen: Grid, motion: Affine) -> Nesting:
     s = _scale(hsi, msi, pixel)
     origin = _origin(hsi, seen, centre, s)
     spans = [
-        _whole(low - _beyond(low, s), high + _beyond(size - high, s), first, s)
+        _most(low - _beyond(low, s), high + _beyond(size - high, s), first, s)
         for (low, high), first, size in zip(box, origin, msi.shape, strict=True)
     ]
     if any(count < 1 for _, count in spans):
@@ -365,6 +367,12 @@ def _origin(hsi: Grid, seen: Grid, centre: tuple[float, float], s: int) -> tuple
 def _beyond(room: float, s: int) -> float:
     """How far an LR pixel may reach out of the LRHSI, in MSI pixels: the warp still finds it, if the MSI has it."""
     return min(room, EDGE * s)
+
+
+def _most(low: float, high: float, origin: int, s: int) -> tuple[int, int]:
+    """As `_whole`, from an origin beside this one where that makes one more of them."""
+    near = sorted(range(-(s // BESIDE), s // BESIDE + 1), key=abs)
+    return max((_whole(low, high, origin + step, s) for step in near), key=lambda span: span[1])
 
 
 def _whole(low: float, high: float, origin: int, s: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi, usable_bands
 from hsfuse.io.fill import settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
-from hsfuse.pair.checks import compared, curved, misnamed, misplaced, unsure
+from hsfuse.pair.checks import compared, curved, doubted, misnamed, misplaced, unsure
 from hsfuse.pair.destripe import Shown, destriped, unsmiled
 from hsfuse.pair.detail import with_detail
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
@@ -92,9 +92,9 @@ def open_pair(
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
         pair = _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair
-        pair = _told(_detailed(pair, kind, known), kind)
+        pair = _told(_detailed(pair, settings, kind, known, place), kind)
         pair = misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
-        pair = _doubted(unsure(pair))
+        pair = doubted(unsure(pair))
         return replace(pair, options=settings, _stack=stack)
     except BaseException:
         stack.close()
@@ -287,25 +287,6 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
     return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
 
 
-#: Warnings that speak against what was found by the response, and how its notes say so.
-DOUBTS = {
-    "bands-swapped": "; but by bands that aren't those named",
-    "sensor-another": "; but by a response that isn't the MSI's",
-    "response-contradicted": "; but by a response that the pair contradicts",
-}
-
-
-def _doubted(pair: ScenePair) -> ScenePair:
-    """The pair whose notes don't praise what was found by bands or responses that aren't those named."""
-    doubt = next((DOUBTS[one.code] for one in pair.warnings if one.code in DOUBTS), "")
-    keys = {"psf-estimated": "what", "radiometry-matched": "taken_out"} if doubt else {}
-    notes = [
-        replace(one, values={**one.values, key: one.values[key] + doubt}) if (key := keys.get(one.code)) else one
-        for one in pair.notes
-    ]
-    return replace(pair, notes=notes)
-
-
 def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note]) -> list[int]:
     """Bands that carry data; said aloud when some don't."""
     if reader.spectrum.good is not None and not any(reader.spectrum.good):
@@ -396,22 +377,49 @@ def _off_centre(pair: ScenePair) -> ScenePair:
     return with_psf(replace(pair, off_centre=True), told)
 
 
-def _detailed(pair: ScenePair, kind: str, known: Psf | None) -> ScenePair:
-    """A warped pair with what the MSI shows of the LRHSI's detail where it was seen; its PSF is estimated anew then."""
+def _detailed(
+    pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None, known_motion: Motion | None
+) -> ScenePair:
+    """A warped pair with what the MSI shows of the LRHSI's detail where it was seen; its PSF is estimated anew then.
+
+    What was moved lies where all of its own pixels have it, then, unless its place is known or clouds lie elsewhere.
+    """
     sure = known is not None or (pair.psf is not None and not pair.psf.doubt)
     if not pair.warped or not sure:
         return pair
-    found = pair
-    if kind in ESTIMATED and pair.psf is not None:
-        centred = with_psf(replace(pair, off_centre=False), pair.psf)
-        found = _estimated(with_detail(centred)[0], kind, srf=False)
-        if found.psf is None or found.psf.doubt:
-            return pair
-        found = _off_centre(found)
-    found, share = with_detail(found)
+    found = _by_detail(pair, kind)
+    if found is None:
+        return pair
+    if known_motion is None and pair.motion != Motion() and pair.shift is not None and not pair.shift.apart:
+        found = _closer(found, kind, settings) or found
+    found, share = with_detail(_off_centre(found) if kind in ESTIMATED else found)
     if found.gains is None:
         return pair
     return replace(found, notes=[*found.notes, note("detail-by-msi", share=share)])
+
+
+def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
+    """The pair with the centred PSF that its LRHSI has with its detail put right; None where that can't be told."""
+    if kind not in ESTIMATED or pair.psf is None:
+        return pair
+    centred = with_psf(replace(pair, off_centre=False), pair.psf)
+    found = _estimated(with_detail(centred)[0], kind, srf=False)
+    return None if found.psf is None or found.psf.doubt else found
+
+
+def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | None:
+    """The pair where its own pixels have it; None where it lies there already."""
+    from hsfuse.pair.place import closer  # few pairs want it
+
+    told = closer(pair)
+    if told is None:
+        return None
+    motion, most = told
+    found = _by_detail(_placed(pair, motion, settings, pair.model.psf), kind)
+    if found is None:
+        return None
+    left = register(replace(found, gains=None), found.warped)
+    return replace(found, residual=left, notes=[*found.notes, note("place-by-pixels", most=most)])
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:
@@ -440,13 +448,18 @@ def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str,
 
 def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:
     """The pair with its LRHSI where a motion on the whole MSI has it, and its PSF estimated anew."""
+    return _estimated(_placed(pair, motion, settings, known), kind, srf=False)  # the warp's blur is a part of it
+
+
+def _placed(pair: ScenePair, motion: Motion, settings: FuseOptions, known: Psf | None) -> ScenePair:
+    """The pair with its LRHSI where a motion on the whole MSI has it."""
     low = own_reader(pair.hsi)
     last = nest(low.grid, pair.msi.grid, motion)
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     psf = _psf(settings, last) if known is None else known
     model = ObservationModel(matrix, psf, last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
-    moved = replace(
+    return replace(
         pair,
         hsi=last.present(low),
         alignment=last.alignment,
@@ -455,7 +468,6 @@ def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, kn
         motion=motion,
         notes=notes,
     )
-    return _estimated(moved, kind, srf=False)  # the warp's blur is a part of it
 
 
 def estimate_pair(

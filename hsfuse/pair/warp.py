@@ -35,7 +35,9 @@ RINGS = 2
 #: Share of the kernel's weight that must lie on valid pixels.
 MIN_VALID = 0.95
 #: Steps back along a bend, each of which leaves what the bend changes over the step: a few hundredths of it.
-BACK = 4
+BACK = 10
+#: Pixels of the last of them beyond which there is no way back: ground is folded or torn.
+SETTLED = 0.02
 #: Stands in for a CRS where neither grid has one: GDAL wants some, and equal ones leave coordinates alone.
 ANY_CRS = CRS.from_epsg(32631)
 #: GDAL's own guess of the scale depends on the window; the kernel is Keys' on source pixels (no smoothing).
@@ -199,14 +201,14 @@ class WarpedReader(CubeReader):
         for cell, cut, place in self._cells(window):
             at, part = self._found(cell)
             if part is not None:
-                found[:, *place] = self._brought(look(*self._back(part)), part, cell, at)[:, *cut]
+                found[:, *place] = self._brought(look(*self.back(part)), part, cell, at)[:, *cut]
         return found
 
     def places(self, window: Window) -> Iterator[tuple[Floats, Floats]]:
         """All rows and columns at which `carried` asks for an image, cell by cell."""
         for cell, _, _ in self._cells(window):
             if (part := self._found(cell)[1]) is not None:
-                yield self._back(part)
+                yield self.back(part)
 
     def _found(self, cell: Window) -> tuple[tuple[Floats, Floats] | None, Window | None]:
         """Where in the source a cell's pixels are found if each is by itself, and the source pixels that it needs."""
@@ -215,7 +217,7 @@ class WarpedReader(CubeReader):
         at = self._map(*_centres(cell))
         return at, _around_points(at, self._placed.shape)
 
-    def _back(self, part: Window) -> tuple[Floats, Floats]:
+    def back(self, part: Window) -> tuple[Floats, Floats]:
         """Where on this grid the source's pixels of a window lie: rows and columns (m, n)."""
         rows, cols = np.broadcast_arrays(*_centres(part))
         seen = PixelMap(self._placed, self._seen)(rows, cols)
@@ -223,9 +225,11 @@ class WarpedReader(CubeReader):
             return seen
         found = seen
         for _ in range(BACK):
+            last = found
             down, right = self._bend(*found)
             found = seen[0] - down, seen[1] - right
-        return found
+        kept = np.hypot(found[0] - last[0], found[1] - last[1]) < SETTLED
+        return np.where(kept, found[0], np.nan), np.where(kept, found[1], np.nan)
 
     def _reach(self, cell: Window) -> Window | None:
         """Source pixels, also such as lie outside of it, that a cell needs; None when none is inside."""

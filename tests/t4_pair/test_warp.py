@@ -517,3 +517,28 @@ def test_a_motion_that_bends_is_nested_by_a_warp(georeferenced):
     assert inner.mean() > 0.8
     np.testing.assert_allclose(cube.data[0][inner], wanted[inner], atol=1e-3)
     assert nest(hsi, msi, Motion()).note == nest(hsi, msi).note
+
+
+@pytest.mark.parametrize(("beside", "count"), [(0.0, 12), (0.55, 12), (-0.55, 12), (2.0, 11)])
+def test_lr_pixels_lie_where_one_more_fits(beside, count):
+    """An LRHSI of the MSI's extent that lies half a pixel of it and more beside it loses no row and column for that."""
+    hsi, msi = square(80, (12, 12)), square(10, (96, 96))
+    turned = Affine.rotation(0.2, (48, 48))
+    found = nest(hsi, msi, Motion(Affine.translation(beside, beside) @ turned))
+    assert found.alignment.lr_grid.shape == (count, count)
+
+
+def test_where_ground_is_torn_no_place_is_told():
+    """Steps back along a bend lead nowhere there; everywhere else to where the bend leads from."""
+    grid = square(40, (30, 30))
+    at = np.linspace(0, 30, 31)
+    jump = np.where(at < 15, 0.1 * at, 0.1 * at - 3.0)
+    bend = Distortion((0, 0), (30, 30), ((0.0,) * 31,) * 31, (tuple(jump),) * 31)
+    reader = WarpedReader(ArrayReader(np.zeros((1, 30, 30), np.float32), grid), grid, bend=bend)
+    rows, cols = reader.back(Window(0, 10, 30, 3))
+    known = np.isfinite(cols)
+    there = np.where(known, cols, 0)
+    wanted = np.broadcast_to(np.arange(30) + 0.5, cols.shape)
+    assert not known.all()
+    assert known.mean() > 0.7
+    np.testing.assert_allclose((there + bend(rows, there)[1])[known], wanted[known], atol=0.02)

@@ -1,0 +1,210 @@
+"""Where a warped LRHSI lies, told by all of its own pixels, none of which is interpolated.
+
+The MSI blurred by the PSF, m, is known anywhere. Pixel i of the LRHSI is taken to see the ground at p_i, so that
+
+    R x_i = gain m(p_i + D(p_i)) + offset,
+
+D being linear, is least squares in its six numbers (Gauss and Newton's steps), gain and offset of each quarter of the
+scene free, and the PSF's widths by m's second derivatives. Windows each find a place by a few pixels under a blur that
+hides what warping spoils; this has no need of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from rasterio.windows import Window
+
+from hsfuse.calibration.spectra import gain_error
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.grid import Motion, within
+from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi
+from hsfuse.pair.mapping import Floats
+from hsfuse.pair.sample import block_windows
+from hsfuse.pair.warp import WarpedReader
+
+if TYPE_CHECKING:
+    from hsfuse.pair.pair import ScenePair
+
+#: Numbers of a linear displacement, and LR pixels of the steps by which second derivatives are told.
+PLACE, FAR = 6, 0.5
+#: Rounds at most, LR pixels of a step that ends them, and residuals (deviations) from which on a pixel counts less.
+ROUNDS, SMALL_STEP, HUBER = 8, 0.002, 2.0
+#: LR pixels that are worth another warp, and most that is believed: what is further off, windows have to find.
+WORTH, MOST = 0.02, 0.5
+#: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
+#: many are wanted, and how many of its errors their gain must have.
+SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
+#: Fewest pixels for each number.
+PIXELS = 4
+
+
+@dataclass(frozen=True)
+class _Part:
+    """LRHSI pixels seen by the MSI's response, `own` (c, h, w), and the rows and columns (h, w) at which they lie.
+
+    In LR pixels of the common extent, beside the MSI that they see there, and where that is known all around (h, w).
+    """
+
+    own: Floats
+    rows: Floats
+    cols: Floats
+    msi: Blurred
+    known: BoolArray
+
+    @classmethod
+    def of(cls, pair: ScenePair, window: Window) -> _Part:
+        reader, into = pair.hsi, pair.alignment.hsi_window
+        assert isinstance(reader, WarpedReader)
+        source, part = reader.source_part(within(window, into))
+        cube = source.read(part, pair.hsi_bands)
+        rows, cols = reader.back(part)
+        rows, cols = rows - into.row_off, cols - into.col_off
+        msi = blurred_msi(pair, rows, cols)
+        around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
+        own = np.tensordot(pair.model.srf.double().cpu().numpy(), cube.data.astype(np.float64), 1)
+        return cls(own, rows, cols, msi, cube.mask & np.all(around, axis=0))
+
+    def columns(self, move: Floats, extent: tuple[int, int], step: float) -> Floats:
+        """(9, c, n): the MSI seen at places moved by a displacement, its slopes there, its second derivatives."""
+        y, x = _shares(self.rows, self.cols, extent)
+        rows, cols = (
+            v + a + b * y + c * x for v, (a, b, c) in zip((self.rows, self.cols), move.reshape(2, 3), strict=True)
+        )
+        known = self.known
+
+        def at(down: float, right: float) -> Floats:
+            return self.msi.at(rows + down, cols + right)[:-1, known].astype(np.float64)
+
+        here, half = at(0, 0), FAR
+        down, right = ((at(step * a, step * b) - at(-step * a, -step * b)) / (2 * step) for a, b in ((1, 0), (0, 1)))
+        yy, xx = ((at(half * a, half * b) + at(-half * a, -half * b) - 2 * here) / half**2 for a, b in ((1, 0), (0, 1)))
+        yx = (at(half, half) + at(-half, -half) - at(half, -half) - at(-half, half)) / (2 * half) ** 2
+        y, x = y[known], x[known]
+        return np.stack([here, down, down * y, down * x, right, right * y, right * x, yy, xx, yx])
+
+
+def _shares(rows: Floats, cols: Floats, extent: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Places as shares of the scene, from its middle."""
+    return rows / extent[0] - 0.5, cols / extent[1] - 0.5
+
+
+def closer(pair: ScenePair) -> tuple[Motion, float] | None:
+    """The motion that puts a warped pair's LRHSI where its own pixels have it, and the LR pixels by which, at most.
+
+    None where what it has will do.
+
+    Pixels in windows that are left out, one after the other, have to be explained clearly better by what all others
+    tell.
+    """
+    pair = replace(pair, gains=None)
+    parts = [_Part.of(pair, window) for window in block_windows(pair.lr_shape, pair.ratio)]
+    found = _settled(parts, pair.lr_shape, 1 / pair.ratio)
+    return None if found is None else (pair.motion.after(_motion(found, pair)), _farthest(found))
+
+
+def _farthest(move: Floats) -> float:
+    """LR pixels, at most, by which a corner of the scene is moved either way."""
+    return float((np.abs(move.reshape(2, 3)) @ (1, 0.5, 0.5)).max())
+
+
+def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float) -> Floats | None:
+    """LR pixels by which the LRHSI's pixels lie off, (6,) down and right: at the middle, by rows, by columns."""
+    own = np.concatenate([part.own[:, part.known] for part in parts], axis=1)
+    if own.shape[1] < PIXELS * (PLACE + 3):
+        return None
+    shares = [_shares(part.rows[part.known], part.cols[part.known], extent) for part in parts]
+    y, x = np.concatenate(shares, axis=1)
+
+    def look(move: Floats) -> Floats:
+        return np.concatenate([part.columns(move, extent, step) for part in parts], axis=2)
+
+    fit = _Fit(own, 2 * (y > 0) + (x > 0))
+    start, move = look(np.zeros(PLACE)), np.zeros(PLACE)
+    weight, columns = np.broadcast_to(1 / (own.std(1, keepdims=True) + 1e-12), own.shape), start
+    for _ in range(ROUNDS):
+        solved, weight = fit.solved(columns, weight)
+        move = move + np.clip(solved[:PLACE], -MOST, MOST)
+        columns = look(move)
+        if np.abs(solved[:PLACE]).max() < SMALL_STEP:
+            break
+    if not WORTH < _farthest(move) < MOST:
+        return None
+    windows = _windows(y, x, extent)
+    before = fit.held_out(start[[0, *range(1 + PLACE, len(start))]], weight, windows)
+    gain = before - fit.held_out(columns, weight, windows)
+    return move if len(gain) >= FEWEST and gain.sum() > SURE * gain_error(gain) else None
+
+
+def _windows(y: Floats, x: Floats, extent: tuple[int, int]) -> np.ndarray:
+    """In which of some windows each place (n,) lies, numbered from 0 without gaps."""
+    index = []
+    for v, size in zip((y, x), extent, strict=True):
+        count = int(np.clip(size // SIDE, 1, ACROSS))
+        index.append(np.clip(((v + 0.5) * count).astype(int), 0, count - 1))
+    return np.unique(index[0] * ACROSS + index[1], return_inverse=True)[1]
+
+
+class _Fit:
+    """Least squares of an image (c, n) by columns (1 + k, c, n): the first one with a gain and an offset in each group,
+    the others' numbers common to all bands and pixels."""
+
+    def __init__(self, own: Floats, group: np.ndarray) -> None:
+        self.own, self._group = own, np.eye(int(group.max()) + 1)[group]
+
+    def _each(self, image: Floats) -> Floats:
+        """Sums over groups, at every pixel."""
+        return np.asarray((image @ self._group) @ self._group.T)
+
+    def _free(self, columns: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """What gains and offsets leave of the image (c, n) and, times the gains, of the other columns (k, c, n)."""
+        one, seen, image = weight, weight * columns[0], weight * self.own
+        one = one / np.sqrt(self._each(one**2))
+        seen, image = (v - one * self._each(one * v) for v in (seen, image))
+        power = self._each(seen**2) + 1e-30
+        gain = np.maximum(self._each(seen * image) / power, 0)
+        rest = weight * gain * columns[1:]
+        rest = rest - one * self._each(one * rest)
+        return image - gain * seen, rest - seen * self._each(seen * rest) / power
+
+    def solved(self, columns: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """The numbers (k,), and weights (c, n) by what they leave: a band's own noise, less of what is beyond it."""
+        misfit, slopes = self._free(columns, weight)
+        numbers = _solve(*_normal(slopes, misfit))
+        rest = np.abs(misfit - np.tensordot(numbers, slopes, 1)) / weight
+        noise = np.median(rest, axis=1, keepdims=True) / 0.6745 + 1e-6 * self.own.std(1, keepdims=True) + 1e-12
+        return numbers, 1 / noise / np.sqrt(np.maximum(1, rest / noise / HUBER))
+
+    def held_out(self, columns: Floats, weight: Floats, window: np.ndarray) -> Floats:
+        """Squares (w,) of what is left in each window by the numbers that the others tell."""
+        misfit, slopes = self._free(columns, weight)
+        normal, pull = _normal(slopes, misfit)
+        found = []
+        for w in range(int(window.max()) + 1):
+            inside = window == w
+            own = _normal(slopes[..., inside], misfit[..., inside])
+            numbers = _solve(normal - own[0], pull - own[1])
+            found.append(np.square(misfit[:, inside] - np.tensordot(numbers, slopes[..., inside], 1)).sum())
+        return np.array(found)
+
+
+def _normal(slopes: Floats, misfit: Floats) -> tuple[Floats, Floats]:
+    return np.einsum("icn,jcn->ij", slopes, slopes), np.einsum("icn,cn->i", slopes, misfit)
+
+
+def _solve(normal: Floats, pull: Floats) -> Floats:
+    tiny = 1e-9 * np.trace(normal) / len(normal) + 1e-30
+    return np.asarray(np.linalg.solve(normal + tiny * np.eye(len(normal)), pull))
+
+
+def _motion(move: Floats, pair: ScenePair) -> Motion:
+    """What is left to correct, in pixels of the whole MSI: the other way round of how LRHSI pixels lie off."""
+    (h, w), s, window = pair.lr_shape, pair.ratio, pair.alignment.msi_window
+    (down, down_y, down_x), (right, right_y, right_x) = move.reshape(2, 3)
+    middle = Affine.translation(window.col_off + s * w / 2, window.row_off + s * h / 2)
+    off = Affine(1 + right_x / w, right_y / h, s * right, down_x / w, 1 + down_y / h, s * down)
+    return Motion(middle @ ~off @ ~middle)
