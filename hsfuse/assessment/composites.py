@@ -20,7 +20,10 @@ NEAR_NM = 45.0
 
 
 def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Band positions per image and kind of picture; images show only the kinds that the fused cube has too."""
+    """Band positions per image and kind of picture; images show only the kinds that the fused cube has too.
+
+    An MSI without any, such as a panchromatic one, is grey beside each.
+    """
     centres = {"fused": inputs.wavelengths_nm}
     if inputs.observed is not None:
         centres["LRHSI"] = inputs.wavelengths_nm
@@ -31,7 +34,10 @@ def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
     if not found["fused"]:
         spread = colours(np.array(()), len(inputs.wavelengths_nm))
         found = {image: spread if image != "MSI" else {} for image in found}
-    return {image: {k: v for k, v in kinds.items() if k in found["fused"]} for image, kinds in found.items()}
+    shared = {image: {k: v for k, v in kinds.items() if k in found["fused"]} for image, kinds in found.items()}
+    if "MSI" in shared and not shared["MSI"]:
+        shared["MSI"] = dict.fromkeys(found["fused"], (0, 0, 0))
+    return shared
 
 
 def colours(wavelengths_nm: np.ndarray, count: int) -> dict[str, tuple[int, ...]]:

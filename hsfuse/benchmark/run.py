@@ -20,7 +20,7 @@ from hsfuse.benchmark.mismatch import TRUTH_HSI, TRUTH_MSI, TRUTH_PSF, TRUTH_SRF
 from hsfuse.benchmark.page import render_page
 from hsfuse.benchmark.process import run_hsfuse
 from hsfuse.benchmark.reference import reference_file
-from hsfuse.benchmark.results import Outcome, ResultFile, Row, csv_text, write_csv
+from hsfuse.benchmark.results import SECONDS, Outcome, ResultFile, Row, csv_text, write_csv
 from hsfuse.core.errors import HsfuseError, OutputError
 from hsfuse.fusion import pick_device
 from hsfuse.io.files import write_whole
@@ -159,7 +159,8 @@ def _outcome(case: Case, pair: SimulatedPair, folder: Path, keep: bool) -> Outco
     finally:
         if not keep:
             fused.unlink(missing_ok=True)
-    seconds = {**done.result["seconds"], "wall": done.seconds, "cpu": done.cpu_seconds}
+    taken = done.result["seconds"] | {"wall": done.seconds, "cpu": done.cpu_seconds}
+    seconds = {what: taken[what] for what in SECONDS}
     device = str(done.result["provenance"]["device"])
     log.info("%s, %s: %.2f dB in %.1f s", case.group, case.method.label, float(metrics["psnr"] or 0), done.seconds)
     return Outcome(metrics, seconds, done.peak_mib, device, None, command)

@@ -61,6 +61,16 @@ class Pace:
     angle: float = 0.5
 
 
+def parse_nodata(text: str | float, option: str) -> float | None:
+    """A raw number, None for "none"; SettingError for anything else."""
+    if str(text).strip().lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingError(f"{option} {text!r} is no number; wanted the raw nodata value, or none") from None
+
+
 @dataclass(frozen=True)
 class FuseOptions:
     """All that `fuse` can be told beyond the files: each field with its default and, as the help, its meaning.
@@ -262,6 +272,9 @@ class FuseOptions:
                 f"is found from the grids: leave scale out, or give {float(self.scale)} where steps of that are meant"
             )
         check_values("", {name: getattr(self, name) for name in OPTIONS}, FuseOptions, None)
+        for name in ("hsi_nodata", "msi_nodata"):
+            if (told := getattr(self, name)) is not None:
+                parse_nodata(told, f"--{name.replace('_', '-')}")
         if self.tile < self.overlap != FuseOptions.overlap:
             raise SettingError(
                 f"--overlap is {self.overlap} and --tile {self.tile}: tiles can't overlap by more than all"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # what is finished is told without torch
 class FusionResult:
     """Where the fused cube is and how it was made; `provenance` is what the file carries too.
 
-    `notes` and `warnings` are texts, `records` both of them with their codes and values.
+    `notes` and `warnings` are texts, `records` both of them with their codes and values. `seconds` tell how long it
+    took to "estimate" (opening the images, too), to "fit" and to "fuse" (writing, too).
     `valid_share` isn't known where an earlier run has `done` it already.
     """
 
@@ -118,6 +119,7 @@ def method_of(fuser: Method, device: str) -> dict[str, Any]:
         scan = choose_backend(device)
     return {
         "method": fuser.describe(),
+        "parts": fuser.parts,
         "adaptation": fuser.history(),
         "weights_sha256": fuser.weights_sha256,
         "scan": scan,

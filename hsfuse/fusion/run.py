@@ -40,10 +40,11 @@ TRIED_FROM = 1024 * 1024
 
 def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOptions) -> FusionResult:
     """Fuse LRHSI and MSI files into an HRHSI file on the MSI's grid; see `hsfuse.fuse`."""
-    output, device = Path(output), pick_device(options.device)
+    output, device, began = Path(output), pick_device(options.device), time.monotonic()
     several = [msi] if isinstance(msi, str | Path) else msi
     with ExitStack() as held:
         pair = held.enter_context(open_pair(hsi, msi, options))
+        seconds = {"estimate": round(time.monotonic() - began, 2)}
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
         if tiles.overlap < options.overlap:
@@ -89,14 +90,15 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         method = fitted_once(fit, output, plan if resume else None, device)
         give_back_freed_memory()
         fitted = time.monotonic()
-        provenance |= {**method_of(method, device), "seconds": {"fit": round(fitted - start, 2)}}
+        seconds["fit"] = round(fitted - start, 2)
+        provenance |= {**method_of(method, device), "seconds": dict(seconds)}
         fingerprint = full_print(plan, method) if resume else None
         valid, warnings = _stream(
             pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint, client
         )
         if options.save_model is not None:
             _save_weights(options.save_model, method)
-        seconds = {"fit": round(fitted - start, 2), "fuse": round(time.monotonic() - fitted, 2)}
+        seconds["fuse"] = round(time.monotonic() - fitted, 2)
         if options.stac:
             _write_item(pair, output, options, stored, provenance)
         kept_method(output).unlink(missing_ok=True)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
-from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import Note, note, warning
+from hsfuse.core.options import parse_nodata
 from hsfuse.io.reader import CubeReader
 
 #: Numbers that producers write where they have measured nothing.
@@ -149,16 +149,6 @@ def _unseen(reader: CubeReader, facts: _Facts) -> list[float]:
     if len(facts.values) >= LEAST_BANDS and sizes.size and sizes.min() >= NEARLY * np.median(sizes) > 0:
         found.append(0.0)
     return [value for value in dict.fromkeys(found) if not _declared(reader, value)]
-
-
-def parse_nodata(text: str | float, option: str) -> float | None:
-    """A raw number, None for "none"; SettingError for anything else."""
-    if str(text).strip().lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingError(f"{option} {text!r} is no number; wanted the raw nodata value, or none") from None
 
 
 @dataclass(frozen=True)

@@ -371,6 +371,7 @@ def data_array(
         coords["y"] = ("y", t.f + (np.arange(grid.shape[0]) + 0.5) * t.e)
         coords["x"] = ("x", t.c + (np.arange(grid.shape[1]) + 0.5) * t.a)
     made = xr.DataArray(data, dims=(band, "y", "x"), coords=coords, attrs=dict(attributes or {}), name=name)
+    made.encoding["_FillValue"] = made.dtype.type(np.nan)  # what `rio.to_raster` writes as nodata
     if grid.crs is not None:
         made = made.rio.write_crs(grid.crs)
     if not grid.georeferenced:

@@ -73,11 +73,14 @@ class RasterReader(CubeReader):
         if not all(map(isfinite, self.grid.transform)) or self.grid.transform.is_degenerate:
             self._note(f"the map transform {tuple(self.grid.transform)[:6]} makes no sense and isn't used")
             self.grid = Grid(self.grid.shape)
+        why = " (ground control points are not used)" if ds.gcps[0] else ""
+        if self.grid.crs is not None and self.grid.transform.is_identity:
+            why = " (a CRS without a map transform: rioxarray's write_transform and write_coordinate_system keep one)"
+            self.grid = Grid(self.grid.shape)
         self.nodata_values = _of(ds.nodatavals, self._bands)
         if pair is not None and pair.tiff and not any(value is not None for value in self.nodata_values):
             self.nodata_values = [_number(pair.fields.get("data ignore value"))] * len(self._bands)
         if not self.grid.georeferenced:
-            why = " (ground control points are not used)" if ds.gcps[0] else ""
             self.notes.append(note("not-georeferenced", file=self.path.name, why=why))
 
     def _describe_scale(self, pair: EnviPair | None) -> Quantity:

@@ -264,19 +264,24 @@ class GeoTiffSink:
             ds.build_overviews(factors, Resampling.average)
 
 
-def placed_tiles(path: Path) -> Iterator[tuple[str, int, int]]:
+def placed_tiles(path: Path, most: int | None = None) -> Iterator[tuple[str, int, int]]:
     """Where each tile of a GeoTIFF lies: its band, row and column in words, offset and length in bytes.
 
-    Both are 0 for one that was left out. Only the file's directory is read.
+    Both are 0 for one that was left out. Only the file's directory is read; of more than `most` tiles about so many,
+    evenly spaced, and the last.
     """
     with gdal_env(), rasterio.open(path) as ds:
-        for band in ds.indexes:
-            for (row, col), _ in ds.block_windows(band):
-                at, length = (
-                    int(ds.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) or 0)
-                    for what in ("OFFSET", "SIZE")
-                )
-                yield f"band {band} at tile row {row}, column {col}", at, length
+        (tall, wide), *_ = ds.block_shapes
+        rows, cols = -(-ds.height // tall), -(-ds.width // wide)
+        count = ds.count * rows * cols
+        for number in (*range(0, count - 1, 1 if most is None else -(-count // most)), count - 1):
+            line, col = divmod(number, cols)
+            band, row = divmod(line, rows)
+            at, length = (
+                int(ds.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band + 1) or 0)
+                for what in ("OFFSET", "SIZE")
+            )
+            yield f"band {band + 1} at tile row {row}, column {col}", at, length
 
 
 def packing_of(product: Product) -> dict[str, object]:

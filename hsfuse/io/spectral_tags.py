@@ -175,6 +175,7 @@ def _places(ds: DatasetReader, bands: Sequence[int], pair: EnviPair | None) -> I
     for domain, where in (("ENVI", "the ENVI tags"), (None, "the dataset tags")):
         yield _dataset_tags(tags(ds, domain=domain), where)
     yield _imagery(ds, bands)
+    yield _coordinate(ds, bands)
     yield _descriptions(_described(ds, bands))
 
 
@@ -206,6 +207,17 @@ def _imagery(ds: DatasetReader, bands: Sequence[int]) -> _Place:
     told = [tags(ds, b, "IMAGERY") for b in bands]
     centres, fwhm = ([t.get(key) for t in told] for key in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
     return _Place("the IMAGERY tags", centres, "um", fwhm)
+
+
+def _coordinate(ds: DatasetReader, bands: Sequence[int]) -> _Place:
+    """Of netCDF: the coordinate along the bands, where its name or its units say that it is of wavelengths."""
+    given = tags(ds)
+    name = given.get("NETCDF_DIM_EXTRA", "").strip("{}")
+    unit = given.get(f"{name}#units")
+    where = f"the coordinate {name}"
+    if name.lower() not in _WAVELENGTH_KEYS and unit_factor(unit) is None:
+        return _Place(where, [], None)
+    return _Place(where, [tags(ds, band).get(f"NETCDF_DIM_{name}") for band in bands], unit)
 
 
 def _described(ds: DatasetReader, bands: Sequence[int]) -> list[str | None]:

@@ -96,9 +96,17 @@ class Method(ABC):
         """Settings and what was estimated, for provenance and reports."""
 
     @property
+    def parts(self) -> dict[str, str]:
+        """What corrects its base in what it predicts, when it is fitted, and more of it in a word.
+
+        "scene regression"; of a network "weights" (their name) and "training" on the scene (steps).
+        """
+        return {}
+
+    @property
     def scans(self) -> bool:
         """Whether a network has a part in what it predicts, when it is fitted."""
-        return False
+        return not self.parts.keys().isdisjoint(("weights", "training"))
 
     def history(self) -> dict[str, Any] | None:
         """How fitting went, for provenance and reports, as JSON; None where there is nothing to tell."""

@@ -266,10 +266,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-#: How the verdict of a network begins that was trained on the scene and is used.
-BORNE_OUT = "error on held-out blocks"
-
-
 @dataclass
 class Stage:
     """One stage of a fusion: errors on held-out cells with all stages so far, relative to the base's, and seconds.
@@ -302,7 +298,7 @@ class AdaptationLog:
         """Write down that a correction is used, with what remains of the base's errors and the mean share used."""
         self.gain = 1 - errors.error
         self.verdict = (
-            f"{BORNE_OUT} {change(errors.error)} the base {base}, spectral angle "
+            f"error on held-out blocks {change(errors.error)} the base {base}, spectral angle "
             f"{change(errors.angle)} (as of step {self.kept_step}; {share:.0%} of its correction used)"
         )
 

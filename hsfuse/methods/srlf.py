@@ -305,9 +305,14 @@ class SRLF(Method):
         }
 
     @property
-    def scans(self) -> bool:
-        """Whether a network, of this scene or for any sensor, has a part in what it predicts."""
-        return bool(self.share.any()) or (self.known is not None and self.known.scans)
+    def parts(self) -> dict[str, str]:
+        """What is known of any scene and is used, and the network of this scene where it is."""
+        found = {} if self.known is None else self.known.parts
+        if not self.share.any():
+            return found
+        given = {"weights": self.card.name} if self.card is not None and self.card.kind == "scene" else {}
+        steps = self.adaptation.kept_step
+        return found | given | ({"training": f"{steps} steps"} if steps else {})
 
     def history(self) -> dict[str, Any]:
         """What each stage brought, and how adaptation went."""

@@ -170,9 +170,10 @@ class AnySensor(Method):
         return {**self.frame.base.describe(), **known, **self.told()}
 
     @property
-    def scans(self) -> bool:
-        """Whether the weights have a part in what it predicts."""
-        return bool(self.share)
+    def parts(self) -> dict[str, str]:
+        """The scene regression and the weights, where they are used."""
+        taught = {} if self.frame.scene_regression is None else {"scene regression": ""}
+        return taught | ({"weights": self.card.name} if self.card is not None and self.share else {})
 
     @property
     def taken(self) -> str:

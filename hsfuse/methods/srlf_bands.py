@@ -314,9 +314,9 @@ class Banded(Method):
         return self.exact.between(fused, lrhsi, msi, self.most, self.rounds)
 
     @property
-    def scans(self) -> bool:
-        """Its network always has a part."""
-        return True
+    def parts(self) -> dict[str, str]:
+        """Its weights always have a part."""
+        return {"weights": self.card.name}
 
     def describe(self) -> dict[str, str]:
         """What was corrected by which weights."""

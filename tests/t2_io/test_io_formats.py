@@ -229,6 +229,34 @@ def test_a_lazy_or_eager_cube_comes_back_from_xarray_s_own_zarr(tmp_path):
     np.testing.assert_array_equal(found.mask, wanted.mask)
 
 
+def test_a_cube_comes_back_from_xarray_s_own_netcdf_with_its_wavelengths_and_place(tmp_path):
+    data, mask = scene()
+    write_cube(tmp_path / "a.tif", data, mask)
+    with open_cube(tmp_path / "a.tif") as reader:
+        wanted = reader.read()
+        cube = data_array(np.where(mask, data, np.nan), reader.grid, reader.spectrum)
+    cube.to_netcdf(tmp_path / "b.nc", engine="scipy")
+    with open_cube(tmp_path / "b.nc", role="HSI") as reader:
+        assert reader.spectrum.wavelengths_nm == wanted.spectrum.wavelengths_nm
+        assert reader.grid == wanted.grid
+        np.testing.assert_allclose(reader.read().data, wanted.data, rtol=1e-6)
+
+
+def test_netcdf_has_wavelengths_by_the_coordinate_s_unit_and_a_crs_alone_is_no_place(tmp_path):
+    xr = pytest.importorskip("xarray")
+    for name, unit, wanted in (("b", "um", 500.0), ("wavelength", "", 500.0), ("b", "", None), ("time", "s", None)):
+        nm = np.array([0.5, 0.625]) if unit == "um" else np.array([500.0, 625.0])
+        array = xr.DataArray(
+            np.ones((2, 3, 4), "f4"), dims=(name, "y", "x"), coords={name: (name, nm, {"units": unit})}
+        )
+        cube = array.assign_coords(y=[3.0, 2, 1], x=[1.0, 2, 3, 4]).rename("cube").rio.write_crs(32633)
+        cube.to_netcdf(tmp_path / "b.nc", engine="scipy")
+        with open_cube(tmp_path / "b.nc") as reader:
+            assert (reader.spectrum.wavelengths_nm or [None])[0] == wanted
+            assert not reader.grid.georeferenced
+            assert any("not georeferenced" in one.text for one in reader.notes)
+
+
 def test_groups_of_format_2_are_read(tmp_path):
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
     array = group.create_array("reflectance", shape=(2, 4, 5), chunks=(2, 4, 5), dtype="int16", fill_value=-1)

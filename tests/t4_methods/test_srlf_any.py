@@ -240,6 +240,26 @@ def test_the_stages_are_written_down(adapted):
     assert adapted.describe()["adaptation"].endswith(f"no better than {adapted.known.given}, which is the result")
 
 
+def test_the_parts_are_those_that_are_used(adapted):
+    known = copy.copy(adapted.known)
+    known.share = 0.0
+    taught = known.parts
+    assert taught == ({} if known.frame.scene_regression is None else {"scene regression": ""})
+    known.share = 0.5
+    assert known.parts == taught | {"weights": "w"}
+    fuser = copy.copy(adapted)
+    fuser.known, fuser.share = known, torch.zeros_like(adapted.share)
+    assert fuser.parts == known.parts
+    fuser.known.share, fuser.share = 0.0, torch.ones_like(adapted.share)
+    fuser.adaptation = replace(adapted.adaptation, kept_step=2)
+    assert fuser.parts == taught | {"training": "2 steps"}
+    fuser.card = replace(known.card, kind="scene", name="own")
+    assert fuser.parts == taught | {"weights": "own", "training": "2 steps"}
+    fuser.share = torch.zeros_like(adapted.share)
+    assert fuser.parts == taught
+    assert not (taught and fuser.scans)
+
+
 def test_the_consistency_step_is_part_of_the_result_and_without_it_and_adaptation_two_stages_are_left(
     larger, adapted, collection
 ):

@@ -95,6 +95,7 @@ def test_the_result_explains_itself(fused):
     assert "valid pixels: 100.0%" in result.text()
     assert json.loads(json.dumps(result.to_dict(), default=str))["output"] == str(path)
     assert "doesn't reach" not in result.text()
+    assert list(result.seconds) == ["estimate", "fit", "fuse"]
     cut = replace(result, provenance=result.provenance | {"unreached": 0.042})
     assert "the HSI doesn't reach 4.2% of the MSI" in cut.text()
 

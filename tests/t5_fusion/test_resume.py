@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from fusing import interrupted, read
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, memory_scene, save, save_pair
 
@@ -17,7 +19,7 @@ from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import OutputError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import fuse, run_fusion
-from hsfuse.io.finished import answers, changes, provenance_in
+from hsfuse.io.finished import answers, changes, damage, provenance_in
 from hsfuse.io.lock import only_writer
 from hsfuse.io.sinks import placed_tiles
 from hsfuse.methods.adapt import Adaptation
@@ -223,6 +225,22 @@ def test_a_finished_file_that_was_damaged_is_not_done_and_is_made_again(files, p
     np.testing.assert_array_equal(read(out).data, plain)
     assert fuse(*inputs, out, **how).done
     assert not any("whole any more" in text for text in fuse(*inputs, out, **how).warnings)  # the file tells of itself
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_where_a_file_with_many_tiles_ends_is_found_from_some_of_them(tmp_path, monkeypatch, most):
+    out, options = tmp_path / "a.tif", FuseOptions()
+    tiles = {"driver": "GTiff", "tiled": True, "blockxsize": 16, "blockysize": 16, "interleave": "band"}
+    with rasterio.open(
+        out, "w", width=40, height=40, count=3, dtype="uint8", transform=Affine.scale(1, -1), **tiles
+    ) as ds:
+        ds.write(np.ones((3, 40, 40), np.uint8))
+    assert [where for where, *_ in placed_tiles(out)][-1] == "band 3 at tile row 2, column 2"
+    assert len(list(placed_tiles(out, most))) in (most, most + 1)
+    monkeypatch.setattr("hsfuse.io.finished.MOST_PLACES", most)
+    assert damage(out, options) == ""
+    out.write_bytes(out.read_bytes()[:-1])
+    assert damage(out, options) == "the file ends before band 3 at tile row 2, column 2"
 
 
 def test_a_finished_file_that_could_not_be_gone_on_with_is_made_again_from_the_start(files, plain, tmp_path):

@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write, write_cube
 from rasterio.windows import Window
@@ -13,8 +16,10 @@ from rasterio.windows import Window
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess, check, comparison, explain, parse_limits, text_table
 from hsfuse.assessment.checks import checks, overall, unchecked, untested
+from hsfuse.assessment.composites import composites
 from hsfuse.assessment.findings import TURNS, strange_reference
 from hsfuse.assessment.indices import IndexSums
+from hsfuse.assessment.inputs import Inputs
 from hsfuse.assessment.passes import MOST_POINTS, SPECTRA_BYTES, BlockMeans, choose_points, point_grid, points_for
 from hsfuse.assessment.result import Expected
 from hsfuse.core.cube import Spectrum
@@ -595,3 +600,16 @@ def test_a_ratio_by_what_is_mostly_noise_does_not_count():
         assert (found["clay ratio"].mean == clay) == (clay is not None)
         assert found["clay ratio"].share == pytest.approx(0.25 if least else 1, abs=0.01)
         assert found["NDWI"].share > 0.99  # green makes its denominator large enough
+
+
+@pytest.mark.parametrize("centres", [(590.0,), (550.0, 840.0)])
+def test_an_msi_without_a_picture_of_its_own_is_grey_beside_each(centres):
+    nm = np.linspace(400, 1000, 61)
+    response = torch.tensor([[float(abs(one - centre) < 5) for one in nm] for centre in centres]).double()
+    inputs = SimpleNamespace(
+        wavelengths_nm=nm, observed=SimpleNamespace(model=SimpleNamespace(srf=response)), reference=None
+    )
+    found = composites(cast(Inputs, inputs))
+    assert list(found["fused"]) == ["true colour", "near infrared"]
+    assert found["MSI"] == {"true colour": (0, 0, 0), "near infrared": (0, 0, 0)}
+    assert found["LRHSI"] == found["fused"]

@@ -44,7 +44,6 @@ from hsfuse.core.errors import OutputError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import note, records
 from hsfuse.methods import METHODS
-from hsfuse.methods.adapt import BORNE_OUT
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -547,11 +546,11 @@ def test_the_title_is_the_scene_and_the_page_has_its_date(assessed):
 
 def test_the_paragraph_on_methods_cites_in_order_what_was_used(assessed):
     assert set(SOURCES) == set(METHODS)
-    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "cnmf"}, "scan": "compiled"}
+    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "cnmf"}, "parts": {"training": "9 steps"}}
     text, references = methods_paragraph(replace(assessed[0], provenance=record))
     cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(", ")]
     assert list(dict.fromkeys(cited)) == list(range(1, len(references) + 1))
-    assert "by the method cnmf [2], corrected by SRLF-Net [3]." in text
+    assert "by the method cnmf [2], corrected by SRLF-Net [3] trained on the scene." in text
     assert "Yokoya" in references[1]
     assert "the hyperspectral image hsi.tif (12 × 12 pixels, GSD 40 m)" in text
     assert f"PSNR {assessed[0].metrics['psnr']:.2f} dB, Spectral angle" in text
@@ -560,44 +559,28 @@ def test_the_paragraph_on_methods_cites_in_order_what_was_used(assessed):
 
 
 TAUGHT = "corrected by a linear regression that the scene itself teaches at reduced resolution"
-LEFT_ALONE = "no network was trained on this scene: the base blend corrected by the scene regression is the result"
 
 
 @pytest.mark.parametrize(
-    ("method", "scan", "kept_step", "told"),
+    ("parts", "told"),
     [
-        ({"scene regression": "used: so much", "adaptation": LEFT_ALONE}, None, 0, f", {TAUGHT}."),
-        ({"scene regression": "not used: so much", "adaptation": LEFT_ALONE}, None, 0, "."),
+        (None, "."),
+        ({}, "."),
+        ({"scene regression": ""}, f", {TAUGHT}."),
+        ({"scene regression": "", "weights": "any-4"}, f", {TAUGHT} and by SRLF-Net [6] with the weights any-4."),
+        ({"training": "40 steps"}, ", corrected by SRLF-Net [6] trained on the scene."),
         (
-            {
-                "scene regression": "used: so much",
-                "weights": "any-4 (9 steps), used: so much",
-                "adaptation": LEFT_ALONE,
-            },
-            "compiled",
-            0,
-            f", {TAUGHT} and by SRLF-Net [6] with the weights any-4.",
-        ),
-        (
-            {"weights": "any-4 (9 steps), not used: so much", "adaptation": f"{BORNE_OUT} 9% below the base blend"},
-            "compiled",
-            40,
-            ", corrected by SRLF-Net [6] trained on the scene.",
-        ),
-        (
-            {"weights": "any-4 (9 steps), used: so much", "adaptation": "held-out blocks got no better"},
-            "compiled",
-            40,
-            ", corrected by SRLF-Net [6] with the weights any-4.",
+            {"weights": "a", "training": "9 steps"},
+            ", corrected by SRLF-Net [6] with the weights a, trained on the scene.",
         ),
     ],
 )
-def test_the_paragraph_on_methods_names_only_what_had_a_part(method, scan, kept_step, told):
-    record = {"hsfuse": "0.1.0", "method": {"method": "srlf", "base": "blend", "consistency": "off", **method}}
-    record |= {"scan": scan, "adaptation": {"kept_step": kept_step}}
+def test_the_paragraph_on_methods_names_only_what_had_a_part(parts, told):
+    method = {"method": "srlf", "base": "blend", "consistency": "off", "scene regression": "used", "weights": "any-4"}
+    record = {"hsfuse": "0.1.0", "method": method, "scan": "compiled", "parts": parts}
     text, references = methods_paragraph(Assessment("f.tif", (3, 4, 5), {}, provenance=record))
     assert f"by the method blend [2, 3, 4, 5]{told}" in text
-    assert any("re-learning" in one for one in references) == (scan is not None)
+    assert any("re-learning" in one for one in references) == ("SRLF-Net" in told)
 
 
 def test_the_paragraph_on_methods_names_what_was_corrected():

@@ -134,31 +134,27 @@ def _image(kind: str, image: ImageFacts) -> str:
 
 
 def _method(a: Assessment, cite: _References) -> str:
-    """By what the cube was made: of a method with a base only the parts that its record says had a say."""
+    """By what the cube was made: of a method with a base only the parts that its provenance says had a say."""
     record = a.provenance.get("method")
     told = dict(record) if isinstance(record, Mapping) else {"method": record}
     name, base = (str(told.get(key) or "") for key in ("method", "base"))
     if not name:
         return ""
-    made, parts = f" by the method {base or name}{cite(*SOURCES.get(base or name, ()))}", []
-    if str(told.get("scene regression", "")).startswith("used"):
-        parts.append("by a linear regression that the scene itself teaches at reduced resolution")
-    if a.provenance.get("scan"):
-        parts.append(_network(a, str(told.get("weights") or ""), str(told.get("adaptation") or ""), cite))
-    made += f", corrected {' and '.join(parts)}" if parts else ""
+    made, parts = f" by the method {base or name}{cite(*SOURCES.get(base or name, ()))}", a.provenance.get("parts")
+    by = [] if not isinstance(parts, Mapping) else [*_corrections(parts, cite)]
+    made += f", corrected {' and '.join(by)}" if by else ""
     agreed = str(told.get("consistency") or "off")
     return made if agreed == "off" else f"{made}, and {agreed}"
 
 
-def _network(a: Assessment, weights: str, verdict: str, cite: _References) -> str:
-    """SRLF-Net, and of weights for any sensor and training on the scene those that had a part."""
-    from hsfuse.methods.adapt import BORNE_OUT  # a cube without a network is told of without torch
-
-    history = a.provenance.get("adaptation")
-    steps = history.get("kept_step") if isinstance(history, Mapping) else 0
-    how = [f"with the weights {weights.partition(' (')[0]}"] if weights and ", not used" not in weights else []
-    how += ["trained on the scene"] if steps and verdict.startswith(BORNE_OUT) else []
-    return f"by SRLF-Net{cite(_SRLF)}{' ' if how else ''}{', '.join(how)}"
+def _corrections(parts: Mapping[str, object], cite: _References) -> Iterator[str]:
+    """The scene regression, and SRLF-Net with weights and training on the scene, as far as they had a part."""
+    if "scene regression" in parts:
+        yield "by a linear regression that the scene itself teaches at reduced resolution"
+    how = [f"with the weights {parts['weights']}"] if "weights" in parts else []
+    how += ["trained on the scene"] if "training" in parts else []
+    if how:
+        yield f"by SRLF-Net{cite(_SRLF)} {', '.join(how)}"
 
 
 #: What was put right before fusing, by the code of the note that says so, in the fields of its values.
