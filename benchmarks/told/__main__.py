@@ -52,9 +52,13 @@ def fused(
         return cube.load(), [one.text for one in [*pair.notes, *pair.warnings]]
 
 
-def scored(cubes: Sequence[xr.DataArray], truth: Floats) -> list[tuple[float, float]]:
-    """PSNR in dB and spectral angle in degrees of cubes over the ground that all have, against the truth (H, W, C)."""
-    cubes = xr.align(*cubes, join="inner")
+def scored(cubes: Sequence[xr.DataArray], truth: Floats, border: int = 0) -> list[tuple[float, float]]:
+    """PSNR in dB and spectral angle in degrees of cubes over the ground that all have, against the truth (H, W, C).
+
+    Less a `border` in pixels.
+    """
+    cubes = [cube[:, border : cube.shape[1] - border, border : cube.shape[2] - border]
+             for cube in xr.align(*cubes, join="inner")]  # fmt: skip
     rows, cols = ((np.abs(cubes[0][axis].values - first) / 10).round().astype(int) for axis, first in AXES)
     wanted = np.moveaxis(truth[np.ix_(rows, cols)], 2, 0).astype(np.float32)
     both = np.all([np.isfinite(cube.values).all(0) for cube in cubes], axis=0)
@@ -113,24 +117,47 @@ def row(
     return scored([default, told], files.truth), said
 
 
+def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) -> list[tuple[float, float]]:
+    """By default, told the field, and as the pair is, 2 LR pixels from the border, each as `scored` has it."""
+    off = FIELDS[kind]
+    with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
+        files = write_pair(cube, nm, s, off, Path(folder), seed)
+        motion = back(off, (len(cube), cube.shape[1]), s)
+        ways = [(FuseOptions(), None), (FuseOptions(), motion), (FuseOptions(register="off"), None)]
+        cubes = [fused(files, method, known, motion=place)[0] for known, place in ways]
+    return scored(cubes, files.truth, 2 * s)
+
+
 @click.command()
 @click.argument("name")
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
 @click.option("--method", default="glp-reg", show_default=True)
 @click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS]), help="Only these kinds.")
+@click.option("--fields", is_flag=True, help="Kinds of fields, also as the pairs are, 2 LR pixels from the border.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")
-def run(name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], seed: int, said: bool) -> None:
+def run(
+    name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], fields: bool, seed: int, said: bool
+) -> None:
     """Print the rows of one scene."""
     with np.load(cube) as held:
         data, nm = held["cube"].astype(np.float64), held["wavelengths_nm"].astype(np.float64)
+    if fields:
+        click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told | as it is |\n| --- | --- | --- | --- |")
+        for kind in only or FIELDS:
+            click.echo(_line(kind, bent(data, nm, ratio, kind, method, seed)))
+        return
     click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told |\n| --- | --- | --- |")
     for kind in only or KINDS:
         figures, notes = row(data, nm, ratio, kind, method, seed)
-        click.echo(f"| {kind} | {' | '.join(f'{db:.2f}/{degrees:.2f}' for db, degrees in figures)} |")
+        click.echo(_line(kind, figures))
         if said:
             click.echo("\n".join(f"    {line}" for line in notes), err=True)
+
+
+def _line(kind: str, figures: list[tuple[float, float]]) -> str:
+    return f"| {kind} | {' | '.join(f'{db:.2f}/{degrees:.2f}' for db, degrees in figures)} |"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,24 @@ class Source:
 
 
 @dataclass(frozen=True)
+class HsiSource:
+    """The LRHSI of a pair as methods get it, on the fused cube's pixels; `bands` are in its file, among the pair's."""
+
+    pair: ScenePair
+    bands: list[int]
+
+    @property
+    def reader(self) -> CubeReader:
+        """Where its bands are."""
+        return self.pair.hsi
+
+    def read(self, window: Window) -> Cube:
+        """Cube of a window in LR pixels; where it was warped, its detail lies where the MSI shows it."""
+        cube, chosen = self.pair.read_lr(window), [self.pair.hsi_bands.index(i) for i in self.bands]
+        return replace(cube, data=cube.data[chosen], spectrum=cube.spectrum.select(chosen))
+
+
+@dataclass(frozen=True)
 class MsiSource:
     """The MSI of a pair, in the HSI's radiometry, on the fused cube's pixels; `bands` are among the pair's."""
 
@@ -63,7 +81,7 @@ class Observed:
     """What the fused cube was made from: LRHSI and MSI on its extent, and the observation model for its bands."""
 
     pair: ScenePair
-    low: Source
+    low: HsiSource
     high: MsiSource
     model: ObservationModel
     msi_names: tuple[str, ...]
@@ -204,7 +222,7 @@ def _without_fill(reader: CubeReader, notes: list[Note]) -> CubeReader:
     return reader
 
 
-def _centres(source: Source) -> np.ndarray | None:
+def _centres(source: Source | HsiSource) -> np.ndarray | None:
     all_nm = source.reader.spectrum.wavelengths_nm
     return None if all_nm is None else np.array([all_nm[i] for i in source.bands])
 
@@ -304,10 +322,10 @@ def _observed(fused: Source, pair: ScenePair, notes: list[Note]) -> Observed:
     notes += pair.notes
     _check_extent(fused.reader.grid, pair, notes)
     bands = match_bands(fused, pair.hsi, pair.hsi_bands, "HSI")
-    window = pair.alignment.hsi_window
-    low = Source(pair.hsi, bands, (int(window.row_off), int(window.col_off)))
     model, kept, coverage = _model(pair, bands, notes)
-    return Observed(pair, low, MsiSource(pair, kept), model, tuple(pair.msi_names[i] for i in kept), coverage)
+    return Observed(
+        pair, HsiSource(pair, bands), MsiSource(pair, kept), model, tuple(pair.msi_names[i] for i in kept), coverage
+    )
 
 
 def _check_extent(grid: Grid, pair: ScenePair, notes: list[Note]) -> None:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from fusing import interrupted, read, run
+from rasterio.windows import Window
 from scenes import memory_scene, save_pair
 from scipy.ndimage import map_coordinates
 
+import hsfuse
 from hsfuse.assessment import assess
+from hsfuse.assessment.inputs import HsiSource
 from hsfuse.core.grid import Motion
 from hsfuse.fusion.tiles import TileWorker
 from hsfuse.io import open_cube, read_provenance
@@ -63,6 +66,17 @@ def test_assess_takes_the_field_that_is_recorded(bent):
     found = assess(bent.folder / "whole.tif", **images)
     straight = assess(bent.folder / "whole.tif", **images, register="off")
     assert found.metrics["hsi_rmse"] < 0.5 * straight.metrics["hsi_rmse"]
+
+
+def test_it_is_held_against_the_lrhsi_that_methods_get(bent):
+    """Whose detail lies where the MSI shows it, whichever bands the fused cube has."""
+    with hsfuse.open_pair(bent.hsi, bent.msi, srf="sentinel2a", psf="assumed") as pair:
+        pair = replace(pair, gains=np.ones((len(pair.hsi_bands), len(pair.msi_bands)), np.float32))
+        window = Window(2, 3, 9, 8)
+        low = HsiSource(pair, pair.hsi_bands[2:5]).read(window)
+        np.testing.assert_array_equal(low.data, pair.read_lr(window).data[2:5])
+        assert np.abs(low.data - replace(pair, gains=None).read_lr(window).data[2:5]).max() > 1e-3
+        assert low.spectrum.wavelengths_nm == pair.spectrum.wavelengths_nm[2:5]
 
 
 def test_an_interrupted_run_goes_on_with_the_field(bent, monkeypatch):

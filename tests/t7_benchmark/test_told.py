@@ -8,7 +8,7 @@ import rasterio
 from scenes import mixture
 from scipy.ndimage import map_coordinates
 
-from benchmarks.told.__main__ import back, place
+from benchmarks.told.__main__ import back, bent, place
 from benchmarks.told.pairs import KINDS, Off, displaced, true_kernel, write_pair, write_told
 
 NM = np.linspace(420.0, 980.0, 31)
@@ -67,3 +67,10 @@ def test_a_field_that_is_told_is_the_one_that_moves(cube):
     found = there + np.stack([map_coordinates(one, there - 0.5, order=1) for one in moved]) - [rows, cols]
     assert np.hypot(*found).max() < 0.05
     assert np.hypot(down, right).max() > 1
+
+
+def test_rows_of_fields_are_by_default_told_and_as_it_is():
+    cube = np.moveaxis(mixture((96, 96), 3), 0, 2)
+    default, told, as_it_is = bent(cube, NM, 4, "a field of .5 over 16", "glp-reg", 0)
+    assert default[0] > as_it_is[0]
+    assert told[0] > as_it_is[0]
