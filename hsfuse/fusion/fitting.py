@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from math import prod
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods import Method, method_for
 from hsfuse.pair import ScenePair
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
 def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     """Fit a method on a sample of the scene."""
     log.debug("device: %s", device)
-    return method.fit(scene, pair.model.to(device))
+    with one_thread(prod(pair.alignment.full)):
+        return method.fit(scene, pair.model.to(device))
 
 
 def quick_method(options: FuseOptions) -> Method:

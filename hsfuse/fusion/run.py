@@ -30,6 +30,7 @@ from hsfuse.methods import Method
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.sample import Filling, sample_scene
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import one_thread
 from hsfuse.physics.srf_bands import unseen
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
     output, device, began = Path(output), pick_device(options.device), time.monotonic()
     several = [msi] if isinstance(msi, str | Path) else msi
     with ExitStack() as held:
-        pair = held.enter_context(open_pair(hsi, msi, options))
+        with one_thread():  # what is estimated is estimated on small samples
+            pair = held.enter_context(open_pair(hsi, msi, options))
         seconds = {"estimate": round(time.monotonic() - began, 2)}
         method = build_method(options, pair)
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)

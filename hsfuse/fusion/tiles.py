@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.methods import Method, predict_inside
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling
+from hsfuse.physics.solve import one_thread
 
 if TYPE_CHECKING:  # loaded where layers are wanted
     from hsfuse.fusion.quality import QualityLayers
@@ -251,7 +253,8 @@ class TileWorker:
         if not tiles[0].mask.any():
             return [self._empty(tile) for tile in tiles]
         try:
-            return self._fuse(tiles)
+            with one_thread(prod(self.pair.alignment.full)):
+                return self._fuse(tiles)
         except torch.cuda.OutOfMemoryError:
             if len(tiles) == 1:
                 raise

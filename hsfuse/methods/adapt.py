@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +25,7 @@ from hsfuse.methods.frame import SceneFrame, Seen, noise_adder, reduced_images
 from hsfuse.nets.relearn import angle_map
 from hsfuse.nets.srlf import Observation, SRLFNet, dihedral
 from hsfuse.physics.sample import PairSample
+from hsfuse.physics.solve import one_thread
 
 #: Share of the reduced-resolution target that judges and is not trained on.
 HELD_OUT = 0.25
@@ -249,21 +249,6 @@ DECAY = 0.95
 
 #: Time at most by default.
 MINUTES = 3.0
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread of the CPU.
-
-    On maps as small as those of a step two threads gain some 5 % of the time for a quarter more of the processor's, and
-    round sums differently, so that a seed would give other weights on another number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 from scenes import memory_scene, save_pair
 
 from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.fitting import fit_method
 from hsfuse.fusion.stream import plan_tiles
 from hsfuse.fusion.tiles import Behind, TileWorker, ahead, batches
 from hsfuse.methods import METHODS, make_method
@@ -17,6 +18,7 @@ from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
+from hsfuse.physics import solve
 
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
 ITERATED = 2e-4
@@ -166,3 +168,33 @@ def test_what_was_handed_over_is_written_when_interrupted():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert done == [0, 1, 2]
+
+
+def test_a_small_scene_is_fitted_and_fused_on_one_thread(pair, monkeypatch):
+    """Where a second gains nothing, and where something else has its core costs many times what it takes alone."""
+    seen, before, fuser = [], torch.get_num_threads(), make_method("bicubic")
+    for name in ("fit", "predict"):
+        told = getattr(type(fuser), name)
+        monkeypatch.setattr(type(fuser), name, lambda *a, told=told: seen.append(torch.get_num_threads()) or told(*a))
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(solve, "_idle_cores", lambda: 2)
+        for most in (solve.ALONE, 0):
+            monkeypatch.setattr(solve, "ALONE", most)
+            work = TileWorker(pair, fit_method(fuser, pair, sample_scene(pair), "cpu"))
+            work.fuse(read_tiles(work, 1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert (seen[0], seen[-1]) == (1, 2)
+    assert sorted(set(seen[: len(seen) // 2])) == [1]
+
+
+@pytest.mark.parametrize(("load", "told", "threads"), [(0.3, None, 4), (3.2, None, 1), (9.0, None, 1), (9.0, "4", 4)])
+def test_large_scenes_leave_busy_cores_alone_unless_told_how_many(monkeypatch, load, told, threads):
+    monkeypatch.setattr(solve.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(solve.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert solve._idle_cores.__wrapped__() == threads

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hsfuse.cli import COMMANDS, main, options
+from hsfuse.cli import COMMANDS, SELDOM, main, options
 from hsfuse.cli.console import print_json, start_logging
 from hsfuse.core.errors import GridError
 from hsfuse.core.package import __version__
@@ -231,3 +231,19 @@ def test_json_is_valid_whatever_the_numbers(monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     print_json({"a": float("nan"), "b": [float("inf"), 1.5], "c": np.float32(2), "d": np.array([1, 2])})
     assert json.loads(out.getvalue()) == {"a": None, "b": [None, 1.5], "c": 2.0, "d": [1, 2]}
+
+
+def test_a_command_looks_for_garbage_seldom_and_leaves_small_systems_to_one_thread(monkeypatch):
+    """Which a library leaves to the program that uses it: `import hsfuse` changes neither."""
+    code = """if 1:
+        import atexit, gc, os, sys
+        import hsfuse, hsfuse.cli as c
+        before = gc.get_threshold()[0], os.environ.get("OPENBLAS_NUM_THREADS")
+        atexit.register(lambda: print(*before, gc.get_threshold()[0], os.environ["OPENBLAS_NUM_THREADS"]))
+        c.main(["srf", "list"])"""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    done = subprocess.run([*PYTHON, code], capture_output=True, text=True, check=True)
+    before, unset, after, threads = done.stdout.splitlines()[-1].split()
+    assert (unset, int(after), threads) == ("None", SELDOM, "3")
+    assert int(before) < SELDOM
