@@ -56,13 +56,11 @@ class Outcome:
         """One line for people."""
         if self.state == "failed":
             return f"{self.job.output}: failed: {self.error}"
-        if self.state == "finished":
-            return f"{self.job.output}: finished already"
         if self.state == "planned":
             return f"{self.job.output}: would be made"
         said = len(self.warnings)
         parts = [
-            f"done in {self.seconds:.1f} s",
+            "finished already" if self.state == "finished" else f"done in {self.seconds:.1f} s",
             f"{said} warning{'s' if said > 1 else ''}" if said else "",
             self.reused,
         ]
@@ -70,7 +68,7 @@ class Outcome:
 
     @property
     def warnings(self) -> list[str]:
-        """What was warned of in fusing and assessing it now."""
+        """What was warned of in fusing and assessing it now; of what was finished before, in fusing."""
         return list(self.result.get("warnings", ()))
 
     @property
@@ -85,7 +83,7 @@ class Outcome:
             "output": str(self.job.output),
             "state": self.state,
             "where": self.job.where,
-            "seconds": round(self.seconds, 2),
+            "seconds": None if self.state == "finished" else round(self.seconds, 2),
             "error": self.error or None,
             "warnings": self.warnings,
             "report": None if self.job.report is None else str(self.job.report),
@@ -173,7 +171,7 @@ def run_jobs(
             waiting = []
             for job in some:
                 if job.options.resume and job.state() == "finished":
-                    ended(Outcome(job, "finished"))
+                    ended(Outcome(job, "finished", result={"warnings": job.warned()}))
                 elif dry_run:
                     ended(_foreseen(job))
                 else:

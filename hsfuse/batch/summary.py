@@ -93,7 +93,8 @@ def _csv(outcomes: Sequence[Outcome], figures: Sequence[dict[str, Any]]) -> str:
     for outcome, found in zip(outcomes, figures, strict=True):
         seconds = "" if found.get("seconds") is None else f"{found['seconds']:.2f}"
         told = [outcome.job.output, outcome.state, outcome.error, seconds, found.get("verdict", "")]
-        warnings = outcome.warnings or found.get("warnings", [])
-        told += ["" if outcome.state == "failed" else len(warnings), outcome.job.report or "", "; ".join(warnings)]
+        warnings = found.get("warnings") or outcome.warnings
+        report = outcome.job.report if outcome.job.report is not None and outcome.job.report.exists() else ""
+        told += ["" if outcome.state == "failed" else len(warnings), report, "; ".join(warnings)]
         table.writerow([*told, *(found.get("metrics", {}).get(key, "") for key in metrics)])
     return out.getvalue()

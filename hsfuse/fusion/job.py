@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hsfuse.core.errors import HsfuseError, SettingError
+from hsfuse.core.notes import read_records, texts
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
 from hsfuse.io.finished import MAY_BE_FILES, answers, damage, files_of, goes_on, is_fresh, provenance_in
@@ -53,7 +54,7 @@ class Job:
         """
         from hsfuse.fusion.storage import look_ahead
 
-        options = self.options
+        options = replace(self.options, resume=self.options.resume and goes_on(self.output, self.options))
         made = tuple(sorted(options.creation_options.items()))
         choice = (options.tile, made, options.dtype, driver_of(self.output, options.format))
         if choice in seen or (options.tile == FuseOptions.tile and not made):
@@ -98,6 +99,10 @@ class Job:
         told = [path for path in (self.report, self.figures) if path is not None]
         whole = all(path.exists() for path in self.made) and all(is_fresh(path, self.output) for path in told)
         return "finished" if whole and not damage(self.output, self.options) else "cube"
+
+    def warned(self) -> list[str]:
+        """What was warned of as its finished output was made, as the file has it."""
+        return texts(read_records(provenance_in(self.output, self.options).get("records")), "warning")
 
     def damage(self) -> str:
         """What its finished output has lost since, in words; "" where it is whole, or there is none."""

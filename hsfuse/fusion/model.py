@@ -224,8 +224,8 @@ def load_model(folder: str | Path, device: str = "auto") -> FittedModel:
         sensors = Sensors(int(found["ratio"]), tuple(found["wavelengths_nm"]), tuple(found["msi_bands"]))
         digest = told["digest"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"{folder} holds no model that can be read ({what})") from error
+        why = error.strerror if isinstance(error, OSError) else f"{error} isn't as it was written".splitlines()[0]
+        raise ModelError(f"{folder} holds no model that can be read ({ABOUT}: {why})") from error
     state, _ = read_state(folder / METHOD)
     arrays = dict(state.arrays)
     gains = arrays.pop(GAINS, None)

@@ -175,9 +175,11 @@ def _open_data_array(given: xr.DataArray, role: Role) -> ArrayReader:
         raise InputError(f"{name}: a DataArray of shape {array.shape}; wanted pixels")
     spectrum, doubtful = _spectrum(array, str(band), name)
     if spectrum.wavelengths_nm is None and role == "HSI":
+        there = next((key for key in CENTRES if key in array.coords), None)
+        found = "no wavelengths" if there is None else f"its coordinate {there} isn't of finite numbers along {band}"
         raise InputError(
-            f"{name}: no wavelengths; wanted a coordinate `wavelength` along {band}, in nm or with units, or the path "
-            "of a file that has them, in place of the array"
+            f"{name}: {found}; wanted a coordinate `wavelength` along {band}, in nm or with units, or the path of a "
+            "file that has them, in place of the array"
         )
     reader = ArrayReader(
         name, array.variable, _grid(array, str(rows), str(cols), name), spectrum, role, attributes=array.attrs
@@ -313,7 +315,7 @@ def _steps(array: xr.DataArray, dim: str, name: str) -> tuple[float, float | Non
     if len(values) == 1:
         return float(values[0]), None
     step = float(values[-1] - values[0]) / (len(values) - 1)
-    if not np.isfinite(step) or step == 0 or np.abs(np.diff(values) / step - 1).max() > EVEN:
+    if not np.isfinite(values).all() or step == 0 or np.abs(np.diff(values) / step - 1).max() > EVEN:
         raise InputError(
             f"{name}: the coordinate {dim} doesn't run in even steps; wanted the centres of a grid's pixels"
         )
@@ -374,7 +376,9 @@ def data_array(
     made.encoding["_FillValue"] = made.dtype.type(np.nan)  # what `rio.to_raster` writes as nodata
     if grid.crs is not None:
         made = made.rio.write_crs(grid.crs)
-    if not grid.georeferenced:
-        return made
-    made = made.rio.write_transform(t)
-    return made.rio.write_coordinate_system() if t.b == 0 and t.d == 0 else made
+    if grid.georeferenced:
+        made = made.rio.write_transform(t)
+        made = made.rio.write_coordinate_system() if t.b == 0 and t.d == 0 else made
+    if "grid_mapping" in made.encoding:  # as an attribute xarray reads it back from Zarr without being told to
+        made.attrs["grid_mapping"] = made.encoding.pop("grid_mapping")
+    return made

@@ -349,10 +349,10 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _check_metadata(path: Path) -> None:
-    """InputError for JSON of the group or the array that is larger than any."""
+    """InputError for JSON of the group or of its arrays that is larger than any."""
     own = (".zmetadata", ".zgroup", ".zattrs", "zarr.json")
-    for name in (*own, f"{ARRAY}/.zarray", f"{ARRAY}/.zattrs", f"{ARRAY}/zarr.json"):
-        file = path / name
+    arrays = (file for name in (".zarray", ".zattrs", "zarr.json") for file in path.glob(f"*/{name}"))
+    for file in (*(path / name for name in own), *arrays):
         if file.is_file() and file.stat().st_size > MOST_XML:
             raise InputError(f"{file} has {file.stat().st_size} bytes, which no group's metadata have; it isn't read")
 
@@ -367,6 +367,16 @@ def _check_array(path: Path, array: Any) -> None:
         check_claim(path, claimed, found, f"{array.name} of {array.shape}")
 
 
+def _cube_of(group: Any) -> Any:
+    """The group's cube: the array that has the name of those written here, else its only one of three dimensions."""
+    if ARRAY in group:
+        return group[ARRAY]
+    found = {name: array for name, array in group.arrays() if array.ndim == 3}
+    if len(found) != 1:
+        raise KeyError(f"it has {', '.join(sorted(found)) or 'none'} of three dimensions")
+    return next(iter(found.values()))
+
+
 class ZarrReader(CubeReader):
     """A Zarr group as `ZarrSink` writes it, or another of the same layout."""
 
@@ -374,9 +384,12 @@ class ZarrReader(CubeReader):
         super().__init__(path, role)
         self.files, self.driver = (path,), "Zarr"
         _check_metadata(path)
-        with _readable(f"{path} is no Zarr group with an array {ARRAY!r} (band, y, x)"), _own_to_zarr():
+        with (
+            _readable(f"{path} is no Zarr group with an array {ARRAY!r}, or one alone, of (band, y, x)"),
+            _own_to_zarr(),
+        ):
             self._group = _zarr().open_group(str(path), mode="r")
-            self._array = self._group[ARRAY]
+            self._array = _cube_of(self._group)
         if getattr(self._array, "ndim", 0) != 3 or self._array.dtype.kind not in "iuf":
             raise InputError(f"{path}: {ARRAY!r} is no array of numbers of three dimensions, wanted (band, y, x)")
         _check_array(path, self._array)

@@ -73,7 +73,7 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
     if constant.all():
         return _without_detail(pair, f"every MSI band of {pair.msi.path}", strict)
     if _constant(scene.lrhsi).all():
-        return _without_detail(pair, f"every band of the HSI {pair.hsi.path}", strict)
+        return _without_detail(pair, f"every band of the HSI ({pair.hsi.path})", strict)
     try:
         found = match_radiometry(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError as error:

@@ -215,12 +215,14 @@ def test_a_zarr_group_follows_the_format_and_the_conventions(tmp_path):
 
 
 def test_a_lazy_or_eager_cube_comes_back_from_xarray_s_own_zarr(tmp_path):
+    xr = pytest.importorskip("xarray")
     data, mask = scene()
     write_cube(tmp_path / "a.tif", data, mask, tags={"method": "conic"})
     with open_cube(tmp_path / "a.tif") as reader:
         wanted = reader.read()
         cube = data_array(np.where(mask, data, np.nan), reader.grid, reader.spectrum, reader.tags)
-    cube.chunk(x=20).to_zarr(tmp_path / "b.zarr")
+    cube.rename("brightness").chunk(x=20).to_zarr(tmp_path / "b.zarr")
+    assert xr.open_zarr(tmp_path / "b.zarr").brightness.rio.crs == wanted.grid.crs
     with open_cube(tmp_path / "b.zarr", role="HSI") as reader:
         found = reader.read()
         assert reader.tags == {"HSFUSE_METHOD": "conic"}
@@ -255,6 +257,14 @@ def test_netcdf_has_wavelengths_by_the_coordinate_s_unit_and_a_crs_alone_is_no_p
             assert (reader.spectrum.wavelengths_nm or [None])[0] == wanted
             assert not reader.grid.georeferenced
             assert any("not georeferenced" in one.text for one in reader.notes)
+
+
+def test_a_group_with_several_arrays_of_three_dimensions_is_told(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    for name in ("a", "b"):
+        group.create_array(name, shape=(2, 3, 4), chunks=(2, 3, 4), dtype="f4")
+    with pytest.raises(InputError, match=r"an array 'reflectance'.*it has a, b of three dimensions"):
+        open_cube(tmp_path / "a.zarr")
 
 
 def test_groups_of_format_2_are_read(tmp_path):

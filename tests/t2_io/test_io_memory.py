@@ -124,6 +124,11 @@ def test_a_cube_is_read_too():
     ("broken", "told"),
     [
         (lambda a: a.drop_vars("wavelength"), "no wavelengths"),
+        (
+            lambda a: a.assign_coords(wavelength=a.wavelength.where(a.wavelength > 450)),
+            "its coordinate wavelength isn't",
+        ),
+        (lambda a: a.assign_coords(x=[np.nan, *a.x.values[1:]]), "even steps"),
         (lambda a: a.rename(y="rows"), "wanted one of y, lat"),
         (lambda a: a.assign_coords(x=np.arange(8.0) ** 2), "even steps"),
         (lambda a: a.expand_dims("time"), "wanted numbers with those of bands"),

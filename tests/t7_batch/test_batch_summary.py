@@ -66,6 +66,7 @@ def test_the_csv_has_all_metrics(outcomes, tmp_path):
     assert [row["psnr"] for row in rows] == ["40.25", "40.25", ""]
     assert [row["verdict"] for row in rows] == ["poor", "look", ""]
     assert (rows[0]["seconds"], rows[2]["error"]) == ("12.34", "no <raster>")
+    assert [row["report"] for row in rows] == [*(str(one.job.report) for one in outcomes[:2]), ""]
 
 
 def test_a_scene_that_is_finished_keeps_its_seconds(outcomes, tmp_path):

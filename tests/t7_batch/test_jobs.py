@@ -153,6 +153,15 @@ def test_tiles_and_creation_options_are_tried_before_anything_starts(tmp_path):
     assert "does not support creation option NONSENSE" in second
 
 
+@pytest.mark.parametrize("name", ["a.zarr", "a.dat", "a.tif"])
+def test_what_cannot_go_on_may_be_resumed_all_the_same_with_tiles_of_its_own(tmp_path, name):
+    save_pair(tmp_path, memory_scene((12, 12)))
+    line = {"hsi": "hsi.tif", "msi": "msi.tif", "output": name, "tile": 16, "overlap": 4}
+    table = read_jobs(write(tmp_path, "a.jsonl", json.dumps(line)), {"resume": True})
+    table.check()
+    assert table.problems == []
+
+
 def test_unknown_names_are_told_in_every_kind_of_table(folder):
     lines = write(folder, "a.jsonl", json.dumps(ROW | {"x": 1}))
     assert "a.jsonl, line 1: fuse has no option 'x'" in read_jobs(lines).problems[0]
