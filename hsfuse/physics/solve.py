@@ -9,10 +9,8 @@ finite results: what would overflow is cut to the largest number. What is small 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -99,23 +97,14 @@ def _finite(x: Tensor) -> Tensor:
 
 @contextmanager
 def one_thread(pixels: int = 0) -> Iterator[None]:
-    """Let torch compute on one thread of the CPU what has up to ALONE pixels, more on as many as there are idle cores.
+    """Let torch compute on one thread of the CPU what has up to ALONE pixels.
 
     Each operation waits for the last of several, so that where something else has a core it takes many times as long.
     They also round sums differently: a seed would give other weights of a network on another number of cores.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if pixels <= ALONE else min(before, _idle_cores()))
+    torch.set_num_threads(1 if pixels <= ALONE else before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@cache
-def _idle_cores() -> int:
-    """Cores that nothing had use for in the minute before the first call; all where threads are told or none knows."""
-    cores = os.cpu_count() or 1
-    if "OMP_NUM_THREADS" in os.environ or not hasattr(os, "getloadavg"):
-        return cores
-    return max(1, cores - round(os.getloadavg()[0]))

@@ -178,7 +178,6 @@ def test_a_small_scene_is_fitted_and_fused_on_one_thread(pair, monkeypatch):
         monkeypatch.setattr(type(fuser), name, lambda *a, told=told: seen.append(torch.get_num_threads()) or told(*a))
     torch.set_num_threads(2)
     try:
-        monkeypatch.setattr(solve, "_idle_cores", lambda: 2)
         for most in (solve.ALONE, 0):
             monkeypatch.setattr(solve, "ALONE", most)
             work = TileWorker(pair, fit_method(fuser, pair, sample_scene(pair), "cpu"))
@@ -188,13 +187,3 @@ def test_a_small_scene_is_fitted_and_fused_on_one_thread(pair, monkeypatch):
         torch.set_num_threads(before)
     assert (seen[0], seen[-1]) == (1, 2)
     assert sorted(set(seen[: len(seen) // 2])) == [1]
-
-
-@pytest.mark.parametrize(("load", "told", "threads"), [(0.3, None, 4), (3.2, None, 1), (9.0, None, 1), (9.0, "4", 4)])
-def test_large_scenes_leave_busy_cores_alone_unless_told_how_many(monkeypatch, load, told, threads):
-    monkeypatch.setattr(solve.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(solve.os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if told:
-        monkeypatch.setenv("OMP_NUM_THREADS", told)
-    assert solve._idle_cores.__wrapped__() == threads
