@@ -161,6 +161,7 @@ class SceneRegression:
     weights: Tensor
     others: Tensor
     cell: int
+    left: tuple[float, float] = (1.0, 1.0)  # of the blend's error and angle, by `others`
     left_out: bool = False  # whether it is at reduced resolution and speaks by `others`
 
     def __call__(self, guide: Tensor, msi: Tensor) -> Tensor:
@@ -245,7 +246,9 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     if not used:
         return None, f"not used: {what}"
     weights = transfer * learned() * borne_out(said, need, cell, part >= 0)
-    return replace(scene_regression, weights=weights.float(), others=(others * share[:, None]).float()), f"used: {what}"
+    left = errors.error, errors.angle
+    others = (others * share[:, None]).float()
+    return replace(scene_regression, weights=weights.float(), others=others, left=left), f"used: {what}"
 
 
 def phases(s: int) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -132,6 +132,8 @@ class SRLF(Method):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             self.net = self._make_net(scene, model).to(device)
+            if self._foretold is not None:
+                return self._untrained(self._foretold, clock)
             rehearsal = Rehearsal(scene, self.frame, self.seed, self._left_out)
             run = Adaptation(rehearsal, self._options, self._usual[1], self._before(rehearsal))
             self.adaptation, self.share = run.log, torch.zeros_like(self.frame.unit)
@@ -148,6 +150,27 @@ class SRLF(Method):
             self._agree(run, clock)
         log.info("SRLF-Net: %s", run.log.verdict)
         return self
+
+    @property
+    def _foretold(self) -> Errors | None:
+        """What is known of the result without a rehearsal: nothing, unless it is what the scene regression gives."""
+        taught = None if self.known is None else self.known.frame.scene_regression
+        trains = self._options.steps != 0 and self._options.adapt_minutes != 0
+        return None if taught is None or self.card is not None or trains else Errors(*taught.left)
+
+    def _untrained(self, errors: Errors, clock: float) -> Self:
+        """The end of a fit that needs no rehearsal."""
+        self.share = torch.zeros_like(self.frame.unit)
+        clock = self._note("base", UNCHANGED, clock)
+        self._note("scene regression", errors, clock)
+        self._as_it_was(errors)
+        self.net.eval()
+        log.info("SRLF-Net: %s", self.adaptation.verdict)
+        return self
+
+    def _as_it_was(self, errors: Errors) -> None:
+        """Write down that no network is trained: what it would have corrected is the result."""
+        self.adaptation.gain, self.adaptation.verdict = 1 - errors.error, f"{UNTRAINED} {self._start} is the result"
 
     @property
     def _start(self) -> str:
@@ -178,7 +201,10 @@ class SRLF(Method):
                 net = network_of(path, self.card, tensors)
                 taught, path = weights_below(self.card)
         self.known = AnySensor(path, self.turns).fit(scene, model) if taught else None
-        self.frame = make_frame(scene, model, self.base_name, self.known and self.known.left_out())
+        if self.known is not None and self._foretold is not None:
+            self.frame = SceneFrame(**{part.name: getattr(self.known.frame, part.name) for part in fields(SceneFrame)})
+        else:
+            self.frame = make_frame(scene, model, self.base_name, self.known and self.known.left_out())
         self.frame = replace(self.frame, fuser=self.known or self.frame.fuser)
         config = self.config or SRLFConfig(dimension, dimension, model.ratio, self._usual[0], dropout=0.1)
         return net or SRLFNet(config)
@@ -215,10 +241,7 @@ class SRLF(Method):
         if self.card is not None or self.known is not None:
             clock = self._note("scene regression" if self.card is None else "weights", errors, clock)
         if not trained and (self.card is None or self.card.kind == "any-sensor"):
-            run.log.gain, run.log.verdict = (
-                1 - errors.error,
-                f"{UNTRAINED} {self._start} is the result",
-            )
+            self._as_it_was(errors)
             return clock
         if trained:
             self.net = run.run(self.net)

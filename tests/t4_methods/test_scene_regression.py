@@ -11,7 +11,7 @@ import torch
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
 from hsfuse.methods import conditioning
-from hsfuse.methods.adapt import Errors, Judge, Rehearsal
+from hsfuse.methods.adapt import Errors, Judge, Rehearsal, change
 from hsfuse.methods.conditioning import (
     CELL,
     borne_out,
@@ -218,7 +218,7 @@ def test_adaptation_is_judged_on_what_the_scene_regression_has_not_seen(scene, f
     rehearsals = []
     make = Rehearsal.__init__
     monkeypatch.setattr(Rehearsal, "__init__", lambda self, *args: rehearsals.append(self) or make(self, *args))
-    fuser = SRLF(FuseOptions(adapt="off", ensemble=1)).fit(pair, model)
+    fuser = SRLF(FuseOptions(adapt_steps=1, ensemble=1)).fit(pair, model)
     rehearsal, known = rehearsals[0], fuser.known
     wanted = known.left_out().coefficients(rehearsal.lrhsi, rehearsal.msi)
     basis = fuser.frame.subspace.basis.T @ known.subspace.basis
@@ -232,6 +232,18 @@ def test_adaptation_is_judged_on_what_the_scene_regression_has_not_seen(scene, f
         atol=1e-5,
     )
     assert fuser.describe()["scene regression"] == frame.taught
+
+
+def test_what_needs_no_judge_is_not_rehearsed(scene, frame, monkeypatch):
+    """Without training the result is known, and what it leaves of the error was told when the scene regression was."""
+    _, pair, model = scene
+    monkeypatch.setattr("hsfuse.methods.srlf_any.conditioned_frame", lambda *pair: frame)
+    monkeypatch.delattr(Rehearsal, "__init__")
+    fuser = SRLF(FuseOptions(adapt="off", ensemble=1)).fit(pair, model)
+    last = fuser.history()["stages"][-1]
+    assert (last["error"], last["angle"]) == frame.scene_regression.left
+    assert f"the error is {change(last['error'])}" in frame.taught
+    torch.testing.assert_close(*(f.predict(pair.lrhsi, pair.msi) for f in (fuser, fuser.known)), rtol=0, atol=0)
 
 
 def test_what_is_foretold_is_used_as_far_as_it_comes_true():
