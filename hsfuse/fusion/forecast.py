@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import FloatArray
 from hsfuse.core.errors import HsfuseError
 from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.fitting import fit_method
 from hsfuse.fusion.storage import plan_bands
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
 from hsfuse.io import CubeWriter, Storage, driver_of
@@ -113,7 +114,7 @@ def _tried(
     fitting = []
     for crop in crops:
         scene = sample_of(pair, [crop]).to(device)
-        spent, fitted = _timed(partial(method().fit, scene, pair.model.to(device)))
+        spent, fitted = _timed(partial(fit_method, method(), pair, scene, device))
         fitting.append((scene.msi[0, 0].numel(), spent))
     rows, cols = (_span(crops[0], axis, tiles, pair.ratio) for axis in (0, 1))
     worker = TileWorker(pair, fitted, device, None, Filling.of(scene, pair.model))

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from fusing import run
 from scenes import memory_scene, save_pair
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import forecast
+from hsfuse.methods import method_class
 
 ENVI = {"register": "off", "dtype": "float32"}
 
@@ -34,6 +36,19 @@ def test_it_is_told_by_a_dry_run_and_costs_no_file(files, tmp_path, clock):
     assert 2 < found["seconds"] < 30
     assert "to come: 72 x 60 pixels, 31 bands, 9 tiles, about 5" in told.text()
     assert "of memory, " in told.text()
+
+
+def test_a_trial_takes_as_many_threads_as_the_fusion(files, tmp_path, monkeypatch):
+    """One of a small scene: a second would have a dry run take longer than the fusion."""
+    seen, before, bicubic = [], torch.get_num_threads(), method_class("bicubic")
+    fit = bicubic.fit
+    monkeypatch.setattr(bicubic, "fit", lambda *a: seen.append(torch.get_num_threads()) or fit(*a))
+    torch.set_num_threads(2)
+    try:
+        run(files, tmp_path / "a.dat", dry_run=True, method="bicubic", **ENVI)
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 def test_what_a_trial_decides_is_not_told(files, tmp_path, caplog):
