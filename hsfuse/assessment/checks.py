@@ -124,7 +124,9 @@ LEVEL = 0.02
 #: Share of a misfit that a part of the sensors' model must explain to be named.
 TOLD_SHARE = 0.2
 #: Warnings about a pair that needn't speak against it: of a text without a record nobody knows what it means.
-LESSER = frozenset({"told", "scale-coarse", "fill-masked", "msi-bands-empty", "response-contradicted"})
+LESSER = frozenset(
+    {"told", "scale-coarse", "fill-masked", "band-dead", "msi-cut-off", "msi-bands-empty", "response-contradicted"}
+)
 #: What such a warning is about, where that is more than the pair.
 TOPICS = {
     "model-misfit": "The model of the sensors doesn't fit",

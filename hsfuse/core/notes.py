@@ -153,6 +153,14 @@ TEMPLATES: dict[str, str] = {
     ),
     # Files.
     "not-georeferenced": "not georeferenced{why}",
+    "msi-cut-off": (
+        "more pixels than by chance hold the highest number of {bands}: what is brighter was cut off there, "
+        "as in a saturated or stretched image, and fused values under it are too low; give an MSI that isn't stretched"
+    ),
+    "band-dead": (
+        "{what}, whole lines or a block of one number that the other bands don't have: masked as fill; leave the band "
+        "out with --msi-bands to have the ground under it fused (--msi-nodata none keeps them)"
+    ),
     "fill-masked": "{fill}: masked as fill{advice}",
     "numbers-extreme": (
         "most of its numbers lie between {low:.1g} and {high:.1g}, as no radiance or reflectance does, and computing "

@@ -8,7 +8,7 @@ zero beside them, which dark ground always has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isnan, sqrt
 
@@ -281,3 +281,140 @@ def _zeros(sizes: NDArray) -> tuple[int, bool]:
         return 0, False
     nearly = int((others < NEARLY * np.median(others)).sum())
     return count, nearly <= FEW * count
+
+
+#: Pixels along a side of the look by which numbers are counted.
+SIDE = 512
+#: Least share of a band's pixels at its highest number that are cut off, as many times as many as each of the numbers
+#: next below has on average, and how many these are; a band of fewer numbers is no image of the ground.
+LEAST_CUT, PILED, NEXT, LEAST_NUMBERS = 0.001, 5.0, 5, 20
+#: Fewest pixels of one number that are no chance, as those of a dead line or block, and the share of its rows and
+#: columns that this fills.
+LEAST_DEAD, FILLED = 16, 0.95
+#: Steps of integers up to which they are nearly the same.
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Dead:
+    """A raw `value` that stands in whole lines of a band (0-based), or a block, and how many pixels hold it."""
+
+    band: int
+    value: float
+    pixels: int
+
+
+def settle_bands(
+    reader: CubeReader, bands: Sequence[int], names: Sequence[str], window: Window, nodata: str | float | None = None
+) -> tuple[CubeReader, list[Note]]:
+    """The reader with what is dead in one of its `bands` masked, and warnings of that and of what is cut off.
+
+    Only `window` is looked at. With `nodata` all numbers but that count as values.
+    """
+    own = [band for band in bands if band in reader.native_bands]
+    if not own:
+        return reader, []
+    called = dict(zip(bands, names, strict=True))
+    raw, valid = _look_at(reader, own, window)
+    shares = {called[band]: _cut_off(one[valid]) for band, one in zip(own, raw, strict=True)}
+    told = [f"{name} ({share:.1%})" for name, share in shares.items() if share]
+    cut = [warning("msi-cut-off", file=reader.path.name, bands=", ".join(told))] if told else []
+    dead = _dead(reader, own, window, raw, valid) if nodata is None and len(own) > 1 else []
+    for one in dead:
+        reader = reader.without_fill([], [one.value], [one.band])
+    listed = ", ".join(f"{one.pixels} pixels of {one.value:.6g} in {called[one.band]}" for one in dead)
+    return reader, [*cut, *([warning("band-dead", file=reader.path.name, what=listed)] if dead else [])]
+
+
+def _look_at(reader: CubeReader, bands: list[int], window: Window) -> tuple[NDArray, BoolArray]:
+    """Raw numbers (C, h, w) of a decimated look, and which pixels (h, w) are valid in all of the bands."""
+    return _fetched(reader, bands, window, (min(SIDE, int(window.height)), min(SIDE, int(window.width))))
+
+
+def _fetched(
+    reader: CubeReader, bands: list[int], window: Window, shape: tuple[int, int] | None
+) -> tuple[NDArray, BoolArray]:
+    raw, _ = reader.fetch(bands, window, shape)
+    size = raw.shape[1:]
+    valid = reader.sample_of(window, bands, (int(size[0]), int(size[1])))[1]
+    return raw, np.asarray(valid.all(axis=0))
+
+
+def _cut_off(numbers: NDArray) -> float:
+    """Share of a band's numbers (n,) that are its highest, where that is more than chance; else 0."""
+    found, counts = np.unique(numbers, return_counts=True)
+    if found.size < LEAST_NUMBERS:
+        return 0.0
+    share = float(counts[-1] / counts.sum()) if counts[-1] > LEAST_DEAD else 0.0
+    return share if share >= LEAST_CUT and counts[-1] > PILED * counts[-1 - NEXT : -1].mean() else 0.0
+
+
+def _dead(reader: CubeReader, bands: list[int], window: Window, raw: NDArray, valid: BoolArray) -> list[Dead]:
+    """What is beyond doubt dead: a number of whole lines or a block, with hardly one in the band that is nearly it."""
+    lines, pixels = _lines(reader, bands, window), int(window.height) * int(window.width)
+    found = []
+    for k, band in enumerate(bands):
+        values = {float(raw[k].min()), *lines[k]} if valid.any() else set()
+        for value in values:
+            held = (raw[k] == value) & valid
+            count = round(int(held.sum()) * pixels / valid.size)
+            whole = count <= lines[k].get(value, 0) / FILLED or _is_block(held)
+            if whole and not _has_near(raw[k][valid], value) and _vary(raw[:, held], k):
+                found.append(Dead(band, value, max(count, lines[k].get(value, 0))))
+    return found
+
+
+def _is_block(held: BoolArray) -> bool:
+    """Whether pixels (h, w) fill the rows and columns that they lie in."""
+    count = int(held.sum())
+    return count >= LEAST_DEAD and count >= FILLED * held.any(0).sum() * held.any(1).sum()
+
+
+def _has_near(numbers: NDArray, value: float) -> bool:
+    """Whether many numbers of a band (n,) are nearly a value, for its own count: it may be one as any other then."""
+    apart = np.abs(numbers.astype(np.float64) - value)
+    others = apart[apart > 0]
+    least = STEPS if numbers.dtype.kind in "iu" else 0.0
+    near = int((others <= max(NEARLY * np.median(others), least)).sum()) if others.size else numbers.size
+    return near > FEW * max(numbers.size - others.size, LEAST_DEAD)
+
+
+def _vary(raw: NDArray, k: int) -> bool:
+    """Whether of numbers (C, n) another band's than k differ: no deep shadow, nor fill of all."""
+    others = np.delete(raw, k, axis=0)
+    return not others.size or bool((others != others[:, :1]).any())
+
+
+def _lines(reader: CubeReader, bands: list[int], window: Window) -> list[dict[float, int]]:
+    """Of each band the numbers that alone fill whole rows or columns, where another band varies, and their pixels."""
+    down: tuple[list[NDArray], list[NDArray], list[NDArray]] = ([], [], [])
+    low = high = count = None
+    for raw, valid in _band_strips(reader, bands, window):
+        numbers = raw.astype(np.float64)
+        least, most = np.where(valid, numbers, np.inf), np.where(valid, numbers, -np.inf)
+        for kept, one in zip(down, (least.min(2), most.max(2), valid.sum(1)), strict=True):
+            kept.append(one)
+        low = least.min(1) if low is None else np.minimum(low, least.min(1))
+        high = most.max(1) if high is None else np.maximum(high, most.max(1))
+        count = valid.sum(0) if count is None else count + valid.sum(0)
+    assert low is not None
+    assert high is not None
+    assert count is not None
+    found: list[dict[float, int]] = [{} for _ in bands]
+    rows = (np.concatenate(down[0], 1), np.concatenate(down[1], 1), np.concatenate(down[2]))
+    for least, most, pixels in (rows, (low, high, count)):
+        one = (least == most) & (pixels >= LEAST_DEAD)
+        for k, line in zip(*np.nonzero(one & ~one.all(0)), strict=True):
+            value = float(least[k, line])
+            found[k][value] = found[k].get(value, 0) + int(pixels[line])
+    return found
+
+
+def _band_strips(reader: CubeReader, bands: list[int], window: Window) -> Iterator[tuple[NDArray, BoolArray]]:
+    """Raw pixels (C, h, w) of a window, and where they are valid (h, w), strip by strip; large ones decimated."""
+    step = max(1.0, sqrt(window.height * window.width * len(bands) / LOOK))
+    wide = ceil(window.width / step)
+    tall = max(1, int(AT_ONCE / (wide * len(bands)) * step))
+    for row in range(0, int(window.height), tall):
+        part = Window(window.col_off, window.row_off + row, window.width, min(tall, int(window.height) - row))
+        yield _fetched(reader, bands, part, (ceil(part.height / step), wide))

@@ -20,7 +20,7 @@ from hsfuse.core.grid import IDENTITY, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
 from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi, usable_bands
-from hsfuse.io.fill import settle_fill
+from hsfuse.io.fill import settle_bands, settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, doubted, misnamed, misplaced, unsure
 from hsfuse.pair.destripe import Shown, destriped, unsmiled
@@ -130,19 +130,19 @@ def _matched(
 ) -> ScenePair:
     """The pair as the files' own georeference has it; stripes are held against the MSI by the model `seen` if given."""
     notes: list[Note] = [*low.notes, *high.notes]
-    warnings: list[Note] = []
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
-    warnings += [*masked, *masked_too]
+    warnings: list[Note] = [*masked, *masked_too]
     match, response, how = _bands(low, high, settings)
     notes += [note("sensor-told", how=how)] if how else []
     match, empty = _carrying(match, high)
-    warnings += empty
     notes += [note("response", about=response.note)] if response.note else []
     nesting = nest(low.grid, high.grid)
+    high, spoilt = settle_bands(high, match.indices, match.bands, nesting.alignment.msi_window, settings.msi_nodata)
     if isinstance(high, LayeredReader):
         high = high.focused(nesting.alignment.msi_window)
+    warnings += [*empty, *spoilt]
     hsi_bands = _usable(low, settings, notes)
     spectrum = low.spectrum.select(hsi_bands)
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
