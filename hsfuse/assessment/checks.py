@@ -125,7 +125,16 @@ LEVEL = 0.02
 TOLD_SHARE = 0.2
 #: Warnings about a pair that needn't speak against it: of a text without a record nobody knows what it means.
 LESSER = frozenset(
-    {"told", "scale-coarse", "fill-masked", "band-dead", "msi-cut-off", "msi-bands-empty", "response-contradicted"}
+    {
+        "told",
+        "scale-coarse",
+        "fill-masked",
+        "band-dead",
+        "gains-far",
+        "msi-cut-off",
+        "msi-bands-empty",
+        "response-contradicted",
+    }
 )
 #: What such a warning is about, where that is more than the pair.
 TOPICS = {

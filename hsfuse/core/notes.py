@@ -31,6 +31,10 @@ TEMPLATES: dict[str, str] = {
     "nonfinite-masked": "{pixels} pixels of the {image} hold NaN or Inf and are masked",
     "radiometry-not-compared": "radiometry not compared: {reason}",
     "radiometry-matched": "the MSI is brought to the HSI's radiometry by taking out {taken_out}",
+    "gains-far": (
+        "the MSI's gain against the HSI is far from 1 in {bands}, beyond what calibration explains: taken out, but "
+        "check units and scale factors, and that both images are reflectance or both radiance"
+    ),
     "tone-taken-out": "the MSI isn't linear in the HSI's reflectance; its tone curves are taken out ({curves})",
     "image-constant": "{what} is constant over the common area: there is no detail to fuse",
     "msi-band-constant": "the MSI's band {band} is constant: it has no detail",

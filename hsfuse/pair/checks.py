@@ -20,7 +20,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
-from hsfuse.pair.sensors import another_sensor, check_bands, check_order, check_sensors
+from hsfuse.pair.sensors import SWAPPED, another_sensor, check_bands, check_order, check_sensors
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -49,6 +49,8 @@ STRANGERS = 0.25
 MISPLACED = 0.5
 #: LR pixels of a shift from which on clouds that moved may be taken for it.
 DOUBTED_LR = 1.0
+#: Gain between the images, or its inverse, beyond which it is no difference of calibration.
+FAR_GAIN = 2.0
 #: A band's own wavelength further than this (nm, or half the band's width) from its response's is another band's.
 OFF_NM = 30.0
 
@@ -99,9 +101,20 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
+    pair = replace(pair, warnings=[*pair.warnings, *_far(pair, found, applied)])
     used = found.where(applied)
     told = note("radiometry-matched", taken_out=used.describe(pair.msi_names))
     return replace(pair, notes=[*pair.notes, told], radiometry=used)
+
+
+def _far(pair: ScenePair, found: RadiometricMatch, applied: BoolArray) -> list[Note]:
+    """A warning of gains that no calibration explains, unless both images say that they hold different quantities."""
+    told = zip(
+        pair.msi_names, found.gain, applied & ((found.gain < 1 / FAR_GAIN) | (found.gain > FAR_GAIN)), strict=True
+    )
+    bands = ", ".join(f"{name} ({gain:.2g})" for name, gain, far in told if far)
+    known = {one.code for one in pair.notes} & {"quantities-matched"} or {one.code for one in pair.warnings} & {SWAPPED}
+    return [warning("gains-far", bands=bands)] if bands and not known else []
 
 
 def _is_light(pair: ScenePair, match: bool) -> bool:

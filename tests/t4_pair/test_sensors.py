@@ -123,3 +123,13 @@ def test_bands_left_out_keep_their_place_in_the_order_told(taken):
         file.write(file.read()[[2, 1, 0, 3]])
     with open_pair(files.hsi, files.msi, srf="sentinel2a", msi_bands=["B2", "-", "B4", "-"], register="off") as pair:
         assert pair.warnings[0].text.endswith("give --msi-bands B4,-,B2,-")
+
+
+@pytest.mark.parametrize(("gain", "warned"), [(1.3, False), (0.3, True), (2.8, True)])
+def test_a_gain_that_no_calibration_explains_is_warned_of(taken, gain, warned):
+    files = taken(None)
+    with rasterio.open(files.msi, "r+") as file:
+        file.write(gain * file.read())
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off") as pair:
+        assert pair.radiometry is not None
+        assert [one.code for one in pair.warnings] == ["gains-far"] * warned
