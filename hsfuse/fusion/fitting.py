@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from math import prod
 
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods import Method, method_for
@@ -35,7 +34,7 @@ def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
 def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     """Fit a method on a sample of the scene."""
     log.debug("device: %s", device)
-    with one_thread(prod(pair.alignment.full)):
+    with one_thread():
         return method.fit(scene, pair.model.to(device))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rasterio.windows import Window
 
 from hsfuse.core.cube import FloatArray
@@ -36,7 +37,7 @@ from hsfuse.pair.sample import Filling, most_pixels, sample_of
 CROPS = (64, 1 / 3), (128, 1 / 2)
 #: And in LR pixels at least.
 LEAST_LR = 12
-#: Tiles that are in memory at once: read ahead, in work, blended, on their way to the disk.
+#: Tiles that are in memory at once, besides those that threads fuse: read ahead, blended, on their way to the disk.
 TILES_HELD = 6
 #: Side of the corner whose writing tells what a file costs before its pixels.
 CORNER = 16
@@ -91,7 +92,8 @@ def forecast(
         if method is not None:
             seconds, size = _tried(pair, options, stored, tiles, method, device, output)
     side = tiles.stride + tiles.overlap + 2 * tiles.halo
-    held = 4 * len(pair.hsi_bands) * (TILES_HELD * min(side, rows) * min(side, cols) + tiles.overlap * cols)
+    at_once = TILES_HELD + (min(torch.get_num_threads(), len(tiles)) if device == "cpu" else 0)
+    held = 4 * len(pair.hsi_bands) * (at_once * min(side, rows) * min(side, cols) + tiles.overlap * cols)
     held += 4 * min(most_pixels(pair.ratio), rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
     copied = driver_of(output, options.format) == "COG"
     free = shutil.disk_usage(output.parent).free
@@ -118,13 +120,13 @@ def _tried(
         fitting.append((scene.msi[0, 0].numel(), spent))
     rows, cols = (_span(crops[0], axis, tiles, pair.ratio) for axis in (0, 1))
     worker = TileWorker(pair, fitted, device, None, Filling.of(scene, pair.model))
+    beside = 1 if options.qa is not None else min(worker.threads, len(tiles))
     (first, _), (spent, tile) = (_timed(lambda: worker.fuse([worker.read(rows, cols)])[0].finish()) for _ in range(2))
     written = _writing(pair, options, stored, tile[0], output)
     area = tiles.shape[0] * tiles.shape[1]
     read = sum(_length(down.read) * _length(right.read) for down in tiles.spans(0) for right in tiles.spans(1))
-    seconds = _along(fitting, min(most_pixels(pair.ratio), area)) + spent * read / (
-        _length(rows.read) * _length(cols.read)
-    )
+    seconds = _along(fitting, min(most_pixels(pair.ratio), area))
+    seconds += spent * read / (_length(rows.read) * _length(cols.read)) / beside
     seconds += max(0.0, first - spent)  # what happens only once
     seconds += _along([(count, took) for count, took, _ in written], area) * (
         2 if driver_of(output, options.format) == "COG" else 1

@@ -23,6 +23,7 @@ from hsfuse.fusion.tiles import (
     RowBlender,
     Span,
     TileGrid,
+    TileInput,
     TileWorker,
     batches,
     give_back_freed_memory,
@@ -32,11 +33,12 @@ from hsfuse.fusion.tiles import (
 from hsfuse.io import CubeReader
 from hsfuse.io.memory import ArrayReader
 from hsfuse.pair.warp import WarpedReader, own_reader
+from hsfuse.physics.solve import one_thread
 
 #: Pixels of a batch: 57 MiB of 224 bands, and 5,800 tasks for a scene of 10,980 x 10,980 pixels.
 BATCH_PIXELS = 2**16
 _fused = itertools.count(1)
-#: One batch is fused at a time in a process: torch uses all of its threads for it, and readers aren't to be shared.
+#: One thread of a process reads at a time: readers aren't to be shared.
 _ALONE = Lock()
 
 
@@ -205,8 +207,8 @@ def fuse_batch(
     worker = replace(worker, pair=replace(pair, hsi=hsi, msi=msi))
     blender, parts, masks = RowBlender(), [], []
     keep_freed_memory()
-    with _ALONE:
-        for tiles in batches((worker.read(rows, span) for span in cols), worker.batch):
+    with one_thread():
+        for tiles in batches((_read(worker, rows, span) for span in cols), worker.batch):
             for tile in worker.fuse(tiles):
                 data, mask, _ = tile.finish()
                 parts.append(blender.add(rows, tile.source.cols, data))
@@ -215,6 +217,11 @@ def fuse_batch(
         give_back_freed_memory()
     assert blender.right is not None
     return Batch(np.concatenate(parts, 2), blender.right, np.concatenate(masks, 1))
+
+
+def _read(worker: TileWorker, rows: Span, cols: Span) -> TileInput:
+    with _ALONE:
+        return worker.read(rows, cols)
 
 
 def _over(reader: CubeReader, chunks: Any, borders: Any) -> CubeReader:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.fitting import build_method, ensemble_turns, fit_method
 from hsfuse.fusion.result import method_of, provenance_of
 from hsfuse.fusion.stream import plan_tiles
-from hsfuse.fusion.tiles import AHEAD, Blender, TileGrid, TileWorker, ahead, batches
+from hsfuse.fusion.tiles import Blender, TileGrid, TileWorker
 from hsfuse.io.files import write_whole
 from hsfuse.io.lock import one_at_a_time
 from hsfuse.methods import Method
@@ -293,10 +293,9 @@ def _fused(worker: TileWorker, tiles: TileGrid, bands: int) -> FloatArray:
     cube = np.empty((bands, *tiles.shape), np.float32)
     blender = Blender(tiles, bands)
     spans = [(rows, cols) for rows in tiles.spans(0) for cols in tiles.spans(1)]
-    for batch in batches(ahead(spans, lambda span: worker.read(*span), AHEAD * worker.batch), worker.batch):
-        for tile in worker.fuse(batch):
-            data, mask, _ = tile.finish()
-            done = blender.add(tile.source.rows, tile.source.cols, data)
-            done[:, ~mask[: done.shape[1], : done.shape[2]]] = np.nan
-            cube[:, slice(*tile.source.rows.finished), slice(*tile.source.cols.finished)] = done
+    for tile in chain.from_iterable(worker.fuse_all(spans)):
+        data, mask, _ = tile.finish()
+        done = blender.add(tile.source.rows, tile.source.cols, data)
+        done[:, ~mask[: done.shape[1], : done.shape[2]]] = np.nan
+        cube[:, slice(*tile.source.rows.finished), slice(*tile.source.cols.finished)] = done
     return cube

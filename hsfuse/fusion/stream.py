@@ -23,7 +23,6 @@ from hsfuse.core.notes import Note, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.storage import BandPlan, check_tile, clipping_note, plan_bands
 from hsfuse.fusion.tiles import (
-    AHEAD,
     BEHIND,
     GIVEN_BACK,
     Behind,
@@ -32,8 +31,6 @@ from hsfuse.fusion.tiles import (
     Span,
     TileGrid,
     TileWorker,
-    ahead,
-    batches,
     give_back_freed_memory,
     window_of,
 )
@@ -181,13 +178,10 @@ class Streamer:
 
     def _fuse(self, rows: list[Span], bar: tqdm) -> None:
         """Fuse rows of tiles in this process."""
-        spans, size = [(row, col) for row in rows for col in self.tiles.spans(1)], self.work.batch
-        with (
-            closing(ahead(spans, lambda span: self.work.read(*span), AHEAD * size)) as inputs,
-            Behind(BEHIND) as behind,
-        ):
-            for number, batch in enumerate(batches(inputs, size), 1):
-                behind.do(partial(self._keep, self.work.fuse(batch)))
+        spans = [(row, col) for row in rows for col in self.tiles.spans(1)]
+        with closing(self.work.fuse_all(spans)) as fused, Behind(BEHIND) as behind:
+            for number, batch in enumerate(fused, 1):
+                behind.do(partial(self._keep, batch))
                 bar.update(len(batch))
                 if number % GIVEN_BACK == 0:
                     give_back_freed_memory()

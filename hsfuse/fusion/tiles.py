@@ -13,9 +13,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
-from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -230,6 +230,26 @@ class TileWorker:
         """How many tiles are fused at once."""
         return 1 if self.device == "cpu" else GPU_BATCH
 
+    @property
+    def threads(self) -> int:
+        """How many batches are fused beside each other; layers are of one prediction, the last."""
+        return torch.get_num_threads() if self.device == "cpu" and self.quality is None else 1
+
+    def fuse_all(self, spans: Iterable[tuple[Span, Span]]) -> Generator[list[FusedTile], None, None]:
+        """Tiles (rows, columns) read and fused, batch by batch in their order; close it to stop.
+
+        On a CPU as many are fused beside each other as torch has threads, each on one, whose bits are the same then on
+        any number of cores.
+        """
+        threads = self.threads
+        with one_thread(), closing(ahead(spans, lambda span: self.read(*span), AHEAD * self.batch)) as inputs:
+            waiting = batches(inputs, self.batch)
+            if threads == 1:
+                yield from map(self.fuse, waiting)
+            else:
+                with closing(ahead(waiting, self.fuse, threads - 1, threads)) as fused:
+                    yield from fused
+
     def read(self, rows: Span, cols: Span) -> TileInput:
         """What one tile needs."""
         s = self.pair.ratio
@@ -253,7 +273,7 @@ class TileWorker:
         if not tiles[0].mask.any():
             return [self._empty(tile) for tile in tiles]
         try:
-            with one_thread(prod(self.pair.alignment.full)):
+            with one_thread():
                 return self._fuse(tiles)
         except torch.cuda.OutOfMemoryError:
             if len(tiles) == 1:
@@ -301,10 +321,10 @@ def batches(tiles: Iterable[TileInput], size: int) -> Iterator[list[TileInput]]:
         yield batch
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R], count: int) -> Generator[R, None, None]:
-    """Results of `work` in order, `count` of them made in advance by one thread; close it to stop."""
+def ahead(items: Iterable[T], work: Callable[[T], R], count: int, threads: int = 1) -> Generator[R, None, None]:
+    """Results of `work` in order, `count` of them made in advance by some threads; close it to stop."""
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(1, "read")
+    pool = ThreadPoolExecutor(threads, "ahead")
     try:
         for item in items:
             waiting.append(pool.submit(work, item))

@@ -17,9 +17,6 @@ from torch import Tensor
 
 #: Ridge on the unit diagonal, in roundings of the type; by what it grows where that isn't enough.
 ROUNDINGS, GROWTH = 16.0, 100.0
-#: MSI pixels of a scene up to which a second thread gains nothing. On two idle cores it costs a quarter more time and
-#: nearly twice the processor's on 144 x 144, as much as it saves on 288 x 288; on 576 x 576 it saves a tenth.
-ALONE = 320 * 320
 
 
 def solve_spd(matrix: Tensor, rhs: Tensor, ridge: float = 0.0) -> Tensor:
@@ -96,14 +93,15 @@ def _finite(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def one_thread(pixels: int = 0) -> Iterator[None]:
-    """Let torch compute on one thread of the CPU what has up to ALONE pixels.
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU.
 
-    Each operation waits for the last of several, so that where something else has a core it takes many times as long.
-    They also round sums differently: a seed would give other weights of a network on another number of cores.
+    On what a tile or a sample holds two threads gain a tenth of the time for a third more of the processor's, and each
+    operation waits for the last of them: where something else has a core it takes many times as long. They also round
+    sums differently, so that a scene's pixels, and a seed's weights, would be others on another number of cores.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if pixels <= ALONE else before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

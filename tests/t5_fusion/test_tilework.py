@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,7 +20,6 @@ from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
-from hsfuse.physics import solve
 
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
 ITERATED = 2e-4
@@ -170,20 +171,60 @@ def test_what_was_handed_over_is_written_when_interrupted():
     assert done == [0, 1, 2]
 
 
-def test_a_small_scene_is_fitted_and_fused_on_one_thread(pair, monkeypatch):
-    """Where a second gains nothing, and where something else has its core costs many times what it takes alone."""
-    seen, before, fuser = [], torch.get_num_threads(), make_method("bicubic")
+@contextmanager
+def torch_threads(count):
+    """So many threads of torch for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+        assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_scene_is_fitted_on_one_thread_and_its_tiles_beside_each_other_on_one_each(pair, monkeypatch):
+    """Where a second gains little, and where something else has its core costs many times what it takes alone."""
+    seen, fuser = [], make_method("bicubic")
     for name in ("fit", "predict"):
         told = getattr(type(fuser), name)
         monkeypatch.setattr(type(fuser), name, lambda *a, told=told: seen.append(torch.get_num_threads()) or told(*a))
-    torch.set_num_threads(2)
-    try:
-        for most in (solve.ALONE, 0):
-            monkeypatch.setattr(solve, "ALONE", most)
-            work = TileWorker(pair, fit_method(fuser, pair, sample_scene(pair), "cpu"))
-            work.fuse(read_tiles(work, 1))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert (seen[0], seen[-1]) == (1, 2)
-    assert sorted(set(seen[: len(seen) // 2])) == [1]
+    with torch_threads(3):
+        work = TileWorker(pair, fit_method(fuser, pair, sample_scene(pair), "cpu"))
+        assert work.threads == 3
+        assert len(list(work.fuse_all(all_spans(pair, fuser)))) > 3
+    assert set(seen) == {1}
+
+
+def all_spans(pair, fuser):
+    tiles = plan_tiles(pair, fuser.requirements.halo, 16, 8)
+    return [(rows, cols) for rows in tiles.spans(0) for cols in tiles.spans(1)]
+
+
+@pytest.mark.parametrize("name", ["blend", "hysure"])
+def test_tiles_fused_beside_each_other_are_in_order_and_have_the_bits_of_one_after_the_other(pair, name):
+    fuser = make_method(name).fit(sample_scene(pair), pair.model)
+    found = []
+    for count in (1, 3):
+        with torch_threads(count):
+            work = TileWorker(pair, copy.deepcopy(fuser))  # without what the other has kept
+            found.append([tile for batch in work.fuse_all(all_spans(pair, fuser)) for tile in batch])
+    for one, other in zip(*found, strict=True):
+        assert (one.source.rows, one.source.cols) == (other.source.rows, other.source.cols)
+        assert torch.equal(one.data, other.data)
+
+
+def test_an_error_in_a_thread_is_raised_and_the_rest_given_up(pair, monkeypatch):
+    fuser, done = make_method("bicubic").fit(sample_scene(pair), pair.model), []
+    spans, told = all_spans(pair, fuser), TileWorker.fuse
+
+    def fails(self, tiles):
+        done.append(tiles)
+        if len(done) == 2:
+            raise MemoryError("no more")
+        return told(self, tiles)
+
+    monkeypatch.setattr(TileWorker, "fuse", fails)
+    with torch_threads(2), pytest.raises(MemoryError, match="no more"):
+        list(TileWorker(pair, fuser).fuse_all(spans))
+    assert len(done) < len(spans)
