@@ -148,6 +148,10 @@ CARE = {
     "sensor-another": "the MSI isn't {response}'s but fits {fits}: fuse again with --srf {fits}",
     "response-contradicted": "the MSI's response may be another one",
     "bands-swapped": "bands of the MSI may be swapped",
+    "band-dead": "dead lines of an MSI band were masked",
+    "msi-cut-off": "the MSI is cut off at its brightest in {bands}",
+    "gains-far": "the units of both images may differ",
+    "fill-masked": "undeclared fill was masked",
 }
 
 
@@ -330,7 +334,8 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
         return
     band, gain = max(known.items(), key=lambda item: abs(item[1] - 1))
     scale = _Scale(*GAIN)
-    verdict, told = scale(abs(gain - 1)), {"code": "radiometry", "limits": scale.words("difference")}
+    limits = "" if a.radiometry else scale.words("difference")  # what was taken out may be any
+    verdict, told = scale(abs(gain - 1)), {"code": "radiometry", "limits": limits}
     if verdict == "good":
         yield Check("Radiometry", "good", "Both sensors see the same brightness, band by band.", **told)
         return

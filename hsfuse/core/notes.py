@@ -158,8 +158,8 @@ TEMPLATES: dict[str, str] = {
     # Files.
     "not-georeferenced": "not georeferenced{why}",
     "msi-cut-off": (
-        "more pixels than by chance hold the highest number of {bands}: what is brighter was cut off there, "
-        "as in a saturated or stretched image, and fused values under it are too low; give an MSI that isn't stretched"
+        "more pixels than by chance hold the highest number of {bands}: what is brighter was cut off there, as in "
+        "a saturated or stretched image, and fused values under it may be too low; give an MSI that isn't stretched"
     ),
     "band-dead": (
         "{what}, whole lines or a block of one number that the other bands don't have: masked as fill; leave the band "

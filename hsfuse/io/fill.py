@@ -354,10 +354,12 @@ def _dead(reader: CubeReader, bands: list[int], window: Window, raw: NDArray, va
     lines, pixels = _lines(reader, bands, window), int(window.height) * int(window.width)
     found = []
     for k, band in enumerate(bands):
-        values = {float(raw[k].min()), *lines[k]} if valid.any() else set()
+        values = {float(raw[k][valid].min()), *lines[k]} if valid.any() else set()
         for value in values:
             held = (raw[k] == value) & valid
             count = round(int(held.sum()) * pixels / valid.size)
+            if max(count, lines[k].get(value, 0)) < LEAST_DEAD:
+                continue
             whole = count <= lines[k].get(value, 0) / FILLED or _is_block(held)
             if whole and not _has_near(raw[k][valid], value) and _vary(raw[:, held], k):
                 found.append(Dead(band, value, max(count, lines[k].get(value, 0))))

@@ -14,9 +14,10 @@ from hsfuse.io.fill import settle_bands
 BANDS = ("B2", "B3", "B4", "B8")
 
 
-def settled(tmp_path, image: np.ndarray, dtype: str = "uint16", nodata: str | None = None):
+def settled(tmp_path, image: np.ndarray, dtype: str = "uint16", nodata: str | None = None, declared=None):
     """Warnings of an MSI (4, H, W), and where it is valid then."""
-    with rasterio.open(tmp_path / "msi.tif", "w", "GTiff", image.shape[2], image.shape[1], 4, dtype=dtype) as file:
+    size = {"width": image.shape[2], "height": image.shape[1], "count": 4, "dtype": dtype, "nodata": declared}
+    with rasterio.open(tmp_path / "msi.tif", "w", "GTiff", **size) as file:
         file.write(image.astype(dtype))
     with open_cube(tmp_path / "msi.tif", role="MSI") as reader:
         reader, warnings = settle_bands(reader, range(4), BANDS, Window(0, 0, *image.shape[:0:-1]), nodata)
@@ -41,6 +42,14 @@ def test_what_is_dead_in_one_band_is_masked_and_told(tmp_path, dead):
     assert f"{(msi[1] == 0).sum()} pixels of 0 in B3" in told.text
     assert (mask == (msi[1] != 0)).all()
     assert settled(tmp_path, msi, nodata="none")[0] == []
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(("dtype", "blank"), [("uint16", 0), ("float32", -9999)])
+def test_declared_nodata_of_all_bands_is_not_dead_in_any(tmp_path, dtype, blank):
+    msi = np.maximum(image(), 1)
+    msi[:, 20:40, 30:60] = blank
+    assert settled(tmp_path, msi, dtype, declared=blank)[0] == []
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
