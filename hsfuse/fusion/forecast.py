@@ -26,7 +26,7 @@ from hsfuse.core.errors import HsfuseError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.fitting import fit_method
 from hsfuse.fusion.storage import plan_bands
-from hsfuse.fusion.tiles import Span, TileGrid, TileWorker
+from hsfuse.fusion.tiles import MOST_BESIDE, Span, TileGrid, TileWorker
 from hsfuse.io import CubeWriter, Storage, driver_of
 from hsfuse.io.files import trial_folder
 from hsfuse.methods import Method
@@ -37,7 +37,7 @@ from hsfuse.pair.sample import Filling, most_pixels, sample_of
 CROPS = (64, 1 / 3), (128, 1 / 2)
 #: And in LR pixels at least.
 LEAST_LR = 12
-#: Tiles that are in memory at once, besides those that threads fuse: read ahead, blended, on their way to the disk.
+#: Tiles that are in memory at once for each that is fused: read ahead, in work, blended, on their way to the disk.
 TILES_HELD = 6
 #: Side of the corner whose writing tells what a file costs before its pixels.
 CORNER = 16
@@ -92,7 +92,8 @@ def forecast(
         if method is not None:
             seconds, size = _tried(pair, options, stored, tiles, method, device, output)
     side = tiles.stride + tiles.overlap + 2 * tiles.halo
-    at_once = TILES_HELD + (min(torch.get_num_threads(), len(tiles)) if device == "cpu" else 0)
+    beside = min(torch.get_num_threads(), MOST_BESIDE, len(tiles)) if device == "cpu" and options.qa is None else 1
+    at_once = TILES_HELD * beside
     held = 4 * len(pair.hsi_bands) * (at_once * min(side, rows) * min(side, cols) + tiles.overlap * cols)
     held += 4 * min(most_pixels(pair.ratio), rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
     copied = driver_of(output, options.format) == "COG"

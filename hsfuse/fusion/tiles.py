@@ -158,6 +158,8 @@ R = TypeVar("R")
 GPU_BATCH = 8
 #: Batches read ahead, and batches fused but not yet written: nobody waits for long, and little is in memory.
 AHEAD = BEHIND = 1
+#: Batches fused beside each other at most: each takes some 400 MiB of 200 bands.
+MOST_BESIDE = 8
 #: Parameters of mallopt(3), and DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems, in bytes.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST_KEPT = -1, -3, 32 * 2**20
 #: Batches of tiles after which a process returns freed memory: what a row of tiles keeps for the next lies among it.
@@ -233,7 +235,7 @@ class TileWorker:
     @property
     def threads(self) -> int:
         """How many batches are fused beside each other; layers are of one prediction, the last."""
-        return torch.get_num_threads() if self.device == "cpu" and self.quality is None else 1
+        return min(torch.get_num_threads(), MOST_BESIDE) if self.device == "cpu" and self.quality is None else 1
 
     def fuse_all(self, spans: Iterable[tuple[Span, Span]]) -> Generator[list[FusedTile], None, None]:
         """Tiles (rows, columns) read and fused, batch by batch in their order; close it to stop.
