@@ -19,11 +19,11 @@ from hsfuse.calibration.windows import (
     Locals,
     cut,
     own_covariances,
-    quarters,
     risen,
     spread_of,
     steps,
     unlikeness,
+    without_one,
 )
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.grid import Distortion, moved_by
@@ -255,16 +255,10 @@ def bend_of_blocks(blocks: Sequence[Block], model: ObservationModel, drift: Drif
     rms, largest = float(np.sqrt(np.square(length).mean())), float(length.max())
     before = unlikeness(windows, model, flat, smooth, drift.slopes)
     after = unlikeness(windows, model, fit.held_out, smooth, slopes)
-    if rms < WORTH or largest > LARGEST or not all(risen(before[most], after[most]) for most in _without_one(places)):
+    if rms < WORTH or largest > LARGEST or not all(risen(before[most], after[most]) for most in without_one(places)):
         return None
     found = Bend(drift, _lattice(fit, drift, blocks), rms, largest, _typical(fit.sd[fit.kept]), _both(before, after))
     return found if found.distortion.steepest <= STEEPEST else None
-
-
-def _without_one(places: Floats) -> list[BoolArray]:
-    """Which places (n,) lie in all quarters but one, each in turn: what moves in one quarter is no field."""
-    part = quarters(places)
-    return [np.asarray(part != one) for one in range(4)]
 
 
 def _typical(sd: Floats) -> float:

@@ -35,6 +35,7 @@ from hsfuse.calibration.windows import (
     spread_of,
     steps,
     unlikeness,
+    without_one,
 )
 from hsfuse.core.cube import Cube, FloatArray
 from hsfuse.core.errors import GridError
@@ -413,15 +414,25 @@ def _ground_shift(blocks: list[Block], known: ObservationModel, warped: bool) ->
 
 
 def _apart(own: Shift, found: Shift, ground: Sequence[Block], model: ObservationModel, smooth: float) -> float:
-    """LR pixels between the ground's own shift and that of all; 0.0 where its windows don't clearly bear that out."""
+    """LR pixels between the ground's own shift and that of all; 0.0 where its windows don't clearly bear that out.
+
+    The ground is a part of the scene: it has to lie apart by more than parts of it do anyway, as those of a field do.
+    Where windows scatter because some of them see clouds, it is enough that it does without any one quarter, too.
+    """
     off = [(own.dy, own.dx) - np.array(found.at(one.row, one.col)) for one in own.field]
     apart = float(np.hypot(*np.mean(off, axis=0)))
     if own.sd > MAX_SD or apart < max(APART, SIGNIFICANT * hypot(own.sd, found.sd)):
         return 0.0
     windows = [window for block in ground for window in cut(block, model, (own.dy, own.dx))]
-    theirs = np.array([found.at(window.row, window.col) for window in windows])
-    ours = np.broadcast_to((own.dy, own.dx), theirs.shape)
-    return apart if _Search(windows, model, smooth).risen(theirs, ours) else 0.0
+    search = _Search(windows, model, smooth)
+    settled = search.settled(1, np.broadcast_to((own.dy, own.dx), (len(windows), 2)))
+    if settled is None:
+        return 0.0
+    theirs = search.unlike(np.array([found.at(*place) for place in search.places.tolist()]))
+    ours = search.unlike(settled[0].held_out)
+    far = apart >= SIGNIFICANT * hypot(own.uncertainty, found.uncertainty)
+    looks = [np.ones(len(windows), bool)] if far else without_one(search.places, np.transpose(found.extent))
+    return apart if all(risen(theirs[most], ours[most]) for most in looks) else 0.0
 
 
 def rough_shift(pair: Pair, warped: bool = False) -> tuple[float, float]:

@@ -304,10 +304,17 @@ def spread_of(places: Floats, own: Floats, chance: float = 0.0) -> float:
     return float(spread)
 
 
-def quarters(places: Floats) -> NDArray[np.intp]:
-    """Which quarter of the ground that places (n, 2) cover each of them lies in, (n,)."""
-    down, right = (places > (places.min(0) + places.max(0)) / 2).T
+def quarters(places: Floats, ground: Floats | None = None) -> NDArray[np.intp]:
+    """Which quarter of the ground each of the places (n, 2) lies in, (n,): of what `ground` (m, 2), or they, cover."""
+    ground = places if ground is None else ground
+    down, right = (places > (ground.min(0) + ground.max(0)) / 2).T
     return 2 * down.astype(np.intp) + right
+
+
+def without_one(places: Floats, ground: Floats | None = None) -> list[BoolArray]:
+    """Which places (n,) lie in all `quarters` but one, each in turn: what moves in one alone is none of the scene."""
+    part = quarters(places, ground)
+    return [np.asarray(part != one) for one in range(4)]
 
 
 def apart(influence: Floats, part: NDArray[np.intp], own: Floats) -> Floats:

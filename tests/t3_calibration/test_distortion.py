@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from waves import Waves, square
 
 from hsfuse.calibration import Drift
-from hsfuse.calibration.distortion import Kriged, _without_one, bend_of_blocks
-from hsfuse.calibration.windows import Block, Locals
+from hsfuse.calibration.distortion import Kriged, bend_of_blocks
+from hsfuse.calibration.windows import Block, Locals, without_one
 from hsfuse.core.grid import Distortion, Motion
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -79,7 +79,7 @@ def test_no_field_of_what_changed_on_the_ground_or_can_not_tell(what):
 def test_a_field_is_borne_out_without_any_one_quarter():
     """Each window has a say in all looks but one, so that what moves in one quarter alone isn't a field."""
     places = np.array([(1.0, 1.0), (9.0, 1.0), (1.0, 9.0), (9.0, 9.0), (2.0, 3.0)])
-    looks = np.array(_without_one(places))
+    looks = np.array(without_one(places))
     assert (looks.sum(0) == 3).all()
     assert (looks[:, 0] == looks[:, 4]).all()
 

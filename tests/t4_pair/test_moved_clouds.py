@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scenes import mixture
 from scipy.ndimage import gaussian_filter
+from waves import Waves, square
 
 from benchmarks.told.pairs import Off, write_pair
 from hsfuse import open_pair
+from hsfuse.calibration import judge, register
+from hsfuse.core.cube import Cube, Spectrum
+from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.optics import sigma_from_mtf
 
 NM = np.linspace(420.0, 980.0, 31)
 
@@ -58,3 +65,35 @@ def test_clouds_that_lie_still_are_ground(cube, tmp_path, off):
     files = write_pair(clouded(cube, (0, 0)), NM, 4, off, tmp_path)
     with open_pair(files.hsi, files.msi, srf=str(files.srf), match_radiometry="off") as pair:
         assert "bright-apart" not in {one.code for one in pair.warnings}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dark_ground_that_a_field_moves_is_no_ground_between_clouds(seed):
+    """Dark ground in one quarter lies 1.5 LR pixels off, as one does, what is bright up to as far all ways."""
+    s, n, sigma = 4, 40, sigma_from_mtf(0.3, 4)
+    scene, grid, rng = Waves(seed=seed), square(10 * s, (n, n)), np.random.default_rng(seed)
+
+    def dark(rows, cols):
+        return 1 / (1 + np.exp(0.6 * n - np.minimum(rows, cols)))
+
+    rows, cols = np.mgrid[:n, :n] + 0.5
+    there = dark(rows, cols)
+    down = 1.4 * np.sin(np.pi * cols / 10) * (1 - there) - 1.5 * there
+    right = 1.4 * np.cos(np.pi * rows / 10 + 1) * (1 - there) + 0.4 * there
+    seen = rows - down, cols - right
+    low = scene.at(*(grid.transform @ seen[::-1]), 10 * sigma) - 0.4 * dark(*seen)
+    high = scene.on(grid.refine(s)) - 0.4 * dark(*(np.mgrid[: n * s, : n * s] + 0.5) / s)
+    low, high = (
+        Cube(
+            (image + 0.01 * rng.standard_normal(image.shape)).astype(np.float32),
+            on,
+            Spectrum(None),
+            np.ones(on.shape, bool),
+        )
+        for image, on in ((low, grid), (high, grid.refine(s)))
+    )
+    model = ObservationModel(np.eye(3), gaussian_psf(sigma, s), s)
+    pair = SimpleNamespace(model=model, lr_shape=(n, n), read_lr=lambda _: low, read_hr=lambda _: high)
+    found = register(pair)
+    assert found.apart == 0
+    assert found.bend is not None or not judge(found, s).correct  # by the field or not at all
