@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry, register
-from hsfuse.calibration.misfit import misfit
+from hsfuse.calibration.misfit import OtherGround, misfit, other_ground
 from hsfuse.calibration.radiometry import Haze, brighter, estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
@@ -38,6 +38,10 @@ UNDER_CLOUD = (
 #: Opacity of cloud up to which it is taken out, as far beyond the range of both images (as a share of it) as light may
 #: then be, and in which share of the pixels more than that.
 OPAQUE, ROOM, MOST_OUTSIDE = 0.85, 0.2, 0.003
+#: Share of the ground that may have other detail in either image where light is taken out; more is warned of.
+MOST_OTHER = 0.03
+#: Code of the warning that the images show different things.
+DIFFER = "images-differ"
 #: Opacity of haze that opaque cloud over the HSI isn't told from.
 LITTLE = 0.3
 #: Share of what is beyond noise that curved tones must explain.
@@ -88,6 +92,7 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
     if haze and np.median(found.correlation) > LEAST_ALIKE and _is_light(pair, match):
         light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
         if light:
+            other = other_ground(scene.lrhsi, scene.msi, scene.mask, pair.model)
             told = note("haze-taken-out", share=light.share, size=light.size)
             cleared = replace(before, haze=light, notes=[*before.notes, told])
             without = _sample(cleared)
@@ -95,7 +100,7 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
             if _less_misfit(cleared, pair):
                 outside = _outside(without, scene, light, pair.model)
                 if not _opaque(pair, light) and outside <= MOST_OUTSIDE:
-                    return cleared
+                    return _differing(cleared, other) if other.where > MOST_OTHER else cleared
                 left = warning("haze-left", opacity=light.opacity, outside=outside)
                 pair = replace(pair, warnings=[*pair.warnings, left])
     applied = found.deviating & ~found.doubtful
@@ -124,6 +129,14 @@ def _is_light(pair: ScenePair, match: bool) -> bool:
     if found is None or found.fits or found.is_another:
         return False
     return not found.part or (found.part == "radiometry" and match and pair.tone is None)
+
+
+def _differing(pair: ScenePair, other: OtherGround) -> ScenePair:
+    """The pair with a warning of other ground, unless its images are known to differ."""
+    if any(one.code == DIFFER for one in pair.warnings):
+        return pair
+    told = warning(DIFFER, times=round(other.times, 2), share=round(other.share, 3), where=round(other.where, 2))
+    return replace(pair, warnings=[*pair.warnings, told])
 
 
 def _hidden(shares: tuple[float, float]) -> list[Note]:
@@ -264,7 +277,7 @@ def misplaced(pair: ScenePair) -> ScenePair:
 
 def unsure(pair: ScenePair) -> ScenePair:
     """The pair with a warning where a far shift is corrected and other light is left: clouds may be what moved."""
-    other = pair.haze is not None or any(one.code == "images-differ" for one in pair.warnings)
+    other = pair.haze is not None or any(one.code == DIFFER for one in pair.warnings)
     if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
         return pair
     told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))

@@ -107,6 +107,18 @@ def test_opaque_cloud_is_left_as_it_is(cube, tmp_path, image):
         np.testing.assert_array_equal(pair.read_hr(WHOLE).data, msi.read())
 
 
+def test_other_ground_that_passes_for_haze_is_warned_of(cube, tmp_path):
+    """What an MSI of another date has there is as smooth as thin cloud, but its detail isn't the HSI's."""
+    files = write_pair(cube**3, NM, 4, Off(), tmp_path)
+    drawn = gaussian_filter(np.random.default_rng(2).standard_normal((96, 96)), 14, mode="wrap")
+    with rasterio.open(files.msi, "r+") as file:
+        ground = file.read()
+        file.write(np.where(drawn > np.quantile(drawn, 0.85), ground[:, ::-1, ::-1], ground))
+    with opened(files) as pair:
+        (told,) = [one for one in pair.warnings if one.code == "images-differ"]
+        assert 0.1 < told.values["where"] < 0.4
+
+
 def wider(cube: np.ndarray, bands: int) -> np.ndarray:
     """With so many bands more, beyond the MSI's."""
     return np.concatenate([cube, np.repeat(0.5 * cube[..., :1] + 0.1, bands, 2)], 2)
