@@ -35,7 +35,7 @@ def composites(inputs: Inputs) -> dict[str, dict[str, tuple[int, ...]]]:
         spread = colours(np.array(()), len(inputs.wavelengths_nm))
         found = {image: spread if image != "MSI" else {} for image in found}
     shared = {image: {k: v for k, v in kinds.items() if k in found["fused"]} for image, kinds in found.items()}
-    if "MSI" in shared and not shared["MSI"]:
+    if "MSI" in shared and not shared["MSI"] and len(centres["MSI"]):
         shared["MSI"] = dict.fromkeys(found["fused"], (0, 0, 0))
     return shared
 

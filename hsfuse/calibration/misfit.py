@@ -39,8 +39,8 @@ FINE = convolve(np.pad(BESIDE, 1), BESIDE, mode="constant")
 #: Gaussian (LR pixels) over which two images' detail is compared.
 NEAR_LR = 1.5
 #: It is other ground's where it correlates less, and each image has so many times as much of its own as in the quietest
-#: quarter of the scene, where that is noise. Under thin cloud and haze that is .4 % of four scenes at most, 9 % or more
-#: where ground was replaced.
+#: quarter of the scene, where that is noise. Under thin cloud and haze that was .4 % at most of six scenes, and
+#: 9 % or more where other ground was put into a fifth or more of four.
 OF_OTHER, OTHERS_TIMES, QUIET = 0.7, 1.5, 0.25
 
 

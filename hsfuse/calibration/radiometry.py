@@ -58,6 +58,9 @@ CLEAR, GAINED = 10.0, 0.1
 #: Deviation of its light and of what it dims in a band from the like in all, as far as pixels don't tell, and how much
 #: less than that gains and offsets are held.
 UNSURE, HARDLY = 0.2, 0.01
+#: Opacity from which on light is the LRHSI's alone, how many times that of the MSI's own. Put over the MSI, too, cloud
+#: would bend what is learned of the ground: clear ground beside it lost up to 11 dB.
+LRHSI_S, OTHER_SIDE = 0.2, 2.0
 #: Share of the LR pixels of which haze's opacity isn't told: the thickest.
 THICKEST = 0.005
 #: Percentiles of a band between which the ground's contrast lies.
@@ -186,7 +189,8 @@ class Haze:
     The MSI's band k is y + u (`light` - `dims` y), where y = `gain` R x + `offset` and u, of all bands alike, is smooth
     over a Gaussian of `scale` LR pixels; (c,) each, as is the `noise` that the degraded MSI has about that. `share` of
     what gain and offset leave between the images is smooth, and its RMS is `size`. But for a share of `THICKEST` of the
-    LR pixels it hides `opacity` (0 to 1) of the ground at most, in either image.
+    LR pixels it hides `opacity` (0 to 1) of the ground at most, in either image. Where the LRHSI has it, not the MSI,
+    `over_lrhsi` is the share of LR pixels that lie below.
     """
 
     light: FloatArray
@@ -198,6 +202,7 @@ class Haze:
     share: float
     size: float
     opacity: float = 0.0
+    over_lrhsi: float = 0.0
 
     def below(self, through: FloatArray) -> FloatArray:
         """The MSI without it, degraded, from R x (c, ...)."""
@@ -259,10 +264,13 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     )
     plain, free = (_fitted(start, pixels, inside, bright, lines) for lines in (False, True))
     haze = free if np.log(plain.noise / free.noise).mean() > GAINED else plain
-    hides = _smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
+    field = _smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
     # The LRHSI's own dims that: where it hides v of the ground, the MSI has 1 / (1 - v) of its contrast.
-    hides = np.where(hides < 0, hides / (hides - 1), hides)
-    return replace(haze, opacity=float(np.clip(np.quantile(hides, 1 - THICKEST), 0, 1)))
+    both = np.stack([np.maximum(field, 0), np.where(field < 0, field / (field - 1), 0)])
+    msi_s, lrhsi_s = np.quantile(both, 1 - THICKEST, axis=1)
+    alone = haze is plain and lrhsi_s > max(LRHSI_S, OTHER_SIDE * msi_s)  # else the field's zero is as fitted
+    opacity = float(np.clip(np.quantile(both.max(0), 1 - THICKEST), 0, 1))
+    return replace(haze, opacity=opacity, over_lrhsi=float((both[1] > LRHSI_S).mean()) if alone else 0.0)
 
 
 def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lines: bool) -> Haze:

@@ -83,6 +83,10 @@ TEMPLATES: dict[str, str] = {
         "made good (opacity up to {opacity:.0%}; {outside:.1%} of the MSI's pixels would lie far outside the range of "
         "both): it is left, and what is fused under it is wrong; mask it in both images"
     ),
+    "hsi-clouded": (
+        "over {share:.1%} of the ground the HSI has cloud or other smooth light that the MSI hasn't: it is left, and "
+        "the cube has its spectra there; mask it in the HSI"
+    ),
     "ground-hidden": (
         "over at least {share:.1%} of the ground the {image} is brighter in all bands than the {other} by more than "
         "the ground's contrast, as under opaque cloud: at best {what}; nothing is masked: mask it in both images"

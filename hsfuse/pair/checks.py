@@ -99,6 +99,8 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
             cleared = _compared(cleared, without, match, strict)
             if _less_misfit(cleared, pair):
                 outside = _outside(without, scene, light, pair.model)
+                if light.over_lrhsi:
+                    return replace(pair, warnings=[*pair.warnings, warning("hsi-clouded", share=light.over_lrhsi)])
                 if not _opaque(pair, light) and outside <= MOST_OUTSIDE:
                     return _differing(cleared, other) if other.where > MOST_OTHER else cleared
                 left = warning("haze-left", opacity=light.opacity, outside=outside)

@@ -212,3 +212,15 @@ def test_images_of_other_places_are_not_made_alike(cube, tmp_path):
         other.write(other.read()[:, ::-1, ::-1])
     with open_pair(files.hsi, files.msi, srf=str(files.srf), psf="assumed", register="off", strict=False) as pair:
         assert pair.haze is None
+
+
+def test_cloud_over_the_hsi_alone_is_said_and_not_put_over_the_msi(cube, tmp_path):
+    files = write_pair(cube, NM, 4, Off(), tmp_path)
+    rows, cols = np.mgrid[:24, :24]
+    over = 0.6 * np.exp(-((rows - 9) ** 2 + (cols - 14) ** 2) / (2 * 2.5**2))
+    with rasterio.open(files.hsi, "r+") as ds:
+        ds.write(ds.read() * (1 - over) + 0.65 * over)
+    with opened(files) as pair:
+        assert pair.haze is None
+        (told,) = (one for one in pair.warnings if one.code == "hsi-clouded")
+    assert told.values["share"] == pytest.approx((over > 0.2).mean(), abs=0.05)

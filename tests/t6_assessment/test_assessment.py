@@ -613,3 +613,10 @@ def test_an_msi_without_a_picture_of_its_own_is_grey_beside_each(centres):
     assert list(found["fused"]) == ["true colour", "near infrared"]
     assert found["MSI"] == {"true colour": (0, 0, 0), "near infrared": (0, 0, 0)}
     assert found["LRHSI"] == found["fused"]
+
+
+def test_without_an_msi_band_in_use_there_is_no_picture_of_it():
+    nm = np.linspace(400, 1000, 61)
+    model = SimpleNamespace(srf=torch.zeros(0, 61, dtype=torch.float64))
+    inputs = SimpleNamespace(wavelengths_nm=nm, observed=SimpleNamespace(model=model), reference=None)
+    assert composites(cast(Inputs, inputs))["MSI"] == {}
