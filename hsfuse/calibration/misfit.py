@@ -198,8 +198,8 @@ def other_ground(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMod
     known = np.stack([binary_erosion(one, FINE != 0) for one in inner_mask(mask.cpu().numpy(), model)])
     if known.sum() < LEAST_PIXELS:
         return OtherGround(0.0)
-    seen = torch.einsum("kc,bchw->kbhw", model.srf.double().cpu(), lrhsi.double().cpu()).numpy()
-    own = model.spatial(msi.double()).cpu().transpose(0, 1).numpy()
+    both = model.spectral(lrhsi.double()), model.spatial(msi.double())
+    seen, own = (image.cpu().transpose(0, 1).numpy() for image in both)
     x, y = (convolve(image, FINE[None, None]) for image in (seen, own))
     xx, yy, xy = (_near(a * b, known) + 1e-30 for a, b in ((x, x), (y, y), (x, y)))
     alike = np.clip(xy / np.sqrt(xx * yy), -1, 1)

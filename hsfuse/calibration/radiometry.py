@@ -60,7 +60,7 @@ CLEAR, GAINED = 10.0, 0.1
 UNSURE, HARDLY = 0.2, 0.01
 #: Opacity from which on light is the LRHSI's alone, how many times that of the MSI's own. Put over the MSI, too, cloud
 #: would bend what is learned of the ground: clear ground beside it lost up to 11 dB.
-LRHSI_S, OTHER_SIDE = 0.2, 2.0
+CLOUDED, OTHER_SIDE = 0.2, 2.0
 #: Share of the LR pixels of which haze's opacity isn't told: the thickest.
 THICKEST = 0.005
 #: Percentiles of a band between which the ground's contrast lies.
@@ -142,7 +142,7 @@ def brighter(
     Brighter by more than the ground's contrast, as opaque cloud is that one alone has; images as for
     `match_radiometry`, whose `line` lies between them.
     """
-    through = torch.einsum("kc,bchw->bkhw", model.srf.double().cpu(), lrhsi.double().cpu())
+    through = model.spectral(lrhsi.double()).cpu()
     pixels = low_pixels(through, msi, mask, model)
     seen = line.apply(pixels.msi[..., None])[..., 0]
     contrast = np.min([np.ptp(np.percentile(one, CONTRAST, axis=1), axis=0) for one in (pixels.lrhsi, seen)], axis=0)
@@ -247,7 +247,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     Every other LR pixel, as on a chessboard, is foretold by those around it: noise and detail aren't, thin cloud and
     haze are. What there is of it is one field in all bands, which is fitted in turns with what each makes of it.
     """
-    through = torch.einsum("kc,bchw->bkhw", model.srf.double().cpu(), lrhsi.double().cpu())
+    through = model.spectral(lrhsi.double()).cpu()
     pixels, inside = low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
     rows, cols = np.ogrid[: inside.shape[1], : inside.shape[2]]
     white = np.broadcast_to((rows + cols) % 2 == 0, inside.shape)[inside]
@@ -267,10 +267,10 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     field = _smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
     # The LRHSI's own dims that: where it hides v of the ground, the MSI has 1 / (1 - v) of its contrast.
     both = np.stack([np.maximum(field, 0), np.where(field < 0, field / (field - 1), 0)])
-    msi_s, lrhsi_s = np.quantile(both, 1 - THICKEST, axis=1)
-    alone = haze is plain and lrhsi_s > max(LRHSI_S, OTHER_SIDE * msi_s)  # else the field's zero is as fitted
+    over_msi, over_lrhsi = np.quantile(both, 1 - THICKEST, axis=1)
+    alone = haze is plain and over_lrhsi > max(CLOUDED, OTHER_SIDE * over_msi)  # else the field's zero is as fitted
     opacity = float(np.clip(np.quantile(both.max(0), 1 - THICKEST), 0, 1))
-    return replace(haze, opacity=opacity, over_lrhsi=float((both[1] > LRHSI_S).mean()) if alone else 0.0)
+    return replace(haze, opacity=opacity, over_lrhsi=float((both[1] > CLOUDED).mean()) if alone else 0.0)
 
 
 def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lines: bool) -> Haze:

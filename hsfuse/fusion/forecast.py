@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rasterio.windows import Window
 
 from hsfuse.core.cube import FloatArray
@@ -26,7 +25,7 @@ from hsfuse.core.errors import HsfuseError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.fitting import fit_method
 from hsfuse.fusion.storage import plan_bands
-from hsfuse.fusion.tiles import MOST_BESIDE, Span, TileGrid, TileWorker
+from hsfuse.fusion.tiles import Span, TileGrid, TileWorker, beside
 from hsfuse.io import CubeWriter, Storage, driver_of
 from hsfuse.io.files import trial_folder
 from hsfuse.methods import Method
@@ -92,8 +91,7 @@ def forecast(
         if method is not None:
             seconds, size = _tried(pair, options, stored, tiles, method, device, output)
     side = tiles.stride + tiles.overlap + 2 * tiles.halo
-    beside = min(torch.get_num_threads(), MOST_BESIDE, len(tiles)) if device == "cpu" and options.qa is None else 1
-    at_once = TILES_HELD * beside
+    at_once = TILES_HELD * min(beside(device, options.qa is not None), len(tiles))
     held = 4 * len(pair.hsi_bands) * (at_once * min(side, rows) * min(side, cols) + tiles.overlap * cols)
     held += 4 * min(most_pixels(pair.ratio), rows * cols) * (len(pair.hsi_bands) // pair.ratio**2 + len(pair.msi_bands))
     copied = driver_of(output, options.format) == "COG"
@@ -121,13 +119,13 @@ def _tried(
         fitting.append((scene.msi[0, 0].numel(), spent))
     rows, cols = (_span(crops[0], axis, tiles, pair.ratio) for axis in (0, 1))
     worker = TileWorker(pair, fitted, device, None, Filling.of(scene, pair.model))
-    beside = 1 if options.qa is not None else min(worker.threads, len(tiles))
+    threads = min(beside(device, options.qa is not None), len(tiles))
     (first, _), (spent, tile) = (_timed(lambda: worker.fuse([worker.read(rows, cols)])[0].finish()) for _ in range(2))
     written = _writing(pair, options, stored, tile[0], output)
     area = tiles.shape[0] * tiles.shape[1]
     read = sum(_length(down.read) * _length(right.read) for down in tiles.spans(0) for right in tiles.spans(1))
     seconds = _along(fitting, min(most_pixels(pair.ratio), area))
-    seconds += spent * read / (_length(rows.read) * _length(cols.read)) / beside
+    seconds += spent * read / (_length(rows.read) * _length(cols.read)) / threads
     seconds += max(0.0, first - spent)  # what happens only once
     seconds += _along([(count, took) for count, took, _ in written], area) * (
         2 if driver_of(output, options.format) == "COG" else 1

@@ -167,6 +167,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST_KEPT = -1, -3, 32 * 2**20
 GIVEN_BACK = 8
 
 
+def beside(device: str, layers: bool) -> int:
+    """How many batches are fused beside each other; quality layers are of one prediction, the last."""
+    return min(torch.get_num_threads(), MOST_BESIDE) if device == "cpu" and not layers else 1
+
+
 @dataclass(frozen=True)
 class TileInput:
     """One tile as read: LRHSI (C, h, w) and MSI (c, H, W), filled, on their way to the device.
@@ -234,8 +239,8 @@ class TileWorker:
 
     @property
     def threads(self) -> int:
-        """How many batches are fused beside each other; layers are of one prediction, the last."""
-        return min(torch.get_num_threads(), MOST_BESIDE) if self.device == "cpu" and self.quality is None else 1
+        """How many batches are fused beside each other."""
+        return beside(self.device, self.quality is not None)
 
     def fuse_all(self, spans: Iterable[tuple[Span, Span]]) -> Generator[list[FusedTile], None, None]:
         """Tiles (rows, columns) read and fused, batch by batch in their order; close it to stop.

@@ -125,7 +125,8 @@ def settle_fill(
         warnings.append(warning("numbers-extreme", file=reader.path.name, low=low, high=high))
     values = [fill.value for fill in certain if fill.value != 0]
     together = [fill.value for fill in certain if fill.value == 0]
-    if (step := _step(reader)) > 1:
+    rows, cols = reader.grid.shape
+    if (step := _step(rows * cols, len(reader.native_bands))) > 1:
         known = {fill.value for fill in certain} | {note.values["value"] for note in notes}
         unseen = [value for value in _unseen(reader, facts) if value not in known]
         if unseen:
@@ -226,22 +227,26 @@ def _look(reader: CubeReader) -> _Facts:
     return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live], usual)
 
 
-def _step(reader: CubeReader) -> float:
+def _step(pixels: float, bands: int) -> float:
     """Rows, and columns, of which one is looked at."""
-    rows, cols = reader.grid.shape
-    return max(1.0, sqrt(rows * cols * len(reader.native_bands) / LOOK))
+    return max(1.0, sqrt(pixels * bands / LOOK))
+
+
+def _looks(whole: Window, bands: int) -> Iterator[tuple[Window, tuple[int, int] | None]]:
+    """Strips of a window, and the rows and columns that each is looked at in; None: all."""
+    step = _step(whole.width * whole.height, bands)
+    wide = ceil(whole.width / step)
+    tall = max(1, int(AT_ONCE / (wide * bands) * step))
+    for row in range(0, int(whole.height), tall):
+        part = Window(whole.col_off, whole.row_off + row, whole.width, min(tall, int(whole.height) - row))
+        yield part, None if step == 1 else (ceil(part.height / step), wide)
 
 
 def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
     """Raw pixels (C, n) and where they are valid by the file's own word (n,), strip by strip."""
     rows, cols = reader.grid.shape
     bands = reader.native_bands
-    step = _step(reader)
-    wide = ceil(cols / step)
-    tall = max(1, int(AT_ONCE / (wide * len(bands)) * step))
-    for row in range(0, rows, tall):
-        window = Window(0, row, cols, min(tall, rows - row))
-        shape = None if step == 1 else (ceil(window.height / step), wide)
+    for window, shape in _looks(Window(0, 0, cols, rows), len(bands)):
         raw, mask = reader.fetch(bands, window, shape)
         valid = np.ones(raw.shape[1:], bool) if mask is None else mask.copy()
         if raw.dtype.kind == "f":
@@ -414,9 +419,5 @@ def _lines(reader: CubeReader, bands: list[int], window: Window) -> list[dict[fl
 
 def _band_strips(reader: CubeReader, bands: list[int], window: Window) -> Iterator[tuple[NDArray, BoolArray]]:
     """Raw pixels (C, h, w) of a window, and where they are valid (h, w), strip by strip; large ones decimated."""
-    step = max(1.0, sqrt(window.height * window.width * len(bands) / LOOK))
-    wide = ceil(window.width / step)
-    tall = max(1, int(AT_ONCE / (wide * len(bands)) * step))
-    for row in range(0, int(window.height), tall):
-        part = Window(window.col_off, window.row_off + row, window.width, min(tall, int(window.height) - row))
-        yield _fetched(reader, bands, part, (ceil(part.height / step), wide))
+    for part, shape in _looks(window, len(bands)):
+        yield _fetched(reader, bands, part, shape)

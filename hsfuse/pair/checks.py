@@ -162,7 +162,7 @@ def _opaque(pair: ScenePair, haze: Haze) -> bool:
 
 def _outside(without: PairSample, scene: PairSample, haze: Haze, model: ObservationModel) -> float:
     """Share of the MSI's pixels that without haze are far darker or brighter than any that both images have."""
-    through = torch.einsum("kc,bchw->kbhw", model.srf.double().cpu(), scene.lrhsi.double().cpu()).flatten(1)
+    through = model.spectral(scene.lrhsi.double()).cpu().transpose(0, 1).flatten(1)
     after, seen = (one.msi.double().cpu().transpose(0, 1).flatten(1).numpy() for one in (without, scene))
     have = np.concatenate([haze.below(through.numpy()), seen], axis=1)
     low, high = have.min(1, keepdims=True), have.max(1, keepdims=True)

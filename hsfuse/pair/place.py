@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from affine import Affine
 from rasterio.windows import Window
 
@@ -66,7 +67,8 @@ class _Part:
         rows, cols = rows - into.row_off, cols - into.col_off
         msi = blurred_msi(pair, rows, cols)
         around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
-        own = np.tensordot(pair.model.srf.double().cpu().numpy(), cube.data.astype(np.float64), 1)
+        lrhsi = torch.from_numpy(cube.data)[None].to(pair.model.srf.device, torch.float64)
+        own = pair.model.spectral(lrhsi)[0].cpu().numpy()
         return cls(own, rows, cols, msi, cube.mask & np.all(around, axis=0))
 
     def columns(self, move: Floats, extent: tuple[int, int], step: float) -> Floats:
