@@ -41,7 +41,7 @@ from hsfuse.assessment.result import (
 from hsfuse.assessment.settings import AssessSettings, check_compared, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import HsfuseError, InputError
-from hsfuse.core.notes import Note, note, read_records, warning
+from hsfuse.core.notes import Note, note, read_records, step, warning
 from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.pair.quantity import MOST_REFLECTANCE
@@ -85,12 +85,14 @@ def assess(
         notes: list[Note] = [*taken, *reader.notes]
         psf = chosen.recorded_psf(provenance)
         motion = chosen.recorded_motion(provenance)
-        inputs = open_inputs(
-            stack, reader, reference, hsi, msi, qa, options, notes, psf, motion, recorded(provenance, "quantity")
-        )
+        with step("opening to assess"):
+            inputs = open_inputs(
+                stack, reader, reference, hsi, msi, qa, options, notes, psf, motion, recorded(provenance, "quantity")
+            )
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
-        return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
+        with step("assessing"):
+            return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
 
 
 def _words(image: Images) -> str:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json, working
-from hsfuse.core.notes import texts
+from hsfuse.core.notes import step, texts
 from hsfuse.core.options import OPTIONS, FuseOptions
 
 _log = logging.getLogger("hsfuse.fuse")
@@ -164,7 +164,8 @@ def fuse_and_report(
         said = list(dict.fromkeys([*result.warnings, *texts(made.warnings)]))
         result = replace(result, warnings=said, records=(*result.records, *made.warnings))
         if report is not None:
-            write_report([made], report, overwrite=chosen.overwrite or chosen.resume)
+            with step("writing the report"):
+                write_report([made], report, overwrite=chosen.overwrite or chosen.resume)
             if chosen.stac:
                 from hsfuse.io.stac import add_report
 

@@ -6,10 +6,14 @@ table, `TEMPLATES`: rewording one changes no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+log = logging.getLogger(__name__)
 
 Severity = Literal["note", "warning"]
 
@@ -318,3 +322,15 @@ def _read(record: Mapping[str, Any]) -> Note:
             if made.text:
                 return made
     return Note("told", severity, {"text": str(record.get("text", code))})
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """A line in the log when a step of a command is done, with the time that it took; one that fails has its error.
+
+    >>> with step("fitting"):
+    ...     pass
+    """
+    began = time.monotonic()
+    yield
+    log.debug("%s took %.1f s", name, time.monotonic() - began)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.core.notes import Note, note, texts, warning
+from hsfuse.core.notes import Note, note, step, texts, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.fitting import build_method, fit_method, quick_method
@@ -44,7 +44,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
     output, device, began = Path(output), pick_device(options.device), time.monotonic()
     several = [msi] if isinstance(msi, str | Path) else msi
     with ExitStack() as held:
-        with one_thread():  # what is estimated is estimated on small samples
+        with one_thread(), step("opening and estimating"):  # what is estimated is estimated on small samples
             pair = held.enter_context(open_pair(hsi, msi, options))
         seconds = {"estimate": round(time.monotonic() - began, 2)}
         method = build_method(options, pair)
@@ -89,15 +89,17 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         fit = partial(fit_method, method, pair, scene, device)
         if options.reuse_model is not None:
             fit = partial(_reuse, pair, scene, options, device, fit, provenance)
-        method = fitted_once(fit, output, plan if resume else None, device)
+        with step("fitting"):
+            method = fitted_once(fit, output, plan if resume else None, device)
         give_back_freed_memory()
         fitted = time.monotonic()
         seconds["fit"] = round(fitted - start, 2)
         provenance |= {**method_of(method, device), "seconds": dict(seconds)}
         fingerprint = full_print(plan, method) if resume else None
-        valid, warnings = _stream(
-            pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint, client
-        )
+        with step("fusing and writing"):
+            valid, warnings = _stream(
+                pair, method, scene, tiles, output, options, stored, provenance, device, fingerprint, client
+            )
         if options.save_model is not None:
             _save_weights(options.save_model, method)
         seconds["fuse"] = round(time.monotonic() - fitted, 2)

@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import step
 from hsfuse.io.gdal import gdal_env
 from hsfuse.io.spectral_tags import (
     band_tags,
@@ -260,7 +261,7 @@ class GeoTiffSink:
 
     def _add_overviews(self) -> None:
         factors = [2**n for n in range(1, 12) if max(self._product.grid.shape) // 2**n >= TILE // 2]
-        with gdal_env(GDAL_PAM_ENABLED="NO"), rasterio.open(self._path, "r+") as ds:
+        with step("overviews"), gdal_env(GDAL_PAM_ENABLED="NO"), rasterio.open(self._path, "r+") as ds:
             ds.build_overviews(factors, Resampling.average)
 
 
@@ -314,7 +315,7 @@ class CogSink(GeoTiffSink):
         if "predictor" in defaults:
             defaults["predictor"] = "yes"
         try:
-            with gdal_env(GDAL_PAM_ENABLED="NO"):
+            with step("cloud optimised copy"), gdal_env(GDAL_PAM_ENABLED="NO"):
                 rasterio.shutil.copy(
                     self._path,
                     copy,

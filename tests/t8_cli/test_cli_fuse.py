@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -453,3 +454,15 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert said in done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_the_log_has_a_line_for_each_step_with_the_time_it_took(pair, tmp_path):
+    line = ["fuse", str(pair.hsi), str(pair.msi), str(tmp_path / "a.tif"), "--srf=sentinel2a", "--method=bicubic"]
+    line += ["--psf=assumed", "--overviews", f"--report={tmp_path / 'r.html'}", f"--log-file={tmp_path / 'log.txt'}"]
+    done = CliRunner().invoke(main, line)
+    assert done.exit_code == 0, done.output
+    told = re.findall(r": ([a-z ]+) took \d+\.\d s\n", (tmp_path / "log.txt").read_text(encoding="utf-8"))
+    assert told == [
+        "opening and estimating", "fitting", "overviews", "fusing and writing", "opening to assess", "assessing",
+        "writing the report",
+    ]  # fmt: skip
