@@ -145,7 +145,7 @@ TOPICS = {
 }
 #: The same in the verdict, where the topic alone doesn't say it, in the fields of the warning's values.
 CARE = {
-    "sensor-another": "the MSI isn't {response}'s but fits {fits}: fuse again with --srf {fits}",
+    "sensor-another": "the MSI seems not to be {response}'s, and fits {fits}: fuse again with --srf {fits}",
     "response-contradicted": "the MSI's response may be another one",
     "bands-swapped": "bands of the MSI may be swapped",
     "band-dead": "dead lines of an MSI band were masked",
@@ -204,14 +204,13 @@ def _listed(found: Iterable[Check]) -> str:
 def _pair(a: Assessment) -> Iterator[Check]:
     """What speaks against fusing these two images at all; what is known only as a text may be anything."""
     for one in a.pair_warnings:
-        text = one.text[:1].upper() + one.text[1:]
         topic = TOPICS.get(one.code, "The pair of images")
         if one.code == "model-misfit" and "part" in one.values:
             topic += f" ({one.values['part']})"
         yield Check(
             topic,
             "look" if one.code in LESSER else "poor",
-            text,
+            one.sentence,
             "pair",
             care=CARE.get(one.code, "").format(**one.values),
         )

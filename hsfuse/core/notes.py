@@ -68,7 +68,7 @@ TEMPLATES: dict[str, str] = {
     ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; {advice}",
     "sensor-another": (
-        "the MSI isn't {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of {fitted} "
+        "the MSI seems not to be {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of {fitted} "
         "in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of the sensor that "
         "took it"
     ),
@@ -84,8 +84,7 @@ TEMPLATES: dict[str, str] = {
     ),
     "haze-left": (
         "one of both images has cloud or other smooth light that the other hasn't, too thick or too unlike haze to be "
-        "made good (opacity up to {opacity:.0%}; {outside:.1%} of the MSI's pixels would lie far outside the range of "
-        "both): it is left, and what is fused under it is wrong; mask it in both images"
+        "made good ({why}): it is left, and what is fused under it is wrong; mask it in both images"
     ),
     "hsi-clouded": (
         "over {share:.1%} of the ground the HSI has cloud or other smooth light that the MSI hasn't: it is left, and "
@@ -265,6 +264,11 @@ class Note:
         """The sentence, for people."""
         file = f"{self.values['file']}: " if "file" in self.values else ""
         return file + TEMPLATES[self.code].format(**self.values)
+
+    @property
+    def sentence(self) -> str:
+        """The same as a sentence of its own; a file's name keeps its letters."""
+        return self.text if "file" in self.values else self.text[:1].upper() + self.text[1:]
 
     def __str__(self) -> str:
         return self.text

@@ -101,10 +101,10 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
                 outside = _outside(without, scene, light, pair.model)
                 if light.over_lrhsi:
                     return replace(pair, warnings=[*pair.warnings, warning("hsi-clouded", share=light.over_lrhsi)])
-                if not _opaque(pair, light) and outside <= MOST_OUTSIDE:
+                why = _too_thick(pair, light, outside)
+                if not why:
                     return _differing(cleared, other) if other.where > MOST_OTHER else cleared
-                left = warning("haze-left", opacity=light.opacity, outside=outside)
-                pair = replace(pair, warnings=[*pair.warnings, left])
+                pair = replace(pair, warnings=[*pair.warnings, warning("haze-left", why=why)])
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
@@ -151,13 +151,19 @@ def _hidden(shares: tuple[float, float]) -> list[Note]:
     ]
 
 
-def _opaque(pair: ScenePair, haze: Haze) -> bool:
-    """Whether opaque cloud is no haze: over the MSI, or over the HSI beside haze that hides little.
+def _too_thick(pair: ScenePair, haze: Haze, outside: float) -> str:
+    """Why light is no haze that can be made good; "" where it is.
 
     Under thick haze the line between the images makes clear ground of the HSI as bright as cloud.
     """
     over = {one.values["image"] for one in pair.warnings if one.code == "ground-hidden"}
-    return "MSI" in over or ("HSI" in over and haze.opacity < LITTLE) or haze.opacity > OPAQUE
+    if "MSI" in over or ("HSI" in over and haze.opacity < LITTLE):
+        return "there is opaque cloud beside it"
+    if haze.opacity > OPAQUE:
+        return f"opacity up to {haze.opacity:.0%}"
+    return (
+        f"{outside:.1%} of the MSI's pixels would lie far outside the range of both" if outside > MOST_OUTSIDE else ""
+    )
 
 
 def _outside(without: PairSample, scene: PairSample, haze: Haze, model: ObservationModel) -> float:

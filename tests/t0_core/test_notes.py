@@ -45,6 +45,11 @@ def test_the_text_is_made_of_the_values_and_the_file_stands_before_it():
     assert note("told", text="said", file="a.tif").text == "a.tif: said"
 
 
+def test_a_sentence_of_its_own_has_a_capital_but_not_in_a_file_name():
+    assert note("fill-kept", file="scene.tif", fill="7", advice="say so").sentence.startswith("scene.tif: ")
+    assert note("msi-unreached", share=0.1).sentence == "The HSI doesn't reach 10.0% of the MSI"
+
+
 def test_records_keep_their_meaning_through_json():
     made = [note("told", text="one"), warning("told", text="two")]
     again = read_records(json.loads(json.dumps(records(made))))

@@ -119,7 +119,7 @@ def test_the_verdict_says_what_to_be_careful_of_in_plain_words():
     values = {"fits": "sentinel2a", "alike": "", "fitted": 16, "misfit": 180, "chance": 16, "bands": ""}
     another = replace(swapped, pair_warnings=(warning("sensor-another", response="landsat8", **values),))
     assert overall(checks(another)).endswith(
-        "looked into this: the MSI isn't landsat8's but fits sentinel2a: fuse again with --srf sentinel2a."
+        "looked into this: the MSI seems not to be landsat8's, and fits sentinel2a: fuse again with --srf sentinel2a."
     )
 
 
