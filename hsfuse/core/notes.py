@@ -68,9 +68,9 @@ TEMPLATES: dict[str, str] = {
     ),
     "bands-swapped": "the MSI's bands aren't those named: {bands}; {advice}",
     "sensor-another": (
-        "the MSI seems not to be {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of {fitted} "
-        "in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of the sensor that "
-        "took it"
+        "the MSI seems not to be {response}'s: the pair contradicts that and fits {fits}{alike}, with a chi-square of "
+        "{fitted} in place of {misfit}, about {chance} by chance{bands}; give --srf {fits}, or the response of "
+        "the sensor that took it"
     ),
     "response-untold": (
         "no response within the HSI's wavelengths explains the MSI's {bands}, as where a band lies outside them: what "
