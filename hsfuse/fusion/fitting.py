@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import torch
+
 from hsfuse.core.options import FuseOptions
 from hsfuse.methods import Method, method_for
 from hsfuse.pair import ScenePair
@@ -32,9 +34,9 @@ def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
 
 
 def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
-    """Fit a method on a sample of the scene."""
+    """Fit a method on a sample of the scene, parts of it beside each other on a CPU."""
     log.debug("device: %s", device)
-    with one_thread():
+    with one_thread(beside=torch.get_num_threads() if device == "cpu" else 1):
         return method.fit(scene, pair.model.to(device))
 
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -242,19 +242,25 @@ class TileWorker:
         """How many batches are fused beside each other."""
         return beside(self.device, self.quality is not None)
 
-    def fuse_all(self, spans: Iterable[tuple[Span, Span]]) -> Generator[list[FusedTile], None, None]:
+    def fuse_all(self, spans: Sequence[tuple[Span, Span]]) -> Generator[list[FusedTile], None, None]:
         """Tiles (rows, columns) read and fused, batch by batch in their order; close it to stop.
 
         On a CPU as many are fused beside each other as torch has threads, each on one, whose bits are the same then on
-        any number of cores.
+        any number of cores; where there are fewer tiles, parts of each are computed beside each other.
         """
-        threads = self.threads
+        threads = max(1, min(self.threads, len(spans)))
+        helping = self.threads // threads
+
+        def fuse(tiles: list[TileInput]) -> list[FusedTile]:
+            with one_thread(beside=helping):
+                return self.fuse(tiles)
+
         with one_thread(), closing(ahead(spans, lambda span: self.read(*span), AHEAD * self.batch)) as inputs:
             waiting = batches(inputs, self.batch)
             if threads == 1:
-                yield from map(self.fuse, waiting)
+                yield from map(fuse, waiting)
             else:
-                with closing(ahead(waiting, self.fuse, threads - 1, threads)) as fused:
+                with closing(ahead(waiting, fuse, threads - 1, threads)) as fused:
                     yield from fused
 
     def read(self, rows: Span, cols: Span) -> TileInput:

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -198,7 +199,10 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     s = frame.base.model.ratio
     if int(scene.mask.sum()) < LEARNED_FROM or min(scene.lrhsi.shape[2:]) < LEAST_WIDTH * s:
         return None, ""
-    full = [frame.see(*block) for block in blocks(middles(scene, s, SAMPLE))]
+    windows = list(blocks(middles(scene, s, SAMPLE)))
+    if len(windows) == 1:  # a scene of one tile, perhaps
+        frame.blend.keep(*windows[0])
+    full = [frame.see(*block) for block in windows]
     deviation = torch.cat([each.msi for each in full]).std((0, 2, 3)).clamp_min(DARK)
     raw = torch.cat([pixel_features(each.obs.guide, each.msi, deviation) for each in full])
     scale, none = raw.std((0, 2, 3)), raw.new_zeros(0)
@@ -221,7 +225,8 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     across = torch.stack([x @ y.T for x, y in zip(xs, ys, strict=True)])
     counts = torch.stack([(part == number).sum() for number in every])
 
-    def learned(*unseen: int) -> Tensor:
+    @cache
+    def learned(unseen: frozenset[int]) -> Tensor:
         """The map (F, K) that all parts but some teach."""
         seen = [number for number in every if number not in unseen]
         count = counts[seen].sum().clamp_min(1)
@@ -232,11 +237,11 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
         """What the others say of each part (K, P), some having no say."""
         said = torch.zeros_like(need)
         for number in every:
-            said[:, part == number] = learned(number, *unseen).T @ f[:, part == number]
+            said[:, part == number] = learned(frozenset((number, *unseen))).T @ f[:, part == number]
         return said
 
     transfer = TRANSFER * min(1, FAR / s)
-    said, others = foretold(), torch.stack([learned(number) for number in every])
+    said, others = foretold(), torch.stack([learned(frozenset((number,))) for number in every])
     share = transfer * torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
     errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
     parts = "on parts of the scene that it didn't learn from"
@@ -245,7 +250,7 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     log.info("scene regression %s: %s", "used" if used else "not used", what)
     if not used:
         return None, f"not used: {what}"
-    weights = transfer * learned() * borne_out(said, need, cell, part >= 0)
+    weights = transfer * learned(frozenset()) * borne_out(said, need, cell, part >= 0)
     left = errors.error, errors.angle
     others = (others * share[:, None]).float()
     return replace(scene_regression, weights=weights.float(), others=others, left=left), f"used: {what}"

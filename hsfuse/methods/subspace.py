@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -89,14 +90,15 @@ def scene_subspace(scene: PairSample, dimension: int) -> SpectralSubspace:
 
     Every method asks for it: what is known of an LRHSI is kept for as long as that is in use.
     """
-    known = _known.get(scene.lrhsi)
-    if known is None or not (torch.equal(known.lrhsi, scene.lrhsi) and torch.equal(known.mask, scene.mask)):
-        known = _known[scene.lrhsi] = _Known(scene.lrhsi.clone(), scene.mask.clone())
-    if dimension not in known.subspaces:
-        spectra = scene.spectra()
-        k = min(dimension, spectra.shape[0], max(1, spectra.shape[1] // 4))
-        known.subspaces[dimension] = fit_subspace(spectra, k, _uncertainty(scene, spectra, k))
-    return known.subspaces[dimension]
+    with _looking:
+        known = _known.get(scene.lrhsi)
+        if known is None or not (torch.equal(known.lrhsi, scene.lrhsi) and torch.equal(known.mask, scene.mask)):
+            known = _known[scene.lrhsi] = _Known(scene.lrhsi.clone(), scene.mask.clone())
+        if dimension not in known.subspaces:
+            spectra = scene.spectra()
+            k = min(dimension, spectra.shape[0], max(1, spectra.shape[1] // 4))
+            known.subspaces[dimension] = fit_subspace(spectra, k, _uncertainty(scene, spectra, k))
+        return known.subspaces[dimension]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class _Known:
 
 
 _known: MutableMapping[Tensor, _Known] = WeakIdKeyDictionary()
+_looking = Lock()  # who comes second waits for what the first one makes
 
 
 def _uncertainty(scene: PairSample, spectra: Tensor, k: int) -> Tensor:

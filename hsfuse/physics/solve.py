@@ -4,16 +4,33 @@ Everything that solves, inverts or factorises what was measured in images goes t
 to a unit diagonal (Jacobi scaling: van der Sluis 1969, "Condition numbers and equilibration of matrices", Numerische
 Mathematik 14), so that neither the images' unit nor that of single features matters; then a ridge of some roundings is
 added, and more only where a Cholesky factor needs it. A row of zeros gets a solution of zeros. Finite matrices give
-finite results: what would overflow is cut to the largest number. What is small is computed on one thread.
+finite results: what would overflow is cut to the largest number.
+
+torch computes on one thread, and what doesn't wait for each other beside each other. Within an operation a second
+thread gains a tenth of the time for a third more of the processor's, as each waits for the last of them: where
+something else has a core it takes many times as long. They also round sums differently, so that a scene's pixels, and a
+seed's weights, would be others on another number of cores. Whole computations beside each other, each on one thread,
+gain nearly all of a core and give the same bits on any number of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+#: Threads that help in a process at most; whoever gets none does all by itself.
+MOST_HELPERS = 64
 
 #: Ridge on the unit diagonal, in roundings of the type; by what it grows where that isn't enough.
 ROUNDINGS, GROWTH = 16.0, 100.0
@@ -92,17 +109,82 @@ def _finite(x: Tensor) -> Tensor:
     return x.clamp(-most, most)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread of the CPU.
+class _Here(threading.local):
+    """What each thread knows of its own: the threads that may still help, counted with all that work for the same."""
 
-    On what a tile or a sample holds two threads gain a tenth of the time for a third more of the processor's, and each
-    operation waits for the last of them: where something else has a core it takes many times as long. They also round
-    sums differently, so that a scene's pixels, and a seed's weights, would be others on another number of cores.
+    spare = threading.Semaphore(0)
+
+
+_here = _Here()
+
+
+@contextmanager
+def one_thread(beside: int | None = None) -> Iterator[None]:
+    """Let torch compute on one thread of the CPU, and `beside_each_other` on `beside` in all; None: as before.
+
+    A thread that nobody has told has itself alone.
     """
-    before = torch.get_num_threads()
+    before, spare = torch.get_num_threads(), _here.spare
     torch.set_num_threads(1)
+    if beside is not None:
+        _here.spare = threading.Semaphore(beside - 1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        _here.spare = spare
+
+
+def beside_each_other(*calls: Callable[[], T]) -> list[T]:
+    """What they give, in their order; begun in their order, too, so that the longest is best the first.
+
+    On this thread alone unless `one_thread` allows more. What has begun is waited for when one of them fails or is
+    interrupted; nothing else begins then. It pays for calls whose operations take a tenth of a millisecond or more:
+    between shorter ones threads wait for each other's Python.
+
+    >>> with one_thread(beside=2):
+    ...     beside_each_other(lambda: "a", lambda: "b", lambda: "c")
+    ['a', 'b', 'c']
+    """
+    made: dict[int, T] = {}
+    todo, spare = enumerate(calls), _here.spare  # shared: whoever is free takes the next one
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def work() -> None:
+        try:
+            for number, call in todo:
+                made[number] = call()
+        finally:
+            deque(todo, maxlen=0)  # after an error nothing is left to begin
+
+    def help_() -> None:
+        _here.spare = spare
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+                work()
+        finally:
+            spare.release()
+
+    helping = [_pool().submit(help_) for _ in calls[1:] if spare.acquire(blocking=False)]
+    try:
+        work()
+    finally:
+        for one in helping:
+            if one.cancel():  # it hasn't begun
+                spare.release()
+        wait(helping)
+    for one in helping:
+        if not one.cancelled():
+            one.result()
+    return [made[number] for number in range(len(calls))]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay: what the libraries keep for each of them is made once."""
+    return ThreadPoolExecutor(MOST_HELPERS, "beside")
+
+
+if hasattr(os, "register_at_fork"):  # threads don't go with a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)

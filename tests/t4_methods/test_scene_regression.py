@@ -304,6 +304,21 @@ def test_a_fitted_method_keeps_it(scene, frame, monkeypatch, weights):
     )
 
 
+def test_what_is_learned_from_whole_is_blended_once(scene, monkeypatch):
+    """A scene that is one tile: what fitting made of it is the tile's, to the bit, and no other's."""
+    _, pair, model = scene
+    method = AnySensor(None).fit(pair, model)
+    other = pair.msi.clone()
+    other[..., 0, 0] += 0.1
+    wanted = [restored(AnySensor, state_of(method)).predict(pair.lrhsi, msi) for msi in (pair.msi, other)]
+    agreement = method.frame.blend.agreement
+    monkeypatch.setattr(method.frame.blend, "agreement", SimpleNamespace(left_open=agreement.left_open))
+    assert torch.equal(method.predict(pair.lrhsi.clone(), pair.msi.clone()), wanted[0])
+    monkeypatch.setattr(method.frame.blend, "agreement", agreement)
+    assert torch.equal(method.predict(pair.lrhsi, other), wanted[1])
+    assert not torch.equal(*wanted)
+
+
 def test_what_is_known_is_added_under_every_symmetry():
     net = SRLFNet(SRLFConfig(4, 2, 2, stages=1, expand=1)).eval()  # its own correction is zero
     random = torch.Generator().manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +21,7 @@ from hsfuse.methods.srlf import SRLF
 from hsfuse.nets.srlf import SRLFConfig
 from hsfuse.pair import open_pair
 from hsfuse.pair.sample import sample_scene
+from hsfuse.physics.solve import beside_each_other
 
 #: hysure's conjugate gradients choose their steps by sums over the whole batch.
 ITERATED = 2e-4
@@ -194,6 +196,31 @@ def test_a_scene_is_fitted_on_one_thread_and_its_tiles_beside_each_other_on_one_
         assert work.threads == 3
         assert len(list(work.fuse_all(all_spans(pair, fuser)))) > 3
     assert set(seen) == {1}
+
+
+def test_where_tiles_are_fewer_than_threads_parts_of_each_are_computed_beside_each_other(pair, monkeypatch):
+    seen, fuser = [], make_method("bicubic").fit(sample_scene(pair), pair.model)
+    told = TileWorker.fuse
+
+    def helped(*given):
+        calls = [lambda: time.sleep(0.02) or threading.current_thread().name] * 8
+        seen.append(len(set(beside_each_other(*calls))))
+        return told(*given)
+
+    monkeypatch.setattr(TileWorker, "fuse", helped)
+    spans = all_spans(pair, fuser)
+    with torch_threads(4):
+        for count in (1, 2, 3, 9):
+            list(TileWorker(pair, fuser).fuse_all(spans[:count]))
+    assert seen == [4, 2, 2, 1, 1, 1, *[1] * 9]
+
+
+def test_fitting_on_several_threads_has_the_bits_of_one(pair):
+    states = []
+    for count in (1, 3):
+        with torch_threads(count):
+            states.append(fit_method(make_method("blend"), pair, sample_scene(pair), "cpu").state().digest())
+    assert states[0] == states[1]
 
 
 def all_spans(pair, fuser):
