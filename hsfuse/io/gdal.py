@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
+from threading import Lock
+from weakref import WeakKeyDictionary
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -32,15 +34,16 @@ from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.envi import TIFF_SUFFIXES, EnviPair, find_pair
 from hsfuse.io.files import as_path, is_virtual
-from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, MOST_XML, check_claim
+from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, MOST_CACHE_BYTES, MOST_XML, check_claim
 from hsfuse.io.products.metadata import plain_name, read_xml
 
 #: Endings of files that say all themselves.
 _NO_HEADER = (*TIFF_SUFFIXES, ".jp2")
 #: Usual endings of ENVI's data files, which say nothing themselves.
 _ENVI_DATA = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw")
-#: GDAL's block cache, in bytes (rasterio takes the number as bytes, not as GDAL's megabytes). Its default, 5% of the
-#: memory, would fill up with the scene.
+#: GDAL's block cache, in bytes (rasterio takes the number as bytes, not as GDAL's megabytes), beside what two rows of
+#: blocks of each open raster take. Its default, 5% of the memory, would fill up with the scene; in one that has no room
+#: for a row of blocks they are decompressed again for each window in it.
 CACHE_BYTES = 24 * 2**20
 #: What GDAL's work on a raster can end in; rasterio's `shutil.copy` lets GDAL's own errors pass, and raises SystemError
 #: where GDAL failed without saying why.
@@ -62,12 +65,25 @@ _NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _PART = re.compile(r"(?:NETCDF|HDF5|GTIFF_DIR:\d+):\"?(?P<file>[^\":]+)\"?(?::.*)?$")
 
 
+#: What two rows of blocks of each open raster take, in bytes: a window may lie across.
+_rows: MutableMapping[DatasetReader, int] = WeakKeyDictionary()
+_counting = Lock()
+
+
 @contextmanager
 def gdal_env(**options: object) -> Iterator[None]:
     """GDAL with a bounded block cache, around every call that moves pixels."""
     _hush()
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options):
+    with _counting:
+        rows = sum(size for ds, size in _rows.items() if not ds.closed)
+    with rasterio.Env(GDAL_CACHEMAX=min(CACHE_BYTES + rows, MOST_CACHE_BYTES), **options):
         yield
+
+
+def _two_rows(ds: DatasetReader) -> int:
+    """Bytes of two rows of blocks, or of one where there is no other, in all bands."""
+    (height, width), size = ds.block_shapes[0], max(np.dtype(kind).itemsize for kind in set(ds.dtypes))
+    return min(2, ceil(ds.height / height)) * height * width * ceil(ds.width / width) * ds.count * size
 
 
 def _hush() -> None:
@@ -119,6 +135,8 @@ def open_dataset(path: Path, what: str, *, given: bool = False) -> tuple[Dataset
     except BaseException:
         ds.close()
         raise
+    with _counting:
+        _rows[ds] = _two_rows(ds)
     return ds, pair
 
 

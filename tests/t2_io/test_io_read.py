@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
-from rasters import integers, nm, write_envi, write_tif
+from rasters import NORTH_UP, integers, nm, write_envi, write_tif
 
 from hsfuse.core.errors import InputError
-from hsfuse.io import check_valid, open_cube, usable_bands
+from hsfuse.io import check_valid, gdal, open_cube, usable_bands
 from hsfuse.io.envi import read_header
+from hsfuse.io.gdal import CACHE_BYTES, gdal_env
+from hsfuse.io.products.hdf5 import open_hdf5
 
 UTM = "map info = {UTM, 1, 1, 500000, 5000000, 10, 10, 33, North, WGS-84, units=Meters}"
 
@@ -221,3 +225,43 @@ def test_all_nodata(tmp_path):
     cube[:, 39, 0] = 3
     with open_cube(write_tif(tmp_path / "b.tif", cube, nodata=-1)) as reader:
         check_valid(reader)
+
+
+def test_blocks_are_decompressed_once_for_the_windows_of_a_row(tmp_path, monkeypatch):
+    """What is read again is there, with the file's own pixels gone; what a raster had is given back with it."""
+    monkeypatch.setattr(gdal, "_rows", WeakKeyDictionary())  # what other tests left open
+    path, side, count = tmp_path / "blocks.tif", 256, 80
+    tiled = {"tiled": True, "blockxsize": side, "blockysize": side, "compress": "deflate", "interleave": "band"}
+    profile = {
+        "driver": "GTiff",
+        "width": 2 * side,
+        "height": side,
+        "count": count,
+        "dtype": "float32",
+        "transform": NORTH_UP,
+    }
+    with rasterio.open(path, "w", **profile, **tiled) as ds:
+        ds.write(np.broadcast_to(np.arange(1, count + 1, dtype=np.float32)[:, None, None], (count, side, 2 * side)))
+    assert count * side * 2 * side * 4 > CACHE_BYTES
+    with open_cube(path) as reader, gdal_env():
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] > count * side * 2 * side * 4
+        for col in (0, side):
+            reader.read(Window(col, 0, 8, 8))
+        os.truncate(path, 0)
+        for col in (0, side):
+            assert (reader.read(Window(col, 8, 8, 8)).data[:, 0, 0] == np.arange(1, count + 1)).all()
+    with gdal_env():
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] < count * side * 2 * side * 4
+
+
+def test_chunks_of_hdf5_are_decompressed_once(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path, shape = tmp_path / "chunks.h5", (128, 640, 64)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("cube", data=values, chunks=(128, 128, 64), compression="gzip")
+    with open_hdf5(path) as file:
+        cube = file["cube"]
+        assert (cube[:8] == values[:8]).all()
+        os.truncate(path, 0)
+        assert (cube[8:16] == values[8:16]).all()

@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsfuse.core.errors import InputError
-from hsfuse.io.limits import MOST_BLOCK, MOST_MEMBERS, MOST_XML, check_claim
+from hsfuse.io.limits import MOST_BLOCK, MOST_CACHE_BYTES, MOST_MEMBERS, MOST_XML, check_claim
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.spectral_tags import to_nm, widths_to_nm
 
 if TYPE_CHECKING:
     import h5py
 
+#: Chunks that HDF5's cache, a hash table, has places for (a prime). In its own of 1 MiB (8 since HDF5 2) there is no
+#: room for a row of chunks: all would be decompressed again for each window.
+CACHED_CHUNKS = 10_007
 #: Bands up to this far apart are read in one go with those between them.
 _GAP = 8
 
@@ -70,7 +73,7 @@ def open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
     with readable(path):
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=MOST_CACHE_BYTES, rdcc_nslots=CACHED_CHUNKS)
 
 
 def is_hdf5(path: Path) -> bool:
