@@ -59,6 +59,9 @@ KINDS = {
     "a Gaussian (MTF .5) times box": Off(psf="gaussbox:.5"),
     "an elliptic PSF, turned": Off(psf="ellipse:.45,.25,30"),
     "a comet's tail of .5": Off(psf="comet:.5"),
+    "a halo of .2, as wide as 1.5": Off(psf="halo:.41,.2,1.5"),
+    "a halo of .1, as wide as 2": Off(psf="halo:.41,.1,2"),
+    "a Moffat PSF, power 2.5": Off(psf="moffat:1,2.5"),
     "a shift of (.4, -.3)": Off(shift=(0.4, -0.3)),
     "a rotation by .5 degrees": Off(rotate=0.5),
     "a drift of .5": Off(drift=0.5),
@@ -85,17 +88,18 @@ FIELDS = {
 
 
 def kernel(text: str, s: int) -> Floats:
-    """(8 s + 1,) * 2 taps on HR pixels about the LR pixel's centre, sum 1."""
+    """(8 s + 1,) * 2 taps on HR pixels about the LR pixel's centre, of a halo (12 s + 1,) * 2, sum 1."""
     kind, _, rest = text.partition(":")
     numbers = [float(one) for one in rest.split(",") if one]
-    y, x = np.mgrid[-4 * s : 4 * s + 1, -4 * s : 4 * s + 1].astype(float)
+    far = (6 if kind in ("halo", "moffat") else 4) * s
+    y, x = np.mgrid[-far : far + 1, -far : far + 1].astype(float)
 
     def gauss(down: float, right: float, degrees: float = 0.0, off: float = 0.0) -> Floats:
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         u, v = (cos * x + sin * y - off * s) / (right * s), (cos * y - sin * x) / (down * s)
         return np.exp(-(u**2 + v**2) / 2)
 
-    edge = np.clip(s / 2 + 0.5 - np.abs(np.arange(-4 * s, 4 * s + 1)), 0, 1)
+    edge = np.clip(s / 2 + 0.5 - np.abs(np.arange(-far, far + 1)), 0, 1)
     if kind == "gauss":
         found = gauss(_sigma(numbers[0]), _sigma(numbers[0]))
     elif kind == "box":
@@ -104,6 +108,12 @@ def kernel(text: str, s: int) -> Floats:
         found = gaussian_filter(np.outer(edge, edge), _sigma(numbers[0]) * s)
     elif kind == "ellipse":
         found = gauss(*numbers)
+    elif kind == "halo":  # a core and so much of the light about it, as stray light and the ground's surroundings
+        core, halo = gauss(_sigma(numbers[0]), _sigma(numbers[0])), gauss(numbers[2], numbers[2])
+        found = (1 - numbers[1]) * core / core.sum() + numbers[1] * halo / halo.sum()
+    elif kind == "moffat":  # of so many LR pixels' full width at half maximum, to a power (Moffat 1969)
+        scale = numbers[0] * s / (2 * np.sqrt(2 ** (1 / numbers[1]) - 1))
+        found = (1 + (x**2 + y**2) / scale**2) ** -numbers[1]
     else:  # a comet: smeared to one side, as of a moving platform with lag
         found = np.sum([0.6**i * gauss(0.35, 0.35, off=i * numbers[0] / 4) for i in range(5)], axis=0)
     return np.asarray(found / found.sum())
@@ -117,10 +127,10 @@ def _sigma(mtf: float) -> float:
 def true_kernel(off: Off, s: int) -> Floats:
     """What LR pixels see on HR pixels about where their georeference has them, a shift and the splines in it."""
     taps = kernel(off.psf, s)
-    size = 10 * s + s % 2  # a pixel lies amid the taps at odd ratios, between them at even ones
+    half = len(taps) // 2
+    size = 2 * (half + s) + s % 2  # a pixel lies amid the taps at odd ratios, between them at even ones
     out = np.zeros((size + 4 * s + 1,) * 2)
     middle = out.shape[0] // 2
-    half = len(taps) // 2
     out[middle - half : middle + half + 1, middle - half : middle + half + 1] = taps[::-1, ::-1]
     at = np.arange(size) - (size - 1) / 2
     grid = [middle - at[:, None] + off.shift[0] * s + 0 * at, middle - at + off.shift[1] * s + 0 * at[:, None]]

@@ -1,24 +1,39 @@
 """Families of point spread functions that a pair is asked for, from the simplest to the richest.
 
 A detector's footprint is a box of one LR pixel; optics and motion add a Gaussian; a resampled or moving sensor's is
-wider one way than the other, perhaps turned. Each has its own numbers, `shape` (k,): logarithms of widths in LR pixels.
+wider one way than the other, perhaps turned. About any of these there may be a halo, a wide Gaussian that has a share
+of the light: stray light, what the air scatters from the surroundings, the wings of what optics and turbulence do
+(King 1971, "The profile of a star image"). Each has its own numbers, `shape` (k,): logarithms of widths in LR pixels,
+and of a halo its width's and those of the odds of its share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
 from hsfuse.calibration.spectra import FloatArray
 from hsfuse.physics.model import Psf, box_psf, elliptic_psf, gaussian_psf
-from hsfuse.physics.optics import centred_taps, elliptic_gaussian, footprint, widths_and_turn
+from hsfuse.physics.optics import centred_taps, elliptic_gaussian, footprint, gaussian, widths_and_turn
 
 #: Widths (standard deviations) of a Gaussian that are searched, in LR pixels, and the least in HR pixels.
 LEAST_WIDTH, LARGEST_WIDTH, LEAST_WIDTH_HR = 0.1, 1.5, 0.3
 #: Least width of a Gaussian beside a box, in LR pixels: less is none.
 LEAST_BLUR = 0.03
+#: Widths of a halo that are searched, in LR pixels, and its share of the light.
+LEAST_HALO, LARGEST_HALO = 0.7, 3.0
+LEAST_HALO_SHARE, LARGEST_HALO_SHARE = 0.02, 0.5
+#: A halo is so many times as wide as its core: what is less may be the core's own, beyond the taps that are searched.
+WIDER = 2.0
+#: Logarithms of widths at which the MSI is seen through a halo, between which what is seen is taken as straight, and
+#: over how many of its widths a halo's taps reach.
+HALOS = np.linspace(np.log(LEAST_HALO), np.log(LARGEST_HALO), 9)
+HALO_REACH = 3
+#: What a family's name has where there is a halo.
+WITH_HALO = " with halo"
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,18 @@ class Family:
             )
         return made / made.sum()
 
-    def bounds(self, ratio: int) -> tuple[float, float]:
-        """Least and largest logarithm of a width."""
+    def near(self, shape: FloatArray, size: int, centre: FloatArray, ratio: int) -> FloatArray:
+        """The kernel without what `far` has of it."""
+        return self.kernel(shape, size, centre, ratio)
+
+    def far(self, shape: FloatArray) -> FloatArray | None:
+        """How much of the light halos of the widths `HALOS` have, (q,); None without a halo."""
+        return None
+
+    def bounded(self, shape: FloatArray, ratio: int) -> FloatArray:
+        """The nearest shape that is searched."""
         least = LEAST_BLUR if self.boxed else max(LEAST_WIDTH, LEAST_WIDTH_HR / ratio)
-        return float(np.log(least)), float(np.log(LARGEST_WIDTH))
+        return np.concatenate([np.clip(shape[:2], np.log(least), np.log(LARGEST_WIDTH)), shape[2:]])
 
     def widths(self, shape: FloatArray, ratio: int) -> FloatArray:
         """Standard deviations (y, x) of the kernel in HR pixels and its turn in degrees: (3,)."""
@@ -66,6 +89,68 @@ class Family:
         if cov[0, 1] == 0 and cov[0, 0] == cov[1, 1]:
             return gaussian_psf(float(np.sqrt(cov[0, 0])), ratio, phase)
         return elliptic_psf(*widths_and_turn(cov), ratio, phase).with_few_terms()
+
+
+@dataclass(frozen=True)
+class Haloed(Family):
+    """Those of a `core` with a halo: its shape and the logarithms of the halo's width and of the odds of its share."""
+
+    core: Family = field(kw_only=True)
+
+    @classmethod
+    def about(cls, core: Family) -> Haloed:
+        """About a core."""
+        return cls(core.name + WITH_HALO, core.starts, core.covariance, core=core)
+
+    def halo(self, shape: FloatArray, ratio: int) -> FloatArray:
+        """The halo's share of the light and its width in HR pixels: (2,)."""
+        return np.array([1 / (1 + np.exp(-shape[-1])), ratio * np.exp(shape[-2])])
+
+    def kernel(self, shape: FloatArray, size: int, centre: FloatArray, ratio: int) -> FloatArray:
+        """As for a family without, of as many taps as the halo needs."""
+        share, width = self.halo(shape, ratio)
+        size = max(size, halo_size(width, size, float(abs(centre).max())))
+        rows, cols = (halo_taps(width, size, float(c)) for c in centre)
+        return self.near(shape, size, centre, ratio) + share * np.outer(rows, cols)
+
+    def near(self, shape: FloatArray, size: int, centre: FloatArray, ratio: int) -> FloatArray:
+        """The core."""
+        return (1 - self.halo(shape, ratio)[0]) * self.core.kernel(shape[:-2], size, centre, ratio)
+
+    def far(self, shape: FloatArray) -> FloatArray:
+        """The halo as a mean of the two whose widths are next to its own."""
+        between = np.maximum(1 - np.abs(HALOS - shape[-2]) / (HALOS[1] - HALOS[0]), 0)
+        return np.asarray(self.halo(shape, 1)[0] * between)
+
+    def bounded(self, shape: FloatArray, ratio: int) -> FloatArray:
+        """The nearest shape that is searched."""
+        odds = [np.log(share / (1 - share)) for share in (LEAST_HALO_SHARE, LARGEST_HALO_SHARE)]
+        core = self.core.bounded(shape[:-2], ratio)
+        least = max(LEAST_HALO, WIDER * self.core.widths(core, 1)[:2].max())
+        return np.array([*core, np.clip(shape[-2], np.log(least), HALOS[-1]), np.clip(shape[-1], *odds)])
+
+    def widths(self, shape: FloatArray, ratio: int) -> FloatArray:
+        """Those of the core."""
+        return self.core.widths(shape[:-2], ratio)
+
+    def psf(self, shape: FloatArray, ratio: int, phase: float) -> Psf:
+        """The PSF, centred."""
+        share, width = self.halo(shape, ratio)
+        core = self.core.psf(shape[:-2], ratio, phase)
+        taps = halo_taps(width, max(core.size, halo_size(width, core.size)))
+        made = (1 - share) * np.pad(core.kernel, (len(taps) - core.size) // 2) + share * np.outer(taps, taps)
+        return Psf(made, f"{core.label}, {share:.3g} of the light in a halo of sigma {width:.4g} HR pixels")
+
+
+def halo_size(width: float, size: int, centre: float = 0.0) -> int:
+    """Taps of a halo of a width and about a centre in HR pixels, even where `size` is."""
+    return 2 * ceil(HALO_REACH * width + abs(centre)) + size % 2
+
+
+def halo_taps(width: float, size: int, centre: float = 0.0) -> FloatArray:
+    """Taps (size,) of a Gaussian about a centre in HR pixels from the middle, of sum 1."""
+    made = gaussian(centred_taps(size) - centre, width)
+    return made / made.sum()
 
 
 def _turned(shape: FloatArray) -> FloatArray:

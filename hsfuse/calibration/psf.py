@@ -5,7 +5,8 @@ Each window of the scene has its own gain, offset and small shift for each band 
 ground has changed counts little. Of the families of `kernels` the simplest is taken that explains windows which its
 numbers weren't fitted to about as well as the best does. Uncertainty is the windows' disagreement: a jackknife that
 leaves out one after the other (Efron, Stein 1981), that of coarse parts of the scene, and what lies between families
-that windows bear out about as well.
+that windows bear out about as well. A halo is asked for about the simplest of them first, and about all where that is
+borne out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hsfuse.calibration.kernels import BLURRED_BOX, BOX, ELLIPTIC, ROUND, TURNED, Family, assumed
+from hsfuse.calibration.kernels import (
+    BLURRED_BOX,
+    BOX,
+    ELLIPTIC,
+    ROUND,
+    TURNED,
+    WITH_HALO,
+    Family,
+    Haloed,
+    assumed,
+)
 from hsfuse.calibration.spectra import FloatArray, gain_error
-from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd
+from hsfuse.calibration.views import LARGEST_SHIFT, Fit, Search, Views, common, correlations, place_sd, surroundings
 from hsfuse.calibration.windows import apart, spread_of
 from hsfuse.core.errors import SettingError
 from hsfuse.core.values import plus_minus
@@ -36,6 +47,8 @@ PLACINGS, LEAST_WANDER, CHANCE = 3, 0.15, 6.0
 BORNE_OUT, LEAST_GAIN, LEAST_SHARE, SHAPED_SHARE = 2.0, 4.0, 0.002, 0.01
 #: Errors of its own from which on a shift is more than chance.
 CLEARLY_OFF = 1.5
+#: A halo's numbers to begin from: logarithms of its width in LR pixels and of the odds of its share.
+HALO_START = (float(np.log(1.4)), float(np.log(0.15)))
 #: A free kernel has (4 s)^2 unknowns.
 LARGEST_FREE_RATIO = 12
 #: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
@@ -94,15 +107,15 @@ class Judged:
             slopes, misfit = fit.slopes[:, :, inside], fit.misfit[:, inside]
             own, pull = np.einsum("icm,jcm->ij", slopes, slopes), np.einsum("icm,cm->i", slopes, misfit)
             moved[w] = np.linalg.solve(hessian - own + tiny, pull)
-            near = np.clip(fit.shape[:2] + moved[w, :2], *fit.family.bounds(views.ratio))
-            moved[w, :2] = near - fit.shape[:2]
+            moved[w] = fit.family.bounded(fit.shape + moved[w], views.ratio) - fit.shape
             held_out[w] = ((misfit + np.einsum("icm,i->cm", slopes, moved[w])) ** 2).sum()
         return cls(fit, held_out, moved, views.part, wander)
 
     def borne_out_by(self, best: Judged) -> bool:
         """Whether the best, richer family is no clear gain over this one."""
         gain = self.held_out - best.held_out
-        share = SHAPED_SHARE if best.fit.family in (ELLIPTIC, TURNED) else LEAST_SHARE
+        shaped = best.fit.family in (ELLIPTIC, TURNED) or isinstance(best.fit.family, Haloed)
+        share = SHAPED_SHARE if shaped else LEAST_SHARE
         return bool(gain.sum() <= max(BORNE_OUT * gain_error(gain), LEAST_GAIN, share * best.held_out.sum()))
 
 
@@ -113,7 +126,8 @@ class EstimatedPsf:
     All with standard deviations from the disagreement of windows. `shift` (y, x): the LRHSI's pixel centres lie that
     many HR pixels further down and right than the grids say, and `shifted` is the PSF about them; `mtf` (y, x) at the
     LR Nyquist frequency and `mtf_sd`; `gain` and `offset` (c,) of the MSI against R x LRHSI and `correlation` (c,), of
-    the bands used. `doubt` says why the pair can't tell and `psf` is the assumed one; "" where it can.
+    the bands used. `halo`: a halo's share of the light and its width in HR pixels, None without one; widths and
+    turn are its core's. `doubt` says why the pair can't tell and `psf` is the assumed one; "" where it can.
     """
 
     psf: Psf
@@ -130,6 +144,8 @@ class EstimatedPsf:
     gain: FloatArray
     offset: FloatArray
     correlation: FloatArray
+    halo: tuple[float, float] | None = None
+    halo_sd: tuple[float, float] | None = None
     doubt: str = ""
 
     def __repr__(self) -> str:
@@ -145,14 +161,18 @@ class EstimatedPsf:
         (y, x), (sy, sx) = self.sigma, self.sigma_sd
         if self.family == "assumed":
             return f"as assumed ({self.psf.label}): the pair bears it out" if not self.doubt else self.psf.label
-        widths = f"{plus_minus(y, sy)} MSI pixels"
+        widths, core = f"{plus_minus(y, sy)} MSI pixels", self.family.removesuffix(WITH_HALO)
         mtf = f"MTF at Nyquist {plus_minus(self.mtf[0], self.mtf_sd[0])}"
         if y != x:
             widths = f"{plus_minus(y, sy)} (y) and {plus_minus(x, sx)} (x) MSI pixels"
             mtf = f"{mtf} (y) and {plus_minus(self.mtf[1], self.mtf_sd[1])} (x)"
-        if self.family == "turned":
+        if core == "turned":
             widths += f", turned by {plus_minus(self.theta_deg, min(self.theta_sd_deg, 90))} degrees"
-        return f"{KINDS[self.family]}, standard deviation {widths}, {mtf}"
+        if self.halo is not None and self.halo_sd is not None:
+            (share, width), (share_sd, width_sd) = self.halo, self.halo_sd
+            light = plus_minus(100 * share, 100 * share_sd)
+            widths += f", {light} % of the light in a halo of {plus_minus(width, width_sd)} MSI pixels"
+        return f"{KINDS[core]}, standard deviation {widths}, {mtf}"
 
 
 #: What families are called.
@@ -195,10 +215,11 @@ def estimate_psf(
     if given is not None:
         families.insert(0, assumed(given, ratio))
     judged, search = _judged(views, families)
-    best = min(judged, key=lambda one: one.held_out.sum())
-    borne_out = [one for one in judged if one.borne_out_by(best)]
+    if kind == "auto":
+        judged, search = _with_halos(judged, search)
+    borne_out = _borne_out(judged)
     chosen = borne_out[0]
-    if given is not None and _as_wide(judged[0], chosen, ratio):
+    if given is not None and not isinstance(chosen.fit.family, Haloed) and _as_wide(judged[0], chosen, ratio):
         chosen = judged[0]
     doubt = _doubt(chosen, judged, search.views, detail) if given is not None else ""
     found = judged[0] if doubt else chosen
@@ -232,6 +253,36 @@ def _judged(views: Views, families: list[Family]) -> tuple[list[Judged], Search]
     search = search.reweighted(min(fits.values(), key=lambda fit: fit.cost))
     again = [search.best(family, [fits[family.name].shape], fits[family.name].centre, 4) for family in families]
     return [Judged.of(fit, views, wander) for fit in again], search
+
+
+def _borne_out(judged: Sequence[Judged]) -> list[Judged]:
+    """Those that windows bear out about as well as the best, the simplest first."""
+    best = min(judged, key=lambda one: one.held_out.sum())
+    return [one for one in judged if one.borne_out_by(best)]
+
+
+def _with_halos(judged: list[Judged], search: Search) -> tuple[list[Judged], Search]:
+    """And every family with a halo, where windows bear out one about the simplest without, and agree about it."""
+    free, views = [one for one in judged if one.fit.family.name != "assumed"], search.views
+    simple = _borne_out(free)[0]
+    around = Search(views, search.weight, around=surroundings(views, simple.fit.centre))
+
+    def judge(fit: Fit) -> Judged:
+        return Judged.of(fit, views, simple.wander)
+
+    def haloed(one: Fit, *halo: float) -> Fit:
+        return around.best(Haloed.about(one.family), [[*one.shape, *halo]], one.centre)
+
+    first = haloed(simple.fit, *HALO_START)
+    if simple.borne_out_by(judge(first)):
+        return judged, search
+    around = around.reweighted(first)
+    without = [around.best(one.fit.family, [one.fit.shape], one.fit.centre, 4) for one in judged]
+    every = [judge(fit) for fit in [*without, *(haloed(one.fit, *first.shape[-2:]) for one in free)]]
+    borne_out = _borne_out(every)
+    halo = _halo(borne_out[0], borne_out, views.ratio)
+    told = halo is not None and (halo[0] > BORNE_OUT * halo[1]).all()
+    return (every, around) if told else (judged, search)
 
 
 def _doubt(chosen: Judged, judged: Sequence[Judged], views: Views, detail: FloatArray) -> str:
@@ -283,7 +334,7 @@ def _summed_up(
 
         kernel, psf = free_kernel(views, kernel, centre)
         name = "free"
-    seen = views.seen(kernel[None])[0]
+    seen = views.seen(kernel[None])[0] if free else search.seen(fit)
     gain, offset = views.radiometry(seen)
     widths, (_, widths_sd) = _widths(found, s)[0], _widths(free_one, s, whole=False)
     mtf_sd = _spread(free_one, lambda p: np.array(free_one.fit.family.psf(p, s, views.phase).mtf(s)), whole=False)
@@ -291,8 +342,8 @@ def _summed_up(
         other = one.fit.family
         between = np.abs(other.widths(one.fit.shape, s)[:2] - widths[:2])
         widths_sd[:2] = np.maximum(widths_sd[:2], between)
-        mtf_sd = np.maximum(mtf_sd, np.abs(np.array(other.psf(one.fit.shape, s, views.phase).mtf(s)) - psf.mtf(s)))
-    place, error = centre + views.offset, place_sd(search, fit)
+        mtf_sd = np.maximum(mtf_sd, np.abs(np.subtract(other.psf(one.fit.shape, s, views.phase).mtf(s), psf.mtf(s))))
+    place, error, halo = centre + views.offset, place_sd(search, fit), _halo(found, borne_out, s)
     return EstimatedPsf(
         psf,
         Psf(_moved(kernel, views.offset), f"{psf.label}, shifted").with_few_terms(),
@@ -308,8 +359,22 @@ def _summed_up(
         gain[:, 0],
         offset[:, 0],
         correlations(seen, views.target),
+        None if halo is None else (float(halo[0, 0]), float(halo[0, 1])),
+        None if halo is None else (float(halo[1, 0]), float(halo[1, 1])),
         doubt,
     )
+
+
+def _halo(found: Judged, borne_out: Sequence[Judged], ratio: int) -> FloatArray | None:
+    """Share of the light and width in HR pixels of a halo, and their standard deviations (2, 2); None without one."""
+    family = found.fit.family
+    if not isinstance(family, Haloed):
+        return None
+    value, spread = family.halo(found.fit.shape, ratio), _spread(found, lambda p: family.halo(p, ratio), whole=False)
+    for one in borne_out:
+        if isinstance(one.fit.family, Haloed):
+            spread = np.maximum(spread, np.abs(one.fit.family.halo(one.fit.shape, ratio) - value))
+    return np.stack([value, spread])
 
 
 def _widths(found: Judged, ratio: int, whole: bool = True) -> tuple[FloatArray, FloatArray]:

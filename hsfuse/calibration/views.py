@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, map_coordinates
 from torch import Tensor
 
-from hsfuse.calibration.kernels import ROUND, Family
+from hsfuse.calibration.kernels import HALOS, ROUND, Family, halo_size, halo_taps
 from hsfuse.calibration.spectra import FloatArray
 from hsfuse.calibration.windows import quarters, spread_of
 from hsfuse.core.errors import InputError
+from hsfuse.physics.model import decimation_matrix
 
 #: LR pixels on each side that a searched kernel reaches over: at most, and where the scene is small or the ratio large.
 REACH, LEAST_REACH, LARGE_RATIO = 3, 2, 12
@@ -151,6 +153,28 @@ class Views:
         return 1 / slope, seen.mean(-1, keepdims=True) - self.target.mean(-1, keepdims=True) / slope
 
 
+def surroundings(views: Views, centre: FloatArray) -> FloatArray:
+    """The MSI around LR pixels through halos of widths `HALOS`, (q, c, m), mirrored beyond the image.
+
+    About `centre` (y, x) in HR pixels from the middle of the taps.
+    """
+    s, offset = views.ratio, np.array(views.offset)
+    first = round(views.phase - (views.size - 1) / 2) + offset[:, None]
+    block, (y, x) = views.corner[0], (views.corner[1:] - first) // s
+    image, seen = views.image.astype(np.float64), np.empty((len(HALOS), *views.target.shape))
+    for row, width in zip(seen, s * np.exp(HALOS), strict=True):
+        taps = (halo_taps(width, halo_size(width, views.size, c), c) for c in centre + offset)
+        down, right = map(partial(decimation_matrix, s=s, phase=views.phase), image.shape[2:], taps)
+        low = down @ image @ right.T
+        if views.move is None:
+            row[:] = low[block, :, y, x].T
+            continue
+        at = np.stack([block, y + views.move[0] / s, x + views.move[1] / s])
+        for band, own in enumerate(row):
+            own[:] = map_coordinates(low[:, band], at, mode="nearest")
+    return seen
+
+
 def _inside(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Pixels (n, h, w) with nothing but valid ones within `reach`, borders included."""
     return np.stack([binary_erosion(one, np.ones((2 * reach + 1,) * 2)) for one in mask])
@@ -214,9 +238,15 @@ class Fit:
 class Search:
     """Least squares over the shape of a family, gain, offset and shift of every window free."""
 
-    def __init__(self, views: Views, weight: FloatArray, groups: NDArray[np.intp] | None = None) -> None:
-        """`groups` (m,) are the windows, where these aren't too small, unless told."""
-        self.views, self.weight = views, weight
+    def __init__(
+        self,
+        views: Views,
+        weight: FloatArray,
+        groups: NDArray[np.intp] | None = None,
+        around: FloatArray | None = None,
+    ) -> None:
+        """`groups` (m,): the windows, where these aren't too small, unless told; a halo asks for its `surroundings`."""
+        self.views, self.weight, self.around = views, weight, around
         small = np.median(np.bincount(views.window)) < LEAST_OWN
         self.groups = groups if groups is not None else np.zeros_like(views.window) if small else views.window
         self._starts = np.flatnonzero(np.diff(self.groups, prepend=-1))  # pixels are sorted by window
@@ -226,7 +256,7 @@ class Search:
         views, size, s = self.views, self.views.size, self.views.ratio
 
         def kernel(p: FloatArray, c: FloatArray) -> FloatArray:
-            return family.kernel(p, size, c, s)
+            return family.near(p, size, c, s)
 
         steps = CENTRE_STEP * np.eye(2), STEP * np.eye(len(shape))
         by_centre = [(kernel(shape, centre + d) - kernel(shape, centre - d)) / (2 * CENTRE_STEP) for d in steps[0]]
@@ -234,6 +264,9 @@ class Search:
         seen = views.seen(np.stack([kernel(shape, centre), *by_centre, *by_shape]))
         if views.rest is not None:
             seen[:3] = self._further(seen[:3], kernel, shape, centre, views.rest)
+        seen[0] += self._far(family, shape)
+        for slope, d in zip(seen[3:], steps[1], strict=True):
+            slope += (self._far(family, shape + d) - self._far(family, shape - d)) / (2 * STEP)
         seen *= self.weight
         axes, r = self._orthogonal([self.weight, *seen[:3]])
         misfit, along = self._without(views.target * self.weight, axes)
@@ -245,6 +278,21 @@ class Search:
         info = np.einsum("kicg,kjcg->gij", root, root)
         pull = np.einsum("kicg,kcg->gi", root, np.stack([along[2], along[3]]))
         return Fit(family, shape, centre, misfit, slopes[: len(shape)], info, pull)
+
+    def _far(self, family: Family, shape: FloatArray) -> FloatArray | float:
+        """What is seen through a halo, (c, m), that moves little with the centre; 0 without one."""
+        light = family.far(shape)
+        if light is None:
+            return 0.0
+        assert self.around is not None
+        found: FloatArray = np.tensordot(light, self.around, 1)
+        return found
+
+    def seen(self, fit: Fit) -> FloatArray:
+        """The MSI as a fit has it at its place, (c, m)."""
+        family, views = fit.family, self.views
+        near = family.near(fit.shape, views.size, fit.centre + common(fit)[0], views.ratio)
+        return views.seen(near[None])[0] + self._far(family, fit.shape)
 
     def _further(
         self,
@@ -328,8 +376,7 @@ class Search:
 
     def _bounded(self, fit: Fit, shape: FloatArray, centre: FloatArray) -> Fit:
         far = LARGEST_SHIFT * self.views.ratio
-        shape[:2] = np.clip(shape[:2], *fit.family.bounds(self.views.ratio))
-        return self.at(fit.family, shape, np.clip(centre, -far, far))
+        return self.at(fit.family, fit.family.bounded(shape, self.views.ratio), np.clip(centre, -far, far))
 
     def reweighted(self, fit: Fit) -> Search:
         """With each window's own noise in each band, and little from outliers, by what a fit leaves."""
@@ -339,7 +386,8 @@ class Search:
         )
         noise = np.maximum(noise, QUIET * np.median(noise, axis=1, keepdims=True))
         noise = np.maximum(noise, 1e-6 * self.views.target.std(1, keepdims=True) + 1e-12)[:, window]
-        return Search(self.views, 1 / noise / np.sqrt(np.maximum(1, np.abs(rest) / noise / HUBER)))
+        weight = 1 / noise / np.sqrt(np.maximum(1, np.abs(rest) / noise / HUBER))
+        return Search(self.views, weight, around=self.around)
 
 
 def _over(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -371,7 +419,7 @@ def place_sd(search: Search, fit: Fit) -> float:
     misplaced alike, so that what windows scatter beyond their own errors isn't averaged out by their number.
     """
     views = search.views
-    told = Search(views, search.weight, views.window).at(fit.family, fit.shape, fit.centre)
+    told = Search(views, search.weight, views.window, search.around).at(fit.family, fit.shape, fit.centre)
     info, count = told.info, np.bincount(views.window)
     own = np.linalg.inv(info + (1e-9 * np.trace(info, axis1=1, axis2=2)[:, None, None] + 1e-12) * np.eye(2))
     places = np.einsum("wij,wj->wi", own, told.pull)

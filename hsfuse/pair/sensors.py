@@ -173,7 +173,8 @@ class SensorCheck:
 def psf_figures(psf: EstimatedPsf) -> dict[str, Any]:
     """An estimated PSF for JSON."""
     names = ("family", "sigma", "sigma_sd", "theta_deg", "theta_sd_deg", "shift", "shift_sd", "mtf", "mtf_sd", "doubt")
-    return {name: getattr(psf, name) for name in names} | {"label": psf.psf.label}
+    halo = {} if psf.halo is None else {"halo": psf.halo, "halo_sd": psf.halo_sd}
+    return {name: getattr(psf, name) for name in names} | halo | {"label": psf.psf.label}
 
 
 def sensing(pair: ScenePair, told: bool) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from hsfuse.calibration import (
     estimate_srf,
     match_radiometry,
 )
-from hsfuse.calibration.kernels import TURNED
+from hsfuse.calibration.kernels import HALOS, ROUND, TURNED, Haloed
 from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import EstimatedResponse, FlatTops, centres_widths, second_difference
 from hsfuse.calibration.shift import shift_of_blocks
 from hsfuse.calibration.spectra import clean_spectra, low_pixels
+from hsfuse.calibration.views import Search, Views, surroundings
 from hsfuse.calibration.windows import Block, apart
 from hsfuse.core.errors import InputError, SettingError
 from hsfuse.physics import load_srf, write_srf
@@ -323,6 +324,89 @@ def test_the_simplest_family_that_fits_is_taken(psf: Psf, family: str) -> None:
     assert not found.doubt
     np.testing.assert_allclose(found.mtf, psf.mtf(SCALE), atol=0.02)
     assert len(found.psf.separable_terms()) <= (8 if family == "turned" else 1)
+
+
+def with_halo(core: Psf, share: float, width: float) -> Psf:
+    """A PSF and a halo of `width` MSI pixels with a share of the light, by its definition over 8 LR pixels."""
+    size = 8 * SCALE
+    taps = np.exp(-((np.arange(size) - (size - 1) / 2) ** 2) / 2 / width**2)
+    halo = np.outer(taps, taps) / taps.sum() ** 2
+    return Psf((1 - share) * np.pad(core.kernel, (size - core.size) // 2) + share * halo)
+
+
+@pytest.mark.parametrize(
+    ("core", "family"),
+    [
+        (gaussian_psf(1.6, SCALE), "round"),
+        (box_psf(SCALE), "box"),
+        (elliptic_psf(1.4, 2.0, 0, SCALE), "elliptic"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize(("share", "width"), [(0.2, 6.0), (0.1, 5.0)])
+def test_a_halo_about_a_core_is_found(core: Psf, family: str, share: float, width: float) -> None:
+    psf = with_halo(core, share, width)
+    found = estimate_psf(*observed(psf, 2).images, MATRIX, SCALE, given=ASSUMED)
+    assert found.family == f"{family} with halo"
+    assert found.halo is not None
+    assert found.halo_sd is not None
+    np.testing.assert_allclose(found.halo, (share, width), rtol=0.12)
+    assert (np.abs(np.subtract(found.halo, (share, width))) < 3 * np.array(found.halo_sd)).all()
+    np.testing.assert_allclose(found.sigma, _widths_of(core), rtol=0.04)
+    np.testing.assert_allclose(found.mtf, psf.mtf(SCALE), atol=0.02)
+    assert len(found.psf.separable_terms()) == 2
+    assert re.search(r" % of the light in a halo of [\d.]+ \+- [\d.]+ MSI pixels, MTF ", found.describe())
+
+
+def _widths_of(psf: Psf) -> tuple[float, float]:
+    taps = np.arange(psf.size) - (psf.size - 1) / 2
+    return float(np.sqrt(psf.kernel.sum(1) @ taps**2)), float(np.sqrt(psf.kernel.sum(0) @ taps**2))
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_halo_has_its_place(seed: int) -> None:
+    """The PSF about where LR pixels lie has the halo there, too."""
+    seen = observed(with_halo(gaussian_psf(1.6, SCALE), 0.2, 6.0), seed)
+    moved = torch.from_numpy(shift(seen.msi.numpy(), (0, 0, -1.2, 0.7), order=3, mode="nearest"))
+    found = estimate_psf(seen.lrhsi, moved, seen.mask, MATRIX, SCALE, given=ASSUMED)
+    assert found.family == "round with halo"
+    np.testing.assert_allclose(found.shift, (-1.2, 0.7), atol=0.05)
+    np.testing.assert_allclose(found.shifted.centre, found.shift, atol=0.05)
+    assert found.psf.centre == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_halo_is_found_without_one(seed: int) -> None:
+    for psf in (gaussian_psf(1.6, SCALE), box_psf(SCALE, sigma=1.2), elliptic_psf(1.5, 2.2, 35, SCALE)):
+        assert estimate_psf(*observed(psf, seed).images, MATRIX, SCALE).halo is None
+
+
+def test_ground_that_is_other_or_lit_otherwise_is_not_taken_for_a_halo() -> None:
+    """Other fields in a fifth of the scene, misplaced ground, light that varies over a few LR pixels."""
+    seen = observed(gaussian_psf(1.6, SCALE), 2)
+    other, (h, w) = seen.msi.clone(), seen.msi.shape[2:]
+    other[..., : h // 2, : w // 2] = seen.msi.flip(2, 3)[..., : h // 2, : w // 2]
+    light = gaussian_filter(np.random.default_rng(4).standard_normal((h, w)), 2 * SCALE)
+    lit = seen.msi * torch.from_numpy(1 + 0.05 * light / light.std())
+    for msi in (other, lit, misplaced(seen.msi, 1, 10)):
+        assert estimate_psf(seen.lrhsi, msi, seen.mask, MATRIX, SCALE, given=ASSUMED).halo is None
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.8, -1.3)])
+def test_what_is_seen_through_a_halo_is_what_the_model_sees(centre: tuple[float, float]) -> None:
+    """About its place; at widths between those that are looked at within what is smaller than noise."""
+    seen, at = observed(gaussian_psf(1.6, SCALE), 1), np.array(centre)
+    target = torch.einsum("kc,bchw->bkhw", torch.from_numpy(MATRIX), seen.lrhsi)
+    views, _ = Views.of(target, seen.msi, seen.mask, SCALE, 1.5)
+    search, family = Search(views, np.ones_like(views.target), around=surroundings(views, at)), Haloed.about(ROUND)
+    row, col = ((views.corner[1:] + (views.size - 1) / 2) // SCALE).astype(int)
+    for log_width in (HALOS[3], HALOS[3:5].mean()):
+        shape = np.array([np.log(0.4), log_width, 0.0])
+        model = ObservationModel(MATRIX, Psf(family.kernel(shape, views.size, at, SCALE)), SCALE)
+        wanted = model.spatial(torch.from_numpy(views.image).double())[0].numpy()[:, row, col]
+        near = views.seen(family.near(shape, views.size, at, SCALE)[None])[0]
+        off = near + search._far(family, shape) - wanted
+        assert off.std() < 0.01 * wanted.std(), log_width
 
 
 def misplaced(msi: torch.Tensor, by: float, roughness: float, seed: int = 3) -> torch.Tensor:
