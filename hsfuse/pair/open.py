@@ -28,6 +28,7 @@ from hsfuse.pair.detail import with_detail
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
+from hsfuse.pair.place import closer
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
@@ -92,7 +93,7 @@ def open_pair(
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
         pair = _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair
-        pair = _told(_detailed(pair, settings, kind, known, place), kind)
+        pair = _told(_detailed(pair, settings, kind, known is not None, place is not None), kind)
         pair = misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
         pair = doubted(unsure(pair))
         return replace(pair, options=settings, _stack=stack)
@@ -377,20 +378,23 @@ def _off_centre(pair: ScenePair) -> ScenePair:
     return with_psf(replace(pair, off_centre=True), told)
 
 
-def _detailed(
-    pair: ScenePair, settings: FuseOptions, kind: str, known: Psf | None, known_motion: Motion | None
-) -> ScenePair:
+def _detailed(pair: ScenePair, settings: FuseOptions, kind: str, known: bool, placed: bool) -> ScenePair:
     """A warped pair with what the MSI shows of the LRHSI's detail where it was seen; its PSF is estimated anew then.
 
-    What was moved lies where all of its own pixels have it, then, unless its place is known or clouds lie elsewhere.
+    It lies where its own pixels have it, then, unless its place is known (`placed`) or clouds lie elsewhere; so does one
+    that wasn't warped where these have a drift.
     """
-    sure = known is not None or (pair.psf is not None and not pair.psf.doubt)
-    if not pair.warped or not sure:
+    free = settings.register == "auto" and not placed and pair.shift is not None and not pair.shift.apart
+    if not known and (pair.psf is None or pair.psf.doubt):
         return pair
-    found = _by_detail(pair, kind)
+    if pair.warped:
+        found = _by_detail(pair, kind)
+    else:
+        free = free and kind in ESTIMATED and settings.phase in (None, centred_phase(pair.ratio))
+        found = _closer(pair, kind, settings) if free else None
     if found is None:
         return pair
-    if known_motion is None and pair.motion != Motion() and pair.shift is not None and not pair.shift.apart:
+    if free and found.motion != Motion():
         found = _closer(found, kind, settings) or found
     found, share = with_detail(_off_centre(found) if kind in ESTIMATED else found)
     if found.gains is None:
@@ -408,18 +412,15 @@ def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
 
 
 def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | None:
-    """The pair where its own pixels have it; None where it lies there already."""
-    from hsfuse.pair.place import closer  # few pairs want it
-
-    told = closer(pair)
-    if told is None:
+    """The pair where its own pixels have it, warped; None where it lies there already."""
+    if (told := closer(pair)) is None:
         return None
-    motion, most = told
-    found = _by_detail(_placed(pair, motion, settings, pair.model.psf), kind)
+    moved = _placed(replace(pair, off_centre=False), told[0], settings, pair.model.psf if pair.warped else None)
+    found = _by_detail(moved if pair.warped else _estimated(moved, kind, srf=False), kind)
     if found is None:
         return None
     left = register(replace(found, gains=None), found.warped)
-    return replace(found, residual=left, notes=[*found.notes, note("place-by-pixels", most=most)])
+    return replace(found, residual=left, notes=[*found.notes, note("place-by-pixels", most=told[1])])
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:

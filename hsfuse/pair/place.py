@@ -21,7 +21,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.calibration.spectra import gain_error
-from hsfuse.core.cube import BoolArray
+from hsfuse.core.cube import BoolArray, Cube
 from hsfuse.core.grid import Motion, within
 from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi
 from hsfuse.pair.mapping import Floats
@@ -37,6 +37,9 @@ PLACE, FAR = 6, 0.5
 ROUNDS, SMALL_STEP, HUBER = 8, 0.002, 2.0
 #: LR pixels that are worth another warp, and most that is believed: what is further off, windows have to find.
 WORTH, MOST = 0.02, 0.5
+#: LR pixels of a drift that are worth a first warp, share of what is left without it that it must explain, and how many
+#: of their errors its slopes must have (root mean square).
+WORTH_WARPING, LEAST_SHARE, CLEAR = 0.04, 0.05, 3.0
 #: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
 #: many are wanted, and how many of its errors their gain must have.
 SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
@@ -59,12 +62,7 @@ class _Part:
 
     @classmethod
     def of(cls, pair: ScenePair, window: Window) -> _Part:
-        reader, into = pair.hsi, pair.alignment.hsi_window
-        assert isinstance(reader, WarpedReader)
-        source, part = reader.source_part(within(window, into))
-        cube = source.read(part, pair.hsi_bands)
-        rows, cols = reader.back(part)
-        rows, cols = rows - into.row_off, cols - into.col_off
+        cube, rows, cols = _own_pixels(pair, window)
         msi = blurred_msi(pair, rows, cols)
         around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
         lrhsi = torch.from_numpy(cube.data)[None].to(pair.model.srf.device, torch.float64)
@@ -90,23 +88,40 @@ class _Part:
         return np.stack([here, down, down * y, down * x, right, right * y, right * x, yy, xx, yx])
 
 
+def _own_pixels(pair: ScenePair, window: Window) -> tuple[Cube, Floats, Floats]:
+    """The LRHSI's own pixels under a window, rows and columns (h, w) at which they lie in the common extent."""
+    reader, into = pair.hsi, pair.alignment.hsi_window
+    if not isinstance(reader, WarpedReader):
+        rows, cols = np.indices((window.height, window.width)) + 0.5
+        return reader.read(within(window, into), pair.hsi_bands), rows + window.row_off, cols + window.col_off
+    source, part = reader.source_part(within(window, into))
+    rows, cols = reader.back(part)
+    return source.read(part, pair.hsi_bands), rows - into.row_off, cols - into.col_off
+
+
 def _shares(rows: Floats, cols: Floats, extent: tuple[int, int]) -> tuple[Floats, Floats]:
     """Places as shares of the scene, from its middle."""
     return rows / extent[0] - 0.5, cols / extent[1] - 0.5
 
 
 def closer(pair: ScenePair) -> tuple[Motion, float] | None:
-    """The motion that puts a warped pair's LRHSI where its own pixels have it, and the LR pixels by which, at most.
+    """The motion that puts a pair's LRHSI where its own pixels have it, and the LR pixels by which, at most.
 
-    None where what it has will do.
+    None where what it has will do; where that is no warp, only a drift is worth one. A shift that the PSF has is a part
+    of the motion.
 
     Pixels in windows that are left out, one after the other, have to be explained clearly better by what all others
     tell.
     """
     pair = replace(pair, gains=None)
     parts = [_Part.of(pair, window) for window in block_windows(pair.lr_shape, pair.ratio)]
-    found = _settled(parts, pair.lr_shape, 1 / pair.ratio)
-    return None if found is None else (pair.motion.after(_motion(found, pair)), _farthest(found))
+    found = _settled(parts, pair.lr_shape, 1 / pair.ratio, pair.warped)
+    if found is None:
+        return None
+    by_psf = np.zeros(PLACE)
+    if pair.off_centre and not pair.warped and pair.psf is not None:
+        by_psf[[0, 3]] = np.array(pair.psf.shift) / pair.ratio
+    return pair.motion.after(_motion(found + by_psf, pair)), _farthest(found)
 
 
 def _farthest(move: Floats) -> float:
@@ -114,8 +129,11 @@ def _farthest(move: Floats) -> float:
     return float((np.abs(move.reshape(2, 3)) @ (1, 0.5, 0.5)).max())
 
 
-def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float) -> Floats | None:
-    """LR pixels by which the LRHSI's pixels lie off, (6,) down and right: at the middle, by rows, by columns."""
+def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float, warped: bool) -> Floats | None:
+    """LR pixels by which the LRHSI's pixels lie off, (6,) down and right: at the middle, by rows, by columns.
+
+    None where that isn't worth a warp, or not borne out.
+    """
     own = np.concatenate([part.own[:, part.known] for part in parts], axis=1)
     if own.shape[1] < PIXELS * (PLACE + 3):
         return None
@@ -134,12 +152,29 @@ def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float) -> Fl
         columns = look(move)
         if np.abs(solved[:PLACE]).max() < SMALL_STEP:
             break
-    if not WORTH < _farthest(move) < MOST:
+    drift = np.where(np.arange(PLACE) % 3, move, 0)
+    least, worth = (WORTH, move) if warped else (WORTH_WARPING, drift)
+    if _farthest(worth) < least or _farthest(move) > MOST:
         return None
     windows = _windows(y, x, extent)
-    before = fit.held_out(start[[0, *range(1 + PLACE, len(start))]], weight, windows)
-    gain = before - fit.held_out(columns, weight, windows)
-    return move if len(gain) >= FEWEST and gain.sum() > SURE * gain_error(gain) else None
+    plain = [] if warped else [1, 4]  # a shift wants no warp
+    before, _ = fit.held_out(start[[0, *plain, *range(1 + PLACE, len(start))]], weight, windows)
+    after, numbers = fit.held_out(columns, weight, windows)
+    gain = before - after
+    clear = len(gain) >= FEWEST and gain.sum() > SURE * gain_error(gain)
+    if clear and not warped:
+        clear = gain.sum() > LEAST_SHARE * before.sum() and _deviations(drift, numbers[:, :PLACE]) > CLEAR
+    return move if clear else None
+
+
+def _deviations(drift: Floats, numbers: Floats) -> float:
+    """How many of their errors (root mean square) the slopes of a drift (6,) have, by `numbers` (w, 6) without each of
+    some windows (a jackknife)."""
+    slopes = np.flatnonzero(np.arange(PLACE) % 3)
+    apart = numbers[:, slopes] - numbers[:, slopes].mean(0)
+    covariance = (len(apart) - 1) / len(apart) * apart.T @ apart
+    told = drift[slopes] @ np.linalg.solve(covariance + 1e-12 * np.eye(len(slopes)), drift[slopes])
+    return float(np.sqrt(told / len(slopes)))
 
 
 def _windows(y: Floats, x: Floats, extent: tuple[int, int]) -> np.ndarray:
@@ -181,17 +216,17 @@ class _Fit:
         noise = np.median(rest, axis=1, keepdims=True) / 0.6745 + 1e-6 * self.own.std(1, keepdims=True) + 1e-12
         return numbers, 1 / noise / np.sqrt(np.maximum(1, rest / noise / HUBER))
 
-    def held_out(self, columns: Floats, weight: Floats, window: np.ndarray) -> Floats:
-        """Squares (w,) of what is left in each window by the numbers that the others tell."""
+    def held_out(self, columns: Floats, weight: Floats, window: np.ndarray) -> tuple[Floats, Floats]:
+        """Squares (w,) of what is left in each window by the numbers (w, k) that the others tell."""
         misfit, slopes = self._free(columns, weight)
         normal, pull = _normal(slopes, misfit)
-        found = []
+        found, left = [], []
         for w in range(int(window.max()) + 1):
             inside = window == w
             own = _normal(slopes[..., inside], misfit[..., inside])
-            numbers = _solve(normal - own[0], pull - own[1])
-            found.append(np.square(misfit[:, inside] - np.tensordot(numbers, slopes[..., inside], 1)).sum())
-        return np.array(found)
+            found.append(_solve(normal - own[0], pull - own[1]))
+            left.append(np.square(misfit[:, inside] - np.tensordot(found[-1], slopes[..., inside], 1)).sum())
+        return np.array(left), np.array(found)
 
 
 def _normal(slopes: Floats, misfit: Floats) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""A warped LRHSI's own pixels tell where it lies, nearer than windows do, and leave alone what lies there."""
+"""An LRHSI's own pixels tell where it lies, nearer than windows do, and leave alone what lies there."""
 
 from __future__ import annotations
 
@@ -97,3 +97,27 @@ def test_what_windows_have_beside_it_is_moved_and_told(drifting, monkeypatch):
     monkeypatch.setattr(place, "WORTH", 1.0)
     with hsfuse.open_pair(drifting.hsi, drifting.msi, **how) as pair:
         assert off_by(pair.motion) > 0.1
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, -0.2)])
+def test_a_turn_that_few_windows_see_is_found(tmp_path, shift):
+    """Of 10 x 10 LR pixels four windows tell no turn."""
+    side, off = 80, Off(rotate=0.5, shift=shift)
+    cube = np.moveaxis(mixture((side, side), 4), 0, 2)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 8, off, tmp_path)
+    with hsfuse.open_pair(files.hsi, files.msi, srf=str(files.srf), haze="off", match_radiometry="off") as pair:
+        assert "place-by-pixels" in [one.code for one in pair.notes]
+        assert pair.shift.drift is None
+        true = back(off, (side, side), 8).affine
+        corners = [(x, y) for x in (0, side) for y in (0, side)]
+        assert max(np.hypot(*np.subtract(pair.motion.affine @ one, true @ one)) for one in corners) / 8 < 0.03
+
+
+@pytest.mark.parametrize("off", [Off(), Off(psf="comet:.5"), Off(shift=(0.4, -0.3)), Off(srf_shift=5.0)])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_nothing_is_warped_for_a_turn_that_there_is_not(tmp_path, off, seed):
+    cube = np.moveaxis(mixture((80, 80), seed), 0, 2)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 8, off, tmp_path, seed, 25.0)
+    with hsfuse.open_pair(files.hsi, files.msi, srf=str(files.srf), haze="off", match_radiometry="off") as pair:
+        assert not pair.warped
+        assert closer(pair) is None
