@@ -28,7 +28,6 @@ from hsfuse.pair.detail import with_detail
 from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
-from hsfuse.pair.place import closer
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
@@ -42,6 +41,8 @@ NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometr
 TONES = 2
 #: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
 REGISTRATIONS, NOT_WORTH = 3, 0.02
+#: LR pixels of a shift's uncertainty from which on a drift may be in it that windows missed.
+SCATTERED = 0.004
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -381,17 +382,17 @@ def _off_centre(pair: ScenePair) -> ScenePair:
 def _detailed(pair: ScenePair, settings: FuseOptions, kind: str, known: bool, placed: bool) -> ScenePair:
     """A warped pair with what the MSI shows of the LRHSI's detail where it was seen; its PSF is estimated anew then.
 
-    It lies where its own pixels have it, then, unless its place is known (`placed`) or clouds lie elsewhere; so does one
-    that wasn't warped where these have a drift.
+    It lies where its own pixels have it, then, unless its place is known (`placed`) or clouds lie elsewhere; so does
+    one that wasn't warped where windows may have missed a drift that these have.
     """
-    free = settings.register == "auto" and not placed and pair.shift is not None and not pair.shift.apart
     if not known and (pair.psf is None or pair.psf.doubt):
         return pair
-    if pair.warped:
-        found = _by_detail(pair, kind)
-    else:
-        free = free and kind in ESTIMATED and settings.phase in (None, centred_phase(pair.ratio))
-        found = _closer(pair, kind, settings) if free else None
+    shift = pair.shift if settings.register == "auto" and not placed else None
+    free = shift is not None and not shift.apart
+    found = _by_detail(pair, kind) if pair.warped else None
+    if shift is not None and free and not pair.warped and shift.uncertainty > SCATTERED:
+        movable = kind in ESTIMATED and settings.phase in (None, centred_phase(pair.ratio))
+        found = _closer(pair, kind, settings) if movable else None
     if found is None:
         return pair
     if free and found.motion != Motion():
@@ -413,6 +414,8 @@ def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
 
 def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | None:
     """The pair where its own pixels have it, warped; None where it lies there already."""
+    from hsfuse.pair.place import closer  # few pairs want it
+
     if (told := closer(pair)) is None:
         return None
     moved = _placed(replace(pair, off_centre=False), told[0], settings, pair.model.psf if pair.warped else None)

@@ -39,7 +39,7 @@ ROUNDS, SMALL_STEP, HUBER = 8, 0.002, 2.0
 WORTH, MOST = 0.02, 0.5
 #: LR pixels of a drift that are worth a first warp, share of what is left without it that it must explain, and how many
 #: of their errors its slopes must have (root mean square).
-WORTH_WARPING, LEAST_SHARE, CLEAR = 0.04, 0.05, 3.0
+WORTH_WARPING, LEAST_SHARE, CLEAR = 0.04, 0.05, 3.5
 #: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
 #: many are wanted, and how many of its errors their gain must have.
 SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
