@@ -39,10 +39,9 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Times that tone curves and the PSF are estimated by each other.
 TONES = 2
-#: Times that a pair is registered at most, and the LR pixels left over, in shift and drift, that aren't worth it.
-REGISTRATIONS, NOT_WORTH = 3, 0.02
-#: LR pixels of a shift's uncertainty from which on a drift may be in it that windows missed.
-SCATTERED = 0.004
+#: Times that a pair is registered at most, the LR pixels left over, in shift and drift, that aren't worth it, and those
+#: of a shift's uncertainty from which on windows may have missed a drift.
+REGISTRATIONS, NOT_WORTH, SCATTERED = 3, 0.02, 0.004
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
 
@@ -387,20 +386,17 @@ def _detailed(pair: ScenePair, settings: FuseOptions, kind: str, known: bool, pl
     """
     if not known and (pair.psf is None or pair.psf.doubt):
         return pair
-    shift = pair.shift if settings.register == "auto" and not placed else None
-    free = shift is not None and not shift.apart
+    shift = None if placed or settings.register != "auto" or pair.shift is None or pair.shift.apart else pair.shift
     found = _by_detail(pair, kind) if pair.warped else None
-    if shift is not None and free and not pair.warped and shift.uncertainty > SCATTERED:
-        movable = kind in ESTIMATED and settings.phase in (None, centred_phase(pair.ratio))
-        found = _closer(pair, kind, settings) if movable else None
+    if not pair.warped and kind in ESTIMATED and shift is not None and shift.uncertainty > SCATTERED:
+        found = _closer(pair, kind, settings) if settings.phase in (None, centred_phase(pair.ratio)) else None
     if found is None:
         return pair
-    if free and found.motion != Motion():
+    if shift is not None and found.motion != Motion():
         found = _closer(found, kind, settings) or found
     found, share = with_detail(_off_centre(found) if kind in ESTIMATED else found)
-    if found.gains is None:
-        return pair
-    return replace(found, notes=[*found.notes, note("detail-by-msi", share=share)])
+    told = note("detail-by-msi", share=share)
+    return pair if found.gains is None else replace(found, notes=[*found.notes, told])
 
 
 def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
