@@ -37,9 +37,8 @@ PLACE, FAR = 6, 0.5
 ROUNDS, SMALL_STEP, HUBER = 8, 0.002, 2.0
 #: LR pixels that are worth another warp, and most that is believed: what is further off, windows have to find.
 WORTH, MOST = 0.02, 0.5
-#: LR pixels of a drift that are worth a first warp, share of what is left without it that it must explain, and how many
-#: of their errors its slopes must have (root mean square).
-WORTH_WARPING, LEAST_SHARE, CLEAR = 0.04, 0.05, 3.5
+#: LR pixels of a drift that are worth a first warp, and how many of their errors its slopes must have (RMS).
+WORTH_WARPING, CLEAR = 0.04, 4.0
 #: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
 #: many are wanted, and how many of its errors their gain must have.
 SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
@@ -156,14 +155,18 @@ def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float, warpe
     least, worth = (WORTH, move) if warped else (WORTH_WARPING, drift)
     if _farthest(worth) < least or _farthest(move) > MOST:
         return None
-    windows = _windows(y, x, extent)
     plain = [] if warped else [1, 4]  # a shift wants no warp
-    before, _ = fit.held_out(start[[0, *plain, *range(1 + PLACE, len(start))]], weight, windows)
-    after, numbers = fit.held_out(columns, weight, windows)
-    gain = before - after
-    clear = len(gain) >= FEWEST and gain.sum() > SURE * gain_error(gain)
-    if clear and not warped:
-        clear = gain.sum() > LEAST_SHARE * before.sum() and _deviations(drift, numbers[:, :PLACE]) > CLEAR
+    before = start[[0, *plain, *range(1 + PLACE, len(start))]]
+
+    def gain(part: np.ndarray) -> tuple[Floats, Floats]:
+        left, numbers = fit.held_out(columns, weight, part)
+        return fit.held_out(before, weight, part)[0] - left, numbers
+
+    by_window, numbers = gain(np.broadcast_to(_windows(y, x, extent), own.shape))
+    clear = len(by_window) >= FEWEST and by_window.sum() > SURE * gain_error(by_window)
+    if clear and not warped:  # a wrong response or tone moves each band its own way
+        by_band, _ = gain(np.broadcast_to(np.arange(len(own))[:, None], own.shape))
+        clear = by_band.sum() > 0 and _deviations(drift, numbers[:, :PLACE]) > CLEAR
     return move if clear else None
 
 
@@ -216,21 +219,22 @@ class _Fit:
         noise = np.median(rest, axis=1, keepdims=True) / 0.6745 + 1e-6 * self.own.std(1, keepdims=True) + 1e-12
         return numbers, 1 / noise / np.sqrt(np.maximum(1, rest / noise / HUBER))
 
-    def held_out(self, columns: Floats, weight: Floats, window: np.ndarray) -> tuple[Floats, Floats]:
-        """Squares (w,) of what is left in each window by the numbers (w, k) that the others tell."""
+    def held_out(self, columns: Floats, weight: Floats, part: np.ndarray) -> tuple[Floats, Floats]:
+        """Squares (p,) of what is left in each `part` (c, n) by the numbers (p, k) that the others tell."""
         misfit, slopes = self._free(columns, weight)
         normal, pull = _normal(slopes, misfit)
         found, left = [], []
-        for w in range(int(window.max()) + 1):
-            inside = window == w
-            own = _normal(slopes[..., inside], misfit[..., inside])
+        for p in range(int(part.max()) + 1):
+            inside = part == p
+            own = _normal(slopes[:, inside], misfit[inside])
             found.append(_solve(normal - own[0], pull - own[1]))
-            left.append(np.square(misfit[:, inside] - np.tensordot(found[-1], slopes[..., inside], 1)).sum())
+            left.append(np.square(misfit[inside] - found[-1] @ slopes[:, inside]).sum())
         return np.array(left), np.array(found)
 
 
 def _normal(slopes: Floats, misfit: Floats) -> tuple[Floats, Floats]:
-    return np.einsum("icn,jcn->ij", slopes, slopes), np.einsum("icn,cn->i", slopes, misfit)
+    slopes = slopes.reshape(len(slopes), -1)
+    return np.einsum("in,jn->ij", slopes, slopes), np.einsum("in,n->i", slopes, misfit.ravel())
 
 
 def _solve(normal: Floats, pull: Floats) -> Floats:
