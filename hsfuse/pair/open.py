@@ -409,14 +409,14 @@ def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
 
 
 def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | None:
-    """The pair where its own pixels have it, warped; None where it lies there already."""
+    """The pair where its own pixels have it, warped; None where it lies there already, or that is the MSI's grid."""
     from hsfuse.pair.place import closer  # few pairs want it
 
     if (told := closer(pair)) is None:
         return None
     moved = _placed(replace(pair, off_centre=False), told[0], settings, pair.model.psf if pair.warped else None)
-    found = _by_detail(moved if pair.warped else _estimated(moved, kind, srf=False), kind)
-    if found is None:
+    moved = moved if pair.warped else _estimated(moved, kind, srf=False)
+    if not moved.warped or (found := _by_detail(moved, kind)) is None:
         return None
     left = register(replace(found, gains=None), found.warped)
     return replace(found, residual=left, notes=[*found.notes, note("place-by-pixels", most=told[1])])

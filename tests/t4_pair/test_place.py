@@ -99,6 +99,14 @@ def test_what_windows_have_beside_it_is_moved_and_told(drifting, monkeypatch):
         assert off_by(pair.motion) > 0.1
 
 
+def test_a_warp_back_onto_the_grid_is_none(drifting, monkeypatch):
+    """Where all pixels have an LRHSI that windows moved on the MSI's grid there is no warp to put detail right in."""
+    monkeypatch.setattr(place, "closer", lambda pair: (Motion(), 0.1))
+    with hsfuse.open_pair(drifting.hsi, drifting.msi, srf=str(drifting.srf)) as pair:
+        assert pair.warped
+        assert "place-by-pixels" not in [one.code for one in pair.notes]
+
+
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, -0.2)])
 def test_a_turn_that_few_windows_see_is_found(tmp_path, shift):
     """Of 10 x 10 LR pixels four windows tell no turn."""
