@@ -39,6 +39,8 @@ ROUNDS, SMALL_STEP, HUBER = 8, 0.002, 2.0
 WORTH, MOST = 0.02, 0.5
 #: LR pixels of a drift that are worth a first warp, and how many of their errors its slopes must have (RMS).
 WORTH_WARPING, CLEAR = 0.04, 4.0
+#: Fewest LR pixels along a side for that: of fewer, most lie near borders, where the MSI can't mend what a warp spoils.
+FEWEST_ALONG = 12
 #: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
 #: many are wanted, and how many of its errors their gain must have.
 SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
@@ -106,12 +108,14 @@ def _shares(rows: Floats, cols: Floats, extent: tuple[int, int]) -> tuple[Floats
 def closer(pair: ScenePair) -> tuple[Motion, float] | None:
     """The motion that puts a pair's LRHSI where its own pixels have it, and the LR pixels by which, at most.
 
-    None where what it has will do; where that is no warp, only a drift is worth one. A shift that the PSF has is a part
-    of the motion.
+    None where what it has will do; where that is no warp, only a drift of a scene that isn't tiny is worth one. A shift
+    that the PSF has is a part of the motion.
 
     Pixels in windows that are left out, one after the other, have to be explained clearly better by what all others
     tell.
     """
+    if not pair.warped and min(pair.lr_shape) < FEWEST_ALONG:
+        return None
     pair = replace(pair, gains=None)
     parts = [_Part.of(pair, window) for window in block_windows(pair.lr_shape, pair.ratio)]
     found = _settled(parts, pair.lr_shape, 1 / pair.ratio, pair.warped)
