@@ -402,7 +402,7 @@ def _detailed(pair: ScenePair, settings: FuseOptions, kind: str, known: bool, pl
 def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
     """The pair with the centred PSF that its LRHSI has with its detail put right; None where that can't be told."""
     if kind not in ESTIMATED or pair.psf is None:
-        return pair
+        return None if kind in ESTIMATED else pair
     centred = with_psf(replace(pair, off_centre=False), pair.psf)
     found = _estimated(with_detail(centred)[0], kind, srf=False)
     return None if found.psf is None or found.psf.doubt else found
@@ -452,20 +452,20 @@ def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, kn
 
 
 def _placed(pair: ScenePair, motion: Motion, settings: FuseOptions, known: Psf | None) -> ScenePair:
-    """The pair with its LRHSI where a motion on the whole MSI has it."""
-    low = own_reader(pair.hsi)
-    last = nest(low.grid, pair.msi.grid, motion)
+    """The pair with its LRHSI where a motion on the whole MSI has it; what was estimated of its PSF elsewhere isn't its own."""
+    last = nest(own_reader(pair.hsi).grid, pair.msi.grid, motion)
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     psf = _psf(settings, last) if known is None else known
     model = ObservationModel(matrix, psf, last.ratio, settings.phase, weights)
     notes = pair.notes if pair.warped else [*pair.notes, *_size_note(settings, last)]
     return replace(
         pair,
-        hsi=last.present(low),
+        hsi=last.present(own_reader(pair.hsi)),
         alignment=last.alignment,
         model=model,
         warped=last.warped,
         motion=motion,
+        psf=None if known is None else pair.psf,
         notes=notes,
     )
 
