@@ -452,7 +452,7 @@ def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, kn
 
 
 def _placed(pair: ScenePair, motion: Motion, settings: FuseOptions, known: Psf | None) -> ScenePair:
-    """The pair with its LRHSI where a motion on the whole MSI has it; what was estimated of its PSF elsewhere isn't its own."""
+    """The pair with its LRHSI where a motion on the whole MSI has it, and without the PSF that was estimated elsewhere."""
     last = nest(own_reader(pair.hsi).grid, pair.msi.grid, motion)
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     psf = _psf(settings, last) if known is None else known
