@@ -39,8 +39,7 @@ from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Times that tone curves and the PSF are estimated by each other.
 TONES = 2
-#: Times that a pair is registered at most, the LR pixels left over, in shift and drift, that aren't worth it, and those
-#: of a shift's uncertainty from which on windows may have missed a drift.
+#: Most registrations of a pair, LR pixels left over that aren't worth it, and a shift's uncertainty that hides drifts.
 REGISTRATIONS, NOT_WORTH, SCATTERED = 3, 0.02, 0.004
 #: Ratios along rows and columns that differ by more than this share make the PSF an ellipse.
 ROUND = 0.05
@@ -415,8 +414,9 @@ def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | No
     if (told := closer(pair)) is None:
         return None
     moved = _placed(replace(pair, off_centre=False), told[0], settings, pair.model.psf if pair.warped else None)
+    worth = moved.warped and (pair.warped or moved.lr_shape == pair.lr_shape)  # a lost row costs more than windows miss
     moved = moved if pair.warped else _estimated(moved, kind, srf=False)
-    if not moved.warped or (found := _by_detail(moved, kind)) is None:
+    if not worth or (found := _by_detail(moved, kind)) is None:
         return None
     left = register(replace(found, gains=None), found.warped)
     return replace(found, residual=left, notes=[*found.notes, note("place-by-pixels", most=told[1])])
@@ -452,7 +452,7 @@ def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, kn
 
 
 def _placed(pair: ScenePair, motion: Motion, settings: FuseOptions, known: Psf | None) -> ScenePair:
-    """The pair with its LRHSI where a motion on the whole MSI has it, and without the PSF that was estimated elsewhere."""
+    """The pair with its LRHSI where a motion on the whole MSI has it, without the PSF that was estimated elsewhere."""
     last = nest(own_reader(pair.hsi).grid, pair.msi.grid, motion)
     matrix, weights = pair.model.srf.cpu().numpy(), pair.model.msi_weights.cpu().numpy()
     psf = _psf(settings, last) if known is None else known
