@@ -28,6 +28,7 @@ from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import texts
 from hsfuse.io import CubeWriter, open_cube, usable_bands
+from hsfuse.io.fill import without_fill
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, box_psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import centred_taps, gaussian, sigma_from_mtf
@@ -251,7 +252,8 @@ def simulate_mismatch(
 
 def _observe(reference: str | Path, mismatch: Mismatch, srf: str, s: int, msi_bands: tuple[str, ...] | None) -> _Images:
     """Both images without noise."""
-    with open_cube(reference, role="HSI") as reader:
+    with open_cube(reference, role="HSI") as opened:
+        reader = without_fill(opened)
         bands = [int(i) for i in np.flatnonzero(usable_bands(reader))]
         rows, cols = (n // s * s for n in reader.grid.shape)
         cube = reader.read(Window(0, 0, cols, rows), bands)

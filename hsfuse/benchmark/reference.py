@@ -13,6 +13,7 @@ from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, open_cube
 from hsfuse.io.arrays import ARRAY_SUFFIXES, read_reference
+from hsfuse.io.fill import without_fill
 
 
 def reference_file(scene: Scene, folder: Path) -> Path:
@@ -37,7 +38,7 @@ def _read(scene: Scene) -> Cube:
     if _is_array(scene) or scene.reference.is_dir():
         return _read_array(scene, window)
     with open_cube(scene.reference) as reader:
-        cube = reader.read(window)
+        cube = without_fill(reader).read(window)
     return Cube(cube.data, cube.grid, _spectrum(scene, cube.spectrum, len(cube.data)), cube.mask)
 
 

@@ -143,6 +143,8 @@ def _simulate(case: Case, folder: Path) -> SimulatedPair:
     }  # fmt: skip
     if case.mismatch is not None:
         return simulate_mismatch(reference, folder, case.mismatch, **how)
+    if reference != case.scene.reference:
+        how["nodata"] = "none"  # what was cut has been looked at for fill
     return simulate(reference, folder, overwrite=True, **case.psf.settings(case.ratio), **how)
 
 

@@ -27,6 +27,7 @@ from hsfuse.core.notes import texts
 from hsfuse.core.options import DEFAULT_MTF
 from hsfuse.core.package import __version__
 from hsfuse.io import TILE, CubeReader, CubeWriter, Storage, check_output, check_valid, open_cube, publish, usable_bands
+from hsfuse.io.fill import settle_fill
 from hsfuse.physics import SpectralResponse, covered_bands, load_srf
 from hsfuse.physics.degrade import VALUES_AT_ONCE, degrade, halo_of, spans
 from hsfuse.physics.model import ObservationModel, centred_phase, gaussian_psf
@@ -192,6 +193,7 @@ def simulate(
     phase: float | None = None,
     snr_hsi: float | None = None,
     snr_msi: float | None = None,
+    nodata: str | float | None = None,
     seed: int = 0,
     hsi_format: str = "envi",
     msi_format: str = "gtiff",
@@ -205,8 +207,9 @@ def simulate(
     georeference of the LRHSI follows: what opens a georeferenced pair finds the pixels where they are and must not
     be told the phase again. Noise is Gaussian, independent, and `snr_*` dB below each band's mean square; without
     an SNR there is none. `msi_bands` are bands of the response; those that the reference doesn't cover are left
-    out. `strip_rows` is the height of the strips in HR pixels. The three files are float32. Raises InputError,
-    SrfError, SettingError and OutputError, leaving no output.
+    out. `nodata` is the raw number, or "none", in place of what the reference declares; without it fill that nobody
+    declared is masked as by `fuse`. `strip_rows` is the height of the strips in HR pixels. The three files are float32.
+    Raises InputError, SrfError, SettingError and OutputError, leaving no output.
 
     >>> from hsfuse import simulate
     >>> pair = simulate(reference, folder, srf="sentinel2", ratio=4, msi_bands=["B2", "B3", "B4", "B8"], snr_hsi=35)
@@ -222,12 +225,15 @@ def simulate(
     sigma = sigma_from_mtf(mtf, ratio) if psf_sigma is None else psf_sigma
     psf = gaussian_psf(sigma, ratio, _checked(phase, ratio), psf_size)
     notes: list[str] = []
-    with open_cube(reference, role="HSI") as reader, _folder(Path(outdir)) as folder:
+    with open_cube(reference, role="HSI") as opened, _folder(Path(outdir)) as folder:
         files = (folder / f"lrhsi{_suffix(hsi_format)}", folder / f"msi{_suffix(msi_format)}", folder / "reference.tif")
         for file in files:
             check_output(file, [reference], overwrite=overwrite)
+        reader, kept, masked = settle_fill(opened, nodata)
+        for line in texts(masked):
+            log.warning("%s", line)
         response = load_srf(srf)
-        notes += [*texts(reader.notes), *filter(None, [response.note])]
+        notes += [*texts([*reader.notes, *kept]), *filter(None, [response.note])]
         bands = _usable(reader, notes)
         response, matrix = _covered(response, msi_bands, reader.spectrum.select(bands), notes)
         model = ObservationModel(matrix, psf, ratio, phase)
@@ -237,11 +243,17 @@ def simulate(
         settings = {
             "srf": response.name, "scale": ratio, "msi_bands": list(response.bands), "phase": model.phase,
             "mtf": mtf if psf_sigma is None else None, "psf_sigma": psf_sigma, "psf_size": psf_size,
-            "snr_hsi": snr_hsi, "snr_msi": snr_msi, "seed": seed,
+            "snr_hsi": snr_hsi, "snr_msi": snr_msi, "nodata": nodata, "seed": seed,
         }  # fmt: skip
         _write(observer, response, files, settings, overwrite)
     return SimulatedPair(
-        *files, observer.lr_grid.shape, observer.grid.shape, len(bands), response.bands, settings, tuple(notes)
+        *files,
+        observer.lr_grid.shape,
+        observer.grid.shape,
+        len(bands),
+        response.bands,
+        settings,
+        (*texts(masked), *notes),
     )
 
 

@@ -208,7 +208,7 @@ def _response(response: SpectralResponse) -> dict[str, Any]:
     return {
         "name": response.name,
         "sensor": response.sensor,
-        "kind": "estimated" if response.weights else _kind(response.approximate),
+        "kind": _kind_of(response),
         "source": response.source,
         "terms": response.terms,
         "note": response.note,
@@ -218,6 +218,16 @@ def _response(response: SpectralResponse) -> dict[str, Any]:
             for band, centre, width in zip(response.bands, centres, widths, strict=True)
         ],
     }
+
+
+def _kind_of(response: SpectralResponse) -> str:
+    """The kind of a response in use; a CSV of one's own may leave it unsaid."""
+    from hsfuse.physics import list_srfs
+
+    if response.weights:
+        return "estimated"
+    own = response.path not in [record.path for record in list_srfs()]
+    return "not said" if own and not response.approximate else _kind(response.approximate)
 
 
 def _kind(approximate: bool) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.notes import Note, note, warning
-from hsfuse.core.options import FuseOptions
+from hsfuse.core.options import OPTIONS, FuseOptions
 from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open_cube, open_hsi, try_writing
 from hsfuse.io.finished import IN_EFFECT, check_unchanged
 from hsfuse.io.open import is_remote
@@ -204,7 +204,8 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
     files = list(check_output(output, inputs, overwrite=overwrite, driver=options.format))
     dtype = options.dtype or hsi.dtype
     if dtype not in DTYPES:
-        raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {', '.join(DTYPES)}")
+        choice = ", ".join(OPTIONS["dtype"].words)
+        raise SettingError(f"the output can't have the type {dtype}; choose one with --dtype: {choice}")
     if options.dask is not None:
         if options.qa is not None:
             raise SettingError("Dask's workers make no quality layers: leave out --qa or --dask")
@@ -220,7 +221,7 @@ def check_places(hsi: CubeReader, msi: CubeReader, grid: Grid, output: Path, opt
         from hsfuse.io.stac import check_item
 
         check_item(output, grid, overwrite)
-    stored = Storage(options.format, dtype, options=options.creation_options)
+    stored = Storage(options.format, dtype, options.scale or 1.0, options=options.creation_options)
     try_writing(output, grid, hsi.spectrum, stored, goes_on, elsewhere=options.dry_run)
     if options.qa is not None:
         try_writing(options.qa, grid, Spectrum(None, names=("layer",)), fingerprint=goes_on, elsewhere=options.dry_run)

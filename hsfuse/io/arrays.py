@@ -19,11 +19,16 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
-from hsfuse.core.cube import FloatArray
+from hsfuse.core.cube import FloatArray, Spectrum
 from hsfuse.core.errors import InputError
+from hsfuse.core.grid import Grid
+from hsfuse.io.fill import settle_fill
+from hsfuse.io.gdal import common_dtype
 from hsfuse.io.limits import check_whole, check_zip
+from hsfuse.io.memory import ArrayReader
 from hsfuse.io.open import open_cube
-from hsfuse.io.reader import usable_bands
+from hsfuse.io.reader import CubeReader, usable_bands
+from hsfuse.io.spectral_tags import to_nm
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +56,8 @@ def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
 
     .mat, .npz and .npy hold a three-dimensional array, bands first or last, and perhaps wavelengths;
     a folder holds one grey-scale image per band, in the order of the names, as the CAVE data base has them, and is
-    scaled to the images' range; anything else is a raster. InputError when nothing fits.
+    scaled to the images' range; anything else is a raster. InputError when nothing fits, and where pixels are invalid:
+    NaN, nodata, or fill that nobody declared.
     """
     if not path.exists():
         raise InputError(f"{path}: no such reference")
@@ -61,6 +67,7 @@ def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
         return _read_array(path)
     with open_cube(path) as reader:
         check_whole(path, 4 * reader.count * prod(reader.grid.shape), _size(reader.files))
+        _check_fill(path, reader)
         bands = [int(i) for i in np.flatnonzero(usable_bands(reader))]
         spectrum = reader.spectrum.select(bands)
         cube = reader.read(bands=bands)
@@ -68,6 +75,13 @@ def read_reference(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
         raise InputError(f"{path}: {int((~cube.mask).sum())} pixels are invalid; crop the reference to valid pixels")
     known = spectrum.wavelengths_nm
     return cube.data, None if known is None else np.asarray(known, dtype=np.float64)
+
+
+def _check_fill(path: Path, reader: CubeReader) -> None:
+    """InputError for fill that nobody declared; zeros are left, from which nothing wrong is learned."""
+    for told in settle_fill(reader)[2]:
+        if told.values.get("value"):
+            raise InputError(f"{path}: {told.values['fill']}; crop the reference to valid pixels")
 
 
 def read_bands(folder: Path) -> FloatArray:
@@ -95,21 +109,37 @@ def _read_band(path: Path) -> FloatArray:
 
 def _read_array(path: Path) -> tuple[FloatArray, NDArray[np.float64] | None]:
     arrays = _arrays(path)
-    cubes = [(name, a) for name, a in arrays.items() if a.ndim == 3 and np.issubdtype(a.dtype, np.number)]
+    cubes = [(name, a) for name, a in arrays.items() if a.ndim == 3 and a.size and a.dtype.kind in "iufc"]
     if not cubes:
         raise InputError(f"{path}: no three-dimensional array in it; found {', '.join(arrays) or 'nothing'}")
     cube = max(cubes, key=lambda item: item[1].size)[1]
-    known = next((arrays[key].astype(np.float64).ravel() for key in WAVELENGTH_KEYS if key in arrays), None)
-    axis = band_axis(cube.shape, None if known is None else known.size)
-    if known is None:
+    common_dtype(path, [cube.dtype.str])
+    key = next((key for key in WAVELENGTH_KEYS if key in arrays and arrays[key].dtype.kind in "iuf"), None)
+    given = None if key is None else arrays[key].astype(np.float64).ravel().tolist()
+    axis = band_axis(cube.shape, None if given is None else len(given))
+    if given is None:
         log.info("%s: no wavelengths; axis %d of %s is taken for the bands", path, axis + 1, cube.shape)
     with np.errstate(over="ignore"):  # what float32 doesn't hold is refused as infinite
         cube = np.moveaxis(cube, axis, 0).astype(np.float32)
     if not np.isfinite(cube).all():
         raise InputError(f"{path}: NaN or infinite values in the cube; crop the reference to valid pixels")
-    if known is not None and known.size != cube.shape[0]:
-        raise InputError(f"{path}: {known.size} wavelengths for a cube of {cube.shape} values")
-    return cube, known
+    if given is not None and len(given) != len(cube):
+        raise InputError(f"{path}: {len(given)} wavelengths for a cube of {cube.shape} values")
+    known = None if key is None or given is None else _centres(path, given, "nm" if key.endswith("_nm") else None)
+    _check_fill(path, ArrayReader(path.name, cube, Grid((cube.shape[1], cube.shape[2])), Spectrum(None)))
+    return cube, None if known is None else np.asarray(known, dtype=np.float64)
+
+
+def _centres(path: Path, given: list[float], unit: str | None) -> tuple[float, ...] | None:
+    """Band centres in nm; None, said aloud as of any raster, where the numbers can't be any."""
+    try:
+        centres, _, told = to_nm(given, unit)
+    except InputError as error:
+        log.warning("%s: %s", path, error)
+        return None
+    if told is not None:
+        log.info("%s: %s", path, told)
+    return centres
 
 
 def band_axis(shape: tuple[int, ...], bands: int | None) -> int:

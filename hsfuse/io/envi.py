@@ -16,6 +16,8 @@ MOST_HEADER_BYTES = 4 * 2**20
 #: Bytes a pixel by the header's `data type`.
 TYPE_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
 
+#: The mark that some editors put before UTF-8.
+BOM = b"\xef\xbb\xbf"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -146,21 +148,26 @@ def header_of(data: Path) -> Path | None:
 
 def _is_envi_header(path: Path) -> bool:
     """Whether a file begins as an ENVI header; InputError for one in an encoding that GDAL can't read."""
-    with path.open("rb") as file:
-        start = file.read(64)
+    start = _start(path)
     if start.startswith((b"\xff\xfeE\0N\0V\0I\0", b"\xfe\xff\0E\0N\0V\0I")):
         raise InputError(f"{path} is an ENVI header in UTF-16; save it as plain text (UTF-8)")
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"ENVI")
+    return start.removeprefix(BOM).lstrip().startswith(b"ENVI")
 
 
 def _starts_like_tiff(path: Path) -> bool:
+    return _start(path)[:4] in _TIFF_MAGIC
+
+
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(4) in _TIFF_MAGIC
+        return file.read(64)
 
 
 def _checked(pair: EnviPair) -> EnviPair:
     """The pair, when it is a raster whose file size is what the header promises."""
     _refuse_library(pair.data, pair.fields)
+    if _start(pair.header).startswith(BOM):  # of a GeoTIFF's header GDAL knows nothing
+        raise InputError(f"{pair.header} begins with a byte order mark (BOM), which GDAL can't read; save it without")
     _check_layout(pair.header, pair.fields)
     wanted, found = _wanted_bytes(pair.header, pair.fields), pair.data.stat().st_size
     if found == 0:

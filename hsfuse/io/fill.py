@@ -8,6 +8,7 @@ zero beside them, which dark ground always has.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isnan, sqrt
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray
-from hsfuse.core.notes import Note, note, warning
+from hsfuse.core.notes import Note, note, texts, warning
 from hsfuse.core.options import parse_nodata
 from hsfuse.io.reader import CubeReader
+
+log = logging.getLogger(__name__)
 
 #: Numbers that producers write where they have measured nothing.
 USUAL = (-999.0, -9999.0, -99999.0, -32768.0)
@@ -137,6 +140,16 @@ def settle_fill(
     if not values and not together:
         return reader, notes, warnings
     return reader.without_fill(values, together, facts.bands(reader)), notes, warnings
+
+
+def without_fill(reader: CubeReader) -> CubeReader:
+    """The reader as `settle_fill` gives it, what it has to say logged."""
+    reader, kept, masked = settle_fill(reader)
+    for line in texts(kept):
+        log.info("%s", line)
+    for line in texts(masked):
+        log.warning("%s", line)
+    return reader
 
 
 def _unseen(reader: CubeReader, facts: _Facts) -> list[float]:

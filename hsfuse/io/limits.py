@@ -24,6 +24,8 @@ MOST_RATIO = 20
 FREE_BYTES, CLAIMED_RATIO, MOST_BLOCK = 4 * 2**30, 5000, 2**28
 #: The same for what is read whole, as arrays are: a quarter of a GiB, or a hundred bytes to each of the file.
 WHOLE_BYTES, WHOLE_RATIO = 2**28, 100
+#: Scales and offsets beyond this, scales that are as many times less than 1, and NaN are no radiometry.
+LARGEST_FACTOR = 1e30
 #: Bytes of blocks of images that are kept unpacked for the next window.
 MOST_CACHE_BYTES = 512 * 2**20
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"

@@ -29,13 +29,12 @@ from hsfuse.io.gdal import (
     one_line,
     open_dataset,
 )
+from hsfuse.io.limits import LARGEST_FACTOR
 from hsfuse.io.products.hdf5 import check_datasets
 from hsfuse.io.reader import CubeReader, Quantity, Role, own_quantity
 from hsfuse.io.spectral_tags import own_tags, read_spectrum
 
 FloatArray64 = NDArray[np.float64]
-#: Scales and offsets beyond this, or NaN, are no radiometry.
-LARGEST_FACTOR = 1e30
 
 
 class RasterReader(CubeReader):
@@ -92,7 +91,8 @@ class RasterReader(CubeReader):
         told = None if pair is None else self._header_scale(pair)
         if told is not None:
             self.scales, self.offsets, quantity = told
-        if not (self.scales.all() and (np.abs([self.scales, self.offsets]) < LARGEST_FACTOR).all()):
+        sizes = np.abs([self.scales, self.offsets])
+        if not ((sizes < LARGEST_FACTOR).all() and (sizes[0] > 1 / LARGEST_FACTOR).all()):
             self._note("the scales or offsets make no sense and are not used")
             self.scales, self.offsets, quantity = np.ones(count), np.zeros(count), "unknown"
         if (self.scales == 1).all() and (self.offsets == 0).all() and np.issubdtype(self.dtype, np.integer):

@@ -24,6 +24,7 @@ from hsfuse.core.errors import OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.core.notes import step
 from hsfuse.io.gdal import gdal_env
+from hsfuse.io.limits import LARGEST_FACTOR
 from hsfuse.io.spectral_tags import (
     band_tags,
     bare_description,
@@ -76,8 +77,13 @@ class Storage:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise SettingError(f"unknown type {self.dtype!r} for the output; known: {', '.join(DTYPES)}")
-        if not self.scale > 0 or not np.isfinite([self.scale, self.offset]).all():
-            raise SettingError(f"scale {self.scale} and offset {self.offset} make no sense; wanted a positive scale")
+        if not 1 / LARGEST_FACTOR < self.scale < LARGEST_FACTOR or not abs(self.offset) < LARGEST_FACTOR:
+            raise SettingError(
+                f"scale {self.scale} and offset {self.offset} make no sense; wanted a positive scale, such as 1e-4"
+            )
+        bits = self.creation_options.get("nbits", "")
+        if np.dtype(self.dtype).kind != "f" and bits and bits != str(8 * np.dtype(self.dtype).itemsize):
+            raise SettingError(f"NBITS={bits} can't hold {self.dtype} and would cut values off; leave it out")
         if np.dtype(self.dtype).kind != "f" and not self._holds(self.blank):
             raise SettingError(f"nodata {self.nodata} doesn't fit the type {self.dtype}")
 

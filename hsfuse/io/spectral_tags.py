@@ -273,15 +273,20 @@ def _wavelengths(
     places: Sequence[_Place], count: int, warn: Callable[[str], None]
 ) -> tuple[tuple[float, ...], tuple[float, ...] | None]:
     """Centres and FWHM in nm from the first place that has all centres; InputError when none has."""
+    unread: list[str] = []
     for i, place in enumerate(places):
         centres = _numbers(place.wavelengths, count)
         if centres is None:
-            _tell_incomplete(place, count, warn)
+            unread += (untold := _unread(place, count))
+            for told in untold:
+                warn(f"{told}; not used")
             continue
         wavelengths, factor, note = to_nm(centres, place.unit)
         if note:
             warn(f"{note} ({place.where})")
         return wavelengths, _fwhm(places[i:], factor, count, warn)
+    if unread:
+        raise InputError(f"no wavelengths that can be read: {unread[0]}; wanted a number for each band")
     raise InputError(
         "no wavelengths: wanted them in the ENVI header, in band tags (wavelength, or CENTRAL_WAVELENGTH_UM in the "
         "IMAGERY domain) or in band descriptions such as '418.24 nm'"
@@ -308,10 +313,17 @@ def _fwhm(places: Sequence[_Place], factor: float, count: int, warn: Callable[[s
     return None
 
 
-def _tell_incomplete(place: _Place, count: int, warn: Callable[[str], None]) -> None:
+def _unread(place: _Place, count: int) -> list[str]:
+    """Which wavelength can't be read in a place that has some; names of bands needn't have any."""
     said = sum(1 for text in place.wavelengths if text is not None)
-    if said and place.where != "the band descriptions":
-        warn(f"{place.where}: {said} wavelengths for {count} bands, or not all numbers; not used")
+    if not said or place.where == "the band descriptions":
+        return []
+    if len(place.wavelengths) != count:
+        return [f"{place.where}: {said} wavelengths for {count} bands"]
+    bad = [i for i, text in enumerate(place.wavelengths) if _numbers([text], 1) is None]
+    found = place.wavelengths[bad[0]]
+    more = f", as in {len(bad) - 1} more" if len(bad) > 1 else ""
+    return [f"{place.where}: band {bad[0] + 1} has {'none' if found is None else f'{found!r}, no number'}{more}"]
 
 
 def _numbers(texts: Sequence[str | None], count: int) -> list[float] | None:

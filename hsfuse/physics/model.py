@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from hsfuse.core.errors import SettingError
 from hsfuse.physics.optics import centred_phase, centred_taps, elliptic_gaussian, footprint, gaussian, keys_weights
 
+#: A PSF whose taps lie half a pixel beside its middle has at least this width; at any ratio it has it at this MTF.
+LEAST_SIGMA, LARGEST_MTF = 0.02, 0.999
 #: An LR pixel is valid when at least this share of its PSF's weight lies on valid pixels.
 MIN_PSF_WEIGHT = 0.99
 
@@ -115,6 +117,11 @@ def gaussian_psf(sigma: float, s: int, phase: float | None = None, size: int | N
     if size is None:
         size = _taps(sigma, s, phase)
     g = gaussian(centred_taps(size), sigma)
+    if g.sum() ** 2 == 0:
+        raise SettingError(
+            f"a PSF of sigma {sigma:.3g} MSI pixels is so narrow that it falls between their centres; wanted at least "
+            f"{LEAST_SIGMA:g}: an MTF of at most {LARGEST_MTF:g}"
+        )
     return Psf(np.outer(g, g), f"Gaussian, sigma {sigma:.4g} HR pixels, {size} x {size} taps")
 
 

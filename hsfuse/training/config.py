@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hsfuse.core.errors import SettingError
-from hsfuse.core.values import Count, Positive, Share, check_values
+from hsfuse.core.values import Count, Positive, Range, Share, check_values
 from hsfuse.io.toml import read_toml, take_table
 from hsfuse.training.draws import DrawSettings
 from hsfuse.training.patches import PatchSettings
@@ -24,7 +24,7 @@ class NetSettings:
     stages: Count = 4
     expand: Count = 2
     keep: Share = 0.3
-    dropout: Share = 0.0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
 
 
 @dataclass(frozen=True)

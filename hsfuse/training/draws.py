@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hsfuse.core.errors import InputError, SettingError
-from hsfuse.core.values import Count
+from hsfuse.core.values import Count, Positive, Share
 from hsfuse.methods.conditioning import conditioned_frame, guides
 from hsfuse.methods.regression import DIMENSION
 from hsfuse.nets.srlf import Observation, dihedral
@@ -46,14 +46,22 @@ class DrawSettings:
     channels: int = 16
     size: int = 96
     window: int = 64
-    psf_sigma: tuple[float, float] = (0.35, 0.6)
+    psf_sigma: tuple[Positive, Positive] = (0.35, 0.6)
     snr_db: tuple[float, float] = (30.0, 45.0)
-    noise_free: float = 0.5
-    grainy: float = 0.3
+    noise_free: Share = 0.5
+    grainy: Share = 0.3
     msi_snr_above: float = 5.0
-    level: tuple[float, float] = (0.3, 1.0)
+    level: tuple[Positive, Positive] = (0.3, 1.0)
     bands: int = 48
     pool: Count = 600
+
+    def __post_init__(self) -> None:
+        for name in ("psf_sigma", "snr_db", "level"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise SettingError(
+                    f"[draws] {name} is [{low:g}, {high:g}], wanted [{high:g}, {low:g}], the lower end first"
+                )
 
 
 Index = tuple[EllipsisType | slice, ...]

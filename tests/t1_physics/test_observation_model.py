@@ -205,6 +205,7 @@ def test_a_psf_that_cannot_be_centred_is_refused(s, size):
         (lambda: sigma_from_mtf(1, 4), "between 0 and 1"),
         (lambda: sigma_from_mtf(float("nan"), 4), "MTF at Nyquist is nan"),
         (lambda: gaussian_psf(0, 4), "sigma is 0 "),
+        (lambda: gaussian_psf(sigma_from_mtf(0.99999, 4), 4), "wanted at least 0.02: an MTF of at most 0.999$"),
         (lambda: gaussian_psf(-1, 4), "positive"),
         (lambda: gaussian_psf(float("nan"), 4), "sigma is nan"),
         (lambda: gaussian_psf(float("inf"), 4), "sigma is inf"),

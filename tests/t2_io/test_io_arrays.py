@@ -20,6 +20,19 @@ def test_npz_with_wavelengths_is_read_bands_first_either_way_round(tmp_path):
         assert np.array_equal(known, nm)
 
 
+@pytest.mark.parametrize(("key", "unit", "known", "said"), [
+    ("wavelengths", 1e-3, True, "taken as micrometres"), ("wavelength_nm", 1e-3, True, "taken as micrometres"),
+    ("wavelengths", 1e9, False, "unknown units"),
+])  # fmt: skip
+def test_wavelengths_of_arrays_are_held_to_what_those_of_rasters_are(tmp_path, caplog, key, unit, known, said):
+    nm = np.linspace(400, 700, 7)
+    np.savez(tmp_path / "a.npz", data=CUBE, **{key: nm * unit})
+    with caplog.at_level("INFO"):
+        found = read_reference(tmp_path / "a.npz")[1]
+    assert said in caplog.text
+    assert np.allclose(found, nm) if known else found is None
+
+
 def test_mat_takes_the_largest_cube(tmp_path):
     scipy.io.savemat(
         tmp_path / "a.mat", {"cube": CUBE.transpose(1, 2, 0), "map": np.zeros((12, 10)), "small": np.zeros((2, 2, 2))}
@@ -70,10 +83,14 @@ def test_what_is_no_cube_is_refused(tmp_path):
     np.savez(tmp_path / "flat.npz", a=np.zeros((3, 3)))
     (tmp_path / "broken.mat").write_bytes(b"nothing")
     np.savez(tmp_path / "nan.npz", a=np.full((3, 4, 4), np.nan))
+    np.savez(tmp_path / "complex.npz", a=CUBE.astype(complex))
+    np.savez(tmp_path / "fill.npz", a=np.where(np.arange(10) < 2, -9999, CUBE), wavelengths=np.linspace(400, 700, 7))
     for name, said in (
         ("flat.npz", "no three-dimensional"),
         ("broken.mat", "can't be read"),
         ("nan.npz", "NaN"),
+        ("complex.npz", "complex numbers"),
+        ("fill.npz", "24 of 120 pixels hold -9999 in all bands"),
         ("x.npz", "no such"),
     ):
         with pytest.raises(InputError, match=said):

@@ -25,13 +25,15 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     empty.touch()
     tif.write_bytes(tif.read_bytes()[:150])
     headers = {
-        name: write_envi(folder / f"{name}.dat", integers()) for name in ("short", "long", "alone", "library", "odd")
+        name: write_envi(folder / f"{name}.dat", integers())
+        for name in ("short", "long", "alone", "library", "odd", "marked")
     }
     (folder / "short.dat").write_bytes(b"1" * 119)
     (folder / "long.dat").write_bytes(b"1" * 121)
     (folder / "alone.dat").unlink()
     headers["library"].write_text(headers["library"].read_text().replace("Standard", "Spectral Library"))
     headers["odd"].write_text(headers["odd"].read_text().replace("= 4\n", "= four\n"))
+    headers["marked"].write_text(headers["marked"].read_text(), encoding="utf-8-sig")
     foreign, lacking = folder / "foreign.hdr", folder / "lacking.hdr"
     foreign.write_text("BYTEORDER I\nLAYOUT BIL\n")
     lacking.write_text("ENVI\nsamples = 3\n")
@@ -51,6 +53,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "bare": (bare, "need their header, bare.hdr, beside them"),
         "library": (folder / "library.dat", "spectral library"),
         "odd": (headers["odd"], "samples = four"),
+        "marked": (folder / "marked.dat", r"marked.hdr begins with a byte order mark \(BOM\)"),
         "foreign": (foreign, "isn't an ENVI header"),
         "lacking": (lacking, "lacks the field 'lines'"),
         "complex": (complex_, "complex"),

@@ -62,6 +62,19 @@ def test_band_tags_come_before_imagery_tags_and_stale_lists(tmp_path):
         assert reader.spectrum.good == (False, True)
 
 
+@pytest.mark.parametrize(("texts", "said"), [
+    (["450", "nan"], "the band tags: band 2 has 'nan', no number;"), (["", "550"], "the band tags: band 1 has none;"),
+    (["450,5", "550,5"], "the band tags: band 1 has '450,5', no number, as in 1 more;"),
+])  # fmt: skip
+def test_a_wavelength_that_cannot_be_read_is_named(tmp_path, texts, said):
+    path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))
+    with rasterio.open(path, "r+") as ds:
+        for band, text in enumerate(texts, 1):
+            ds.update_tags(band, wavelength=text, wavelength_units="nm")
+    with pytest.raises(InputError, match=f"no wavelengths that can be read: {said}"):
+        open_cube(path, role="HSI")
+
+
 @pytest.mark.parametrize("where", ["imagery", "dataset"])
 def test_wavelengths_in_other_tags(tmp_path, where):
     path = write_tif(tmp_path / "a.tif", integers("uint16", (2, 3, 3)))

@@ -193,6 +193,7 @@ def test_valid_values_are_clipped_and_never_equal_nodata(dtype):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"dtype": "int64"}, "int64"), ({"scale": 0.0}, "positive scale"), ({"scale": float("nan")}, "positive scale"),
+    ({"scale": 1e-300}, "positive scale"), ({"scale": 1e300}, "positive scale"), ({"offset": 1e300}, "offset"),
     ({"dtype": "uint8", "nodata": -1}, "doesn't fit"), ({"dtype": "int16", "nodata": float("nan")}, "doesn't fit"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(tmp_path, options, message):

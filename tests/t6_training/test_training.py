@@ -274,6 +274,10 @@ def test_a_pattern_that_finds_nothing_is_told(folder):
         ({"net": {"scal": 3}}, r"\[net\] has no setting scal"),
         ({"kind": "magic"}, "kind 'magic' is unknown"),
         ({"extra": {}}, "unknown entries extra"),
+        ({"draws": {"psf_sigma": [0.6, 0.35]}}, r"\[draws\] psf_sigma is \[0.6, 0.35\], wanted \[0.35, 0.6\]"),
+        ({"draws": {"level": [0, 1.0]}}, r"\[draws\] level is \[0, 1.0\], wanted a list of a number above 0"),
+        ({"draws": {"noise_free": 7}}, r"\[draws\] noise_free is 7, wanted a number from 0 to 1"),
+        ({"net": {"dropout": 1.0}}, r"\[net\] dropout is 1.0, wanted a number between 0 and 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changes, said):

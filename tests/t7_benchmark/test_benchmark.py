@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from benchmark_scene import SENSOR, reference, run_here
+from rasters import write_tif
 
 import hsfuse.benchmark.run as run_module
 import hsfuse.nets.weights as model_zoo
@@ -365,6 +366,25 @@ def test_a_reference_is_cut_and_scaled(folder, tmp_path):
     np.testing.assert_allclose(nm, np.linspace(400, 780, 20), atol=0.01)
     with pytest.raises(InputError, match="isn't inside"):
         reference_file(replace(scene, window=(0, 0, 64, 8)), tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["tif", "npz"])
+def test_fill_in_a_reference_is_masked_or_refused(folder, tmp_path, caplog, ending):
+    scene = parse_config(settings(), folder=folder).cases[0].scene
+    with open_cube(scene.reference) as reader:
+        cube = reader.read()
+    filled = cube.with_data(np.where(np.arange(cube.data.shape[2]) < 4, np.float32(-9999), cube.data))
+    path = tmp_path / f"filled.{ending}"
+    np.savez(tmp_path / "filled.npz", cube=filled.data, wavelengths_nm=cube.wavelengths_nm)
+    write_tif(tmp_path / "filled.tif", filled.data)
+    cut = replace(scene, reference=path, window=(0, 0, 8, 12), wavelengths_nm=(400.0, 780.0))
+    if ending == "npz":
+        with pytest.raises(InputError, match=r"filled.npz: .* pixels hold -9999 in all bands"):
+            reference_file(cut, tmp_path)
+        return
+    with open_cube(reference_file(cut, tmp_path)) as reader:
+        np.testing.assert_array_equal(reader.read().mask.any(0), np.arange(12) >= 4)
+    assert "masked as fill" in caplog.text
 
 
 def test_an_array_is_a_reference_when_its_wavelengths_are_given(folder, tmp_path):

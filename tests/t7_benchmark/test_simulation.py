@@ -120,6 +120,22 @@ def test_invalid_pixels_do_not_leak(tmp_path):
     np.testing.assert_array_equal(read(pair.reference).mask, mask)
 
 
+@pytest.mark.parametrize(("nodata", "masked"), [(None, True), ("-9999", True), ("none", False)])
+def test_fill_that_nobody_declared_is_masked_aloud(tmp_path, caplog, nodata, masked):
+    data, mask = cube(), np.ones(PLACE.shape, bool)
+    mask[8:12, 4:8] = False
+    data[:, ~mask] = -9999
+    pair = made(tmp_path, path=reference(tmp_path, data), nodata=nodata)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    said = "ref.tif: 16 of 384 pixels hold -9999 in all bands and no nodata value says so: masked as fill"
+    assert told == [said] * (nodata is None)
+    assert set(told) <= set(pair.notes)
+    for made_file in (pair.msi, pair.reference):
+        found = read(made_file)
+        np.testing.assert_array_equal(found.mask, mask | (not masked))
+        assert (found.data.min() < 0) == (not masked)
+
+
 def test_georeference_is_the_coarsened_one(tmp_path):
     pair = made(tmp_path)
     low, high = read(pair.lrhsi).grid, read(pair.msi).grid

@@ -86,7 +86,9 @@ def test_srf_show():
 
 def test_srf_show_is_ascii_for_any_csv(tmp_path):
     (tmp_path / "mine.csv").write_text("# sensor: Ä\nwavelength_nm,blå\n450,0\n460,1\n470,0\n", encoding="utf-8")
-    assert run("srf", "show", tmp_path / "mine.csv").stdout.isascii()
+    shown = run("srf", "show", tmp_path / "mine.csv").stdout
+    assert shown.isascii()
+    assert "kind: not said\n" in shown
 
 
 def test_srf_check_tells_coverage(cube):
