@@ -81,10 +81,10 @@ class Storage:
             raise SettingError(
                 f"scale {self.scale} and offset {self.offset} make no sense; wanted a positive scale, such as 1e-4"
             )
-        bits = self.creation_options.get("nbits", "")
-        if np.dtype(self.dtype).kind != "f" and bits and bits != str(8 * np.dtype(self.dtype).itemsize):
+        kind, bits = np.dtype(self.dtype), self.creation_options.get("nbits")
+        if bits is not None and kind.kind != "f" and not (bits.isdecimal() and int(bits) >= 8 * kind.itemsize):
             raise SettingError(f"NBITS={bits} can't hold {self.dtype} and would cut values off; leave it out")
-        if np.dtype(self.dtype).kind != "f" and not self._holds(self.blank):
+        if kind.kind != "f" and not self._holds(self.blank):
             raise SettingError(f"nodata {self.nodata} doesn't fit the type {self.dtype}")
 
     @property

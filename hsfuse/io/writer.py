@@ -325,7 +325,7 @@ def try_writing(
     with trial_folder(Path(gettempdir()) / Path(path).name if elsewhere else path) as folder:
         try:
             with (
-                _refusing(path),
+                _refusing(path, folder),
                 CubeWriter(folder / f"trial{Path(path).suffix}", part, few, storage, fingerprint=fingerprint) as writer,
             ):
                 blank = np.zeros((writer.bands, *part.shape), np.float32)
@@ -333,10 +333,13 @@ def try_writing(
         except OutputError as error:
             cause = error.__cause__ or error
             if isinstance(cause, RasterioError) or not isinstance(cause, OSError):  # that would be the folder's
-                why = re.sub(
-                    rf"({re.escape(str(folder))}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, one_line(cause)
-                )
-                raise SettingError(f"{path} can't be written this way: {why}") from error
+                raise _refused(path, folder, one_line(cause)) from error
+
+
+def _refused(path: str | Path, folder: Path, why: str) -> SettingError:
+    """Why GDAL couldn't write the trial in a folder, by the name of the output."""
+    why = re.sub(rf"({re.escape(str(folder))}/)?\.trial\.\w+\.part(\.cog)?", Path(path).stem, why)
+    return SettingError(f"{path} can't be written this way: {why}")
 
 
 class _Refusals(logging.Handler):
@@ -354,7 +357,7 @@ class _Refusals(logging.Handler):
 
 
 @contextmanager
-def _refusing(path: str | Path) -> Iterator[None]:
+def _refusing(path: str | Path, folder: Path) -> Iterator[None]:
     """SettingError at the end where GDAL, inside, has told that something isn't supported."""
     handler, logger = _Refusals(), logging.getLogger("rasterio._env")
     before = logger.level, logger.propagate
@@ -368,7 +371,7 @@ def _refusing(path: str | Path) -> Iterator[None]:
         logger.propagate = before[1]
         logger.setLevel(before[0])
     if handler.told:
-        raise SettingError(f"{path} can't be written this way: {handler.told[0]}")
+        raise _refused(path, folder, handler.told[0])
 
 
 def _check_options(options: Mapping[str, str]) -> None:

@@ -58,6 +58,7 @@ def test_values_that_do_not_fit_are_counted_and_told(files, tmp_path):
     ("a.tif", {"creation_options": {"blockxsize": "7", "blockysize": "7"}}, "can't be written this way"),
     ("a.tif", {"creation_options": {"BLOCKSIZE": "7"}, "format": "COG"}, "can't be written this way: .*7"),
     ("a.tif", {"creation_options": {"NBITS": "12"}, "dtype": "uint16"}, "NBITS=12 can't hold uint16"),
+    ("a.tif", {"creation_options": {"NBITS": "24"}, "dtype": "float32"}, "this way: a.tif: Only NBITS=16"),
     ("a.tif", {"scale": 1e-300}, "scale 1e-300 .* wanted a positive scale"),
     ("a.tif", {"dtype": "int8"}, "can't have the type int8; choose one with --dtype: float32, int16, uint16$"),
     ("a.tif", {"scale": -1.0}, "wanted a number above 0"), ("a.tif", {"scale": 0.0}, "wanted a number above 0"),
