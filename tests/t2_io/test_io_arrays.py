@@ -27,7 +27,7 @@ def test_npz_with_wavelengths_is_read_bands_first_either_way_round(tmp_path):
 def test_wavelengths_of_arrays_are_held_to_what_those_of_rasters_are(tmp_path, caplog, key, unit, known, said):
     nm = np.linspace(400, 700, 7)
     np.savez(tmp_path / "a.npz", data=CUBE, **{key: nm * unit})
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="hsfuse"):
         found = read_reference(tmp_path / "a.npz")[1]
     assert said in caplog.text
     assert np.allclose(found, nm) if known else found is None
@@ -73,7 +73,7 @@ def test_the_cubes_that_everybody_has_as_mat_files_have_their_bands_last(shape):
 
 def test_which_axis_was_chosen_is_said_where_no_wavelengths_tell(tmp_path, caplog):
     scipy.io.savemat(tmp_path / "paviaU.mat", {"paviaU": np.zeros((61, 34, 10), np.uint16)})
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="hsfuse"):
         cube, _ = read_reference(tmp_path / "paviaU.mat")
     assert cube.shape == (10, 61, 34)
     assert "axis 3 of (61, 34, 10) is taken for the bands" in caplog.text
