@@ -138,11 +138,16 @@ def read_csv(path: Path) -> list[Row]:
     """The rows of a CSV of `write_csv`, their cases without paths and method options; InputError for another file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [_row(line) for line in csv.DictReader(file)]
+            rows = [_row(line) for line in csv.DictReader(file)]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except (KeyError, ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} isn't the results.csv of a benchmark ({error!r})") from error
+    except KeyError as error:
+        raise InputError(f"{path} isn't the results.csv of a benchmark: it has no column {error}") from error
+    except (AttributeError, TypeError, ValueError, csv.Error) as error:  # the first two: a line that ends too early
+        raise InputError(f"{path} isn't the results.csv of a benchmark, or damaged") from error
+    if not rows:
+        raise InputError(f"{path} has no results; wanted the results.csv of a benchmark")
+    return rows
 
 
 def _row(line: dict[str, str]) -> Row:

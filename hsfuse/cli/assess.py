@@ -44,7 +44,7 @@ def _limits(context: click.Context, parameter: click.Parameter, value: str | Non
     help="Highest possible value, for PSNR and SSIM; default: 1 for reflectance.",
 )
 @click.option(
-    "--window", type=click.IntRange(2), default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks."
+    "--window", type=options.Whole(2), default=32, show_default=True, help="Side of UIQI's windows and Q2n's blocks."
 )
 @options.ratio("Ratio of the GSDs, for ERGAS without --hsi and --msi.")
 @click.option(

@@ -31,8 +31,8 @@ _EXAMPLES = """\
 
 @click.command(cls=options.GroupedCommand, no_args_is_help=True, examples=_EXAMPLES)
 @click.argument("table", type=options.PATH, metavar="JOBS")
-@click.option("--jobs", "at_once", type=click.IntRange(1), default=1, show_default=True, help="Processes at once.")
-@click.option("--index", type=click.IntRange(0), help="Run only this job, counted from 0: for arrays of jobs.")
+@click.option("--jobs", "at_once", type=options.Whole(1), default=1, show_default=True, help="Processes at once.")
+@click.option("--index", type=options.Whole(0), help="Run only this job, counted from 0: for arrays of jobs.")
 @click.option(
     "--summary",
     type=options.PATH,

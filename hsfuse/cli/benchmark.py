@@ -63,7 +63,7 @@ def benchmark() -> None:
 @options.option_of("mtf", "MTF of the LRHSI at its Nyquist frequency; default: 0.3.")
 @click.option("--snr-hsi", callback=_numbers, metavar="DB", help="SNRs of the LRHSI, such as none,35; default: none.")
 @click.option("--snr-msi", callback=_numbers, metavar="DB", help="SNRs of the MSI, one for each of the LRHSI's.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness; default: 0.")
+@click.option("--seed", type=options.Whole(min=0), help="Seed of all randomness; default: 0.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute; default: auto.")
 @click.option("--resume/--fresh", default=True, help="Keep the rows that are there (default), or start over.")
 @click.option("--keep", is_flag=True, help="Keep the pairs and fused cubes, in the folder's work/.")

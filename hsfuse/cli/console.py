@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -164,9 +164,24 @@ def start_logging(verbosity: int = 0) -> None:
         logging.getLogger(noisy).setLevel(level)
 
 
+class _LogFile(logging.FileHandler):
+    """A file that the log is appended to till it can't be, which is said once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """End the log where the disk is full or gone; anything else is told as logging does."""
+        error, log = sys.exc_info()[1], logging.getLogger("hsfuse")
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif self in log.handlers:
+            log.handlers = [one for one in log.handlers if one is not self]
+            with suppress(OSError):
+                self.close()
+            log.warning("the log file %s ends here: it can't be written (%s)", self.baseFilename, error.strerror)
+
+
 def log_to_file(path: Path) -> None:
     """Append the package's log, with all details and the time of each, to a file; OSError when that can't be."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log = logging.getLogger("hsfuse")
     log.handlers.append(handler)

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import click
 
 from hsfuse.cli.console import log_to_file, start_logging
-from hsfuse.core.errors import HsfuseError
-from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kind_of
-from hsfuse.core.values import Range, check_text
+from hsfuse.core.errors import HsfuseError, SettingError
+from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kept_value, kind_of
+from hsfuse.core.values import Range, check_text, check_value
 from hsfuse.io.files import as_path, split_paths
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,8 +137,10 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
         if option.name in found:
             raise click.BadParameter(f"{value}: {key!r} is there twice, with - and with _", context, parameter)
         check_text(f"{value}: {key}", entry)
-        words = _as_words(entry)
-        found[option.name] = [words] if option.multiple and isinstance(words, str) else words
+        try:
+            found[option.name] = _as_words(f"{value}: {key}", option, entry)
+        except SettingError as error:
+            raise click.BadParameter(str(error), context, parameter) from None
     context.default_map = {**(context.default_map or {}), **found}
 
 
@@ -146,10 +148,19 @@ def _long_names(parameter: click.Parameter) -> list[str]:
     return [opt.lstrip("-").replace("-", "_") for opt in parameter.opts]
 
 
-def _as_words(entry: Any) -> Any:
-    """A value of a TOML file as it would be given in words."""
-    if isinstance(entry, dict):
-        return [f"{key}={value}" for key, value in entry.items()]
+def _as_words(told: str, option: click.Parameter, entry: Any) -> Any:
+    """A value of a TOML file as it would be given in words; SettingError where the option can't be that."""
+    name, several = str(option.name), option.multiple or option.nargs != 1
+    listed = entry if isinstance(entry, list) else [entry]
+    if all(isinstance(one, str) for one in listed) and (several or listed is not entry):
+        return listed if several else entry  # words, which are looked at as those of the command line
+    if name in OPTIONS:
+        entry = kept_value(name, entry, told)
+        if isinstance(entry, Mapping):
+            return [f"{key}={value}" for key, value in entry.items()]
+        return ",".join(entry) if isinstance(entry, tuple) else entry
+    hint = bool if getattr(option, "is_flag", False) else Path if isinstance(option.type, PathType) else int
+    check_value(told, entry, hint, None)
     return entry
 
 
@@ -335,6 +346,14 @@ class Whole(click.IntRange):
     """A whole number in a range."""
 
     name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, else a usage error."""
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return int(super().convert(value, param, ctx))
 
 
 def _number(kind: Any, span: Range | None) -> Any:

@@ -17,7 +17,7 @@ _FORMATS = click.Choice(["envi", "gtiff"])
 @click.argument("reference", type=options.PATH)
 @click.argument("outdir", type=options.PATH)
 @options.srf
-@options.ratio("Ratio of the GSDs of LRHSI and MSI.", type=click.IntRange(min=2), required=True)
+@options.ratio("Ratio of the GSDs of LRHSI and MSI.", type=options.Whole(2), required=True)
 @options.option_of("msi_bands", "Bands of the MSI to make, such as B2,B3; default: all that the reference covers.")
 @options.options_of("mtf", "psf_sigma", "psf_size", "phase")
 @click.option("--snr-hsi", type=options.Number(), help="Signal-to-noise ratio of the LRHSI in dB; default: no noise.")

@@ -22,7 +22,7 @@ _log = logging.getLogger("hsfuse.view")
     help="Report of FUSED to show; default: that of its name beside it (.html), else a page of the cube alone.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Port to listen on; 0: any free one."
+    "--port", type=options.Whole(0, 65535), default=0, show_default=True, help="Port to listen on; 0: any free one."
 )
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @options.verbosity

@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from hsfuse.core.errors import SettingError
-from hsfuse.core.values import Range, check_values
+from hsfuse.core.values import Range, check_value, check_values
 
 #: Groups of options, in the order in which the help shows them.
 GROUPS = ("inputs", "sensors", "method", "output", "running")
@@ -372,6 +372,13 @@ def kind_of(name: str) -> tuple[Any, Range | None, tuple[str, ...]]:
     return get_origin(hint) or hint, range_, OPTIONS[name].words
 
 
+def kept_value(name: str, value: Any, told: str) -> Any:
+    """An option's value in the type of its field; SettingError, by the name it is `told` by, for another kind."""
+    kept = _as_kept(name, value)
+    check_value(told, kept, _HINTS[name], None)
+    return kept
+
+
 def _as_kept(name: str, value: Any) -> Any:
     """A value in the type of its field where a caller may write it otherwise."""
     kind, _, words = kind_of(name)
@@ -380,7 +387,8 @@ def _as_kept(name: str, value: Any) -> Any:
     if kind is str and isinstance(value, Path | int | float) and not isinstance(value, bool):
         return str(value)
     if kind is tuple and isinstance(value, str | list):
-        return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value))
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(part.strip() if isinstance(part, str) else part for part in parts)
     if words == get_args(OnOff) and isinstance(value, bool):
         return "on" if value else "off"
     return value

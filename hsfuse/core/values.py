@@ -35,6 +35,8 @@ class Range:
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
 
 
+#: Characters of a wrong value that are shown.
+MOST_TOLD = 100
 #: Numbers in a table without a range of their own aren't negative.
 NOT_NEGATIVE = Range()
 Count = Annotated[int, Range(1)]
@@ -49,8 +51,13 @@ def check_values(where: str, values: Mapping[str, Any], cls: Any, plain: Range |
     """
     hints = _hints(cls)
     for name, value in values.items():
-        if not _is(value, hints[name], plain):
-            raise SettingError(f"{where} {name} is {_told(value)}, wanted {_wanted(hints[name], plain)}".lstrip())
+        check_value(f"{where} {name}".lstrip(), value, hints[name], plain)
+
+
+def check_value(name: str, value: Any, hint: Any, plain: Range | None = NOT_NEGATIVE) -> None:
+    """SettingError for a value that isn't what a type hint allows, `plain` as in `check_values`."""
+    if not _is(value, hint, plain):
+        raise SettingError(f"{name} is {_told(value)}, wanted {_wanted(hint, plain)}")
 
 
 def check_text(name: str, value: Any) -> None:
@@ -87,6 +94,8 @@ def _is(value: Any, hint: Any, plain: Range | None = NOT_NEGATIVE) -> bool:
         return isinstance(value, kind) and not isinstance(value, bool) and (plain is None or plain.holds(float(value)))
     if hint is Path:
         return isinstance(value, str | Path)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
     return isinstance(value, hint) if hint in (str, bool, NoneType) else True
 
 
@@ -109,13 +118,20 @@ def _wanted(hint: Any, plain: Range | None = NOT_NEGATIVE) -> str:
         return f"a list, each entry {_wanted(args[0])}" if each else f"a list of {', '.join(map(_wanted, args))}"
     range_ = plain or ""
     words = {int: f"a whole number {range_}", float: f"a number {range_}", str: "text", bool: "true or false"}
-    words |= {Path: "a path"}
-    return words.get(hint, str(hint)).strip()
+    words |= {Path: "a path", Mapping: "a table"}
+    return words.get(origin or hint, str(hint)).strip()
 
 
 def _told(value: Any) -> str:
-    """A value as it would stand in a TOML file."""
-    return f'"{value}"' if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value).lower()
+    """A value as it would stand in a TOML file, shortened where it is long."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(_told, value))}]"
+    elif isinstance(value, Mapping):
+        text = f"{{{', '.join(f'{key} = {_told(entry)}' for key, entry in value.items())}}}"
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = text.lower() if isinstance(value, bool | None) else text
+    return text if len(text) <= MOST_TOLD else f"{text[: MOST_TOLD - 3]}..."
 
 
 #: Most digits after the point of a figure with its uncertainty.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hsfuse.core.errors import HsfuseError, SettingError
+from hsfuse.core.errors import HsfuseError, OutputError, SettingError
 from hsfuse.core.notes import read_records, texts
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
@@ -38,14 +38,27 @@ class Job:
         beside = [path for path in (self.report, self.figures) if path is not None]
         return [*files_of(self.output, self.options), *beside]
 
+    @property
+    def _named(self) -> dict[str, Path | None]:
+        """What it is told to make, by the options' names."""
+        made = {"output": self.output, "report": self.report, "figures": self.figures}
+        return made | {name: getattr(self.options, name) for name in OPTIONS if kind_of(name)[0] is Path}
+
     def check_paths(self) -> None:
         """InputError for the first of its paths that no file can have."""
-        made = {"output": self.output, "report": self.report, "figures": self.figures}
-        made |= {name: getattr(self.options, name) for name in OPTIONS if kind_of(name)[0] is Path}
+        made = self._named
         read = [("HSI", self.hsi), *(("MSI", path) for path in self.msi)]
         for role, path in (*read, *made.items()):
             if path is not None and not ((role, path) in read and is_virtual(path)):
                 check_path(role, path)
+
+    def _check_names(self) -> None:
+        """OutputError where two options name one file to be made."""
+        seen: dict[Path, str] = {}
+        for name, path in self._named.items():
+            if path is not None and (other := seen.setdefault(path.resolve(), name)) != name:
+                one, two = (f"--{option.replace('_', '-')}" for option in (other, name))
+                raise OutputError(f"{one} and {two} name one file, {path}; give each a file of its own")
 
     def look_ahead(self, seen: set[Any]) -> None:
         """SettingError for tiles or creation options that its images can't have; nothing where they are among `seen`.
@@ -73,6 +86,7 @@ class Job:
         from hsfuse.methods import check_names
 
         self.check_paths()
+        self._check_names()
         options, inputs = self.options, [self.hsi, *self.msi]
         check_names(options)
         check_inputs("HSI", [self.hsi])

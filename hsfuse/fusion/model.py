@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hsfuse.core.cube import FloatArray, Spectrum
-from hsfuse.core.errors import ModelError, OutputError, SettingError
+from hsfuse.core.errors import InputError, ModelError, OutputError, SettingError
 from hsfuse.core.options import OPTIONS, FuseOptions, Pace
 from hsfuse.core.package import __version__
 from hsfuse.fusion.device import pick_device
@@ -82,6 +82,12 @@ class Sensors:
         return None
 
 
+def check_pair(pair: object) -> None:
+    """InputError for what is no open pair."""
+    if not isinstance(pair, ScenePair):
+        raise InputError(f"the pair is a {type(pair).__name__}, wanted what hsfuse.open_pair(hsi, msi) gives")
+
+
 @dataclass(frozen=True)
 class FittedModel:
     """A method fitted to one scene, for that one and others of the same pair of sensors; it can be pickled.
@@ -100,6 +106,7 @@ class FittedModel:
 
     def worker(self, pair: ScenePair) -> TileWorker:
         """What fuses tiles of a pair; ModelError where that isn't of the sensors that the method was fitted to."""
+        check_pair(pair)
         misfit = self.sensors.misfit(Sensors.of(pair))
         if misfit is not None:
             raise ModelError(f"the model was fitted to {misfit}; fit one to this pair")
@@ -187,6 +194,7 @@ def fit(
     >>> cube.dims, cube.shape, round(float(cube.wavelength[1]), 1)
     (('wavelength', 'y', 'x'), (40, 48, 48), 442.8)
     """
+    check_pair(pair)
     known = [*(name for name, option in OPTIONS.items() if option.group in OWN_GROUPS and name not in OF_FILES), "clip"]
     strange = [name for name in given if name in OPTIONS and name not in known]
     if strange:

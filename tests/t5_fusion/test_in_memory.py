@@ -11,7 +11,7 @@ from affine import Affine
 from scenes import BANDS, FWHM_NM, HSI, MSI, WAVELENGTHS_NM, memory_scene, save, save_pair
 
 import hsfuse
-from hsfuse.core.errors import ModelError, OutputError, SettingError
+from hsfuse.core.errors import InputError, ModelError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.fusion import lazy
 from hsfuse.io import open_cube
@@ -213,6 +213,13 @@ def test_the_refusal_is_one_line(model, scene, tmp_path):
         pytest.raises(ModelError, match=r"^the model was fitted to the MSI bands .* this pair has B2, B3, B4; fit"),
     ):
         model.apply(pair)
+
+
+@pytest.mark.parametrize("what", ["x", np.zeros((3, 4, 4))])
+def test_what_is_no_pair_is_refused(model, what):
+    for use in (hsfuse.fit, model.apply):
+        with pytest.raises(InputError, match=rf"^the pair is a {type(what).__name__}, wanted what hsfuse.open_pair"):
+            use(what)
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,22 @@ def test_stored_rows_give_the_same_tables(rows, tmp_path):
         assert render(again, form) == render(rows, form)
 
 
-def test_other_files_are_no_results(tmp_path):
-    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"isn't the results\.csv of a benchmark"):
-        read_csv(tmp_path / "x.csv")
+def test_other_files_are_no_results(rows, tmp_path):
+    for content, said in {
+        b"a,b\n1,2\n": "isn't the results.csv of a benchmark: it has no column 'psf_sigma'",
+        bytes(range(256)) * 99: "isn't the results.csv of a benchmark, or damaged",
+        b"": "has no results; wanted the results.csv of a benchmark",
+    }.items():
+        (tmp_path / "x.csv").write_bytes(content)
+        with pytest.raises(InputError) as told:
+            read_csv(tmp_path / "x.csv")
+        assert str(told.value) == f"{tmp_path / 'x.csv'} {said}"
+    path, whole = tmp_path / "x.csv", tmp_path / "whole.csv"
+    write_csv(rows, whole)
+    head, first, *_ = whole.read_text().splitlines()
+    path.write_text(f"{head}\n{first[:20]}")
+    with pytest.raises(InputError, match="or damaged"):
+        read_csv(path)
     with pytest.raises(InputError, match="can't be read"):
         read_csv(tmp_path / "y.csv")
 

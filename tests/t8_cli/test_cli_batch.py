@@ -50,6 +50,14 @@ def test_a_line_a_scene_and_exit_code_4_where_some_failed(table, pretend):
     assert result.stderr == "hsfuse: 1 of 3 jobs failed\n"
 
 
+def test_a_table_of_jobs_is_no_file_of_options(tmp_path):
+    path = tmp_path / "jobs.toml"
+    path.write_text('[[jobs]]\nhsi = "h"\nmsi = "m"\noutput = "o.tif"\n')
+    result = CliRunner().invoke(main, ["batch", str(path), "--config", str(path)])
+    assert result.exit_code == 2
+    assert f'{path}: jobs is [{{hsi = "h", msi = "m", output = "o.tif"}}], wanted a whole number' in result.stderr
+
+
 def test_lines_of_json(table, pretend):
     result = CliRunner().invoke(main, ["batch", str(table), "--json", "--index", "2", "--method", "bicubic"])
     assert result.exit_code == 0

@@ -138,7 +138,35 @@ def test_the_page_s_file_of_options(pair, tmp_path, monkeypatch):
     Path("wrong.toml").write_text("metod = 1")
     assert "no option 'metod'; did you mean 'method'?" in run("fuse", "--config=wrong.toml", code=2).stderr
     Path("wrong.toml").write_text("seed = 'x'")
-    assert "'--seed': 'x' is not a valid integer." in run("fuse", "--config=wrong.toml", code=2).stderr
+    assert "'--seed': 'x' is not a whole number." in run("fuse", "--config=wrong.toml", code=2).stderr
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("tile = [96]", "tile is [96], wanted a whole number of at least 1"),
+    ("tile = 100.7", "tile is 100.7, wanted a whole number of at least 1"),
+    ("seed = 1979-05-27", "seed is 1979-05-27, wanted a whole number of at least 0"),
+    ("phase = []", "phase is [], wanted a number of at least 0"),
+    ("hsi = 1", "hsi is 1, wanted a path"),
+    ("msi = [1]", "msi is [1], wanted a path"),
+    ('output = ["A"]', 'output is ["A"], wanted a path'),
+    ("report = true", "report is true, wanted a path"),
+    ("resume = 3", "resume is 3, wanted true or false"),
+    ("quiet = [1]", "quiet is [1], wanted a whole number"),
+    ("msi-bands = [1]", "msi-bands is [1], wanted a list, each entry text"),
+    ("co = 3", "co is 3, wanted a table"),
+])  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_told_with_file_and_key(tmp_path, line, said):
+    config = tmp_path / "c.toml"
+    config.write_text(line)
+    told = run("fuse", "h", "m", "o.tif", f"--config={config}", code=2).stderr.splitlines()[-1]
+    assert told == f"Error: Invalid value for '--config': {config}: {said}"
+
+
+def test_lists_and_switches_of_a_file_are_those_of_the_line(pair, tmp_path):
+    config, out = tmp_path / "c.toml", tmp_path / "o.tif"
+    config.write_text('msi_bands = ["B2", "B3", "-", "B8"]\nadapt = false')
+    run("fuse", pair.hsi, pair.msi, out, f"--config={config}", *QUICK)
+    assert provenance(out)["srf"]["bands"] == ["B2", "B3", "B8"]
 
 
 def test_the_environment_goes_before_a_file_and_the_line_before_both(pair, tmp_path):
@@ -149,7 +177,7 @@ def test_the_environment_goes_before_a_file_and_the_line_before_both(pair, tmp_p
     found = provenance(out)
     assert (found["method"]["method"], found["seed"], found["tiles"]["stride"]) == ("bicubic", 3, 24)
     wrong = run("fuse", pair.hsi, pair.msi, out, HSFUSE_FUSE_TILE="much", code=2)
-    assert "'--tile': 'much' is not a valid integer." in wrong.stderr
+    assert "'--tile': 'much' is not a whole number." in wrong.stderr
     found = json.loads(run("info", pair.hsi, HSFUSE_INFO_AS_JSON="1").stdout)
     assert found["driver"] == "GTiff"
 
@@ -196,6 +224,17 @@ def test_formats_as_gdal_spells_them(pair, tmp_path):
     wrong = run(*line, tmp_path / "b.tif", *QUICK, "--co", "COMPRES=ZSTD", code=1).stderr
     assert "does not support creation option COMPRES" in wrong
     assert "PNG" in run(*line, tmp_path / "b.tif", "-of", "PNG", code=2).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_on_is_one_warning(pair, tmp_path):
+    line = ["fuse", pair.hsi, pair.msi, tmp_path / "o.tif", *QUICK[:-1], "-q"]
+    plain = run(*line).stderr
+    told = run(*line, "--overwrite", "--log-file=/dev/full").stderr
+    first, _, rest = told.partition("\n")
+    assert "warning: the log file /dev/full ends here: it can't be written (No space" in first
+    assert rest == plain
+    assert (tmp_path / "o.tif").exists()
 
 
 def test_a_log_holds_all_and_how_the_run_ended(pair, tmp_path, monkeypatch):
