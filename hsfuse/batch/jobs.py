@@ -20,6 +20,7 @@ from hsfuse.fusion.job import Job
 from hsfuse.io.files import as_path, split_paths
 from hsfuse.io.finished import MAY_BE_FILES
 from hsfuse.io.toml import read_toml
+from hsfuse.methods import METHODS, knows_effort
 
 #: Columns that are files of a job and no options.
 FILES = ("hsi", "msi", "output", "report")
@@ -104,7 +105,7 @@ def read_jobs(path: Path, given: Mapping[str, Any] | None = None) -> JobTable:
     for where, row in rows:
         problems = _strange(where, row) if kind != ".csv" else []
         try:
-            job = _job(where, base | _named(row), path.parent)
+            job = _job(where, _over(base, _named(row)), path.parent)
         except HsfuseError as error:
             problems = problems or [f"{where}: {error}"]
         else:
@@ -185,6 +186,14 @@ def _named(row: Any) -> dict[str, Any]:
     """What a row says, by the names of the fields."""
     known = row.items() if isinstance(row, Mapping) else ()
     return {COLUMNS[_plain_name(key)]: value for key, value in known if _plain_name(key) in COLUMNS}
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A row over what is said for all, whose effort is for the methods that know one."""
+    row = base | own
+    if "effort" in base and "effort" not in own and (method := str(row.get("method", FuseOptions.method))) in METHODS:
+        return row if knows_effort(method) else {name: row[name] for name in row if name != "effort"}
+    return row
 
 
 def _job(where: str, row: dict[str, Any], folder: Path) -> Job:

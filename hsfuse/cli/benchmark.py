@@ -24,6 +24,25 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} isn't a list of numbers") from None
 
 
+def _form(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from hsfuse.benchmark import FORMS
+
+    if value not in FORMS:
+        raise click.BadParameter(f"there is no form {value!r}; known are {', '.join(FORMS)}")
+    return value
+
+
+def _check_methods(names: tuple[str, ...]) -> None:
+    """A usage error for the first that there isn't; a configuration may have labels of its own."""
+    from hsfuse.methods import METHODS
+
+    for name in names:
+        if name not in METHODS:
+            raise click.BadParameter(
+                f"there is no method {name!r}; known are {', '.join(METHODS)}", param_hint="'--methods'"
+            )
+
+
 class RunByDefault(click.Group):
     """A group whose first command is meant where none is named."""
 
@@ -92,6 +111,7 @@ def run(
 
     changes = _changes(**values)
     if config is None:
+        _check_methods(values["methods"] or ())
         chosen = parse_config({}, changes, "the options", data or Path())
     else:
         chosen = load_config(config, changes, data)
@@ -148,7 +168,9 @@ def _pairs(hsi: list[Any] | None, msi: list[Any] | None) -> list[Any] | None:
 
 @benchmark.command(no_args_is_help=True, short_help="Tables of stored results as Markdown.")
 @click.argument("results", type=options.PATH, nargs=-1, required=True)
-@click.option("--form", default="all", show_default=True, help="tables, overview, summary, lead, cost, or all.")
+@click.option(
+    "--form", default="all", show_default=True, callback=_form, help="tables, overview, summary, lead, cost, or all."
+)
 @click.option("--into", type=options.PATH, help="Text file whose marked places are filled, in place of printing.")
 def tables(results: tuple[Path, ...], form: str, into: Path | None) -> None:
     """Print the tables of stored RESULTS (results.csv under any name) as Markdown, or put them into a text.

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json, working
+from hsfuse.core.errors import SettingError
 from hsfuse.core.notes import step, texts
 from hsfuse.core.options import OPTIONS, FuseOptions
 
@@ -77,6 +78,7 @@ def fuse(
     scene's own held-out blocks bear it out; --effort fast is the base alone.
     """
     low, high, place = _named(files, hsi, msi, output)
+    _check_effort(given["method"], given["effort"])
     chosen = FuseOptions(**given, command=" ".join(["hsfuse", *sys.argv[1:]]))
     if log_file is not None:
         from hsfuse.fusion.job import Job
@@ -117,6 +119,20 @@ def _named(
     assert high is not None
     assert place is not None
     return low, high, place
+
+
+def _check_effort(method: str, effort: str) -> None:
+    """SettingError where the line names an effort and a method that knows none; that of a file is for those that do."""
+    said = click.get_current_context().get_parameter_source("effort")
+    if said is not ParameterSource.COMMANDLINE or effort == FuseOptions.effort:
+        return
+    from hsfuse.methods import knows_effort, weighted_methods
+
+    if not knows_effort(method):
+        raise SettingError(
+            f"--effort {effort} is about a network and what the scene teaches, but --method {method} uses neither; "
+            f"leave out one of the two, or take one of the methods {', '.join(weighted_methods())}"
+        )
 
 
 def fuse_and_report(

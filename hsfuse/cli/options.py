@@ -17,7 +17,7 @@ import click
 
 from hsfuse.cli.console import log_to_file, start_logging
 from hsfuse.core.errors import HsfuseError, SettingError
-from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kept_value, kind_of
+from hsfuse.core.options import ESTIMATED, GROUPS, OPTIONS, FuseOptions, kept_value, kind_of, parse_nodata
 from hsfuse.core.values import Range, check_text, check_value
 from hsfuse.io.files import as_path, split_paths
 
@@ -101,6 +101,12 @@ def known_model(value: str) -> None:
 def known_psf(value: str) -> None:
     """A kind of PSF or a file that is there."""
     FuseOptions.of({"psf": value}).psf_file  # noqa: B018  raises
+
+
+@usage_error
+def known_nodata(value: str) -> None:
+    """A number, or none."""
+    parse_nodata(value, "the value")
 
 
 @usage_error
@@ -196,6 +202,8 @@ CALLBACKS = {
     "model": known_model,
     "psf": known_psf,
     "bands": known_bands,
+    "hsi_nodata": known_nodata,
+    "msi_nodata": known_nodata,
 }
 
 

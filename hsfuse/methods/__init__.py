@@ -267,6 +267,11 @@ def weighted_methods() -> dict[str, type[Method]]:
     return {name: cls for name in METHODS if (cls := method_class(name)).kinds}
 
 
+def knows_effort(name: str) -> bool:
+    """Whether --effort says anything to a method; of the default one that is known without torch."""
+    return name == FuseOptions.method or bool(method_class(name).kinds)
+
+
 def method_for(options: FuseOptions) -> Method:
     """The method that `fuse` is asked for, with its weights, not fitted yet.
 

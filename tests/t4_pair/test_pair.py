@@ -209,8 +209,9 @@ def told(pair, code):
     return [one for one in pair.notes if one.code == code]
 
 
-def test_a_sensor_that_nobody_named_is_told_by_band_names_and_the_pair(files):
-    with open_pair(files.hsi, files.msi, mtf=0.3) as pair:
+@pytest.mark.parametrize("given", [None, BANDS])
+def test_a_sensor_that_nobody_named_is_told_by_band_names_and_the_pair(files, given):
+    with open_pair(files.hsi, files.msi, mtf=0.3, msi_bands=given) as pair:
         assert pair.response.name == "sentinel2a"
         assert pair.msi_names == BANDS
         assert "sentinel2a has bands of its bands' names" in told(pair, "sensor-told")[0].text

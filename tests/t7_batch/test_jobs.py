@@ -122,7 +122,7 @@ def test_each_row_that_is_wrong_is_told(folder):
         ({"msi": {"a": 1}}, "msi is {'a': 1}, wanted a path"),
         ({"msi": [["b2.tif"]]}, "msi is ['b2.tif'], wanted a path"),
         ({"report": 3}, "report is 3, wanted a path"),
-        ({"qa": {"a": 1}}, "qa is {'a': 1}, wanted a path"),
+        ({"qa": {"a": 1}}, "qa is {a = 1}, wanted a path"),
     ],
 )
 def test_what_is_no_path_is_told(folder, changed, told):
@@ -167,6 +167,16 @@ def test_unknown_names_are_told_in_every_kind_of_table(folder):
     assert "a.jsonl, line 1: fuse has no option 'x'" in read_jobs(lines).problems[0]
     tables = write(folder, "a.toml", TOML.replace("mtf = 0.2", "mft = 0.2"))
     assert "[defaults]: fuse has no option 'mft'; did you mean 'mtf'?" in read_jobs(tables).problems[0]
+
+
+def test_an_effort_for_all_is_for_the_methods_that_know_one(folder):
+    rows = 'hsi = "hsi.tif"\nmsi = "b2.tif"'
+    methods = [f'[[jobs]]\n{rows}\noutput = "{m}.tif"\nmethod = "{m}"' for m in ("srlf", "bicubic", "srlf-any")]
+    table = read_jobs(write(folder, "a.toml", "\n".join(['[defaults]\neffort = "best"', *methods])))
+    assert not table.problems
+    assert [job.options.effort for job in table.jobs] == ["best", "normal", "best"]
+    own = "\n".join([methods[1], 'effort = "best"'])
+    assert read_jobs(write(folder, "b.toml", own)).jobs[0].options.effort == "best"  # which fuse refuses
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ def test_options_alone_are_enough(folder):
         (["--scales", "4,x"], 2, "isn't a list of numbers"),
         (["--snr-hsi", "30,35", "--snr-msi", "30,35,40"], 2, "wanted as many, or one"),
         (["--msi-bands", "B2"], 2, "--msi-bands needs --srf"),
+        (["--reference", "gone.tif", "--methods", "gsa,nope"], 2, "there is no method 'nope'; known are srlf, "),
         (["tables", "gone.csv"], 1, "gone.csv: can't be read"),
+        (["tables", "gone.csv", "--form", "bogus"], 2, "there is no form 'bogus'; known are tables, all, "),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, words):

@@ -169,6 +169,17 @@ def test_lists_and_switches_of_a_file_are_those_of_the_line(pair, tmp_path):
     assert provenance(out)["srf"]["bands"] == ["B2", "B3", "B8"]
 
 
+def test_an_effort_of_the_line_is_refused_where_the_method_knows_none(pair, tmp_path):
+    config, line = tmp_path / "c.toml", ["fuse", pair.hsi, pair.msi, tmp_path / "o.tif", *QUICK]
+    (told,) = run(*line, "--effort=best", code=1).stderr.splitlines()
+    assert "--effort best is about" in told
+    assert told.endswith("--method bicubic uses neither; leave out one of the two, or take one of the methods srlf, "
+                         "srlf-any, srlf-bands")  # fmt: skip
+    config.write_text('effort = "best"')
+    run(*line, f"--config={config}")
+    run(*line, "--effort=normal", "--overwrite")
+
+
 def test_the_environment_goes_before_a_file_and_the_line_before_both(pair, tmp_path):
     config, out = tmp_path / "c.toml", tmp_path / "o.tif"
     config.write_text('method = "sfim"\nseed = 1\ntile = 24', encoding="utf-8-sig")  # with an editor's mark

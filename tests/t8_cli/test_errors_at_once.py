@@ -74,7 +74,7 @@ FUSE = [
     (["--dtype=complex64"], 2, "'complex64' is not one of"),
     ([f"--qa={'x' * 300}.tif"], 1, "x.tif can't be the path of a file: the name is too long"),
     (["--report=/vsimem/report.html"], 1, "one of GDAL's virtual files"),
-    (["--hsi-nodata=abc"], 1, "--hsi-nodata 'abc' is no number; wanted the raw nodata value, or none"),
+    (["--hsi-nodata=abc"], 2, "'--hsi-nodata': the value 'abc' is no number; wanted the raw nodata value, or none"),
     (["--qa=nowhere/qa.tif"], 1, "the output folder nowhere doesn't exist"),
 ]
 #: --output -> what is said.
