@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True, type=options.PATH)
-@click.option("--nodata", metavar="VALUE", help="Raw number that means no data, or none; default: as the files say.")
+@click.option(
+    "--nodata",
+    metavar="VALUE",
+    callback=options.known_nodata,
+    help="Raw number that means no data, or none; default: as the files say.",
+)
 @click.option(
     "--bug-report",
     is_flag=True,

@@ -65,10 +65,11 @@ def told_bands(msi: CubeReader, options: FuseOptions) -> tuple[BandMatch, Spectr
 
 
 def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:
-    """The library's sensors that have bands of all these names, which a file's bands have; none without names."""
-    if not names or not all(names):
+    """The library's sensors that have bands of all these names, '-' for one left out; none without names."""
+    used = [name for name in names or () if name != "-"]
+    if not used or not all(used):
         return []
-    return [one for record in list_srfs() if _has(one := load_srf(record.name), tuple(map(str, names)))]
+    return [one for record in list_srfs() if _has(one := load_srf(record.name), tuple(map(str, used)))]
 
 
 def contradicted(names: Sequence[str], centres_nm: NDArray[np.float64], sd_nm: NDArray[np.float64]) -> Note | None:

@@ -200,13 +200,9 @@ def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[Ba
 
 
 def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> tuple[FuseOptions, Note]:
-    """Options with the library's sensor that has bands of the MSI's names and that the pair bears out, else "estimate".
-
-    The names are those of `msi_bands`, else the file's.
-    """
+    """Options with the library's sensor that has the MSI's band names and that the pair bears out, else "estimate"."""
     unknown = replace(settings, srf=ESTIMATE)
-    given = [name for name in settings.msi_bands or () if name.strip() not in ("", "-")]
-    named = candidates(given or high.spectrum.names)
+    named = candidates(settings.msi_bands or high.spectrum.names)
     names = [one.name for one in fitting(_matched(low, high, unknown, known), named)] if named else []
     if not names:
         advice = "name the sensor with --srf, or give a CSV, where it is known"

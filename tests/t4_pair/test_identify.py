@@ -86,6 +86,8 @@ def test_band_names_leave_the_sensors_that_have_them():
     assert names == ["sentinel2a", "sentinel2b", "sentinel2c"]
     assert candidates(None) == []
     assert candidates(("B02", None)) == []
+    assert [one.name for one in candidates(("B02", "B03", "-", "B8A"))] == names
+    assert candidates(("-", "-")) == []
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["srf", "estimate", "--hsi", no, "--msi", msi], 1, "doesn't exist"),
         (["srf", "check", no, "sentinel2"], 1, "doesn't exist"),
         (["info", no], 1, "doesn't exist"),
+        (["info", hsi, "--nodata=abc"], 2, "'--nodata': the value 'abc' is no number"),
         (["info", hsi], 0, ""),
         (["train", no], 1, "can't be read"),
         (["srf", "check", hsi, "nowhere"], 2, "No spectral response is called 'nowhere'"),
