@@ -22,6 +22,7 @@ from scipy.ndimage import map_coordinates
 
 import hsfuse
 from benchmarks.told.pairs import (
+    ENLARGED,
     FIELDS,
     KINDS,
     Files,
@@ -104,7 +105,7 @@ def row(
     cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
 ) -> tuple[list[tuple[float, float]], list[str]]:
     """By default and told, each as `scored` has it, and what is said by default."""
-    off = (KINDS | FIELDS)[kind]
+    off = (KINDS | FIELDS | ENLARGED)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         default, said = fused(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
@@ -133,7 +134,7 @@ def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) ->
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
 @click.option("--method", default="glp-reg", show_default=True)
-@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS]), help="Only these kinds.")
+@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED]), help="Only these kinds.")
 @click.option("--fields", is_flag=True, help="Kinds of fields, also as the pairs are, 2 LR pixels from the border.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")

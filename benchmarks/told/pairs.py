@@ -38,6 +38,7 @@ class Off:
     cloud: float = 0.0
     field: tuple[float, float] = (0.0, 1.0)
     ridge: float = 0.0
+    enlarged: str = ""
 
     @property
     def turns(self) -> bool:
@@ -78,6 +79,11 @@ KINDS = {
     "a smile of 3 nm": Off(smile=3.0),
     "thin cloud of .15 in the MSI": Off(cloud=0.15),
     "thin cloud of .3 in the MSI": Off(cloud=0.3),
+}
+#: Kinds that are asked for by name, of an HSI up to 2300 nm: Sentinel-2's 20 m bands, too, enlarged to 10 m.
+ENLARGED = {
+    "six bands of twice the GSD, their pixels repeated": Off(enlarged="nearest"),
+    "six bands of twice the GSD, interpolated": Off(enlarged="cubic"),
 }
 #: Kinds that are asked for by name: smooth fields of so many LR pixels RMS either way over so many, and a jump.
 FIELDS = {
@@ -181,12 +187,17 @@ def _seen(cube: Floats, off: Off, s: int) -> Floats:
     return np.stack([see(cube[..., b]) for b in range(cube.shape[2])], -1)
 
 
-def response(nm: Floats, shift: float = 0.0, widen: float = 1.0) -> tuple[Floats, Floats]:
-    """Wavelengths (n,) by 1 nm and the curves (c, n)."""
+#: Sentinel-2's B5, B6, B7, B8A, B11 and B12.
+COARSE = ((698, 713), (733, 748), (773, 793), (855, 875), (1565, 1655), (2100, 2280))
+
+
+def response(nm: Floats, shift: float = 0.0, widen: float = 1.0, coarse: bool = False) -> tuple[Floats, Floats]:
+    """Wavelengths (n,) by 1 nm and the curves (c, n); with `coarse` those of Sentinel-2's 20 m bands, too."""
     fine = np.arange(np.floor(nm.min()) - 20, np.ceil(nm.max()) + 21)
     wide = nm.max() > 800
     bands = ((458, 523), (543, 578), (650, 680), (785, 900)) if wide else ((400, 500), (480, 600), (580, 700))
-    middles = [((low + high) / 2 + shift, (high - low) / 2 * widen) for low, high in bands]
+    all_bands = [*bands, *(COARSE if coarse else ())]
+    middles = [((low + high) / 2 + shift, (high - low) / 2 * widen) for low, high in all_bands]
     return fine, np.array([1 / (1 + np.exp(np.clip((abs(fine - c) - half) / 2.5, -50, 50))) for c, half in middles])
 
 
@@ -245,7 +256,7 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     """A pair of a cube (H, W, C) at band centres (C,) as a user gets it: `off`, and told of nothing."""
     truth = cube[: cube.shape[0] // s * s, : cube.shape[1] // s * s]
     rng = np.random.default_rng(seed)
-    fine, curves = response(nm, off.srf_shift, off.srf_widen)
+    fine, curves = response(nm, off.srf_shift, off.srf_widen, bool(off.enlarged))
     ground = _smiled(truth, nm, off.smile) if off.smile else truth
     low = _seen(_blurred(_moved(ground, off, s) if off.bends else ground, kernel(off.psf, s)), off, s)
     high = off.gain * np.clip(truth @ matrix(nm, fine, curves).T, 0, None) ** off.gamma + off.offset
@@ -253,12 +264,14 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
         high = (1 - veil) * high + veil * CLOUD
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
-    return _written(folder, low, high, nm, s, truth, *response(nm))
+    if off.enlarged:
+        high[..., -len(COARSE) :] = _enlarged(high[..., -len(COARSE) :], {"nearest": 0, "cubic": 3}[off.enlarged])
+    return _written(folder, low, high, nm, s, truth, *response(nm, coarse=bool(off.enlarged)))
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
-    """The same pair without stripes and smile, cloud and curve taken out of its MSI, and its true response."""
-    clean = replace(off, smile=0.0, noise="without" if off.noise in ("columns", "rows") else off.noise)
+    """The same pair without stripes and smile, cloud, curve and what was enlarged out of its MSI, and its response."""
+    clean = replace(off, smile=0.0, enlarged="", noise="without" if off.noise in ("columns", "rows") else off.noise)
     files = write_pair(cube, nm, s, clean, folder, seed, db)
     with rasterio.open(files.msi) as source:
         high = np.moveaxis(source.read(), 0, 2)
@@ -270,6 +283,14 @@ def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     if off.gamma == 1 and (off.gain, off.offset) != (1, 0):
         linear = (high - off.offset) / off.gain
     return _written(folder, low, linear, nm, s, files.truth, *response(nm, off.srf_shift, off.srf_widen))
+
+
+def _enlarged(bands: Floats, order: int) -> Floats:
+    """Means of 2 x 2 pixels of bands (H, W, c), brought back to the grid by a spline."""
+    rows, cols = (n // 2 for n in bands.shape[:2])
+    means = bands[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2, -1).mean((1, 3))
+    at = np.meshgrid(*((np.arange(n) - 0.5) / 2 for n in bands.shape[:2]), indexing="ij")
+    return np.stack([map_coordinates(one, at, order=order, mode="nearest") for one in np.moveaxis(means, 2, 0)], 2)
 
 
 def _written(

@@ -103,6 +103,14 @@ TEMPLATES: dict[str, str] = {
         "the model of the sensors doesn't fit: on the HSI's pixels the two images differ by {times:.1f} times their "
         "noise, beyond it by {share:.0%} of the detail's contrast; {part} explains {explained:.0%} of that: {advice}"
     ),
+    "msi-bands-coarse": (
+        "MSI bands of a coarser GSD aren't used: {bands}; the detail that sharpening gives them costs more than they "
+        "tell (--msi-bands names those to use)"
+    ),
+    "msi-bands-enlarged": (
+        "MSI bands left out: {bands} hold no detail of this grid, as coarser bands do that were enlarged to it; taken "
+        "for detail it costs accuracy (--msi-bands names those to use nevertheless)"
+    ),
     "msi-bands-empty": "MSI bands left out, they are empty: {bands}",
     "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
     "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",

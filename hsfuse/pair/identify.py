@@ -1,19 +1,25 @@
-"""Which sensor took an MSI, as its file tells: by metadata, hsfuse's own provenance, wavelengths or band names."""
+"""Which sensor took an MSI, as its file tells: by metadata, hsfuse's own provenance, wavelengths or band names.
+
+And which of its bands hold anything, and the detail of its grid.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
-from hsfuse.core.cube import FloatArray, Spectrum
-from hsfuse.core.errors import SrfError
-from hsfuse.core.notes import Note, warning
+from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.core.errors import InputError, SrfError
+from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
-from hsfuse.io import CubeReader, read_provenance
+from hsfuse.io import CubeReader, read_provenance, usable_bands
+from hsfuse.io.sharpen import blocks
 from hsfuse.physics import BandMatch, SpectralResponse, list_srfs, load_srf, match_bands
 
 #: The name that has the response estimated.
@@ -28,6 +34,15 @@ GENERIC = frozenset({"msi", "ms", "multispectral", "optical"})
 NEAR_NM, LIKE_WIDTH, ALONE_NM = 8.0, 0.4, 3.0
 #: An estimated band further from that of its name than this (nm), and than so many standard deviations, is another.
 SAME_BAND_NM, BEYOND_SD = 40.0, 4.0
+#: Bands of full detail that make others dispensable.
+FEWEST_FINE = 3
+#: How often coarser pixels may be repeated, and the shares of neighbours that are equal within one and across two.
+REPEATED, WITHIN, ACROSS = (2, 3, 4, 5, 6), 0.999, 0.5
+#: Contrast of pixels to that of blocks of 2 x 2, as squares: with less than this, and than half of what others have,
+#: a band was interpolated. Bilinear and cubic interpolation leave .07 to .19, cameras and their resampling .3 to 1.2.
+INTERPOLATED = 0.2
+#: Pixels to each side of the blocks of an MSI that are looked at.
+BLOCK = 128
 #: Standard deviations of a Gaussian by its FWHM, and points of its curve on each side of the centre.
 SIGMA_BY_FWHM, REACH_SD = 1 / 2.3548, 3.0
 
@@ -62,6 +77,99 @@ def told_bands(msi: CubeReader, options: FuseOptions) -> tuple[BandMatch, Spectr
     names = msi.spectrum.names or (None,) * msi.count
     asked = told.bands if options.msi_bands is None else options.msi_bands
     return match_bands(told.response, names, msi.count, asked), told.response, told.how
+
+
+def holding_anything(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list[Note]]:
+    """The MSI bands that hold anything, and a warning that names the others; InputError when none does."""
+    holds = usable_bands(msi)[list(match.indices)]
+    if holds.all():
+        return match, []
+    empty = [match.bands[i] for i in np.flatnonzero(~holds)]
+    if not holds.any():
+        raise InputError(f"{msi.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
+    kept = np.flatnonzero(holds)
+    indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
+    return replace(match, indices=indices, bands=bands), [warning("msi-bands-empty", bands=", ".join(empty))]
+
+
+def of_full_detail(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list[Note], list[Note]]:
+    """The MSI's bands that have its grid's detail, a note and a warning that name the others; all, if these are few.
+
+    Others are of a coarser GSD: sharpened as they were read, or enlarged in the file. Taken for what the sensor saw
+    they cost more than they tell.
+    """
+    native = [i for i in match.indices if i in msi.native_bands]
+    enlarged = _enlarged(msi, native) if len(native) > FEWEST_FINE else set()
+    kept = [k for k, i in enumerate(match.indices) if i in native and i not in enlarged]
+    if len(kept) < FEWEST_FINE or len(kept) == len(match.indices):
+        return match, [], []
+
+    def names(bands: Container[int]) -> str:
+        return ", ".join(name for i, name in zip(match.indices, match.bands, strict=True) if i in bands)
+
+    sharpened = set(match.indices) - set(native)
+    notes = [note("msi-bands-coarse", bands=names(sharpened))] if sharpened else []
+    warnings = [warning("msi-bands-enlarged", bands=names(enlarged))] if enlarged else []
+    indices, bands = tuple(match.indices[k] for k in kept), tuple(match.bands[k] for k in kept)
+    return replace(match, indices=indices, bands=bands), notes, warnings
+
+
+def _enlarged(msi: CubeReader, bands: list[int]) -> set[int]:
+    """Those of some bands (0-based) that were enlarged from coarser ones: pixels are repeated, or interpolated."""
+    windows = list(blocks(Window(0, 0, *msi.grid.shape[::-1]), BLOCK))
+    looks = [(msi.read(window, bands), int(window.row_off), int(window.col_off)) for window in windows]
+    planes = [[(look.data[k], look.mask, *start) for look, *start in looks] for k in range(len(bands))]
+    fine = np.array([_fine_contrast(own) for own in planes])
+    smooth = fine < min(INTERPOLATED, np.sort(fine)[-FEWEST_FINE] / 2)
+    return {
+        band
+        for band, own, interpolated in zip(bands, planes, smooth, strict=True)
+        if interpolated or any(all(_repeats(own, n, axis) for axis in (0, 1)) for n in REPEATED)
+    }
+
+
+#: A band's data and mask (h, w) in a block, and the block's first row and column.
+Plane = tuple[FloatArray, BoolArray, int, int]
+
+
+def _repeats(planes: Sequence[Plane], n: int, axis: int) -> bool:
+    """Whether neighbours along an axis are equal, save across every n-th border."""
+    equal, count = np.zeros(n), np.zeros(n)
+    for data, mask, *start in planes:
+        before, after = np.arange(data.shape[axis] - 1), np.arange(1, data.shape[axis])
+        known = np.take(mask, before, axis) & np.take(mask, after, axis)
+        alike = known & (np.take(data, before, axis) == np.take(data, after, axis))
+        np.add.at(equal, (start[axis] + before) % n, alike.sum(1 - axis))
+        np.add.at(count, (start[axis] + before) % n, known.sum(1 - axis))
+    if not count.all():
+        return False
+    across, *within = sorted(equal / count)
+    return bool(across < ACROSS and min(within) > WITHIN)
+
+
+def _fine_contrast(planes: Sequence[Plane]) -> float:
+    """Squares of a band's diagonal differences (Haar) to those of its means over 2 x 2 pixels; inf if they are flat."""
+    fine, coarse = np.zeros(2), np.zeros(2)
+    for data, mask, *_ in planes:
+        values = np.where(mask, data.astype(np.float64), np.nan)
+        for row in (0, 1):
+            for col in (0, 1):
+                one = _quads(values[row:, col:])
+                fine += _squares(one)
+                coarse += _squares(_quads(one.mean(0)))
+    return float((fine[0] / fine[1]) / (coarse[0] / coarse[1])) if coarse.all() else inf
+
+
+def _quads(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The pixels of each 2 x 2 block (4, h // 2, w // 2)."""
+    rows, cols = (n // 2 * 2 for n in values.shape)
+    return np.stack([values[i:rows:2, j:cols:2] for i in (0, 1) for j in (0, 1)])
+
+
+def _squares(quads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of the squares of diagonal differences, where all four are known, and their number."""
+    differences = quads[0] - quads[1] - quads[2] + quads[3]
+    return np.array([np.nansum(differences**2), np.isfinite(differences).sum()])
 
 
 def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:

@@ -25,7 +25,15 @@ from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unkno
 from hsfuse.pair.checks import compared, curved, doubted, misnamed, misplaced, unsure
 from hsfuse.pair.destripe import Shown, destriped, unsmiled
 from hsfuse.pair.detail import with_detail
-from hsfuse.pair.identify import ESTIMATE, candidates, contradicted, identify, told_bands
+from hsfuse.pair.identify import (
+    ESTIMATE,
+    candidates,
+    contradicted,
+    holding_anything,
+    identify,
+    of_full_detail,
+    told_bands,
+)
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
@@ -136,7 +144,10 @@ def _matched(
     warnings: list[Note] = [*masked, *masked_too]
     match, response, how = _bands(low, high, settings)
     notes += [note("sensor-told", how=how)] if how else []
-    match, empty = _carrying(match, high)
+    match, empty = holding_anything(match, high)
+    if settings.msi_bands is None:
+        match, coarse, enlarged = of_full_detail(match, high)
+        notes, warnings = [*notes, *coarse], [*warnings, *enlarged]
     notes += [note("response", about=response.note)] if response.note else []
     nesting = nest(low.grid, high.grid)
     high, spoilt = settle_bands(high, match.indices, match.bands, nesting.alignment.msi_window, settings.msi_nodata)
@@ -210,19 +221,6 @@ def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Ps
     alike = f", and so do {', '.join(names[1:])}" if names[1:] else ""
     how = f"{names[0]} has bands of its bands' names and fits the pair{alike}"
     return replace(settings, srf=names[0]), note("sensor-told", how=how)
-
-
-def _carrying(match: BandMatch, high: CubeReader) -> tuple[BandMatch, list[Note]]:
-    """The MSI bands that hold anything, and a warning that names the others; InputError when none does."""
-    holds = usable_bands(high)[list(match.indices)]
-    if holds.all():
-        return match, []
-    empty = [match.bands[i] for i in np.flatnonzero(~holds)]
-    if not holds.any():
-        raise InputError(f"{high.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
-    kept = np.flatnonzero(holds)
-    indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
-    return replace(match, indices=indices, bands=bands), [warning("msi-bands-empty", bands=", ".join(empty))]
 
 
 def _estimated(pair: ScenePair, kind: str, srf: bool, near: tuple[float, float] = (0.0, 0.0)) -> ScenePair:
