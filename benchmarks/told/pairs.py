@@ -39,6 +39,7 @@ class Off:
     field: tuple[float, float] = (0.0, 1.0)
     ridge: float = 0.0
     enlarged: str = ""
+    dead: int = 0
 
     @property
     def turns(self) -> bool:
@@ -79,6 +80,7 @@ KINDS = {
     "a smile of 3 nm": Off(smile=3.0),
     "thin cloud of .15 in the MSI": Off(cloud=0.15),
     "thin cloud of .3 in the MSI": Off(cloud=0.3),
+    "two columns of 0 in a sixth of the bands": Off(dead=2),
 }
 #: Kinds that are asked for by name, of an HSI up to 2300 nm: Sentinel-2's 20 m bands, too, enlarged to 10 m.
 ENLARGED = {
@@ -264,14 +266,18 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
         high = (1 - veil) * high + veil * CLOUD
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
+    for column in range(off.dead):
+        low[:, (column + 1) * low.shape[1] // (off.dead + 1), low.shape[2] // 6 : low.shape[2] // 3] = 0
     if off.enlarged:
         high[..., -len(COARSE) :] = _enlarged(high[..., -len(COARSE) :], {"nearest": 0, "cubic": 3}[off.enlarged])
     return _written(folder, low, high, nm, s, truth, *response(nm, coarse=bool(off.enlarged)))
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
-    """The same pair without stripes and smile, cloud, curve and what was enlarged out of its MSI, and its response."""
-    clean = replace(off, smile=0.0, enlarged="", noise="without" if off.noise in ("columns", "rows") else off.noise)
+    """The same pair without stripes, smile and dead columns, and cloud, curve and enlarged bands, and its response."""
+    clean = replace(
+        off, smile=0.0, enlarged="", dead=0, noise="without" if off.noise in ("columns", "rows") else off.noise
+    )
     files = write_pair(cube, nm, s, clean, folder, seed, db)
     with rasterio.open(files.msi) as source:
         high = np.moveaxis(source.read(), 0, 2)

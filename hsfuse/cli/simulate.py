@@ -22,7 +22,12 @@ _FORMATS = click.Choice(["envi", "gtiff"])
 @options.options_of("mtf", "psf_sigma", "psf_size", "phase")
 @click.option("--snr-hsi", type=options.Number(), help="Signal-to-noise ratio of the LRHSI in dB; default: no noise.")
 @click.option("--snr-msi", type=options.Number(), help="Signal-to-noise ratio of the MSI in dB; default: no noise.")
-@click.option("--nodata", metavar="VALUE", help="Raw number that means no data, or none; default: as the file says.")
+@click.option(
+    "--nodata",
+    metavar="VALUE",
+    callback=options.known_nodata,
+    help="Raw number that means no data, or none; default: as the file says.",
+)
 @options.option_of("seed")
 @click.option("--hsi-format", type=_FORMATS, default="envi", show_default=True, help="Format of the LRHSI.")
 @click.option("--msi-format", type=_FORMATS, default="gtiff", show_default=True, help="Format of the MSI.")

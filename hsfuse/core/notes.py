@@ -56,6 +56,10 @@ TEMPLATES: dict[str, str] = {
         "stripes along the HSI's {along} are taken out of {bands} of its {count} bands: they are {share:.0%} of the "
         "noise's variance"
     ),
+    "detectors-mended": (
+        "{count} of the HSI's detectors give one value whatever they see, in {columns} columns and {bands} bands: what "
+        "the other bands tell stands there"
+    ),
     "smile-taken-out": (
         "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.2g} nm over its "
         "columns (a smile){blur}; its spectra are brought to those of the middle column"

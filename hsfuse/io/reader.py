@@ -186,9 +186,10 @@ class CubeReader(ABC):
         """The same spectra y at each band's nominal wavelength: less weights * (matrix @ y), summed over `terms`.
 
         A term's weights (C, columns) are, for instance, how many nm a detector lies above, and its matrix (C, C) what
-        makes the derivative by nm. A detector of which no valid neighbour is known stays as it is.
+        makes the derivative by nm. A detector of which no valid neighbour is known stays as it is. Terms of an earlier
+        call stay.
         """
-        return self._changed("without_smile", terms, _smile=tuple(terms))
+        return self._changed("without_smile", terms, _smile=(*self._smile, *terms))
 
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""

@@ -1,4 +1,4 @@
-"""The LRHSI without the stripes of its detectors and without their smile, where they clearly are."""
+"""The LRHSI without the stripes of its detectors and without their smile, where they clearly are; dead ones mended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy import sparse
+from scipy.ndimage import binary_opening
 
 from hsfuse.calibration.smile import estimate_smile
 from hsfuse.calibration.stripes import Stripes, estimate_stripes
@@ -24,6 +25,9 @@ from hsfuse.physics.model import ObservationModel, gaussian_psf
 
 #: Pixels that are looked at, at most, for stripes and for a smile, and rows of a strip.
 LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
+#: A dead detector gives one value in so many rows at least, as do so many beside each other at most, so many errors of
+#: what other bands tell of it away from that; and the ridge of what they tell, as a share of their mean variance.
+DEAD_ROWS, DEAD_BESIDE, DEAD_ERRORS, RIDGE = 8, 2, 4.0, 1e-4
 #: What is said of how much wider bands are at the swath's edges is more than this share of their spacing.
 LEAST_BLUR = 0.25
 #: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart; 0 comes first.
@@ -112,13 +116,13 @@ def _neighbours(lines: NDArray[np.intp]) -> list[NDArray[np.intp]]:
 def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, list[Note]]:
     """The reader with stripes along its own columns and rows taken out, and a word on them; as it is without any.
 
-    What an MSI has `shown` along the same lines isn't taken out.
+    What an MSI has `shown` along the same lines isn't taken out. Dead detectors give what other bands tell of them.
     """
     bands = np.flatnonzero(usable_bands(hsi)).tolist()
     if not bands:
         return hsi, []
+    hsi, notes = _mended(hsi, bands)
     whole = None if _looked_at(hsi) == hsi.grid.shape[0] else partial(_strips, hsi, bands, every=True)
-    notes = []
     for found, along in zip(estimate_stripes(partial(_strips, hsi, bands), whole), ("columns", "rows"), strict=True):
         rows = along == "rows"
         if found and shown is not None and shown.explains(found, hsi, bands, rows):
@@ -130,6 +134,39 @@ def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, 
             figures = {"bands": int(found.clear.sum()), "count": len(bands), "share": round(found.share, 3)}
             notes.append(note("stripes-taken-out", along=along, **figures))
     return hsi, notes
+
+
+def _mended(hsi: CubeReader, bands: list[int]) -> tuple[CubeReader, list[Note]]:
+    """The reader with dead detectors' values from a regression on bands that have none, and a word on them."""
+    low, high = np.full((2, len(bands), hsi.grid.shape[1]), np.inf)
+    rows = np.zeros(hsi.grid.shape[1])
+    for data, mask in _strips(hsi, bands):
+        low = np.minimum(low, np.where(mask, data, np.inf).min(1))
+        high = np.minimum(high, np.where(mask, -data, np.inf).min(1))
+        rows += mask.sum(0)
+    still = (low == -high) & (rows >= DEAD_ROWS)
+    still &= ~binary_opening(still, np.ones((1, DEAD_BESIDE + 1)))  # of ground without light, or a flat band
+    columns, dead = still.any(0), still.any(1)
+    if not columns.any() or dead.all() or columns.all():
+        return hsi, []
+    step = max(1, int(rows[~columns].sum()) // LOOKED_AT_SMILE)
+    taken = [data[:, mask & ~columns][:, ::step] for data, mask in _strips(hsi, bands)]
+    spectra = np.concatenate(taken, 1, dtype=np.float64)
+    own, others = spectra[dead], spectra[~dead]
+    ridge = RIDGE * np.square(others).mean() * others.shape[1] * np.eye(len(others))
+    weights = np.linalg.solve(others @ others.T + ridge, others @ own.T).T
+    error = np.sqrt(np.square(own - weights @ others).mean(1))
+    seen = [(np.tensordot(weights, data[~dead], 1) * mask).sum(1) for data, mask in _strips(hsi, bands)]
+    away = np.abs(sum(seen) / np.maximum(rows, 1) - np.where(still, low, 0)[dead]) / error[:, None]
+    still[dead] &= away > DEAD_ERRORS
+    if not still.any():
+        return hsi, []
+    change = np.zeros((len(bands), len(bands)))
+    change[np.ix_(dead, ~dead)] = -weights
+    change[dead, dead] = 1
+    figures = {"count": int(still.sum()), "columns": int(still.any(0).sum()), "bands": int(still.any(1).sum())}
+    detectors, matrix = _of_all(still.astype(np.float64), change, hsi.count, bands)
+    return hsi.without_smile([(detectors, sparse.csr_array(matrix))]), [note("detectors-mended", **figures)]
 
 
 def unsmiled(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:

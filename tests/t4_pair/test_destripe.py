@@ -1,6 +1,11 @@
-"""Stripes are taken out of an open pair's HSI, and ground in narrow strips, which the MSI shows, too, isn't."""
+"""Stripes are taken out of an open pair's HSI, and ground in narrow strips, which the MSI shows, too, isn't.
+
+Dead detectors are mended by other bands.
+"""
 
 from __future__ import annotations
+
+import pickle
 
 import numpy as np
 import pytest
@@ -12,6 +17,8 @@ from scenes import NORTH_UP, mixture, save
 from hsfuse import open_pair
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.grid import Grid
+from hsfuse.io import open_cube
+from hsfuse.pair.destripe import destriped
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
 
@@ -58,3 +65,42 @@ def test_stripes_go_even_where_the_ground_has_a_few_strips(tmp_path, turned):
 
 def test_ground_in_narrow_strips_stays_where_the_response_is_estimated(tmp_path):
     assert opened(tmp_path, 0.02, 0.0, srf="estimate") == ["stripes-are-ground"]
+
+
+def seen_by(folder, spoil):
+    """A cube (80, 32, 32) as it is and as `spoil` leaves it, what is read of the latter, mended, and the notes."""
+    rng = np.random.default_rng(3)
+    between = np.stack([np.interp(np.linspace(0, 30, NM.size), np.arange(31), one) for one in np.eye(31)], 1)
+    right = np.tensordot(between, mixture((32, 32)), 1) + NOISE * rng.standard_normal((NM.size, 32, 32))
+    wrong = right.copy()
+    spoil(wrong)
+    grid = Grid((32, 32), NORTH_UP, CRS.from_epsg(32633))
+    with open_cube(save(folder / "h.tif", wrong, grid, Spectrum(tuple(NM), None)), role="HSI") as reader:
+        mended, notes = destriped(reader)
+        found = pickle.loads(pickle.dumps(mended)).read(bands=list(range(NM.size)))
+        few = mended.read(bands=[31, 2]).data
+        np.testing.assert_allclose(few, found.data[[31, 2]], atol=1e-6)
+    return right, wrong, found.data, notes
+
+
+def test_dead_detectors_are_mended_by_other_bands_and_it_is_said(tmp_path):
+    def spoil(cube):
+        cube[30:36, :, [7, 20]] = 0
+        cube[3, :, 12] = 0.7
+
+    right, wrong, found, (note,) = seen_by(tmp_path, spoil)
+    spoilt = wrong != right
+    assert (note.code, note.values) == ("detectors-mended", {"count": 13, "columns": 3, "bands": 7})
+    assert np.abs(found - right)[spoilt].max() < 6 * NOISE
+    np.testing.assert_allclose(found[~spoilt], right[~spoilt], atol=1e-6)
+
+
+def test_ground_without_light_is_no_dead_detector(tmp_path):
+    def dark(cube):
+        cube[60:, :, :5] = 0  # water, cut off at zero, in columns of its own
+        cube[:60, :, :5] *= np.linspace(0.3, 0.0, 60)[:, None, None]
+        cube[20] = 0.1  # an empty band
+
+    _, wrong, found, notes = seen_by(tmp_path, dark)
+    assert notes == []
+    np.testing.assert_allclose(found, wrong, atol=1e-6)

@@ -126,6 +126,11 @@ def cases(folder, pair) -> list[tuple[list[str], int, str]]:
         (["srf", "check", no, "sentinel2"], 1, "doesn't exist"),
         (["info", no], 1, "doesn't exist"),
         (["info", hsi, "--nodata=abc"], 2, "'--nodata': the value 'abc' is no number"),
+        (
+            ["simulate", hsi, "made", "--srf", "sentinel2", "--nodata=abc"],
+            2,
+            "'--nodata': the value 'abc' is no number",
+        ),
         (["info", hsi], 0, ""),
         (["train", no], 1, "can't be read"),
         (["srf", "check", hsi, "nowhere"], 2, "No spectral response is called 'nowhere'"),
