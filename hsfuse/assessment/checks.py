@@ -133,6 +133,8 @@ LESSER = frozenset(
         "gains-far",
         "msi-cut-off",
         "msi-bands-empty",
+        "msi-bands-enlarged",
+        "hsi-repeated",
         "response-contradicted",
     }
 )

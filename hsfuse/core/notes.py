@@ -128,6 +128,11 @@ TEMPLATES: dict[str, str] = {
     "place-by-pixels": (
         "all of the HSI's own pixels have it up to {most:.2f} LR pixels beside where windows have it: it is moved there"
     ),
+    "hsi-repeated": (
+        "{share:.1%} of the HSI's pixels repeat their neighbour's spectrum: it was brought onto its map by nearest "
+        "neighbour, which misplaces each pixel by up to half of one, in its own direction, and costs fine detail; "
+        "bring it there by cubic interpolation, or give it as the sensor saw it"
+    ),
     "ground-misplaced": (
         "here and there the HSI's ground lies some {pixels:.1f} MSI pixels (standard deviation) from where the MSI has "
         "it; only what changes smoothly over several HSI pixels is corrected, so detail will be doubled or lost: check "

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from rasterio.windows import Window
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry, register
@@ -17,10 +18,12 @@ from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.core.notes import Note, note, warning
-from hsfuse.io import CubeReader
+from hsfuse.io import CubeReader, usable_bands
+from hsfuse.io.sharpen import blocks
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
 from hsfuse.pair.sensors import SWAPPED, another_sensor, check_bands, check_order, check_sensors
+from hsfuse.pair.warp import own_reader
 from hsfuse.physics import SpectralResponse
 from hsfuse.physics.model import ObservationModel
 from hsfuse.physics.sample import PairSample
@@ -51,6 +54,9 @@ CURVED_SHARE = 0.7
 STRANGERS = 0.25
 #: Ground is misplaced where windows scatter by so many MSI pixels; those of registered pairs do by .1 at most.
 MISPLACED = 0.5
+#: Bands from which on no two pixels have one spectrum by chance, the share that may have it nevertheless, and pixels to
+#: each side of the blocks that are looked at.
+MANY_BANDS, REPEATED, BLOCK = 48, 0.002, 64
 #: LR pixels of a shift from which on clouds that moved may be taken for it.
 DOUBTED_LR = 1.0
 #: Gain between the images, or its inverse, beyond which it is no difference of calibration.
@@ -270,10 +276,12 @@ def misnamed(msi: CubeReader, indices: Sequence[int], response: SpectralResponse
 
 
 def misplaced(pair: ScenePair) -> ScenePair:
-    """The pair with a warning where windows lie apart beyond errors and what is corrected.
+    """The pair with a warning where windows lie apart beyond errors and what is corrected, or pixels are repeated.
 
-    Not where a tone misled them, nor where haze did: without it they are asked again.
+    Not where a tone misled windows, nor where haze did: without it they are asked again.
     """
+    if (share := _repeated(own_reader(pair.hsi))) > REPEATED:
+        pair = replace(pair, warnings=[*pair.warnings, warning("hsi-repeated", share=round(share, 3))])
     last = pair.residual or pair.shift
     if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
         return pair
@@ -281,6 +289,25 @@ def misplaced(pair: ScenePair) -> ScenePair:
         return pair
     told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
     return replace(pair, warnings=[*pair.warnings, told])
+
+
+def _repeated(hsi: CubeReader) -> float:
+    """Share of valid pixels whose whole spectrum is that of the next one in their row or column.
+
+    0 of few bands, which have it by chance, and of constant ones.
+    """
+    bands = np.flatnonzero(usable_bands(hsi)).tolist()
+    if len(bands) < MANY_BANDS:
+        return 0.0
+    same, count, before = 0, 0, hsi.nonfinite
+    for window in blocks(Window(0, 0, *hsi.grid.shape[::-1]), BLOCK):
+        cube = hsi.read(window, bands)
+        for data, mask in ((cube.data, cube.mask), (cube.data.swapaxes(1, 2), cube.mask.T)):
+            known = mask[1:] & mask[:-1] & (data[:, 1:].std(0) > 0)
+            same += int(((data[:, 1:] == data[:, :-1]).all(0) & known).sum())
+            count += int(known.sum())
+    hsi.nonfinite = before  # this look isn't part of the caller's reading
+    return same / max(count, 1)
 
 
 def unsure(pair: ScenePair) -> ScenePair:

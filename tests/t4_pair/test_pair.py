@@ -21,7 +21,7 @@ from hsfuse.core.grid import Grid, Motion
 from hsfuse.core.notes import warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import open_cube
-from hsfuse.pair import open_pair
+from hsfuse.pair import checks, open_pair
 from hsfuse.pair.checks import curved, misnamed
 from hsfuse.physics import load_srf
 from hsfuse.physics.optics import sigma_from_mtf
@@ -369,6 +369,25 @@ def test_ground_that_is_misplaced_here_and_there_is_warned_of(tmp_path, by):
         told = [one.values["pixels"] for one in pair.warnings if getattr(one, "code", "") == "ground-misplaced"]
     assert len(told) == (by > 0)
     assert all(1 < one < 3 for one in told)
+
+
+def test_an_hsi_whose_pixels_are_repeated_is_warned_of(tmp_path, monkeypatch):
+    """As nearest neighbours do on a turned map; of few bands, and of equal ground, it may be chance."""
+    files = save_pair(tmp_path, memory_scene((40, 40), 2))
+
+    def told(bands):
+        monkeypatch.setattr(checks, "MANY_BANDS", bands)
+        with open_pair(files.hsi, files.msi, PLAIN) as pair:
+            return [one.text.split(" of")[0] for one in pair.warnings if one.code == "hsi-repeated"]
+
+    assert told(31) == []
+    with rasterio.open(files.hsi, "r+") as ds:
+        cube = ds.read()
+        cube[:, 10:30, 20] = cube[:, 10:30, 21]
+        cube[:, :, :5] = 0.2
+        ds.write(cube)
+    assert told(31) == ["0.7%"]
+    assert told(32) == []
 
 
 def test_ground_that_bends_is_mended_and_said(tmp_path):
