@@ -24,6 +24,7 @@ from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
 from hsfuse.fusion.lazy import Batch, Edges, edges_of, fuse_batch, joined, runs_of
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker, window_of
+from hsfuse.io.gdal import share_memory
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def _kept(edges: Edges) -> Edges:
 
 
 def _fused(sent: tuple[TileWorker, Store], rows: Span, cols: list[Span]) -> Batch:
+    share_memory()
     return fuse_batch(sent[0], rows, cols)
 
 

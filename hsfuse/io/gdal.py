@@ -34,7 +34,7 @@ from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
 from hsfuse.io.envi import TIFF_SUFFIXES, EnviPair, find_pair
 from hsfuse.io.files import as_path, is_virtual
-from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, MOST_CACHE_BYTES, MOST_XML, check_claim
+from hsfuse.io.limits import CLAIMED_RATIO, MOST_BLOCK, MOST_CACHE_BYTES, MOST_XML, SHARED_CACHE_BYTES, check_claim
 from hsfuse.io.products.metadata import plain_name, read_xml
 
 #: Endings of files that say all themselves.
@@ -68,6 +68,7 @@ _PART = re.compile(r"(?:NETCDF|HDF5|GTIFF_DIR:\d+):\"?(?P<file>[^\":]+)\"?(?::.*
 #: What two rows of blocks of each open raster take, in bytes: a window may lie across.
 _rows: MutableMapping[DatasetReader, int] = WeakKeyDictionary()
 _counting = Lock()
+_most = MOST_CACHE_BYTES
 
 
 @contextmanager
@@ -76,8 +77,14 @@ def gdal_env(**options: object) -> Iterator[None]:
     _hush()
     with _counting:
         rows = sum(size for ds, size in _rows.items() if not ds.closed)
-    with rasterio.Env(GDAL_CACHEMAX=min(CACHE_BYTES + rows, MOST_CACHE_BYTES), **options):
+    with rasterio.Env(GDAL_CACHEMAX=min(CACHE_BYTES + rows, _most), **options):
         yield
+
+
+def share_memory() -> None:
+    """Have this process keep fewer blocks, as one of many on its machine."""
+    global _most
+    _most = SHARED_CACHE_BYTES
 
 
 def _two_rows(ds: DatasetReader) -> int:

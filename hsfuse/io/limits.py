@@ -26,8 +26,8 @@ FREE_BYTES, CLAIMED_RATIO, MOST_BLOCK = 4 * 2**30, 5000, 2**28
 WHOLE_BYTES, WHOLE_RATIO = 2**28, 100
 #: Scales and offsets beyond this, scales that are as many times less than 1, and NaN are no radiometry.
 LARGEST_FACTOR = 1e30
-#: Bytes of blocks of images that are kept unpacked for the next window.
-MOST_CACHE_BYTES = 512 * 2**20
+#: Bytes of blocks of images that are kept unpacked for the next window, and in a process that is one of many.
+MOST_CACHE_BYTES, SHARED_CACHE_BYTES = 512 * 2**20, 128 * 2**20
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
 

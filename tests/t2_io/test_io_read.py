@@ -254,6 +254,21 @@ def test_blocks_are_decompressed_once_for_the_windows_of_a_row(tmp_path, monkeyp
         assert rasterio.env.getenv()["GDAL_CACHEMAX"] < count * side * 2 * side * 4
 
 
+class Open:
+    """What the cache has to know of an open file."""
+
+    closed = False
+
+
+def test_one_process_of_many_keeps_fewer_blocks(monkeypatch):
+    monkeypatch.setattr(gdal, "_rows", {Open(): 2**31})
+    monkeypatch.setattr(gdal, "_most", gdal.MOST_CACHE_BYTES)
+    for most in (512, 128):
+        with gdal_env():
+            assert rasterio.env.getenv()["GDAL_CACHEMAX"] == most * 2**20
+        gdal.share_memory()
+
+
 def test_chunks_of_hdf5_are_decompressed_once(tmp_path):
     h5py = pytest.importorskip("h5py")
     path, shape = tmp_path / "chunks.h5", (128, 640, 64)
