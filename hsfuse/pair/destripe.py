@@ -9,6 +9,7 @@ from itertools import product
 from math import sqrt
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy import sparse
@@ -22,6 +23,7 @@ from hsfuse.io import CubeReader, usable_bands
 from hsfuse.pair.mapping import PixelMap
 from hsfuse.physics.degrade import shifted_axis
 from hsfuse.physics.model import ObservationModel, gaussian_psf
+from hsfuse.physics.solve import solve_spd
 
 #: Pixels that are looked at, at most, for stripes and for a smile, and rows of a strip.
 LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
@@ -153,8 +155,8 @@ def _mended(hsi: CubeReader, bands: list[int]) -> tuple[CubeReader, list[Note]]:
     taken = [data[:, mask & ~columns][:, ::step] for data, mask in _strips(hsi, bands)]
     spectra = np.concatenate(taken, 1, dtype=np.float64)
     own, others = spectra[dead], spectra[~dead]
-    ridge = RIDGE * np.square(others).mean() * others.shape[1] * np.eye(len(others))
-    weights = np.linalg.solve(others @ others.T + ridge, others @ own.T).T
+    normal, pull = (torch.from_numpy(one) for one in (others @ others.T, others @ own.T))
+    weights = solve_spd(normal, pull, RIDGE).T.numpy()
     error = np.sqrt(np.square(own - weights @ others).mean(1))
     seen = [(np.tensordot(weights, data[~dead], 1) * mask).sum(1) for data, mask in _strips(hsi, bands)]
     away = np.abs(sum(seen) / np.maximum(rows, 1) - np.where(still, low, 0)[dead]) / error[:, None]

@@ -6,7 +6,7 @@ And which of its bands hold anything, and the detail of its grid.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
@@ -87,9 +87,7 @@ def holding_anything(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list
     empty = [match.bands[i] for i in np.flatnonzero(~holds)]
     if not holds.any():
         raise InputError(f"{msi.path}: no valid pixel in any of the MSI bands {', '.join(empty)}")
-    kept = np.flatnonzero(holds)
-    indices, bands = tuple(match.indices[i] for i in kept), tuple(match.bands[i] for i in kept)
-    return replace(match, indices=indices, bands=bands), [warning("msi-bands-empty", bands=", ".join(empty))]
+    return match.only(np.flatnonzero(holds).tolist()), [warning("msi-bands-empty", bands=", ".join(empty))]
 
 
 def of_full_detail(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list[Note], list[Note]]:
@@ -110,8 +108,7 @@ def of_full_detail(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list[N
     sharpened = set(match.indices) - set(native)
     notes = [note("msi-bands-coarse", bands=names(sharpened))] if sharpened else []
     warnings = [warning("msi-bands-enlarged", bands=names(enlarged))] if enlarged else []
-    indices, bands = tuple(match.indices[k] for k in kept), tuple(match.bands[k] for k in kept)
-    return replace(match, indices=indices, bands=bands), notes, warnings
+    return match.only(kept), notes, warnings
 
 
 def _enlarged(msi: CubeReader, bands: list[int]) -> set[int]:

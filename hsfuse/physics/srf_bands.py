@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ class BandMatch:
     bands: tuple[str, ...]
     how: str
     note: str
+
+    def only(self, kept: Sequence[int]) -> BandMatch:
+        """Those at some positions."""
+        indices, bands = tuple(self.indices[k] for k in kept), tuple(self.bands[k] for k in kept)
+        return replace(self, indices=indices, bands=bands)
 
 
 #: How to be rid of a band that is none of the sensor's.
