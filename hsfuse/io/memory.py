@@ -375,10 +375,11 @@ def data_array(
     made = xr.DataArray(data, dims=(band, "y", "x"), coords=coords, attrs=dict(attributes or {}), name=name)
     made.encoding["_FillValue"] = made.dtype.type(np.nan)  # what `rio.to_raster` writes as nodata
     if grid.crs is not None:
-        made = made.rio.write_crs(grid.crs)
+        made.rio.write_crs(grid.crs, inplace=True)  # each would copy the cube otherwise
     if grid.georeferenced:
-        made = made.rio.write_transform(t)
-        made = made.rio.write_coordinate_system() if t.b == 0 and t.d == 0 else made
+        made.rio.write_transform(t, inplace=True)
+        if t.b == 0 and t.d == 0:
+            made.rio.write_coordinate_system(inplace=True)
     if "grid_mapping" in made.encoding:  # as an attribute xarray reads it back from Zarr without being told to
         made.attrs["grid_mapping"] = made.encoding.pop("grid_mapping")
     return made

@@ -15,6 +15,7 @@ from hsfuse.core.cube import Cube, Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
 from hsfuse.io import open_cube
+from hsfuse.io.memory import data_array
 
 xr = pytest.importorskip("xarray")
 da = pytest.importorskip("dask.array")
@@ -213,3 +214,12 @@ def test_wavelengths_in_band_tags_are_those_of_the_file(tagged):
 def test_wavelengths_are_a_list_among_the_attributes():
     array = scene(wavelength=(0.45, 0.55, 0.65), wavelength_units="um").drop_vars("wavelength")
     assert open_cube(array, role="HSI").spectrum.wavelengths_nm == (450, 550, 650)
+
+
+def test_a_cube_becomes_a_data_array_without_a_copy_of_its_pixels():
+    data = np.ones((3, 4, 5), np.float32)
+    grid = Grid((4, 5), NORTH_UP, CRS.from_epsg(32633))
+    made = data_array(data, grid, Spectrum((450.0, 550.0, 650.0)))
+    assert np.shares_memory(made.values, data)
+    assert made.rio.crs == grid.crs
+    assert made.rio.transform() == grid.transform
