@@ -134,6 +134,7 @@ LESSER = frozenset(
         "msi-cut-off",
         "msi-bands-empty",
         "msi-bands-enlarged",
+        "msi-one-detail",
         "hsi-repeated",
         "response-contradicted",
     }

@@ -119,7 +119,7 @@ def kernel(text: str, s: int) -> Psf:
 
 def _comet(length: float, s: int) -> Psf:
     """A round core of sigma .35 LR pixels and four ever weaker ones beside it, `length` long: smear to one side."""
-    t = centred_taps(8 * s)
+    t = centred_taps(8 * s + s % 2)  # as many as can be centred at this ratio
     rows = gaussian(t, 0.35 * s)
     columns = sum(0.6**i * gaussian(t - length * s * i / 4, 0.35 * s) for i in range(5))
     return Psf(np.outer(rows, columns), "comet")

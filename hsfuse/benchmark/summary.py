@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from hsfuse.benchmark.cases import TOLD_TRUTH, Case
+from hsfuse.benchmark.cases import Case
 from hsfuse.benchmark.results import Row
 from hsfuse.benchmark.table import OVERVIEW, Cell, Column, cells, groups, marked
 from hsfuse.core.errors import SettingError
@@ -137,42 +138,40 @@ def lead(rows: Sequence[Row], label: str = "") -> Matrix:
 
 
 def cost(rows: Sequence[Row]) -> Matrix:
-    """Kinds of mismatch as rows: each method as a user runs it, told the truth, and what not knowing costs it.
+    """Kinds of mismatch as rows: each method as a user runs it, at each ratio, and what not knowing the truth costs it.
 
-    Means over the pairs on which both were run; SettingError where no method was told the truth.
+    Means over the pairs that it was run on told the truth, too; SettingError where no method was.
     """
     names = list(dict.fromkeys(row.case.method.name for row in rows if row.case.method.told == "truth"))
     if not names:
         raise SettingError('no method was told the truth; give one with `told = "truth"` beside the same without')
-    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    found: dict[tuple[str, str, int], dict[str, dict[str, Row]]] = {}
     for row in rows:
         if row.case.mismatch is not None and all(c.value(row) is not None for c in OVERVIEW):
-            key = (row.case.mismatch.name, row.case.method.name, row.case.method.told)
-            found.setdefault(key, {})[row.case.group] = row
+            key = (row.case.mismatch.name, row.case.method.name, row.case.ratio)
+            found.setdefault(key, {}).setdefault(row.case.group, {})[row.case.method.told] = row
     kinds = dict.fromkeys(row.case.mismatch.name for row in rows if row.case.mismatch is not None)
+    columns = [(name, ratio) for name in names for ratio in dict.fromkeys(row.case.ratio for row in rows)]
     lines = []
     for kind in kinds:
-        entries: list[tuple[Cell, ...]] = []
-        for name in names:
-            user, truth = found.get((kind, name, "user"), {}), found.get((kind, name, "truth"), {})
-            both = [group for group in user if group in truth]
-            means = (
-                [[fmean(c.value(at[g]) or 0 for g in both) for c in OVERVIEW] for at in (user, truth)] if both else []
-            )
-            entries += _costs(means)
-        count = len({g for (k, _, _), at in found.items() if k == kind for g in at})
-        lines.append((f"{kind} ({count})", tuple(entries)))
-    heads = [text for name in names for text in (name, f"{name}{TOLD_TRUTH}", "not knowing costs")]
+        pairs = [[p for p in found.get((kind, *column), {}).values() if len(p) == 2] for column in columns]
+        entries = itertools.chain.from_iterable(map(_costs, pairs))
+        lines.append((f"{kind} ({max(map(len, pairs))})", tuple(entries)))
+    heads = [text for name, ratio in columns for text in (f"{name}, x{ratio}", "not knowing costs")]
     return Matrix((_FIGURES, *heads), tuple(lines))
 
 
-def _costs(means: Sequence[Sequence[float]]) -> list[tuple[Cell, ...]]:
-    """The figures of both, then what the first one loses: dB, and per cent of the angle."""
-    if not means:
-        return [(Cell("-"),)] * 3
-    (psnr, sam), (best, least) = means
-    plain = [tuple(Cell(f"{v:.{2 + i}f}") for i, v in enumerate(values)) for values in means]
-    return [*plain, (Cell(f"{best - psnr:.2f} dB"), Cell(f"{100 * (sam / least - 1):.1f} %"))]
+def _costs(pairs: Sequence[Mapping[str, Row]]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+    """The figures of what a user gets, and what they lack to the truth's: dB, and per cent of the angle."""
+    if not pairs:
+        return (Cell("-"),), (Cell("-"),)
+    (psnr, sam), (best, least) = (
+        [fmean(c.value(pair[told]) or 0 for pair in pairs) for c in OVERVIEW] for told in ("user", "truth")
+    )
+    return (Cell(f"{psnr:.2f}"), Cell(f"{sam:.3f}")), (
+        Cell(f"{best - psnr:.2f} dB"),
+        Cell(f"{100 * (sam / least - 1):.1f} %"),
+    )
 
 
 def _ahead(row: Row, rows: Sequence[Row]) -> tuple[Cell, ...]:

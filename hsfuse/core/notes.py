@@ -116,6 +116,11 @@ TEMPLATES: dict[str, str] = {
         "for detail it costs accuracy (--msi-bands names those to use nevertheless)"
     ),
     "msi-bands-empty": "MSI bands left out, they are empty: {bands}",
+    "msi-one-detail": (
+        "the MSI's bands have one and the same finest detail (they correlate by {least:.3f} or more in it), as "
+        "pansharpened or strongly compressed images do: it tells no colours, and the cube's are the less accurate "
+        "there; the bands as the sensor took them are the better input, if you have them"
+    ),
     "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
     "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",
     "psf-size-unused": "--psf-size {size} isn't used: the HSI is resampled, which widens its PSF",

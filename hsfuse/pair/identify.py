@@ -5,7 +5,7 @@ And which of its bands hold anything, and the detail of its grid.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -41,10 +41,17 @@ REPEATED, WITHIN, ACROSS = (2, 3, 4, 5, 6), 0.999, 0.5
 #: Contrast of pixels to that of blocks of 2 x 2, as squares: with less than this, and than half of what others have,
 #: a band was interpolated. Bilinear and cubic interpolation leave .07 to .19, cameras and their resampling .3 to 1.2.
 INTERPOLATED = 0.2
+#: Bands whose diagonal differences all correlate by this much have one detail: those of sensors by .95 at most, of
+#: pansharpened images by .995 and more.
+ONE_DETAIL = 0.98
 #: Pixels to each side of the blocks of an MSI that are looked at.
 BLOCK = 128
 #: Standard deviations of a Gaussian by its FWHM, and points of its curve on each side of the centre.
 SIGMA_BY_FWHM, REACH_SD = 1 / 2.3548, 3.0
+
+
+#: A band's data and mask (h, w) in a block, and the block's first row and column.
+Plane = tuple[FloatArray, BoolArray, int, int]
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,39 @@ def of_full_detail(match: BandMatch, msi: CubeReader) -> tuple[BandMatch, list[N
     return match.only(kept), notes, warnings
 
 
+def one_detail(match: BandMatch, msi: CubeReader) -> list[Note]:
+    """A warning where three bands of full detail or more have the same finest detail, that of a panchromatic band."""
+    bands = [i for i in match.indices if i in msi.native_bands]
+    if len(bands) < FEWEST_FINE:
+        return []
+    looks = _planes(msi, bands)
+    least = max(_least_alike(looks, change) for change in (np.asarray, _logarithm))
+    return [warning("msi-one-detail", least=least)] if least > ONE_DETAIL else []
+
+
+def _least_alike(
+    bands: Sequence[Sequence[Plane]], change: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> float:
+    """The least correlation of two bands' diagonal differences after a change of their numbers; 0 if one is flat."""
+    sums = np.zeros((len(bands), len(bands)))
+    for looks in zip(*bands, strict=True):
+        values = [change(np.where(mask, data.astype(np.float64), np.nan)) for data, mask, *_ in looks]
+        differences = np.stack([_differences(_quads(one)).ravel() for one in values])
+        differences = differences[:, np.isfinite(differences).all(0)]
+        sums += differences @ differences.T
+    powers = np.diag(sums)
+    return float((sums / np.sqrt(np.outer(powers, powers))).min()) if powers.all() else 0.0
+
+
+def _logarithm(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A band times a panchromatic one's detail has that detail's logarithm."""
+    logarithm: NDArray[np.float64] = np.log(np.where(values > 0, values, np.nan))
+    return logarithm
+
+
 def _enlarged(msi: CubeReader, bands: list[int]) -> set[int]:
     """Those of some bands (0-based) that were enlarged from coarser ones: pixels are repeated, or interpolated."""
-    windows = list(blocks(Window(0, 0, *msi.grid.shape[::-1]), BLOCK))
-    looks = [(msi.read(window, bands), int(window.row_off), int(window.col_off)) for window in windows]
-    planes = [[(look.data[k], look.mask, *start) for look, *start in looks] for k in range(len(bands))]
+    planes = _planes(msi, bands)
     fine = np.array([_fine_contrast(own) for own in planes])
     smooth = fine < min(INTERPOLATED, np.sort(fine)[-FEWEST_FINE] / 2)
     return {
@@ -125,8 +160,11 @@ def _enlarged(msi: CubeReader, bands: list[int]) -> set[int]:
     }
 
 
-#: A band's data and mask (h, w) in a block, and the block's first row and column.
-Plane = tuple[FloatArray, BoolArray, int, int]
+def _planes(msi: CubeReader, bands: list[int]) -> list[list[Plane]]:
+    """Each band in the blocks that are looked at."""
+    windows = list(blocks(Window(0, 0, *msi.grid.shape[::-1]), BLOCK))
+    looks = [(msi.read(window, bands), int(window.row_off), int(window.col_off)) for window in windows]
+    return [[(look.data[k], look.mask, *start) for look, *start in looks] for k in range(len(bands))]
 
 
 def _repeats(planes: Sequence[Plane], n: int, axis: int) -> bool:
@@ -163,9 +201,15 @@ def _quads(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([values[i:rows:2, j:cols:2] for i in (0, 1) for j in (0, 1)])
 
 
+def _differences(quads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Diagonal differences (Haar), NaN where one of the four pixels isn't known."""
+    differences: NDArray[np.float64] = quads[0] - quads[1] - quads[2] + quads[3]
+    return differences
+
+
 def _squares(quads: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum of the squares of diagonal differences, where all four are known, and their number."""
-    differences = quads[0] - quads[1] - quads[2] + quads[3]
+    differences = _differences(quads)
     return np.array([np.nansum(differences**2), np.isfinite(differences).sum()])
 
 

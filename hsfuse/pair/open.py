@@ -32,6 +32,7 @@ from hsfuse.pair.identify import (
     holding_anything,
     identify,
     of_full_detail,
+    one_detail,
     told_bands,
 )
 from hsfuse.pair.nesting import Nesting, nest, turned_like
@@ -153,7 +154,7 @@ def _matched(
     high, spoilt = settle_bands(high, match.indices, match.bands, nesting.alignment.msi_window, settings.msi_nodata)
     if isinstance(high, LayeredReader):
         high = high.focused(nesting.alignment.msi_window)
-    warnings += [*empty, *spoilt]
+    warnings += [*empty, *one_detail(match, high), *spoilt]
     hsi_bands = _usable(low, settings, notes)
     spectrum = low.spectrum.select(hsi_bands)
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hsfuse import open_pair
 from hsfuse.io import open_cube
-from hsfuse.pair.identify import of_full_detail
+from hsfuse.pair.identify import of_full_detail, one_detail
 from hsfuse.physics.srf_bands import BandMatch
 
 SIDE, NAMES = 192, ("B2", "B3", "B4", "B5", "B8")
@@ -34,13 +34,13 @@ def enlarged(band, times, order):
     return map_coordinates(means, np.meshgrid(at, at, indexing="ij"), order=order, mode="nearest")
 
 
-def kept(tmp_path, values, nodata=None):
+def kept(tmp_path, values, nodata=None, find=of_full_detail):
     path = tmp_path / "msi.tif"
     profile = {"driver": "GTiff", "count": len(values), "width": SIDE, "height": SIDE, "dtype": values.dtype}
     with rasterio.open(path, "w", transform=NORTH_UP, crs=32633, nodata=nodata, **profile) as ds:
         ds.write(values)
     with open_cube(path) as reader:
-        return of_full_detail(BandMatch(tuple(range(len(values))), NAMES[: len(values)], "description", ""), reader)
+        return find(BandMatch(tuple(range(len(values))), NAMES[: len(values)], "description", ""), reader)
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])
@@ -104,3 +104,33 @@ def test_coarser_files_are_not_used_and_it_is_said_unless_they_are_named(tmp_pat
         assert [one.text.split(":")[1].split(";")[0] for one in pair.notes if one.code == "msi-bands-coarse"] == [" B5"]
     with open_pair(*images, srf="sentinel2a", register="off", msi_bands=("B2", "B3", "B4", "B5", "B8")) as pair:
         assert set(pair.msi_names) == {"B2", "B3", "B4", "B5", "B8"}
+
+
+def pansharpened(values, how, noise=0.0):
+    """Bands (c, SIDE, SIDE), seen at four times the GSD, with the detail of their mean: by a gain each, or a ratio."""
+    pan = values.mean(0) + noise * np.random.default_rng(1).standard_normal(values.shape[1:])
+    coarse = np.stack([enlarged(band, 4, 3) for band in values])
+    if how == "ratio":
+        return coarse * pan / coarse.mean(0)
+    gains = np.linspace(0.6, 1.5, len(values))[:, None, None]
+    return coarse + gains * (pan - enlarged(pan, 4, 3))
+
+
+@pytest.mark.parametrize("how", ["gains", "ratio"])
+@pytest.mark.parametrize("bands", [3, 5])
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_a_pansharpened_image_is_told(tmp_path, how, bands, noise, dtype):
+    values = scene(bands) * np.linspace(0.3, 1.6, bands)[:, None, None]
+    factor = 1 if dtype == "float32" else 1e4
+    (warned,) = kept(tmp_path, (factor * pansharpened(values, how, noise)).astype(dtype), find=one_detail)
+    assert warned.code == "msi-one-detail"
+    for own in (values, values + 0.005 * np.random.default_rng(2).standard_normal(values.shape)):
+        assert kept(tmp_path, (factor * own).astype(dtype), find=one_detail) == []
+
+
+def test_two_bands_or_a_flat_one_have_no_detail_in_common(tmp_path):
+    values = pansharpened(scene(4), "gains").astype("float32")
+    assert kept(tmp_path, values[:2], find=one_detail) == []
+    values[2] = 0.1
+    assert kept(tmp_path, values, find=one_detail) == []

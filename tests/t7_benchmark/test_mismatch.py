@@ -59,7 +59,16 @@ def cubic(truth, rows, cols):
     return np.stack([map_coordinates(band, [rows, cols], order=3, mode="mirror") for band in truth])
 
 
-@pytest.mark.parametrize("psf", ["gauss:0.2", "box", "gaussbox:0.5", "ellipse:0.45,0.25,30", "comet:0.5"])
+PSFS = ["gauss:0.2", "box", "gaussbox:0.5", "ellipse:0.45,0.25,30", "comet:0.5"]
+
+
+@pytest.mark.parametrize("psf", PSFS)
+@pytest.mark.parametrize("ratio", [2, 3, 5, 8])
+def test_every_psf_can_be_centred_at_every_ratio(psf, ratio):
+    assert len(kernel(psf, ratio).kernel) % 2 == ratio % 2
+
+
+@pytest.mark.parametrize("psf", PSFS)
 def test_every_psf_is_a_plain_correlation(reference, tmp_path, psf):
     pair = made(reference, tmp_path, psf=psf)
     taps = kernel(psf, RATIO).kernel
@@ -174,9 +183,10 @@ def test_departures_that_make_no_sense_are_told(table, words):
         Mismatch.of(table)
 
 
-def config(reference):
+def config(reference, *scales):
     return parse_config(
         {
+            "scales": list(scales or (4,)),
             "methods": ["bicubic", {"method": "bicubic", "told": "truth"}],
             "scenes": [str(reference)],
             "sensors": [{"srf": "sentinel2a", "msi_bands": list(BANDS)}],
@@ -201,10 +211,13 @@ def test_a_method_is_told_what_a_user_knows_or_the_truth(reference, tmp_path):
 
 def test_what_not_knowing_costs_is_a_table(reference, tmp_path):
     figures = {"user": {"psnr": 40.0, "sam": 2.0}, "truth": {"psnr": 40.5, "sam": 1.6}}
-    rows = [Row(case, Outcome(figures[case.method.told], {}, 1.0, "cpu")) for case in config(reference).cases]
+    rows = [Row(case, Outcome(figures[case.method.told], {}, 1.0, "cpu")) for case in config(reference, 3, 4).cases]
+    rows = [row for row in rows if row.case.ratio == 4 or row.case.mismatch.name == "box"]
     write_csv(rows, tmp_path / "r.csv")
     text = render(read_csv(tmp_path / "r.csv"), "cost")
     assert text == render(rows, "cost")
-    assert "| box (1) | 40.00 / 2.000 | 40.50 / 1.600 | 0.50 dB / 25.0 % |" in text
+    assert "| bicubic, x3 | not knowing costs | bicubic, x4 | not knowing costs |" in text
+    assert "| box (1) | 40.00 / 2.000 | 0.50 dB / 25.0 % | 40.00 / 2.000 | 0.50 dB / 25.0 % |" in text
+    assert "| moved (1) | - | - | 40.00 / 2.000 | 0.50 dB / 25.0 % |" in text
     with pytest.raises(SettingError, match="told the truth"):
         render([row for row in rows if row.case.method.told == "user"], "cost")
