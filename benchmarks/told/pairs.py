@@ -40,6 +40,8 @@ class Off:
     ridge: float = 0.0
     enlarged: str = ""
     dead: int = 0
+    wild: str = ""
+    header: float = 0.0
 
     @property
     def turns(self) -> bool:
@@ -65,6 +67,9 @@ KINDS = {
     "a halo of .1, as wide as 2": Off(psf="halo:.41,.1,2"),
     "a Moffat PSF, power 2.5": Off(psf="moffat:1,2.5"),
     "a shift of (.4, -.3)": Off(shift=(0.4, -0.3)),
+    "a shift of (.5, .5)": Off(shift=(0.5, 0.5)),
+    "a shift of (.7, -.6)": Off(shift=(0.7, -0.6)),
+    "a header off by half a pixel": Off(header=0.5),
     "a rotation by .5 degrees": Off(rotate=0.5),
     "a drift of .5": Off(drift=0.5),
     "tail, shift and drift together": Off(psf="comet:.5", shift=(0.4, -0.3), drift=0.5),
@@ -81,6 +86,8 @@ KINDS = {
     "thin cloud of .15 in the MSI": Off(cloud=0.15),
     "thin cloud of .3 in the MSI": Off(cloud=0.3),
     "two columns of 0 in a sixth of the bands": Off(dead=2),
+    "a dozen wild values in the HSI": Off(wild="hsi"),
+    "a dozen wild values in the MSI": Off(wild="msi"),
 }
 #: Kinds that are asked for by name, of an HSI up to 2300 nm: Sentinel-2's 20 m bands, too, enlarged to 10 m.
 ENLARGED = {
@@ -268,15 +275,23 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
     for column in range(off.dead):
         low[:, (column + 1) * low.shape[1] // (off.dead + 1), low.shape[2] // 6 : low.shape[2] // 3] = 0
+    if off.wild:
+        _run_wild({"hsi": low, "msi": high}[off.wild])
     if off.enlarged:
         high[..., -len(COARSE) :] = _enlarged(high[..., -len(COARSE) :], {"nearest": 0, "cubic": 3}[off.enlarged])
-    return _written(folder, low, high, nm, s, truth, *response(nm, coarse=bool(off.enlarged)))
+    return _written(folder, low, high, nm, s, truth, *response(nm, coarse=bool(off.enlarged)), off.header)
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
     """The same pair without stripes, smile and dead columns, and cloud, curve and enlarged bands, and its response."""
     clean = replace(
-        off, smile=0.0, enlarged="", dead=0, noise="without" if off.noise in ("columns", "rows") else off.noise
+        off,
+        smile=0.0,
+        enlarged="",
+        dead=0,
+        wild="",
+        header=0.0,
+        noise="without" if off.noise in ("columns", "rows") else off.noise,
     )
     files = write_pair(cube, nm, s, clean, folder, seed, db)
     with rasterio.open(files.msi) as source:
@@ -291,6 +306,20 @@ def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     return _written(folder, low, linear, nm, s, files.truth, *response(nm, off.srf_shift, off.srf_widen))
 
 
+#: Wild values, in multiples of their band's range above its highest, and how far a 16-bit integer of 10^-4 wraps.
+WILD, WRAPPED = (5.0, 20.0, 50.0, -2.0), 6.5536
+
+
+def _run_wild(image: Floats) -> None:
+    """A dozen values of an image (H, W, C), single ones of single bands, are far from all others, or wrapped."""
+    rng = np.random.default_rng(11)
+    low, high = image.min((0, 1)), image.max((0, 1))
+    for i in range(12):
+        at = tuple(int(rng.integers(1, n - 1)) for n in image.shape)
+        beyond = [high[at[2]] + times * (high[at[2]] - low[at[2]]) for times in WILD]
+        image[at] = [*beyond, image[at] - WRAPPED, image[at] + WRAPPED][i % (len(WILD) + 2)]
+
+
 def _enlarged(bands: Floats, order: int) -> Floats:
     """Means of 2 x 2 pixels of bands (H, W, c), brought back to the grid by a spline."""
     rows, cols = (n // 2 for n in bands.shape[:2])
@@ -300,12 +329,21 @@ def _enlarged(bands: Floats, order: int) -> Floats:
 
 
 def _written(
-    folder: Path, low: Floats, high: Floats, nm: Floats, s: int, truth: Floats, fine: Floats, curves: Floats
+    folder: Path,
+    low: Floats,
+    high: Floats,
+    nm: Floats,
+    s: int,
+    truth: Floats,
+    fine: Floats,
+    curves: Floats,
+    beside: float = 0.0,
 ) -> Files:
     files = Files(folder / "hs.img", folder / "ms.tif", folder / "srf.csv", truth)
-    for path, image, size, driver in ((files.hsi, low, 10.0 * s, "ENVI"), (files.msi, high, 10.0, "GTiff")):
+    images = ((files.hsi, low, 10.0 * s, "ENVI", beside), (files.msi, high, 10.0, "GTiff", 0.0))
+    for path, image, size, driver, off in images:
         shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2]}
-        place = {"crs": "EPSG:32633", "transform": from_origin(4e5, 5.8e6, size, size)}
+        place = {"crs": "EPSG:32633", "transform": from_origin(4e5 + off * size, 5.8e6 - off * size, size, size)}
         with rasterio.open(path, "w", driver=driver, dtype="float32", **shape, **place) as file:
             file.write(np.moveaxis(image, 2, 0).astype("float32"))
     with files.hsi.with_suffix(".hdr").open("a") as header:

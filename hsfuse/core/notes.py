@@ -60,6 +60,10 @@ TEMPLATES: dict[str, str] = {
         "{count} of the HSI's detectors give one value whatever they see, in {columns} columns and {bands} bands: what "
         "the other bands tell stands there"
     ),
+    "values-mended": (
+        "{count} single values of the HSI, in {bands} bands, are ranges away from what the bands and pixels next to "
+        "them bear out, as of a hot pixel or a wrapped integer: what the other bands tell stands there"
+    ),
     "smile-taken-out": (
         "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.2g} nm over its "
         "columns (a smile){blur}; its spectra are brought to those of the middle column"
@@ -193,6 +197,10 @@ TEMPLATES: dict[str, str] = {
     "band-dead": (
         "{what}, whole lines or a block of one number that the other bands don't have: masked as fill; leave the band "
         "out with --msi-bands to have the ground under it fused (--msi-nodata none keeps them)"
+    ),
+    "values-wild": (
+        "{count} single values of {bands} are far above or below all others of their band and the pixels next to them "
+        "don't show it, as of a hot pixel or a wrapped integer: they are masked (--msi-nodata none keeps them)"
     ),
     "fill-masked": "{fill}: masked as fill{advice}",
     "numbers-extreme": (

@@ -138,7 +138,7 @@ class FuseOptions:
     register_limit: Annotated[float, Range(0), Option("sensors", "Largest shift in LR pixels.")] = 3.0
     destripe: Annotated[
         Literal["auto", "off"],
-        Option("sensors", "Take out stripes along the LRHSI's own columns or rows where they clearly are."),
+        Option("sensors", "Take stripes, dead detectors and wild values out of the LRHSI where they clearly are."),
     ] = "auto"
     smile: Annotated[
         Literal["auto", "off"],

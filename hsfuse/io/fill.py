@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from hsfuse.core.cube import BoolArray
+from hsfuse.core.cube import BoolArray, Cube
 from hsfuse.core.notes import Note, note, texts, warning
 from hsfuse.core.options import parse_nodata
 from hsfuse.io.reader import CubeReader
@@ -325,7 +325,7 @@ class Dead:
 def settle_bands(
     reader: CubeReader, bands: Sequence[int], names: Sequence[str], window: Window, nodata: str | float | None = None
 ) -> tuple[CubeReader, list[Note]]:
-    """The reader with what is dead in one of its `bands` masked, and warnings of that and of what is cut off.
+    """The reader with what is dead or wild in one of its `bands` masked, and warnings of that and of what is cut off.
 
     Only `window` is looked at. With `nodata` all numbers but that count as values.
     """
@@ -341,7 +341,57 @@ def settle_bands(
     for one in dead:
         reader = reader.without_fill([], [one.value], [one.band])
     listed = ", ".join(f"{one.pixels} pixels of {one.value:.6g} in {called[one.band]}" for one in dead)
-    return reader, [*cut, *([warning("band-dead", file=reader.path.name, what=listed)] if dead else [])]
+    warnings = [*cut, *([warning("band-dead", file=reader.path.name, what=listed)] if dead else [])]
+    wild = _wild(reader, own, window) if nodata is None else np.empty((3, 0), np.intp)
+    if wild.size:
+        names = [called[band] for band in own if band in wild[2]]
+        warnings.append(warning("values-wild", file=reader.path.name, count=wild.shape[1], bands=", ".join(names)))
+        reader = reader.with_values(wild, np.full(wild.shape[1], np.nan, np.float32))
+    return reader, warnings
+
+
+#: A wild value lies so many of its band's ranges above or, below zero, below: a range is all but so many percent at
+#: both ends. Optics spread light: pixels beside it are brighter than those across corners by such a share at least.
+WILD_ABOVE, WILD_BELOW, RARE, SPREAD = 5.0, 1.0, 0.1, 0.05
+
+
+def _wild(reader: CubeReader, bands: list[int], window: Window) -> NDArray[np.intp]:
+    """Row, column and band (3, n) of single values far outside of all others of their band that no light explains.
+
+    Light is seen in all bands, or is spread by the optics, however small and bright what it comes from is.
+    """
+    data, valid = reader.sample_of(window, bands, (min(SIDE, int(window.height)), min(SIDE, int(window.width))))
+    seen = data[:, valid.all(axis=0)]
+    if not seen.size:
+        return np.empty((3, 0), np.intp)
+    low, high = np.percentile(seen, (RARE, 100 - RARE), axis=1, method="nearest")[..., None, None]
+    least, most = np.minimum(low - WILD_BELOW * (high - low), 0), high + WILD_ABOVE * (high - low)
+    found: list[tuple[int, int, int]] = []
+    before = reader.nonfinite
+    tall, (row, col) = max(1, AT_ONCE // (len(bands) * int(window.width))), (int(window.row_off), int(window.col_off))
+    for start in range(row, row + int(window.height), tall):
+        top, bottom = max(row, start - 1), min(start + tall + 1, row + int(window.height))
+        cube = reader.read(Window(col, top, window.width, bottom - top), bands)
+        far = ((cube.data < least) | (cube.data > most)) & cube.mask
+        light = (cube.data > 2 * high - low).all(axis=0) & (len(bands) > 1)
+        for k, y, x in np.argwhere(far & ~light):
+            if start <= y + top < start + tall and _alone(cube, far, k, y, x):
+                found.append((y + top, x + col, bands[k]))
+    reader.nonfinite = before  # this look isn't part of the caller's reading
+    return np.array(found, np.intp).reshape(-1, 3).T
+
+
+def _alone(cube: Cube, far: BoolArray, k: int, y: int, x: int) -> bool:
+    """Whether nothing of a value of band k at row y and column x shows in the pixels around it."""
+    box = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+    known = cube.mask[box]
+    steps = np.abs(np.arange(len(known)) + box[0].start - y)[:, None] + np.abs(
+        np.arange(len(known[0])) + box[1].start - x
+    )
+    beside, across = (cube.data[k][box][known & (steps == n)].astype(np.float64) for n in (1, 2))
+    if not beside.size or not across.size or far[k][box].sum() > 1:
+        return False
+    return bool(abs(beside.mean() - across.mean()) < SPREAD * abs(cube.data[k, y, x] - across.mean()))
 
 
 def _look_at(reader: CubeReader, bands: list[int], window: Window) -> tuple[NDArray, BoolArray]:

@@ -54,9 +54,9 @@ class CubeReader(ABC):
     offset, one per band), `nodata_values` (raw, one per band), `quantity` (what the metadata says the values are),
     `tags` (hsfuse's own) and `notes` (worth saying aloud) say what it is; `nonfinite` counts the pixels with NaN or Inf
     that `read` has met. A subclass sets them while it opens and gives raw pixels by `pixels`; from then on a reader
-    stays as it is. Another unit or mask (`rescaled`, `holding`, `with_nodata`, `without_fill`, `without_stripes`,
-    `without_smile`) is another reader of the same open files, which are closed once, by any of them. Pickled, what
-    `open_cube` has opened is opened again where it is unpickled.
+    stays as it is. Another unit or mask (`rescaled`, `holding`, `with_nodata`, `without_fill`, `with_values`,
+    `without_stripes`, `without_detector_errors`) is another reader of the same open files, which are closed once, by
+    any of them. Pickled, what `open_cube` has opened is opened again where it is unpickled.
     """
 
     files: tuple[Path, ...]
@@ -78,7 +78,8 @@ class CubeReader(ABC):
         self.nonfinite = 0
         self._stripes: FloatArray | None = None
         self._row_stripes: FloatArray | None = None
-        self._smile: tuple[tuple[FloatArray, sparse.csr_array | FloatArray], ...] = ()
+        self._detector_errors: tuple[tuple[FloatArray, sparse.csr_array | FloatArray], ...] = ()
+        self._values: tuple[NDArray[np.intp], FloatArray] | None = None
         self._masked_values: tuple[float, ...] = ()
         self._masked_together: tuple[tuple[float, tuple[int, ...]], ...] = ()
         self._steps: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -172,7 +173,17 @@ class CubeReader(ABC):
             name: None if own is None else own * np.float32(factor)
             for name, own in (("_stripes", self._stripes), ("_row_stripes", self._row_stripes))
         }
-        return self._changed("rescaled", factor, scales=self.scales * factor, offsets=self.offsets * factor, **stripes)
+        values = None if self._values is None else (self._values[0], self._values[1] * np.float32(factor))
+        own = {"scales": self.scales * factor, "offsets": self.offsets * factor, "_values": values}
+        return self._changed("rescaled", factor, **own, **stripes)
+
+    def with_values(self, places: NDArray[np.intp], values: FloatArray) -> Self:
+        """The same pixels with `values` (n,), as read now, at `places` (3, n): row, column and band of each.
+
+        NaN is a gap. Of an earlier call nothing stays.
+        """
+        order = np.argsort(places[0], kind="stable")
+        return self._changed("with_values", places, values, _values=(places[:, order], values[order]))
 
     def without_stripes(self, stripes: FloatArray, along_rows: bool = False) -> Self:
         """The same pixels less what each detector adds to its column: `stripes` (C, columns), in values as read now.
@@ -182,14 +193,14 @@ class CubeReader(ABC):
         name = "_row_stripes" if along_rows else "_stripes"
         return self._changed("without_stripes", stripes, along_rows, **{name: stripes.astype(np.float32)})
 
-    def without_smile(self, terms: Sequence[tuple[FloatArray, sparse.csr_array | FloatArray]]) -> Self:
-        """The same spectra y at each band's nominal wavelength: less weights * (matrix @ y), summed over `terms`.
+    def without_detector_errors(self, terms: Sequence[tuple[FloatArray, sparse.csr_array | FloatArray]]) -> Self:
+        """The same spectra y as right detectors would see them: less weights * (matrix @ y), summed over `terms`.
 
-        A term's weights (C, columns) are, for instance, how many nm a detector lies above, and its matrix (C, C) what
-        makes the derivative by nm. A detector of which no valid neighbour is known stays as it is. Terms of an earlier
-        call stay.
+        A term's weights (C, columns) are, for instance, how many nm a detector lies above its band's wavelength, and
+        its matrix (C, C) what makes the derivative by nm; or 1 for a dead detector, and what stands there less what
+        other bands tell. A detector of which no valid neighbour is known stays as it is. Terms of an earlier call stay.
         """
-        return self._changed("without_smile", terms, _smile=(*self._smile, *terms))
+        return self._changed("without_detector_errors", terms, _detector_errors=(*self._detector_errors, *terms))
 
     def holding(self, quantity: Quantity) -> Self:
         """The same pixels, said to be of a quantity."""
@@ -226,9 +237,9 @@ class CubeReader(ABC):
         spectrum = self.spectrum.select(chosen)
         raw, file_mask = self.fetch(chosen, window)
         data, valid, nonfinite = self._decode(raw, chosen)
-        self._take_stripes(data, chosen, window)
-        if self._smile:
-            data -= self._smiling(data, valid, chosen, window)
+        self._put_right(data, valid, chosen, window)
+        if self._detector_errors:
+            data -= self._erring(data, valid, chosen, window)
         asked = np.array(spectrum.good if spectrum.good is not None and any(spectrum.good) else [True] * len(chosen))
         self.nonfinite += int(nonfinite[asked].any(axis=0).sum())
         mask = valid[asked].all(axis=0)
@@ -239,8 +250,17 @@ class CubeReader(ABC):
         data[:, ~mask] = 0
         return Cube(data, self.grid.window(window), spectrum, mask)
 
-    def _take_stripes(self, data: FloatArray, bands: Sequence[int], window: Window) -> None:
-        """Take the stripes out of bands (C, h, w) of a window, in place."""
+    def _put_right(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> None:
+        """Put what is known better into bands (C, h, w) of a window and take stripes out of them, in place."""
+        if self._values is not None:
+            top, left, (rows, cols, own) = int(window.row_off), int(window.col_off), self._values[0]
+            some = slice(*np.searchsorted(rows, (top, top + data.shape[1])))
+            at = np.full(self.count, -1)
+            at[list(bands)] = np.arange(len(bands))
+            here = (at[own[some]] >= 0) & (cols[some] >= left) & (cols[some] < left + data.shape[2])
+            place = at[own[some]][here], rows[some][here] - top, cols[some][here] - left
+            data[place] = self._values[1][some][here]
+            valid[place] &= np.isfinite(data[place])
         if self._stripes is not None:
             first = int(window.col_off)
             data -= self._stripes[bands, first : first + data.shape[2]][:, None]
@@ -248,18 +268,18 @@ class CubeReader(ABC):
             first = int(window.row_off)
             data -= self._row_stripes[bands, first : first + data.shape[1]][:, :, None]
 
-    def _smiling(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> FloatArray:
-        """What the smile adds to bands (C, h, w) of a window; their neighbours are read if need be."""
-        rows, first = [matrix[bands] for _, matrix in self._smile], int(window.col_off)
+    def _erring(self, data: FloatArray, valid: BoolArray, bands: Sequence[int], window: Window) -> FloatArray:
+        """What detectors' errors add to bands (C, h, w) of a window; other bands are read if need be."""
+        rows, first = [matrix[bands] for _, matrix in self._detector_errors], int(window.col_off)
         known = np.flatnonzero(sum(abs(some).sum(0) for some in rows))
         missing = np.setdiff1d(known, bands).tolist()
         if missing:
             more, fine, _ = self._decode(self.fetch(missing, window)[0], missing)
-            self._take_stripes(more, missing, window)
+            self._put_right(more, fine, missing, window)
             data, valid = np.concatenate([data, more]), np.concatenate([valid, fine])
         flat, gaps = data.reshape(len(data), -1), (~valid).reshape(len(valid), -1).astype(np.float32)
         change = np.zeros((len(bands), *data.shape[1:]), np.float32)
-        for some, (weights, _) in zip(rows, self._smile, strict=True):
+        for some, (weights, _) in zip(rows, self._detector_errors, strict=True):
             own = some[:, [*bands, *missing]]
             part = (own @ flat).reshape(change.shape)
             if not valid.all():

@@ -1,9 +1,12 @@
-"""The LRHSI without the stripes of its detectors and without their smile, where they clearly are; dead ones mended."""
+"""The LRHSI without the stripes of its detectors and without their smile, where they clearly are.
+
+Dead ones are mended, and single values that nothing around bears out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from math import sqrt
@@ -30,6 +33,18 @@ LOOKED_AT, LOOKED_AT_SMILE, ROWS = 2**17, 2**13, 16
 #: A dead detector gives one value in so many rows at least, as do so many beside each other at most, so many errors of
 #: what other bands tell of it away from that; and the ridge of what they tell, as a share of their mean variance.
 DEAD_ROWS, DEAD_BESIDE, DEAD_ERRORS, RIDGE = 8, 2, 4.0, 1e-4
+#: Bands of which one is told by the others, pairs of these that each do so (a wild one spoils two), and fewest pixels.
+TELLING, PAIRS, LEAST_TOLD = 5, ((0, 1), (2, 3), (1, 2)), 64
+#: A wild value lies so many of its band's ranges above or below it, as many away from what any pair tells, and so many
+#: errors. A range is all but the outermost percent at both ends, and so large a share of the median band's at least; an
+#: error is that of all but the outermost ones, and such a share of the range at least.
+WILD_ABOVE, WILD_BELOW, OUTERMOST, LEAST_RANGE, WILD_ERRORS, LEAST_ERROR = 2.0, 1.0, 1, 0.1, 30.0, 0.01
+#: Percentage of a normal distribution within so many deviations.
+COMMON, COMMON_ERRORS = 98, 2.326
+#: No object or line is so narrow that less than a share of it, and less than so many errors, shows next to it.
+SPILT, SEEN_ERRORS = 0.03, 4.0
+#: Steps (band, row, column) to what is next to a value: its two bands, its eight pixels.
+NEXT = [(-1, 0, 0), (1, 0, 0), *((0, y, x) for y, x in product((-1, 0, 1), repeat=2) if y or x)]
 #: What is said of how much wider bands are at the swath's edges is more than this share of their spacing.
 LEAST_BLUR = 0.25
 #: HSI pixels of a strip that are held against the MSI at once, and by how many the two may lie apart; 0 comes first.
@@ -118,12 +133,15 @@ def _neighbours(lines: NDArray[np.intp]) -> list[NDArray[np.intp]]:
 def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, list[Note]]:
     """The reader with stripes along its own columns and rows taken out, and a word on them; as it is without any.
 
-    What an MSI has `shown` along the same lines isn't taken out. Dead detectors give what other bands tell of them.
+    What an MSI has `shown` along the same lines isn't taken out. Dead detectors, and single wild values, give what
+    other bands tell of them.
     """
     bands = np.flatnonzero(usable_bands(hsi)).tolist()
     if not bands:
         return hsi, []
+    hsi, tamed = _tamed(hsi, bands)
     hsi, notes = _mended(hsi, bands)
+    notes = tamed + notes
     whole = None if _looked_at(hsi) == hsi.grid.shape[0] else partial(_strips, hsi, bands, every=True)
     for found, along in zip(estimate_stripes(partial(_strips, hsi, bands), whole), ("columns", "rows"), strict=True):
         rows = along == "rows"
@@ -136,6 +154,101 @@ def destriped(hsi: CubeReader, shown: Shown | None = None) -> tuple[CubeReader, 
             figures = {"bands": int(found.clear.sum()), "count": len(bands), "share": round(found.share, 3)}
             notes.append(note("stripes-taken-out", along=along, **figures))
     return hsi, notes
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What tells each band's values: `others` (C, 4) about it, and for each of `PAIRS` of these its `weights` (p, C, 2)
+    and the `error` (p, C) that these leave. `middle` is a band's median, its values most often lie between `low` and
+    `high`, which are a `range` apart, (C,) each."""
+
+    low: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    high: NDArray[np.float64]
+    range: NDArray[np.float64]
+    others: NDArray[np.intp]
+    weights: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, spectra: NDArray[np.float64]) -> _Around:
+        """Of spectra (C, n), whatever single values of them are."""
+        bands = np.arange(len(spectra))[:, None]
+        low, middle, high = np.percentile(spectra, (OUTERMOST, 50, 100 - OUTERMOST), axis=1, method="lower")
+        near = np.clip(bands - TELLING // 2, 0, len(spectra) - TELLING) + np.arange(TELLING)
+        others = near[near != bands].reshape(-1, TELLING - 1)
+        inside = torch.from_numpy(np.clip(spectra, low[:, None], high[:, None]) - middle[:, None])
+        seen = [inside[others[:, pair]] for pair in PAIRS]
+        weights = [solve_spd(x @ x.mT, x @ inside[..., None], RIDGE)[..., 0].numpy() for x in seen]
+        own = np.maximum(high - low, LEAST_RANGE * np.median(high - low))
+        found = cls(low, middle, high, own, others, np.stack(weights), np.ones((len(PAIRS), len(spectra))))
+        left = [np.abs(spectra[band] - found.told(spectra, band)) for band in bands[:, 0]]
+        error = np.percentile(left, COMMON, axis=2).T / COMMON_ERRORS
+        return replace(found, error=np.maximum(error, LEAST_ERROR * own))
+
+    def told(self, data: NDArray[np.floating], *at: NDArray[np.intp] | np.intp) -> NDArray[np.float64]:
+        """What each pair tells of values of data (C, ...), at a band, a row and a column (n,) for instance: (p, n)."""
+        band, *place = at
+        others = self.others[band].T
+        around = (data[others, *place].T - self.middle[others].T).T
+        return np.stack(
+            [
+                self.middle[band] + (around[list(pair)].T * weights[band]).T.sum(0)
+                for pair, weights in zip(PAIRS, self.weights, strict=True)
+            ]
+        )
+
+    def away(self, data: FloatArray, *at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How far values at bands, rows and columns lie from what the nearest pair tells, and in errors of it: (n,)."""
+        left = np.abs(data[at] - self.told(data, *at))
+        errors = left / self.error[:, at[0]]
+        nearest = errors.argmin(0), np.arange(errors.shape[1])
+        return left[nearest], errors[nearest]
+
+    def wild(self, data: FloatArray, mask: BoolArray) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Row, column and band (3, n) of values of a strip (C, h, w) that none around bears out, and what these tell.
+
+        A bright roof lights up all bands, a lamp's line its neighbours, and either the pixels next to it.
+        """
+        ends = self.low - WILD_BELOW * self.range, self.high + WILD_ABOVE * self.range
+        low, high = (end.astype(np.float32)[:, None, None] for end in ends)
+        at = np.nonzero(((data < low) | (data > high)) & mask)
+        left, errors = self.away(data, *at)
+        least = np.where(data[at] < self.low[at[0]], WILD_BELOW, WILD_ABOVE) * self.range[at[0]]
+        kept = (errors > WILD_ERRORS) & (left > least)
+        at, left = tuple(v[kept] for v in at), left[kept]
+        alone = np.ones(left.size, bool)
+        for step in NEXT:
+            there = [np.clip(v + by, 0, n - 1) for v, by, n in zip(at, step, data.shape, strict=True)]
+            known = mask[*there[1:]] & np.any([v != own for v, own in zip(there, at, strict=True)], axis=0)
+            spilt, clear = self.away(data, *there)
+            alone &= ~(known & (spilt > SPILT * left) & (clear > SEEN_ERRORS))
+        at = tuple(v[alone] for v in at)
+        return np.stack([at[1], at[2], at[0]]), np.median(self.told(data, *at), axis=0)
+
+
+def _tamed(hsi: CubeReader, bands: list[int]) -> tuple[CubeReader, list[Note]]:
+    """The reader with what other bands tell in place of single wild values, and a word on them."""
+    (rows, cols), step = hsi.grid.shape, max(1, _looked_at(hsi) * hsi.grid.shape[1] // LOOKED_AT_SMILE)
+    spectra = np.concatenate([data[:, mask][:, ::step] for data, mask in _strips(hsi, bands)], 1, dtype=np.float64)
+    if len(bands) < TELLING or spectra.shape[1] < LEAST_TOLD:
+        return hsi, []
+    around, places, values, before = _Around.of(spectra), [], [], hsi.nonfinite
+    for start in range(0, rows, ROWS):
+        top = max(0, start - 1)  # what lies next to a strip's pixels is looked at, too
+        cube = hsi.read(Window(0, top, cols, min(start + ROWS + 1, rows) - top), bands)
+        found, told = around.wild(cube.data, cube.mask)
+        found[0] += top
+        own = (found[0] >= start) & (found[0] < start + ROWS)
+        places.append(found[:, own])
+        values.append(told[own])
+    hsi.nonfinite = before  # this look isn't part of the caller's reading
+    at, told = np.concatenate(places, 1), np.concatenate(values)
+    if not told.size:
+        return hsi, []
+    at[2] = np.array(bands)[at[2]]
+    figures = {"count": told.size, "bands": len(set(at[2].tolist()))}
+    return hsi.with_values(at, told.astype(np.float32)), [note("values-mended", **figures)]
 
 
 def _mended(hsi: CubeReader, bands: list[int]) -> tuple[CubeReader, list[Note]]:
@@ -168,7 +281,7 @@ def _mended(hsi: CubeReader, bands: list[int]) -> tuple[CubeReader, list[Note]]:
     change[dead, dead] = 1
     figures = {"count": int(still.sum()), "columns": int(still.any(0).sum()), "bands": int(still.any(1).sum())}
     detectors, matrix = _of_all(still.astype(np.float64), change, hsi.count, bands)
-    return hsi.without_smile([(detectors, sparse.csr_array(matrix))]), [note("detectors-mended", **figures)]
+    return hsi.without_detector_errors([(detectors, sparse.csr_array(matrix))]), [note("detectors-mended", **figures)]
 
 
 def unsmiled(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
@@ -194,7 +307,7 @@ def unsmiled(hsi: CubeReader) -> tuple[CubeReader, list[Note]]:
         if wide > LEAST_BLUR * float(np.median(np.abs(np.diff(used)))):
             wider = "wider" if most > 0 else "narrower"
             blur = f" and are up to {wide:.1f} nm (a blur's standard deviation) {wider} at its edges"
-    return hsi.without_smile(terms), [note("smile-taken-out", **figures, blur=blur)]
+    return hsi.without_detector_errors(terms), [note("smile-taken-out", **figures, blur=blur)]
 
 
 def _of_all(

@@ -74,3 +74,27 @@ def test_bright_pixels_cut_off_at_one_number_are_told_by_band_and_share(tmp_path
     assert told.values["bands"].startswith("B3 (2.")
     assert "B2" not in told.values["bands"]
     assert mask.all()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_wild_values_are_gaps_and_told(tmp_path, dtype):
+    msi = image(4000.0)
+    places = [(0, 5, 6), (1, 0, 40), (1, 89, 79), (3, 40, 7)]
+    for place, value in zip(places, (-25_536, 32_000, 30_000, -5000), strict=True):
+        msi[place] = value
+    (told,), mask = settled(tmp_path, msi, dtype)
+    assert (told.code, told.values["count"], told.values["bands"]) == ("values-wild", 4, "B2, B3, B8")
+    assert not mask[tuple(zip(*(place[1:] for place in places), strict=True))].any()
+    assert mask.sum() == mask.size - 4
+    assert settled(tmp_path, msi, dtype, nodata="none")[0] == []
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_shines_is_no_wild_value(tmp_path):
+    msi = image(1000.0)
+    msi[:, 20, 30] = 30_000  # a glint in all bands
+    blurred = np.outer((0.15, 1, 0.15), (0.15, 1, 0.15))
+    msi[3, 50:53, 10:13] += 20_000 * blurred  # a fire in one, as optics show it
+    msi[2, 70:72, 60:62] = 25_000  # lamps
+    assert settled(tmp_path, msi)[0] == []

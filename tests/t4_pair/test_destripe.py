@@ -95,6 +95,34 @@ def test_dead_detectors_are_mended_by_other_bands_and_it_is_said(tmp_path):
     np.testing.assert_allclose(found[~spoilt], right[~spoilt], atol=1e-6)
 
 
+def test_wild_values_are_what_other_bands_tell_and_it_is_said(tmp_path):
+    places = [(40, 0, 0), (0, 15, 16), (79, 31, 31), (41, 20, 7), (9, 16, 3), (9, 5, 30)]
+
+    def spoil(cube):
+        for place, value in zip(places, (9.0, -6.5, 3.0, 40.0, -2.0, 6.6), strict=True):
+            cube[place] = value
+
+    right, wrong, found, (note,) = seen_by(tmp_path, spoil)
+    spoilt = wrong != right
+    assert (note.code, note.values) == ("values-mended", {"count": 6, "bands": 5})
+    assert np.abs(found - right)[spoilt].max() < 6 * NOISE
+    np.testing.assert_allclose(found[~spoilt], right[~spoilt], atol=1e-6)
+
+
+def test_small_objects_and_lines_are_no_wild_values(tmp_path):
+    def lit(cube):
+        cube[:, 4, 4] = 9 * np.random.default_rng(0).random(NM.size)  # a pixel with a spectrum of its own
+        cube[:, 20, 9] *= 30  # a roof that shines
+        line = np.exp(-4 * np.log(2) * np.square(np.arange(NM.size) - 33.2))  # as wide as bands lie apart
+        cube[:, 12, 25] += 8 * line
+        cube[:, 27, 27] *= 1 - line  # and one that is absorbed
+        cube[50, 8:11, 14:17] += 5 * np.outer((0.1, 1, 0.1), (0.1, 1, 0.1))  # one band alone, blurred by the optics
+
+    _, wrong, found, notes = seen_by(tmp_path, lit)
+    assert notes == []
+    np.testing.assert_allclose(found, wrong, atol=1e-6)
+
+
 def test_ground_without_light_is_no_dead_detector(tmp_path):
     def dark(cube):
         cube[60:, :, :5] = 0  # water, cut off at zero, in columns of its own
