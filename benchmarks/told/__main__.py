@@ -4,7 +4,7 @@ CUBE is an `.npz` with `cube` (H, W, C) in reflectance and `wavelengths_nm` (C,)
 response that goes with them are all that is known; told are the kernel, the response, the place, the MSI made linear
 and without its cloud, and an LRHSI without stripes and smile; where it turns or drifts, the place is told and the PSF
 is estimated there. Figures are over the ground that both of these have: where the LRHSI is moved, they may lose other
-rows of it.
+rows of it; where some bands are loud, which aren't in what is told, over the others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 import numpy as np
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 import hsfuse
@@ -25,11 +26,13 @@ from benchmarks.told.pairs import (
     ENLARGED,
     FIELDS,
     KINDS,
+    LOUD,
     Files,
     Floats,
     Off,
     displaced,
     kernel,
+    louder,
     true_kernel,
     write_pair,
     write_told,
@@ -53,17 +56,21 @@ def fused(
         return cube.load(), [one.text for one in [*pair.notes, *pair.warnings]]
 
 
-def scored(cubes: Sequence[xr.DataArray], truth: Floats, border: int = 0) -> list[tuple[float, float]]:
+def scored(
+    cubes: Sequence[xr.DataArray], truth: Floats, border: int = 0, without: NDArray[np.intp] | None = None
+) -> list[tuple[float, float]]:
     """PSNR in dB and spectral angle in degrees of cubes over the ground that all have, against the truth (H, W, C).
 
-    Less a `border` in pixels.
+    Less a `border` in pixels, `without` some bands.
     """
     cubes = [cube[:, border : cube.shape[1] - border, border : cube.shape[2] - border]
              for cube in xr.align(*cubes, join="inner")]  # fmt: skip
     rows, cols = ((np.abs(cubes[0][axis].values - first) / 10).round().astype(int) for axis, first in AXES)
     wanted = np.moveaxis(truth[np.ix_(rows, cols)], 2, 0).astype(np.float32)
     both = np.all([np.isfinite(cube.values).all(0) for cube in cubes], axis=0)
-    return [(psnr(cube.values, wanted, mask=both), sam_degrees(cube.values, wanted, both)) for cube in cubes]
+    known = np.arange(len(wanted)) if without is None else np.delete(np.arange(len(wanted)), without)
+    held = [cube.values[known] for cube in cubes]
+    return [(psnr(cube, wanted[known], mask=both), sam_degrees(cube, wanted[known], both)) for cube in held]
 
 
 #: Where the first pixel's centre lies along each axis.
@@ -105,7 +112,7 @@ def row(
     cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
 ) -> tuple[list[tuple[float, float]], list[str]]:
     """By default and told, each as `scored` has it, and what is said by default."""
-    off = (KINDS | FIELDS | ENLARGED)[kind]
+    off = (KINDS | FIELDS | ENLARGED | LOUD)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         default, said = fused(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
@@ -115,7 +122,8 @@ def row(
             told, _ = fused(files, method, replace(NOTHING, register="auto"), motion=motion)
         else:
             told, _ = fused(files, method, NOTHING, Psf(true_kernel(off, s)))
-    return scored([default, told], files.truth), said
+    loud = louder(off.loud, nm, files.truth)[0] if off.loud else None
+    return scored([default, told], files.truth, without=loud), said
 
 
 def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) -> list[tuple[float, float]]:
@@ -134,7 +142,7 @@ def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) ->
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
 @click.option("--method", default="glp-reg", show_default=True)
-@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED]), help="Only these kinds.")
+@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED, *LOUD]), help="Only these kinds.")
 @click.option("--fields", is_flag=True, help="Kinds of fields, also as the pairs are, 2 LR pixels from the border.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")

@@ -42,6 +42,7 @@ class Off:
     dead: int = 0
     wild: str = ""
     header: float = 0.0
+    loud: str = ""
 
     @property
     def turns(self) -> bool:
@@ -93,6 +94,15 @@ KINDS = {
 ENLARGED = {
     "six bands of twice the GSD, their pixels repeated": Off(enlarged="nearest"),
     "six bands of twice the GSD, interpolated": Off(enlarged="cubic"),
+}
+#: Kinds that are asked for by name: bands whose noise is far beyond the others', and weak ones that aren't to be lost.
+LOUD = {
+    "14 bands of noise": Off(loud="14:noise"),
+    "20 bands of 15 dB": Off(loud="20:15"),
+    "20 bands of 25 dB": Off(loud="20:25"),
+    "noise in water vapour and at both ends": Off(loud="vapour:noise"),
+    "0 dB in water vapour, 10 dB at both ends": Off(loud="vapour:0,10"),
+    "noise growing fiftyfold with wavelength": Off(noise="steep"),
 }
 #: Kinds that are asked for by name: smooth fields of so many LR pixels RMS either way over so many, and a jump.
 FIELDS = {
@@ -217,6 +227,29 @@ def matrix(nm: Floats, fine: Floats, curves: Floats) -> Floats:
     return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
+def louder(loud: str, nm: Floats, low: Floats) -> tuple[NDArray[np.intp], Floats, bool]:
+    """Bands (n,) of an LRHSI (h, w, C) that are `loud`, their noise's deviation (n,), and whether they hold no ground.
+
+    So many of 200, spread in runs of two, or those about 1400 and 1900 nm and a fiftieth at either end; "noise" has a
+    third of the image's RMS, numbers are SNR in dB.
+    """
+    which, _, what = loud.partition(":")
+    bands, rms = len(nm), np.sqrt((low**2).mean((0, 1)))
+    if which == "vapour":
+        ends = np.r_[: max(1, bands // 50), bands - max(1, bands // 50) : bands]
+        middles = np.flatnonzero(((nm > 1340) & (nm < 1440)) | ((nm > 1790) & (nm < 1960)))
+        chosen = np.union1d(ends, middles)
+    else:
+        ends = np.arange(0)
+        count = int(which) * bands // 200
+        chosen = np.unique((np.linspace(3, bands - 4, max(1, count // 2)).round()[:, None] + [0, 1]).astype(int))
+    if what == "noise":
+        return chosen, np.full(len(chosen), np.sqrt((rms**2).mean()) / 3), True
+    decibels = [float(one) for one in what.split(",")]
+    snr = np.where(np.isin(chosen, ends), decibels[-1], decibels[0])
+    return chosen, rms[chosen] * 10 ** (-snr / 20), False
+
+
 def _noise(image: Floats, db: float, kind: str, rng: np.random.Generator) -> Floats:
     sd = np.sqrt((image**2).mean((0, 1))) * 10 ** (-db / 20)
     draw = rng.normal(size=image.shape)
@@ -227,6 +260,8 @@ def _noise(image: Floats, db: float, kind: str, rng: np.random.Generator) -> Flo
         draw = 0.7 * draw + 0 * rng.normal(size=(1, *image.shape[1:]))
     elif kind == "sloped":
         sd = sd * np.geomspace(0.4, 2.5, len(sd))
+    elif kind == "steep":
+        sd = sd * np.geomspace(0.4, 20, len(sd))
     elif kind == "correlated":
         draw = gaussian_filter1d(draw, 1.5, axis=2)
         draw /= draw.std()
@@ -273,6 +308,9 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
         high = (1 - veil) * high + veil * CLOUD
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
+    if off.loud:
+        bands, sd, alone = louder(off.loud, nm, low)
+        low[..., bands] = (0 if alone else low[..., bands]) + sd * rng.normal(size=(*low.shape[:2], len(bands)))
     for column in range(off.dead):
         low[:, (column + 1) * low.shape[1] // (off.dead + 1), low.shape[2] // 6 : low.shape[2] // 3] = 0
     if off.wild:
@@ -283,12 +321,13 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
-    """The same pair without stripes, smile and dead columns, and cloud, curve and enlarged bands, and its response."""
+    """The same pair without stripes, smile, dead columns, loud or enlarged bands, cloud and curve; and its response."""
     clean = replace(
         off,
         smile=0.0,
         enlarged="",
         dead=0,
+        loud="",
         wild="",
         header=0.0,
         noise="without" if off.noise in ("columns", "rows") else off.noise,

@@ -137,6 +137,7 @@ LESSER = frozenset(
         "msi-bands-enlarged",
         "msi-one-detail",
         "hsi-repeated",
+        "hsi-bands-noise",
         "response-contradicted",
     }
 )

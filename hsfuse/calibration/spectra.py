@@ -123,6 +123,32 @@ def band_noise(centred: FloatArray) -> FloatArray:
     return np.sqrt(n / (n - bands) / np.diag(np.linalg.inv(moment)) + floor)
 
 
+#: Ridge of a band's regression on all others, as a share of each one's variance: as noisy as that they may be, and few
+#: pixels don't make a regression that explains noise.
+OWN_RIDGE = 0.01
+
+
+def own_part(spectra: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What no other band tells of each: its deviation (C,), and the matrix (C, C) that gives it of spectra (C, n).
+
+    A band of noise has all of itself. Unlike `band_noise` it tells such a band from its neighbours where there are
+    fewer pixels than bands, too; less than about a hundredth of a band's variance it doesn't tell from nothing.
+
+    >>> rising, by_turns = np.arange(100.0), np.resize([1.0, -1.0], 100)
+    >>> own_part(np.stack([rising, 2 * rising, 3 * rising, 5 * by_turns]))[0].round()
+    array([0., 0., 0., 5.])
+    """
+    centred = spectra - spectra.mean(1, keepdims=True)
+    bands, n = centred.shape
+    spread = np.maximum(centred.std(1), np.finfo(float).tiny)
+    unit = centred / spread[:, None]
+    inverse = np.linalg.inv(unit @ unit.T / n + OWN_RIDGE * np.eye(bands))
+    matrix = inverse / np.diag(inverse)[:, None]
+    taken = bands - OWN_RIDGE * np.trace(inverse)  # degrees of freedom of a ridge regression
+    left = ((matrix @ (unit @ unit.T / n)) * matrix).sum(1) * n / max(n - taken, 1.0)
+    return spread * np.sqrt(left), spread[:, None] * matrix / spread
+
+
 #: LR pixels along a window's side, and directions of spectra that are seen in the pixels around.
 WINDOW_SIDE, DIRECTIONS = 6, 8
 

@@ -126,6 +126,16 @@ TEMPLATES: dict[str, str] = {
         "there; the bands as the sensor took them are the better input, if you have them"
     ),
     "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
+    "hsi-bands-noisy": (
+        "{bands} of {count} HSI bands have some {times:.3g} times the median band's noise ({nm}; SNR of {snr} dB): "
+        "they are weighed by it, so that it doesn't get into the others"
+    ),
+    "hsi-bands-noise": (
+        "{bands} of {count} HSI bands vary more by noise than by the ground ({nm}; SNR of {snr} dB, some {times:.3g} "
+        "times the median band's noise): it is kept out of the others and of the MSI's response, but what is fused in "
+        "these bands is hardly measured; mark them bad in the file to leave them out (--drop-absorption: those in "
+        "water vapour)"
+    ),
     "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",
     "psf-size-unused": "--psf-size {size} isn't used: the HSI is resampled, which widens its PSF",
     "shift-found": "shift of the HSI against the MSI: {shift}",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from hsfuse.core.options import FuseOptions
-from hsfuse.methods import Method, method_for
+from hsfuse.methods import Method, fitted, method_for
 from hsfuse.pair import ScenePair
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import one_thread
@@ -36,8 +36,9 @@ def ensemble_turns(options: FuseOptions, pair: ScenePair) -> int:
 def fit_method(method: Method, pair: ScenePair, scene: PairSample, device: str) -> Method:
     """Fit a method on a sample of the scene, parts of it beside each other on a CPU."""
     log.debug("device: %s", device)
+    units = None if pair.units is None else torch.from_numpy(pair.units).to(device)
     with one_thread(beside=torch.get_num_threads() if device == "cpu" else 1):
-        return method.fit(scene, pair.model.to(device))
+        return fitted(method, scene, pair.model.to(device), units)
 
 
 def quick_method(options: FuseOptions) -> Method:

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from hsfuse.core.cube import Spectrum
-from hsfuse.methods import BANDS_AT_ONCE, Method
+from hsfuse.methods import BANDS_AT_ONCE, Method, predicted
 from hsfuse.methods.denoise import gaussian_blur
 from hsfuse.methods.frame import noise_adder, reduced_images
 from hsfuse.nets.relearn import angle_map, ssim_map
@@ -72,7 +72,7 @@ def fit_reliability(fuser: Method, scene: PairSample, model: ObservationModel, s
     for block in range(len(target)):
         part = slice(block, block + 1)
         low, high = as_noisy(lrhsi[part], msi[part], random)
-        fused = fuser.predict(low, high)
+        fused = predicted(fuser, low, high)
         inside = valid[part]
         known.append(features(fused, low, high, model).permute(0, 2, 3, 1)[inside])
         errors.append((fused - target[part]).square().mean(1)[inside])

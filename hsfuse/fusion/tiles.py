@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hsfuse.core.cube import BoolArray, FloatArray
 from hsfuse.core.errors import SettingError
-from hsfuse.methods import Method, predict_inside
+from hsfuse.methods import Method, predict_inside, predicted
 from hsfuse.pair import ScenePair
 from hsfuse.pair.sample import Filling
 from hsfuse.physics.solve import one_thread
@@ -301,7 +301,7 @@ class TileWorker:
             parts = predict_inside(self.fuser, self.pair.model, x, y, [tile.inner for tile in tiles])
             return [FusedTile(tile, part, None, self.clip) for tile, part in zip(tiles, parts, strict=True)]
         self.quality.expect()
-        fused = self.fuser.predict(x, y)
+        fused = predicted(self.fuser, x, y)
         layers = self.quality.layers(fused, x, y)
         cut = [(..., *tile.inner) for tile in tiles]
         return [FusedTile(tile, fused[i][cut[i]], layers[i][cut[i]], self.clip) for i, tile in enumerate(tiles)]

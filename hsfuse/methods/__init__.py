@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_checkable
@@ -72,6 +72,8 @@ class Method(ABC):
     needs_weights: ClassVar[bool] = False
     #: SHA-256 of the file of the weights that `fit` took, be they named or chosen.
     weights_sha256: str | None = None
+    #: What HSI bands (C,) are divided by in what `fit` and `predict` are given (`fitted`, `predicted`); None: nothing.
+    units: Tensor | None = None
 
     @classmethod
     def detect(cls, card: ModelCard) -> bool:
@@ -184,19 +186,38 @@ REACH = 2
 def predict_inside(
     method: Method, model: ObservationModel, lrhsi: Tensor, msi: Tensor, inner: Sequence[tuple[slice, slice]]
 ) -> list[Tensor]:
-    """What `method.predict` gives of tiles (B, C, h, w) and (B, c, H, W) in the rows and columns `inner` of each, B x
+    """What `predicted` gives of tiles (B, C, h, w) and (B, c, H, W) in the rows and columns `inner` of each, B x
     (C, H', W'); where there are coefficients, without making all bands of a halo that is cut off."""
     if not isinstance(method, SubspaceMethod):
-        return [tile[..., *part] for tile, part in zip(method.predict(lrhsi, msi), inner, strict=True)]
+        return [tile[..., *part] for tile, part in zip(predicted(method, lrhsi, msi), inner, strict=True)]
     s, made = model.ratio, []
+    lrhsi = lrhsi if method.units is None else lrhsi / method.units[:, None, None]
     coefficients, outside = method.coefficients(lrhsi, msi), method.outside_low(lrhsi)
     for part, a, low in zip(inner, coefficients.split(1), outside.split(1), strict=True):
         wide = [slice(max(0, side.start // s - REACH), side.stop // s + REACH) for side in part]
         rows, cols = (
             slice(side.start - s * w.start, side.stop - s * w.start) for side, w in zip(part, wide, strict=True)
         )
-        made.append(compose(method.subspace, model, a[..., *part], low[..., *wide], (rows, cols))[0].float())
+        fused = compose(method.subspace, model, a[..., *part], low[..., *wide], (rows, cols))[0].float()
+        made.append(fused if method.units is None else fused.mul_(method.units[:, None, None]))
     return made
+
+
+def fitted(method: Method, scene: PairSample, model: ObservationModel, units: Tensor | None) -> Method:
+    """The method fitted to a scene whose HSI bands are divided by `units` (C,), as they are in what it fuses."""
+    if units is None:
+        return method.fit(scene, model)
+    method = method.fit(replace(scene, lrhsi=scene.lrhsi / units[:, None, None]), model.with_srf(model.srf * units))
+    method.units = units
+    return method
+
+
+def predicted(method: Method, lrhsi: Tensor, msi: Tensor) -> Tensor:
+    """What a `fitted` method makes of tiles (B, C, h, w) and (B, c, H, W): (B, C, H, W)."""
+    if method.units is None:
+        return method.predict(lrhsi, msi)
+    units = method.units[:, None, None]
+    return method.predict(lrhsi / units, msi) * units
 
 
 #: name -> "module:class"; modules are imported when asked for.

@@ -14,12 +14,11 @@ import numpy as np
 from affine import Affine
 
 from hsfuse.calibration import Verdict, compare_responses, judge, register, rough_shift
-from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import IDENTITY, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
-from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi, usable_bands
+from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi
 from hsfuse.io.fill import settle_bands, settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, doubted, misnamed, misplaced, unsure
@@ -38,11 +37,12 @@ from hsfuse.pair.identify import (
 from hsfuse.pair.nesting import Nesting, nest, turned_like
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
+from hsfuse.pair.sample import loud_bands, usable
 from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, write_srf
 from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
-from hsfuse.physics.optics import ABSORPTION_NM, sigma_from_mtf
+from hsfuse.physics.optics import sigma_from_mtf
 
 #: Notes that name MSI bands, which have names of their own while their response is unknown.
 NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
@@ -155,7 +155,8 @@ def _matched(
     if isinstance(high, LayeredReader):
         high = high.focused(nesting.alignment.msi_window)
     warnings += [*empty, *one_detail(match, high), *spoilt]
-    hsi_bands = _usable(low, settings, notes)
+    hsi_bands, missing = usable(low, settings.drop_absorption)
+    notes += missing
     spectrum = low.spectrum.select(hsi_bands)
     assert spectrum.wavelengths_nm is not None  # a reader in the role of an HSI has them
     covered = covered_bands(response, match.bands, spectrum.wavelengths_nm, spectrum.fwhm_nm)
@@ -170,6 +171,9 @@ def _matched(
     if settings.smile == "auto":
         low, smiling = unsmiled(low)
         notes += smiling
+    loud = loud_bands(low, hsi_bands)
+    notes, warnings = [*notes, *loud.notes], [*warnings, *loud.warnings]
+    covered = loud.spared(covered, response, match.bands, spectrum)
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
     notes += [note("bands-matched", how=match.note)] if match.note else []
     notes += [note("bands-not-covered", left_out=covered.note)] if covered.note else []
@@ -198,6 +202,7 @@ def _matched(
         model,
         notes=notes,
         warnings=warnings,
+        units=loud.units,
         warped=nesting.warped,
     )
 
@@ -284,31 +289,6 @@ def _told(pair: ScenePair, kind: str) -> ScenePair:
     if kind == "auto" and pair.psf.doubt:
         return replace(pair, warnings=[*pair.warnings, _assumed(pair, pair.psf.doubt)])
     return replace(pair, notes=[*pair.notes, note("psf-estimated", what=pair.psf.describe(), kind=pair.psf.family)])
-
-
-def _usable(reader: CubeReader, settings: FuseOptions, notes: list[Note]) -> list[int]:
-    """Bands that carry data; said aloud when some don't."""
-    if reader.spectrum.good is not None and not any(reader.spectrum.good):
-        raise InputError(
-            f"{reader.path}: all {reader.count} bands are marked bad by its bad band list; mend that first"
-        )
-    good = usable_bands(reader)
-    if not good.any():
-        raise InputError(f"{reader.path}: no valid pixel in any band")
-    if not good.all():
-        notes.append(note("hsi-bands-bad", bad=int((~good).sum()), bands=good.size))
-    if settings.drop_absorption:
-        absorbed = _absorbed(reader.spectrum) & good
-        good = good & ~absorbed
-        notes.append(note("hsi-bands-absorbed", bands=int(absorbed.sum())))
-        if not good.any():
-            raise InputError(f"{reader.path}: all bands lie in water vapour absorption")
-    return [int(i) for i in np.flatnonzero(good)]
-
-
-def _absorbed(spectrum: Spectrum) -> np.ndarray:
-    nm = np.asarray(spectrum.wavelengths_nm)
-    return np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
 
 
 def _psf(settings: FuseOptions, nesting: Nesting) -> Psf:

@@ -44,6 +44,7 @@ class ScenePair:
     most is left to the PSF, which isn't centred then. `tone` and `radiometry` are taken out of the MSI on reading,
     then `haze`, by how much the LRHSI says that there is around each pixel;
     `gains` (C, c) make good what a warp gets wrong, by the MSI (`hsfuse.pair.detail`);
+    `units` (C,): what HSI bands are divided by while they are fused, some being far noisier than others; None: nothing;
     `psf` is what was estimated of its PSF; `sensors` says whether the model fits, None where that couldn't be told;
     `options` are those that it was opened with. Pickled, it opens its files again where it is unpickled.
     """
@@ -69,6 +70,7 @@ class ScenePair:
     haze: Haze | None = None
     psf: EstimatedPsf | None = None
     gains: FloatArray | None = None
+    units: FloatArray | None = None
     sensors: SensorCheck | None = None
     options: FuseOptions = field(default_factory=FuseOptions)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)

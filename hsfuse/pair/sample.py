@@ -1,20 +1,36 @@
-"""What a method learns from: blocks of the scene, bounded in number, with invalid pixels filled."""
+"""What a method is given: the HSI's bands that hold data; blocks of the scene, bounded in number, to learn from.
+
+Invalid pixels are filled. A method weighs errors of all bands alike, and so takes what few bands have of noise into all
+that it fuses of the others. Bands whose noise is far beyond the others' are therefore fused in a larger unit, in which
+it is as the others': their level and signal stay as they are in proportion to it (as in the MNF transform: Green,
+Berman, Switzer, Craig 1988, "A transformation for ordering multispectral data in terms of image quality with
+implications for noise removal", IEEE TGRS 26(1), for those bands alone).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 
-from hsfuse.core.cube import BoolArray, Cube, FloatArray
-from hsfuse.core.errors import InputError
+from hsfuse.calibration.spectra import LEAST_PIXELS, own_part, varies
+from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
+from hsfuse.core.errors import InputError, SrfError
+from hsfuse.core.notes import Note, note, warning
+from hsfuse.io import CubeReader, usable_bands
+from hsfuse.io.sharpen import blocks
+from hsfuse.physics import SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.optics import ABSORPTION_NM
 from hsfuse.physics.sample import PairSample
 from hsfuse.physics.solve import solve_spd
+from hsfuse.physics.srf_bands import CoveredBands, range_words
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -27,6 +43,12 @@ MAX_PIXELS, MORE_PIXELS, WANTED_LR = 384 * 384, 512 * 512, 64 * 64
 BLOCK, LEAST_BLOCK, BLOCK_PIXELS = 32, 16, 128
 #: Ridge of the regression of spectra on the MSI, relative to the MSI bands' mean variance.
 RIDGE = 1e-4
+#: Side of the blocks in which noise is looked at. It is loud that is so many times the median band's, so many dB worse
+#: beside its band's RMS than the median band's, and worse than this many dB, where neighbours have it in common by less
+#: than so much; a band is mostly noise of which that is more than this share of the variance.
+NOISE_BLOCK, LOUD, WORSE_DB, LOUD_DB, WHITE, MOSTLY = 24, 3.0, 8.0, 25.0, 0.15, 0.5
+#: Ranges of bands that are told.
+NAMED = 6
 
 
 def fill_invalid(data: FloatArray, mask: BoolArray) -> FloatArray:
@@ -149,3 +171,122 @@ def _filled(blocks: list[tuple[Cube, Cube, BoolArray]], filling: Filling) -> Pai
     parts = [(*filling(low, high), mask) for low, high, mask in blocks]
     lrhsi, msi, mask = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
     return PairSample(lrhsi, msi, mask)
+
+
+def usable(hsi: CubeReader, drop_absorption: bool = False) -> tuple[list[int], list[Note]]:
+    """The bands that carry data, without those in water vapour absorption where asked for; said when some don't.
+
+    InputError when none is left.
+    """
+    if hsi.spectrum.good is not None and not any(hsi.spectrum.good):
+        raise InputError(f"{hsi.path}: all {hsi.count} bands are marked bad by its bad band list; mend that first")
+    good, notes = usable_bands(hsi), []
+    if not good.any():
+        raise InputError(f"{hsi.path}: no valid pixel in any band")
+    if not good.all():
+        notes.append(note("hsi-bands-bad", bad=int((~good).sum()), bands=good.size))
+    if drop_absorption:
+        nm = np.asarray(hsi.spectrum.wavelengths_nm)
+        absorbed = good & np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
+        good &= ~absorbed
+        notes.append(note("hsi-bands-absorbed", bands=int(absorbed.sum())))
+        if not good.any():
+            raise InputError(f"{hsi.path}: all bands lie in water vapour absorption")
+    return np.flatnonzero(good).tolist(), notes
+
+
+@dataclass(frozen=True)
+class LoudBands:
+    """Bands (C,) of an HSI with far more noise than the others.
+
+    `times` that of the median band each has, 1 of those that aren't loud; `db` is their RMS beside their noise;
+    `mostly`: nearly nothing else varies in them.
+    """
+
+    times: NDArray[np.float64]
+    db: NDArray[np.float64]
+    mostly: BoolArray
+    wavelengths_nm: NDArray[np.float64]
+
+    @property
+    def units(self) -> FloatArray | None:
+        """Powers of two, by which nothing is rounded, that make their noise about the others'; None without any."""
+        return np.exp2(np.log2(self.times).round()).astype(np.float32) if (self.times > 1).any() else None
+
+    @property
+    def notes(self) -> list[Note]:
+        """A word on those that hold more than noise."""
+        return self._told(note, "hsi-bands-noisy", (self.times > 1) & ~self.mostly)
+
+    @property
+    def warnings(self) -> list[Note]:
+        """A warning of those that hardly do."""
+        return self._told(warning, "hsi-bands-noise", self.mostly)
+
+    def _told(self, say: Callable[..., Note], code: str, which: BoolArray) -> list[Note]:
+        if not which.any():
+            return []
+        found = np.flatnonzero(which)
+        runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+        ends = [sorted(self.wavelengths_nm[run[[0, -1]]]) for run in runs[:NAMED]]
+        words = [range_words(low, high) if low < high else f"{low:.0f} nm" for low, high in ends]
+        others = sum(run.size for run in runs[NAMED:])
+        told = ", ".join(words) + (f" and {others} more" if others else "")
+        snr = [round(float(one(self.db[which]))) for one in (np.min, np.max)]
+        figures = {"nm": told, "times": round(float(np.median(self.times[which])), 1)}
+        figures["snr"] = " to ".join(map(str, dict.fromkeys(snr)))
+        return [say(code, bands=int(which.sum()), count=which.size, **figures)]
+
+    def spared(
+        self, covered: CoveredBands, response: SpectralResponse, bands: Sequence[str], spectrum: Spectrum
+    ) -> CoveredBands:
+        """The MSI bands with an R that leaves what is mostly noise to its neighbours, where that holds all of them."""
+        quiet = ~self.mostly
+        if quiet.all():
+            return covered
+        part = spectrum.select(np.flatnonzero(quiet).tolist())
+        assert part.wavelengths_nm is not None
+        try:
+            other = covered_bands(response, bands, part.wavelengths_nm, part.fwhm_nm)
+        except SrfError:
+            return covered
+        if other.kept != covered.kept:
+            return covered
+        matrix = np.zeros_like(covered.matrix)
+        matrix[:, quiet] = other.matrix
+        return replace(covered, matrix=matrix)
+
+
+def loud_bands(hsi: CubeReader, bands: list[int]) -> LoudBands:
+    """Those of `bands` whose noise is far beyond the others', as told by what no other band has, nor the pixel beside.
+
+    None in an image of few pixels, or of no variation.
+    """
+    before, nm = hsi.nonfinite, np.asarray(hsi.spectrum.wavelengths_nm)[bands]
+    parts = [hsi.read(one, bands) for one in blocks(Window(0, 0, *hsi.grid.shape[::-1]), NOISE_BLOCK)]
+    hsi.nonfinite = before  # this look isn't part of the caller's reading
+    spectra = np.concatenate([cube.data[:, cube.mask] for cube in parts], 1, dtype=np.float64)
+    times, db, mostly = np.ones(nm.size), np.full(nm.size, np.inf), np.zeros(nm.size, bool)
+    if spectra.shape[1] < LEAST_PIXELS or not varies(spectra):
+        return LoudBands(times, db, mostly, nm)
+    own, matrix = own_part(spectra)
+    with np.errstate(divide="ignore"):
+        db = 10 * np.log10(np.square(spectra).mean(1)) - 20 * np.log10(own)
+    found = own / max(float(np.median(own)), np.finfo(float).tiny)
+    loud = (found > LOUD) & (db < min(LOUD_DB, np.median(db) - WORSE_DB))
+    loud[loud] = _together(parts, matrix[loud]) < WHITE + spectra.shape[1] ** -0.5
+    return LoudBands(np.where(loud, found, 1), db, loud & (own**2 > MOSTLY * spectra.var(1)), nm)
+
+
+def _together(parts: Sequence[Cube], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much neighbouring pixels correlate (n,) in maps of the bands by a matrix (n, C)."""
+    products, squares, mean = [], [], sum(cube.data[:, cube.mask].sum(1, dtype=np.float64) for cube in parts)
+    mean = mean / sum(int(cube.mask.sum()) for cube in parts)
+    for cube in parts:
+        maps = np.tensordot(matrix, cube.data - mean[:, None, None], 1)
+        for data, mask in ((maps, cube.mask), (maps.swapaxes(1, 2), cube.mask.T)):
+            one, other = data[:, 1:], data[:, :-1]
+            known = mask[1:] & mask[:-1]
+            products.append((one * other)[:, known])
+            squares.append((one**2 + other**2)[:, known] / 2)
+    return np.concatenate(products, 1).sum(1) / np.maximum(np.concatenate(squares, 1).sum(1), 1e-300)

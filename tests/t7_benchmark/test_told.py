@@ -9,7 +9,7 @@ from scenes import mixture
 from scipy.ndimage import map_coordinates
 
 from benchmarks.told.__main__ import back, bent, place
-from benchmarks.told.pairs import KINDS, Off, displaced, true_kernel, write_pair, write_told
+from benchmarks.told.pairs import KINDS, Off, displaced, louder, true_kernel, write_pair, write_told
 
 NM = np.linspace(420.0, 980.0, 31)
 
@@ -44,6 +44,24 @@ def test_what_is_told_is_as_if_nothing_was_off(cube, tmp_path, kind):
                 images.append(source.read())
     for told, plain in zip(images[:2], images[2:], strict=True):
         np.testing.assert_allclose(told, plain, atol=5e-4)
+
+
+@pytest.mark.parametrize(("loud", "alone", "db"), [("20:10", False, 10), ("40:noise", True, None)])
+def test_loud_bands_have_their_noise_and_the_others_none_of_it(cube, tmp_path, loud, alone, db):
+    images = []
+    for off in (Off(), Off(loud=loud)):
+        with rasterio.open(write_pair(cube, NM, 3, off, tmp_path, db=200).hsi) as source:
+            images.append(source.read().astype(float))
+    plain, noisy = images
+    chosen, _, nothing_else = louder(loud, NM, np.moveaxis(plain, 0, 2))
+    assert 2 <= len(chosen) < 8
+    assert nothing_else is alone
+    noise = noisy[chosen] - (0 if alone else plain[chosen])
+    wanted = (
+        np.sqrt((plain**2).mean()) / 3 if db is None else np.sqrt((plain[chosen] ** 2).mean((1, 2))) / 10 ** (db / 20)
+    )
+    np.testing.assert_allclose(noise.std((1, 2)), wanted, rtol=0.2)
+    np.testing.assert_allclose(np.delete(noisy, chosen, 0), np.delete(plain, chosen, 0), atol=1e-6)
 
 
 def test_a_place_that_is_told_is_the_true_one(cube):
