@@ -109,6 +109,8 @@ LARGEST_ASPECT = 2.5
 EDGE = 0.05
 #: Part of an LR pixel by which LR pixels may lie off the LRHSI's own in the middle where the scene holds one more then.
 BESIDE = 8
+#: LR pixels that the centre of a PSF may lie beside its pixel's.
+MOST_OFF_CENTRE = 0.75
 #: LR rows and columns whose sub-pixel fractions tell how much the warp blurs.
 FRACTIONS = 23
 
@@ -243,6 +245,26 @@ def nest(hsi: Grid, msi: Grid, motion: Affine | Motion = IDENTITY) -> Nesting:
     if not isinstance(motion, Affine):
         return _bent(hsi, msi, motion)
     return _nested(hsi, msi, motion)
+
+
+def whole_shift(hsi: Grid, msi: Grid, shift: Affine) -> Affine:
+    """A shift (MSI pixels) of grids that nest, in whole MSI pixels, the rest being left to the PSF's centre.
+
+    The nearest of those at which the most LR pixels lie on the MSI: a row of them that is lost, as of an MSI of the
+    LRHSI's extent, costs more than a PSF that isn't centred.
+
+    >>> lr = Grid((20, 20), Affine.scale(40))
+    >>> [whole_shift(lr, Grid((size, size), Affine.scale(10)), Affine.translation(-2.1, 0)).c for size in (80, 90)]
+    [0.0, -2.0]
+    """
+    most, found = MOST_OFF_CENTRE * _nested(hsi, msi, IDENTITY).ratio, []
+    for axis, size in enumerate((shift.f, shift.c)):
+        near = sorted(range(ceil(size - most), floor(size + most) + 1), key=lambda step: abs(step - size))
+        moves = (Affine.translation(*((0, step) if axis == 0 else (step, 0))) for step in near)
+        lain = [_nested(hsi, msi, move) for move in moves]
+        rows = [0 if one.warped else one.lr_grid.shape[axis] for one in lain]
+        found.append(near[rows.index(max(rows))])
+    return Affine.translation(found[1], found[0])
 
 
 def _bent(hsi: Grid, msi: Grid, motion: Motion) -> Nesting:

@@ -34,7 +34,7 @@ from hsfuse.pair.identify import (
     one_detail,
     told_bands,
 )
-from hsfuse.pair.nesting import Nesting, nest, turned_like
+from hsfuse.pair.nesting import Nesting, nest, turned_like, whole_shift
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.sample import loud_bands, usable
@@ -402,18 +402,16 @@ def _closer(pair: ScenePair, kind: str, settings: FuseOptions) -> ScenePair | No
 
 
 def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair | None:
-    """The pair without any warp: moved by whole LR pixels, and by the rest in its estimated PSF.
+    """The pair without any warp: moved by whole MSI pixels, and by the rest in its estimated PSF.
 
-    A warp blurs, and what is aliased it can't move rightly; a move by part of an LR pixel would lose a row of
-    them. None where a drift or the pair's grids want a warp.
+    A warp blurs, and what is aliased it can't move rightly. None where a drift or the pair's grids want a warp.
     """
     motion = verdict.motion
-    whole = Affine.translation(*(pair.ratio * round(v / pair.ratio) for v in (motion.c, motion.f)))
     if pair.warped or kind not in ESTIMATED or verdict.distortion is not None:
         return None
     if not motion.almost_equals(Affine.translation(motion.c, motion.f)):
         return None
-    unwarped = replace(pair, off_centre=True)
+    whole, unwarped = whole_shift(pair.hsi.grid, pair.msi.grid, motion), replace(pair, off_centre=True)
     if whole == IDENTITY:
         told = pair.psf
         moved = unwarped if told is None or told.doubt else with_psf(unwarped, told)

@@ -21,6 +21,7 @@ from hsfuse.core.errors import GridError, InputError
 from hsfuse.core.grid import Alignment, Grid
 from hsfuse.io import CubeReader
 from hsfuse.pair import nest
+from hsfuse.pair.nesting import whole_shift
 from hsfuse.physics.model import ObservationModel, box_psf, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
 
@@ -415,6 +416,19 @@ def test_pairs_end_up_in_place(hsi, shift):
     flat = ObservationModel(np.eye(5), replace(gaussian_psf(1, 2), kernel=np.full((2, 2), 0.25)), 2)
     true = shift_of(fit.lr, fit.msi, flat, mask)
     assert np.hypot(true.dy, true.dx) * last.ratio < 0.1
+
+
+@pytest.mark.parametrize(("off", "size", "whole"), [
+    (2, 80, (2, 2)), (-2, 80, (-2, -2)), (0, 80, (0, 0)), (20, 120, (2, 2)),
+], ids=["header", "header back", "same extent", "within"])  # fmt: skip
+def test_a_shift_is_made_whole_without_losing_lr_pixels(off, size, whole):
+    """Of 20 x 20 LR pixels at `off` in an MSI, which is shifted by (2, 2), or (-2, -2), MSI pixels."""
+    lr = square(40, (20, 20))
+    msi = Grid((size, size), lr.refine(4).transform @ Affine.translation(-off, -off), UTM33)
+    sign = -1 if off == -2 else 1
+    found = whole_shift(lr, msi, Affine.translation(sign * 2.03, sign * 1.98))
+    assert (found.f, found.c) == whole
+    assert nest(lr, msi, found).lr_grid.shape == (20, 20)
 
 
 def test_a_large_scene_is_looked_at_in_few_bounded_blocks():
