@@ -145,8 +145,12 @@ def _read_config(context: click.Context, parameter: click.Parameter, value: Path
         check_text(f"{value}: {key}", entry)
         try:
             found[option.name] = _as_words(f"{value}: {key}", option, entry)
+            if not isinstance(option.type, PathType):  # files are looked for later, some only where nothing is given
+                option.type_cast_value(context, found[option.name])
         except SettingError as error:
             raise click.BadParameter(str(error), context, parameter) from None
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{value}: {key}: {error.message}", context, parameter) from None
     context.default_map = {**(context.default_map or {}), **found}
 
 

@@ -24,6 +24,7 @@ from hsfuse.pair.sample import sample_scene
 from hsfuse.pair.sensors import psf_figures
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.response import band_named
 from hsfuse.physics.srf_bands import LEAVE_OUT
 
 #: A shift is worth a warning beyond this share of an LR pixel and this many standard deviations.
@@ -158,9 +159,18 @@ def unknown_bands(
     """The MSI file's `count` bands under their own names, and a response that is flat over the HSI's range for each.
 
     Those without one are called "band 1" and so on, as no sensor's are. It stands in while the response is unknown.
-    `requested` names each file band, '-' or '' leaves one out; SettingError when it has another length, leaves out all
-    or names one twice.
+    `requested` names each file band, '-' or '' leaves one out; or fewer, of those that the file names itself.
+    SettingError when it has another length, leaves out all, or names one twice or that isn't there.
     """
+    if requested is not None and len(requested) < count and msi.names and any(msi.names):
+        found = [band_named(text or "", requested, {}) for text in msi.names]
+        wanted = [name for name in requested if name.strip() not in ("", "-")]
+        if missing := [name for name in wanted if {found.count(name), wanted.count(name)} != {1}]:
+            raise SettingError(
+                f"--msi-bands names {', '.join(missing)}, which the MSI doesn't have, or twice; it has "
+                f"{', '.join(text for text in msi.names if text)}"
+            )
+        requested = [name or "-" for name in found]
     if requested is not None and len(requested) != count:
         raise SettingError(
             f"--msi-bands names {len(requested)} bands but the MSI file has {count}: name each, {LEAVE_OUT}"

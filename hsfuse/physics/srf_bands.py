@@ -17,12 +17,20 @@ from hsfuse.physics.response import SpectralResponse, band_named
 
 @dataclass(frozen=True)
 class BandMatch:
-    """Bands `indices` (0-based) of the MSI file are the response's `bands`; `how` says whence, `note` says it aloud."""
+    """Bands `indices` (0-based) of the MSI file are the response's `bands`; `how` says whence.
+
+    `said` says it aloud: bands stand in place of {bands}.
+    """
 
     indices: tuple[int, ...]
     bands: tuple[str, ...]
     how: str
-    note: str
+    said: str
+
+    @property
+    def note(self) -> str:
+        """What is worth saying of these bands."""
+        return self.said.replace("{bands}", ", ".join(self.bands))
 
     def only(self, kept: Sequence[int]) -> BandMatch:
         """Those at some positions."""
@@ -91,10 +99,8 @@ def match_bands(
     found = _match_descriptions(srf, texts)
     if found:
         left = [f"band {i + 1} ({texts[i] or 'no name'})" for i in range(count) if i not in found]
-        note = f"MSI bands by description: {', '.join(found.values())}." + (
-            f" Left out: {', '.join(left)}." if left else ""
-        )
-        return BandMatch(tuple(found), tuple(found.values()), "description", note)
+        said = "MSI bands by description: {bands}." + (f" Left out: {', '.join(left)}." if left else "")
+        return BandMatch(tuple(found), tuple(found.values()), "description", said)
     bands = srf.defaults.get(count) or (srf.bands if count == len(srf.bands) else None)
     if bands is None:
         raise SrfError(_nothing_fits(srf, descriptions, count))
@@ -114,10 +120,8 @@ def _match_option(srf: SpectralResponse, count: int, requested: Sequence[str]) -
             f"--msi-bands names {' and '.join(twice) + ' twice' if twice else 'no band'}: wanted each once."
         )
     left = [str(i + 1) for i in range(count) if i not in chosen]
-    note = f"MSI bands as given: {', '.join(chosen.values())}." + (
-        f" Left out: band {', '.join(left)}." if left else ""
-    )
-    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", note)
+    said = "MSI bands as given: {bands}." + (f" Left out: band {', '.join(left)}." if left else "")
+    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", said)
 
 
 def _match_chosen(srf: SpectralResponse, named: dict[int, str], requested: Sequence[str]) -> BandMatch:
@@ -129,8 +133,8 @@ def _match_chosen(srf: SpectralResponse, named: dict[int, str], requested: Seque
         raise SettingError(f"--msi-bands names {what}; the MSI has {', '.join(named.values()) or 'no band names'}.")
     chosen = {i: band for i, band in named.items() if band in wanted}
     left = [band for band in named.values() if band not in wanted]
-    note = f"MSI bands as chosen: {', '.join(chosen.values())}. Left out: {', '.join(left) or 'none'}."
-    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", note)
+    said = f"MSI bands as chosen: {{bands}}. Left out: {', '.join(left) or 'none'}."
+    return BandMatch(tuple(chosen), tuple(chosen.values()), "option", said)
 
 
 def _without_numbers(descriptions: Sequence[str | None], count: int) -> list[str]:

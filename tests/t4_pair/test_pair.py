@@ -209,12 +209,18 @@ def told(pair, code):
     return [one for one in pair.notes if one.code == code]
 
 
-@pytest.mark.parametrize("given", [None, BANDS])
+@pytest.mark.parametrize("given", [None, BANDS, ("B2", "B4", "B8")])
 def test_a_sensor_that_nobody_named_is_told_by_band_names_and_the_pair(files, given):
     with open_pair(files.hsi, files.msi, mtf=0.3, msi_bands=given) as pair:
         assert pair.response.name == "sentinel2a"
-        assert pair.msi_names == BANDS
+        assert pair.msi_names == (given or BANDS)
         assert "sentinel2a has bands of its bands' names" in told(pair, "sensor-told")[0].text
+
+
+def test_a_choice_of_bands_that_the_file_has_not_is_refused(files):
+    for named in ("B2", "B99"), ("B2", "B2"):
+        with pytest.raises(SettingError, match="--msi-bands names"):
+            open_pair(files.hsi, files.msi, srf="estimate", msi_bands=named)
 
 
 def test_a_response_that_nothing_tells_is_estimated_and_that_is_said(tmp_path):
