@@ -23,6 +23,7 @@ from scipy.ndimage import map_coordinates
 
 import hsfuse
 from benchmarks.told.pairs import (
+    APART,
     ENLARGED,
     FIELDS,
     KINDS,
@@ -111,10 +112,12 @@ def back(off: Off, shape: tuple[int, int], s: int) -> Motion:
 def row(
     cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
 ) -> tuple[list[tuple[float, float]], list[str]]:
-    """By default and told, each as `scored` has it, and what is said by default."""
-    off = (KINDS | FIELDS | ENLARGED | LOUD)[kind]
+    """By default and told, and for `APART` as the pair is, each as `scored` has it, and what is said by default."""
+    off = (KINDS | FIELDS | ENLARGED | APART | LOUD)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
-        default, said = fused(write_pair(cube, nm, s, off, Path(folder), seed), method, FuseOptions())
+        files = write_pair(cube, nm, s, off, Path(folder), seed)
+        default, said = fused(files, method, FuseOptions())
+        as_is = [fused(files, method, FuseOptions(register="off"))[0]] if kind in APART else []
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_told(cube, nm, s, off, Path(folder), seed)
         if off.turns:
@@ -123,7 +126,7 @@ def row(
         else:
             told, _ = fused(files, method, NOTHING, Psf(true_kernel(off, s)))
     loud = louder(off.loud, nm, files.truth)[0] if off.loud else None
-    return scored([default, told], files.truth, without=loud), said
+    return scored([default, told, *as_is], files.truth, without=loud), said
 
 
 def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) -> list[tuple[float, float]]:
@@ -142,7 +145,9 @@ def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) ->
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
 @click.option("--method", default="glp-reg", show_default=True)
-@click.option("--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED, *LOUD]), help="Only these kinds.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED, *APART, *LOUD]), help="Only these kinds."
+)
 @click.option("--fields", is_flag=True, help="Kinds of fields, also as the pairs are, 2 LR pixels from the border.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")
@@ -157,7 +162,8 @@ def run(
         for kind in only or FIELDS:
             click.echo(_line(kind, bent(data, nm, ratio, kind, method, seed)))
         return
-    click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told |\n| --- | --- | --- |")
+    columns = ["default", "told", *(["as it is"] if only and set(only) <= set(APART) else [])]
+    click.echo(f"| `{method}`, off by | {name} x{ratio}: {' | '.join(columns)} |\n|{' --- |' * (1 + len(columns))}")
     for kind in only or KINDS:
         figures, notes = row(data, nm, ratio, kind, method, seed)
         click.echo(_line(kind, figures))

@@ -43,6 +43,8 @@ class Off:
     wild: str = ""
     header: float = 0.0
     loud: str = ""
+    apart: tuple[float, float] = (0.0, 0.0)
+    keystone: float = 0.0
 
     @property
     def turns(self) -> bool:
@@ -104,6 +106,17 @@ LOUD = {
     "0 dB in water vapour, 10 dB at both ends": Off(loud="vapour:0,10"),
     "noise growing fiftyfold with wavelength": Off(noise="steep"),
 }
+#: Kinds that are asked for by name, of an HSI up to 2300 nm: bands beyond 1000 nm from a detector that lies elsewhere,
+#: by so many LR pixels down and right, or by more to the right from column to column, none in the middle.
+APART = {
+    "SWIR .1 off": Off(apart=(0.1, 0.0)),
+    "SWIR .2 off": Off(apart=(0.2, 0.0)),
+    "SWIR (-.3, .4) off": Off(apart=(-0.3, 0.4)),
+    "SWIR (.2, -.1) off, a shift and a wide PSF": Off(psf="gauss:.1", shift=(0.4, -0.3), apart=(0.2, -0.1)),
+    "keystone of .3 in the SWIR": Off(keystone=0.3),
+}
+#: Where the second detector begins, in nm.
+SPLIT_NM = 1000.0
 #: Kinds that are asked for by name: smooth fields of so many LR pixels RMS either way over so many, and a jump.
 FIELDS = {
     f"a field of {size:g} over {length}".replace("0.", "."): Off(psf="gauss:.41", field=(size, length))
@@ -194,16 +207,23 @@ def _blurred(cube: Floats, taps: Floats) -> Floats:
     return np.stack([band[2 * n : 2 * n + h, 2 * n : 2 * n + w] for band in bands], -1)
 
 
-def _seen(cube: Floats, off: Off, s: int) -> Floats:
-    """(h, w, C) at LR pixels' centres, moved by shift, rotation about the middle and a drift along the rows."""
+def _seen(cube: Floats, nm: Floats, off: Off, s: int) -> Floats:
+    """(h, w, C) at LR pixels' centres, moved by shift, rotation about the middle and a drift along the rows.
+
+    Bands beyond `SPLIT_NM` are where their own detector has them.
+    """
     h, w = cube.shape[0] // s, cube.shape[1] // s
     y, x = np.mgrid[:h, :w].astype(float)
     cy, cx, turn = (h - 1) / 2, (w - 1) / 2, np.radians(off.rotate)
     down = cy + (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn) + off.shift[0]
     right = cx + (y - cy) * np.sin(turn) + (x - cx) * np.cos(turn) + off.shift[1] + off.drift * y / max(h - 1, 1)
-    at = [down * s + (s - 1) / 2, right * s + (s - 1) / 2]
-    see = partial(map_coordinates, coordinates=at, order=3, mode="mirror")
-    return np.stack([see(cube[..., b]) for b in range(cube.shape[2])], -1)
+    other = off.apart[0], off.apart[1] + off.keystone * (x / max(w - 1, 1) - 0.5)
+    at = [
+        [(place + beside) * s + (s - 1) / 2 for place, beside in zip((down, right), by, strict=True)]
+        for by in ((0.0, 0.0), other)
+    ]
+    see = partial(map_coordinates, order=3, mode="mirror")
+    return np.stack([see(cube[..., b], at[int(nm[b] > SPLIT_NM)]) for b in range(cube.shape[2])], -1)
 
 
 #: Sentinel-2's B5, B6, B7, B8A, B11 and B12.
@@ -302,7 +322,8 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     rng = np.random.default_rng(seed)
     fine, curves = response(nm, off.srf_shift, off.srf_widen, bool(off.enlarged))
     ground = _smiled(truth, nm, off.smile) if off.smile else truth
-    low = _seen(_blurred(_moved(ground, off, s) if off.bends else ground, kernel(off.psf, s)), off, s)
+    blurred = _blurred(_moved(ground, off, s) if off.bends else ground, kernel(off.psf, s))
+    low = _seen(blurred, nm, off, s)
     high = off.gain * np.clip(truth @ matrix(nm, fine, curves).T, 0, None) ** off.gamma + off.offset
     if off.cloud:
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
@@ -330,6 +351,8 @@ def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
         loud="",
         wild="",
         header=0.0,
+        apart=(0.0, 0.0),
+        keystone=0.0,
         noise="without" if off.noise in ("columns", "rows") else off.noise,
     )
     files = write_pair(cube, nm, s, clean, folder, seed, db)

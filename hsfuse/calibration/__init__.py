@@ -1,7 +1,6 @@
 """What a pair tells about its own observation: the MSI's response, the LRHSI's PSF, gain and offset between them."""
 
 from hsfuse.calibration.distortion import Drift
-from hsfuse.calibration.joint import Observation, estimate_observation
 from hsfuse.calibration.psf import EstimatedPsf, estimate_psf
 from hsfuse.calibration.radiometry import RadiometricMatch, match_radiometry
 from hsfuse.calibration.response import BandComparison, EstimatedResponse, compare_responses, estimate_srf
@@ -23,13 +22,11 @@ __all__ = [
     "EstimatedPsf",
     "EstimatedResponse",
     "LocalShift",
-    "Observation",
     "Pair",
     "RadiometricMatch",
     "Shift",
     "Verdict",
     "compare_responses",
-    "estimate_observation",
     "estimate_psf",
     "estimate_srf",
     "judge",

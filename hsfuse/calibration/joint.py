@@ -22,16 +22,15 @@ SETTLED = 0.01
 
 @dataclass(frozen=True)
 class Observation:
-    """What was estimated of the observation model; None for what was given."""
+    """What was estimated of the observation model; no PSF where that was given."""
 
-    response: EstimatedResponse | None
+    response: EstimatedResponse
     psf: EstimatedPsf | None
     rounds: int = 1
 
     def model(self, known: ObservationModel) -> ObservationModel:
         """The known model with what was estimated in its place; the PSF centred, without the shift."""
-        srf = known.srf if self.response is None else self.response.matrix
-        return ObservationModel(srf, self.psf.psf if self.psf else known.psf, known.ratio, known.phase)
+        return ObservationModel(self.response.matrix, self.psf.psf if self.psf else known.psf, known.ratio, known.phase)
 
 
 def estimate_observation(
@@ -41,7 +40,6 @@ def estimate_observation(
     wavelengths_nm: ArrayLike,
     ratio: int,
     phase: float | None = None,
-    matrix: ArrayLike | None = None,
     psf: Psf | None = None,
     kind: str = "auto",
     given: Psf | None = None,
@@ -49,13 +47,10 @@ def estimate_observation(
 ) -> Observation:
     """SRF and PSF from blocks: LRHSI (n, C, h, w), MSI (n, c, H, W), mask (n, h, w) True where both are valid.
 
-    A known R `matrix` (c, C) or `psf` is kept and the other estimated; `kind`, `given` and `near` as for
-    `estimate_psf`.
+    A known `psf` is kept; `kind`, `given` and `near` as for `estimate_psf`.
     Errors as for `estimate_srf` and `estimate_psf`.
     """
     images = lrhsi, msi, mask
-    if matrix is not None:
-        return Observation(None, None if psf else estimate_psf(*images, matrix, ratio, phase, kind, given, near))
     if psf is not None:
         return Observation(estimate_srf(*images, _model(psf, ratio, phase), wavelengths_nm), None)
     found, rounds = _settled(images, wavelengths_nm, ratio, phase, near)

@@ -142,7 +142,7 @@ def estimate(
         check_csv(output, overwrite=overwrite)
     check_readable(hsi, "HSI")
     check_readable(msi, "MSI")
-    from hsfuse.pair.open import estimate_pair
+    from hsfuse.pair.estimate import estimate_pair
 
     found, notes = estimate_pair(hsi, msi, **settings)
     log = logging.getLogger(__name__)

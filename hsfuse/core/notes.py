@@ -147,6 +147,15 @@ TEMPLATES: dict[str, str] = {
     "place-by-pixels": (
         "all of the HSI's own pixels have it up to {most:.2f} LR pixels beside where windows have it: it is moved there"
     ),
+    "detectors-apart": (
+        "the HSI's bands of {low:.0f} to {high:.0f} nm show the ground {down:+z.2f} +- {down_sd:.2f} (down) and "
+        "{right:+z.2f} +- {right_sd:.2f} (right) HSI pixels off its other bands, as those of a second detector do"
+    ),
+    "detectors-together": (
+        "the HSI's bands of {low:.0f} to {high:.0f} nm show the ground {down:+z.2f} +- {down_sd:.2f} (down) and "
+        "{right:+z.2f} +- {right_sd:.2f} (right) HSI pixels off its other bands, as those of a second detector do: "
+        "they are resampled to where the others lie, their detail that goes with the MSI put where the MSI shows it"
+    ),
     "hsi-repeated": (
         "{share:.1%} of the HSI's pixels repeat their neighbour's spectrum: it was brought onto its map by nearest "
         "neighbour, which misplaces each pixel by up to half of one, in its own direction, and costs fine detail; "

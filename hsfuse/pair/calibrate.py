@@ -14,7 +14,7 @@ from hsfuse.calibration import (
     EstimatedPsf,
     EstimatedResponse,
     RadiometricMatch,
-    estimate_observation,
+    estimate_psf,
     match_radiometry,
 )
 from hsfuse.core.cube import Spectrum
@@ -110,21 +110,19 @@ def estimate_scene(
     wavelengths, matrix = pair.spectrum.wavelengths_nm, model.srf.double().cpu().numpy()
     assert wavelengths is not None  # a reader in the role of an HSI has them
     images = scene.lrhsi, scene.msi, scene.mask
-    found = estimate_observation(
-        *images,
-        wavelengths,
-        model.ratio,
-        model.phase,
-        None if srf else matrix,
-        None if psf else model.psf,
-        kind,
-        model.psf if kind == "auto" else None,
-        near,
-    )
-    seen = ObservationModel(np.eye(1), found.psf.shifted if found.psf else model.psf, model.ratio, model.phase)
-    estimated = matrix if found.response is None else found.response.matrix
-    match = match_radiometry(*images, seen, estimated)
-    return PairEstimate(pair.msi_names, model.ratio, found.response, found.psf, match, [])
+    given = model.psf if kind == "auto" else None
+    response, told = None, None
+    if srf:
+        from hsfuse.calibration.joint import estimate_observation  # that of most sensors is known
+
+        known = None if psf else model.psf
+        found = estimate_observation(*images, wavelengths, model.ratio, model.phase, known, kind, given, near)
+        response, told = found.response, found.psf
+    elif psf:
+        told = estimate_psf(*images, matrix, model.ratio, model.phase, kind, given, near)
+    seen = ObservationModel(np.eye(1), told.shifted if told else model.psf, model.ratio, model.phase)
+    match = match_radiometry(*images, seen, matrix if response is None else response.matrix)
+    return PairEstimate(pair.msi_names, model.ratio, response, told, match, [])
 
 
 def with_estimate(pair: ScenePair, found: PairEstimate) -> ScenePair:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from math import hypot, inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from affine import Affine
 
-from hsfuse.calibration import Verdict, compare_responses, judge, register, rough_shift
+from hsfuse.calibration import Verdict, judge, register, rough_shift
+from hsfuse.calibration.smile import SILICON_NM
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import IDENTITY, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import DEFAULT_MTF, ESTIMATED, MOST_TAPS, FuseOptions
-from hsfuse.io import CubeReader, Images, LayeredReader, Paths, open_cube, open_hsi
+from hsfuse.io import CubeReader, Images, LayeredReader, open_cube, open_hsi
 from hsfuse.io.fill import settle_bands, settle_fill
 from hsfuse.pair.calibrate import PairEstimate, estimate_scene, own_names, unknown_bands, with_estimate, with_psf
 from hsfuse.pair.checks import compared, curved, doubted, misnamed, misplaced, unsure
@@ -40,12 +39,10 @@ from hsfuse.pair.quantity import different_dates, name_quantity, settle_quantity
 from hsfuse.pair.sample import loud_bands, usable
 from hsfuse.pair.sensors import fitting
 from hsfuse.pair.warp import own_reader
-from hsfuse.physics import BandMatch, SpectralResponse, covered_bands, write_srf
+from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel, Psf, centred_phase, elliptic_psf, gaussian_psf
 from hsfuse.physics.optics import sigma_from_mtf
 
-#: Notes that name MSI bands, which have names of their own while their response is unknown.
-NAMING = frozenset({"response", "bands-matched", "bands-not-covered", "radiometry-matched"})
 #: Times that tone curves and the PSF are estimated by each other.
 TONES = 2
 #: Most registrations of a pair, LR pixels left over that aren't worth it, and a shift's uncertainty that hides drifts.
@@ -101,7 +98,8 @@ def open_pair(
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
         pair = _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair
-        pair = _told(_detailed(pair, settings, kind, known is not None, place is not None), kind)
+        pair = _detailed(pair, settings, kind, known is not None, place is not None)
+        pair = _told(_together(pair, settings, kind, known is not None), kind)
         pair = misplaced(compared(pair, settings.match_radiometry == "auto", strict, settings.haze == "auto"))
         pair = doubted(unsure(pair))
         return replace(pair, options=settings, _stack=stack)
@@ -377,6 +375,27 @@ def _detailed(pair: ScenePair, settings: FuseOptions, kind: str, known: bool, pl
     return pair if found.gains is None else replace(found, notes=[*found.notes, told])
 
 
+def _together(pair: ScenePair, settings: FuseOptions, kind: str, known: bool) -> ScenePair:
+    """The pair with a second detector's bands where the first one's lie; its PSF is estimated anew if the MSI saw them.
+
+    Where registration is only reported, so is this.
+    """
+    unknown = not known and (pair.psf is None or pair.psf.doubt)
+    if settings.register == "off" or unknown or max(pair.spectrum.wavelengths_nm or (0.0,)) <= SILICON_NM:
+        return pair
+    from hsfuse.pair.apart import bands_apart, brought_together  # of no use to cameras
+
+    if (found := bands_apart(pair)) is None:
+        return pair
+    if settings.register == "report":
+        return replace(pair, notes=[*pair.notes, note("detectors-apart", **found.figures(pair))])
+    moved = brought_together(pair, found)
+    if kind in ESTIMATED and moved.model.srf[:, found.bands].any():
+        again = _estimated(moved, kind, srf=False)
+        moved = brought_together(again, found) if again.psf and not again.psf.doubt else moved
+    return replace(moved, notes=[*pair.notes, note("detectors-together", **found.figures(pair))])
+
+
 def _by_detail(pair: ScenePair, kind: str) -> ScenePair | None:
     """The pair with the centred PSF that its LRHSI has with its detail put right; None where that can't be told."""
     if kind not in ESTIMATED or pair.psf is None:
@@ -445,53 +464,3 @@ def _placed(pair: ScenePair, motion: Motion, settings: FuseOptions, known: Psf |
         psf=None if known is None else pair.psf,
         notes=notes,
     )
-
-
-def estimate_pair(
-    hsi: str | Path,
-    msi: Paths,
-    *,
-    like: str | None = None,
-    msi_bands: Sequence[str] | None = None,
-    mtf: float | None = None,
-    psf_sigma: float | None = None,
-    phase: float | None = None,
-    kind: str = "auto",
-) -> tuple[PairEstimate, list[Note]]:
-    """Response and PSF of a pair of files, and the notes on opening it.
-
-    `like` names the sensor to compare with, and says which of its bands the file holds. A PSF given by `mtf` or
-    `psf_sigma` is kept. Shift and radiometry are estimated along and left as they are. Errors as for `open_pair`.
-    """
-    known_psf = mtf is not None or psf_sigma is not None
-    bands = None if msi_bands is None else tuple(msi_bands)
-    given = {"srf": like or "", "msi_bands": bands, "psf_sigma": psf_sigma, "phase": phase}
-    settings = FuseOptions.of({**given, "mtf": mtf, "psf": "assumed", "register": "off", "match_radiometry": "off"})
-    with _opened(hsi, msi, settings) as (pair, names, notes):
-        found = replace(estimate_scene(pair, psf=not known_psf, kind=kind), bands=names)
-        if like and found.response is not None:
-            comparison = compare_responses(found.response, pair.response, names, pair.spectrum.fwhm_nm)
-            found = replace(found, comparison=comparison)
-        return found, notes
-
-
-@contextmanager
-def _opened(
-    hsi: str | Path, msi: Paths, settings: FuseOptions
-) -> Iterator[tuple[ScenePair, tuple[str, ...], list[Note]]]:
-    """The pair, its MSI bands' names and notes; without a known sensor each band counts as the whole HSI range."""
-    if settings.srf:
-        with open_pair(hsi, msi, settings) as pair:
-            yield pair, pair.msi_names, pair.notes
-        return
-    with open_hsi(hsi, msi) as low, open_cube(msi, role="MSI") as high:
-        match, flat = unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands)
-        chosen = ["-"] * high.count
-    neutral = {f"unknown{i}": name for i, name in zip(match.indices, match.bands, strict=True)}
-    for i, name in zip(match.indices, neutral, strict=True):
-        chosen[i] = name
-    with TemporaryDirectory() as folder:
-        table = write_srf(replace(flat, bands=tuple(neutral)), Path(folder) / "unknown.csv")
-        with open_pair(hsi, msi, replace(settings, srf=str(table), msi_bands=tuple(chosen))) as pair:
-            told = [one for one in pair.notes if one.code not in NAMING]
-            yield pair, tuple(neutral[name] for name in pair.msi_names), told

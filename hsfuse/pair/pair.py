@@ -113,7 +113,7 @@ class ScenePair:
         cube = self.hsi.read(within(window, self.alignment.hsi_window), self.hsi_bands)
         if self.gains is None:
             return cube
-        data = cube.data + np.tensordot(self.gains, missing_detail(self, window), 1)
+        data = cube.data + missing_detail(self, window)
         return cube.with_data(np.where(cube.mask, data, np.float32(0)))
 
     def read_hr(self, window: Window) -> Cube:

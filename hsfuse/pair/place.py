@@ -21,12 +21,11 @@ from affine import Affine
 from rasterio.windows import Window
 
 from hsfuse.calibration.spectra import gain_error
-from hsfuse.core.cube import BoolArray, Cube
-from hsfuse.core.grid import Motion, within
-from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi
+from hsfuse.core.cube import BoolArray
+from hsfuse.core.grid import Motion
+from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi, own_pixels, shares, windows_of
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import block_windows
-from hsfuse.pair.warp import WarpedReader
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -41,9 +40,8 @@ WORTH, MOST = 0.02, 0.5
 WORTH_WARPING, CLEAR = 0.04, 4.0
 #: Fewest LR pixels along a side for that: of fewer, most lie near borders, where the MSI can't mend what a warp spoils.
 FEWEST_ALONG = 12
-#: Side of a window that is held out in LR pixels, at least, into how many the scene is cut along an axis at most, how
-#: many are wanted, and how many of its errors their gain must have.
-SIDE, ACROSS, FEWEST, SURE = 2, 8, 9, 2.0
+#: How many windows that are held out are wanted, and how many of its errors their gain must have.
+FEWEST, SURE = 9, 2.0
 #: Fewest pixels for each number.
 PIXELS = 4
 
@@ -63,7 +61,7 @@ class _Part:
 
     @classmethod
     def of(cls, pair: ScenePair, window: Window) -> _Part:
-        cube, rows, cols = _own_pixels(pair, window)
+        cube, rows, cols = own_pixels(pair, window)
         msi = blurred_msi(pair, rows, cols)
         around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
         lrhsi = torch.from_numpy(cube.data)[None].to(pair.model.srf.device, torch.float64)
@@ -72,7 +70,7 @@ class _Part:
 
     def columns(self, move: Floats, extent: tuple[int, int], step: float) -> Floats:
         """(9, c, n): the MSI seen at places moved by a displacement, its slopes there, its second derivatives."""
-        y, x = _shares(self.rows, self.cols, extent)
+        y, x = shares(self.rows, self.cols, extent)
         rows, cols = (
             v + a + b * y + c * x for v, (a, b, c) in zip((self.rows, self.cols), move.reshape(2, 3), strict=True)
         )
@@ -87,22 +85,6 @@ class _Part:
         yx = (at(half, half) + at(-half, -half) - at(half, -half) - at(-half, half)) / (2 * half) ** 2
         y, x = y[known], x[known]
         return np.stack([here, down, down * y, down * x, right, right * y, right * x, yy, xx, yx])
-
-
-def _own_pixels(pair: ScenePair, window: Window) -> tuple[Cube, Floats, Floats]:
-    """The LRHSI's own pixels under a window, rows and columns (h, w) at which they lie in the common extent."""
-    reader, into = pair.hsi, pair.alignment.hsi_window
-    if not isinstance(reader, WarpedReader):
-        rows, cols = np.indices((window.height, window.width)) + 0.5
-        return reader.read(within(window, into), pair.hsi_bands), rows + window.row_off, cols + window.col_off
-    source, part = reader.source_part(within(window, into))
-    rows, cols = reader.back(part)
-    return source.read(part, pair.hsi_bands), rows - into.row_off, cols - into.col_off
-
-
-def _shares(rows: Floats, cols: Floats, extent: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Places as shares of the scene, from its middle."""
-    return rows / extent[0] - 0.5, cols / extent[1] - 0.5
 
 
 def closer(pair: ScenePair) -> tuple[Motion, float] | None:
@@ -140,8 +122,8 @@ def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float, warpe
     own = np.concatenate([part.own[:, part.known] for part in parts], axis=1)
     if own.shape[1] < PIXELS * (PLACE + 3):
         return None
-    shares = [_shares(part.rows[part.known], part.cols[part.known], extent) for part in parts]
-    y, x = np.concatenate(shares, axis=1)
+    places = [shares(part.rows[part.known], part.cols[part.known], extent) for part in parts]
+    y, x = np.concatenate(places, axis=1)
 
     def look(move: Floats) -> Floats:
         return np.concatenate([part.columns(move, extent, step) for part in parts], axis=2)
@@ -166,7 +148,7 @@ def _settled(parts: Sequence[_Part], extent: tuple[int, int], step: float, warpe
         left, numbers = fit.held_out(columns, weight, part)
         return fit.held_out(before, weight, part)[0] - left, numbers
 
-    by_window, numbers = gain(np.broadcast_to(_windows(y, x, extent), own.shape))
+    by_window, numbers = gain(np.broadcast_to(windows_of(y, x, extent), own.shape))
     clear = len(by_window) >= FEWEST and by_window.sum() > SURE * gain_error(by_window)
     if clear and not warped:  # a wrong response or tone moves each band its own way
         by_band, _ = gain(np.broadcast_to(np.arange(len(own))[:, None], own.shape))
@@ -182,15 +164,6 @@ def _deviations(drift: Floats, numbers: Floats) -> float:
     covariance = (len(apart) - 1) / len(apart) * apart.T @ apart
     told = drift[slopes] @ np.linalg.solve(covariance + 1e-12 * np.eye(len(slopes)), drift[slopes])
     return float(np.sqrt(told / len(slopes)))
-
-
-def _windows(y: Floats, x: Floats, extent: tuple[int, int]) -> np.ndarray:
-    """In which of some windows each place (n,) lies, numbered from 0 without gaps."""
-    index = []
-    for v, size in zip((y, x), extent, strict=True):
-        count = int(np.clip(size // SIDE, 1, ACROSS))
-        index.append(np.clip(((v + 0.5) * count).astype(int), 0, count - 1))
-    return np.unique(index[0] * ACROSS + index[1], return_inverse=True)[1]
 
 
 class _Fit:

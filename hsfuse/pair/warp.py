@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil, floor
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -52,8 +53,11 @@ class WarpedReader(CubeReader):
     float32 as the source's `read` gives them; `dtype`, `scales` and `offsets` stay the file's, for who writes alike.
     Masked pixels and what lies outside the source don't bleed: a pixel is valid when at least 95 % of its weight was on
     valid pixels, and what little weight masked pixels keep falls on the mean of their valid neighbours. A `bend`, in
-    pixels of `grid`, says how far beside its place each pixel is found.
+    pixels of `grid`, says how far beside its place each pixel is found. Bands of another detector may lie `apart`.
     """
+
+    #: Bands, and where the other ones' detector has what theirs has at a place, in the source's pixels.
+    apart: tuple[frozenset[int], Affine] | None = None
 
     def __init__(
         self,
@@ -85,6 +89,17 @@ class WarpedReader(CubeReader):
     def over(self, source: CubeReader) -> WarpedReader:
         """The same of another source that holds the same pixels."""
         return self._changed(_source=source)
+
+    def with_apart(self, bands: Iterable[int], move: Affine) -> WarpedReader:
+        """The same with some bands found where a detector has them that lies elsewhere by a `move` of source pixels."""
+        return self._changed(apart=(frozenset(bands), move))
+
+    @property
+    def detector(self) -> WarpedReader:
+        """As all bands would be were they those that lie apart."""
+        assert self.apart is not None
+        placed = Grid(self._placed.shape, self._placed.transform @ self.apart[1], self._placed.crs)
+        return WarpedReader(self._source, self.grid, self._seen, placed, self._bend)
 
     def reach(self, window: Window) -> Window:
         """Source pixels that hold all that reading a window asks for."""
@@ -152,6 +167,19 @@ class WarpedReader(CubeReader):
         """As of any reader."""
         if shape is not None:
             raise InputError("a warped image is decimated by `sample` only")
+        data, mask = self._own(bands, window)
+        moved = [] if self.apart is None else [i for i, band in enumerate(bands) if band in self.apart[0]]
+        if moved:  # valid where the others are: beside borders and gaps by the rings that are filled
+            data[moved] = self.detector._own([bands[i] for i in moved], window)[0]
+        return data, mask
+
+    def _own(self, bands: Sequence[int], window: Window) -> tuple[FloatArray, BoolArray]:
+        """Data (C, h, w) and mask (h, w) of a window, no band being apart."""
+        if self._seen == self._placed and self._bend is None:
+            before = self._source.nonfinite
+            cube = self._source.read(window, bands)
+            self.nonfinite += self._source.nonfinite - before
+            return cube.data, cube.mask
         data = np.zeros((len(bands), window.height, window.width), np.float32)
         mask = np.zeros(data.shape[1:], bool)
         for cell, cut, place in self._cells(window):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scenes import BANDS, FWHM_NM, WAVELENGTHS_NM, mixture
 
-from hsfuse.calibration import estimate_observation
+from hsfuse.calibration.joint import estimate_observation
 from hsfuse.methods import make_method
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, elliptic_psf, gaussian_psf

@@ -589,6 +589,7 @@ def test_the_paragraph_on_methods_names_what_was_corrected():
         note("stripes-taken-out", along="columns", bands=1, count=2, share=0.1),
         note("smile-taken-out", low=400, high=900, nm=3.04, sd_nm=0.1, blur=""),
         note("detail-by-msi", share=0.01),
+        note("detectors-together", low=1003, high=2400, down=0.2, right=-0.1, down_sd=0.03, right_sd=0.03),
         note("tone-taken-out", curves="B2: a gamma of 1.2"),
         note("haze-taken-out", share=0.2, size=0.1),
         note("radiometry-matched", taken_out="B2: gain 1.1"),
@@ -602,8 +603,10 @@ def test_the_paragraph_on_methods_names_what_was_corrected():
         "Before the fusion was corrected: the place of the hyperspectral image (a mean shift of 0.50 LR pixels); "
         "stripes along the columns of the hyperspectral image; a smile of the hyperspectral image (band centres that "
         "differ by up to 3.0 nm); fine detail of the hyperspectral image that resampling moves wrongly, by the "
-        "multispectral image; tone curves of the multispectral image (B2: a gamma of 1.2); smooth light, as of "
-        "thin cloud, that one of both images has alone; the radiometry of the multispectral image (B2: gain 1.1)."
+        "multispectral image; the place of the hyperspectral image's bands of 1003 to 2400 nm against its others "
+        "(+0.20 and -0.10 of its pixels down and right); tone curves of the multispectral image (B2: a gamma of 1.2); "
+        "smooth light, as of thin cloud, that one of both images has alone; the radiometry of the multispectral image "
+        "(B2: gain 1.1)."
     ) in text
     record = {"records": records(made[:1]), "registration": {"corrected": False, "amounts": "a mean shift"}}
     assert "corrected" not in methods_paragraph(Assessment("f.tif", (3, 4, 5), {}, provenance=record))[0]

@@ -9,7 +9,7 @@ from scenes import mixture
 from scipy.ndimage import map_coordinates
 
 from benchmarks.told.__main__ import back, bent, place
-from benchmarks.told.pairs import KINDS, Off, displaced, louder, true_kernel, write_pair, write_told
+from benchmarks.told.pairs import KINDS, SPLIT_NM, Off, displaced, louder, true_kernel, write_pair, write_told
 
 NM = np.linspace(420.0, 980.0, 31)
 
@@ -62,6 +62,17 @@ def test_loud_bands_have_their_noise_and_the_others_none_of_it(cube, tmp_path, l
     )
     np.testing.assert_allclose(noise.std((1, 2)), wanted, rtol=0.2)
     np.testing.assert_allclose(np.delete(noisy, chosen, 0), np.delete(plain, chosen, 0), atol=1e-6)
+
+
+def test_bands_of_a_detector_that_lies_apart_are_those_of_a_shift(cube, tmp_path):
+    images = []
+    for off in (Off(apart=(0.2, -0.1)), Off(shift=(0.2, -0.1)), Off()):
+        with rasterio.open(write_pair(cube, NM + 300, 4, off, tmp_path, db=200).hsi) as source:
+            images.append(source.read())
+    second = NM + 300 > SPLIT_NM
+    apart, moved, plain = images
+    np.testing.assert_allclose(apart[second], moved[second], atol=1e-6)
+    np.testing.assert_allclose(apart[~second], plain[~second], atol=1e-6)
 
 
 def test_a_place_that_is_told_is_the_true_one(cube):

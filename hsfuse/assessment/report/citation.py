@@ -162,6 +162,10 @@ CORRECTED = {
     "stripes-taken-out": "stripes along the {along} of the hyperspectral image",
     "smile-taken-out": "a smile of the hyperspectral image (band centres that differ by up to {nm:.1f} nm)",
     "detail-by-msi": "fine detail of the hyperspectral image that resampling moves wrongly, by the multispectral image",
+    "detectors-together": (
+        "the place of the hyperspectral image's bands of {low:.0f} to {high:.0f} nm against its others ({down:+z.2f} "
+        "and {right:+z.2f} of its pixels down and right)"
+    ),
     "tone-taken-out": "tone curves of the multispectral image ({curves})",
     "haze-taken-out": "smooth light, as of thin cloud, that one of both images has alone",
     "radiometry-matched": "the radiometry of the multispectral image ({taken_out})",
