@@ -30,7 +30,7 @@ from hsfuse.core.cube import BoolArray
 from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi, own_pixels, shares, windows_of, with_detail
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import block_windows
-from hsfuse.pair.warp import WarpedReader
+from hsfuse.pair.warp import FARTHEST, WarpedReader
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -47,7 +47,7 @@ FAR, ROUNDS, SMALL_STEP, LARGE_STEP = 0.5, 8, 0.002, 0.5
 RIDGE = 1e-6
 #: LR pixels by which materials alone move a detector (.03 RMS in 15 scenes at x4 and x8), the least that is put right,
 #: and the most; how many errors it must have, by clear bands and by all, and the gain of windows that are held out.
-GROUND, LEAST, MOST = 0.03, 0.08, 1.0
+GROUND, LEAST, MOST = 0.03, 0.08, float(FARTHEST)
 ROUGHLY, CLEAR, SURE = 2.0, 4.0, 2.0
 
 

@@ -33,6 +33,8 @@ LARGE_CELL = 64
 MARGIN = 5
 #: Rings of masked pixels that are filled from their valid neighbours, which is as far as the kernel reaches.
 RINGS = 2
+#: Source pixels by which another detector may lie elsewhere, at most.
+FARTHEST = 2
 #: Share of the kernel's weight that must lie on valid pixels.
 MIN_VALID = 0.95
 #: Steps back along a bend, each of which leaves what the bend changes over the step: a few hundredths of it.
@@ -58,6 +60,8 @@ class WarpedReader(CubeReader):
 
     #: Bands, and where the other ones' detector has what theirs has at a place, in the source's pixels.
     apart: tuple[frozenset[int], Affine] | None = None
+    #: Rings of masked pixels that are filled.
+    rings = RINGS
 
     def __init__(
         self,
@@ -99,7 +103,9 @@ class WarpedReader(CubeReader):
         """As all bands would be were they those that lie apart."""
         assert self.apart is not None
         placed = Grid(self._placed.shape, self._placed.transform @ self.apart[1], self._placed.crs)
-        return WarpedReader(self._source, self.grid, self._seen, placed, self._bend)
+        found = WarpedReader(self._source, self.grid, self._seen, placed, self._bend)
+        found.rings = RINGS + FARTHEST
+        return found
 
     def reach(self, window: Window) -> Window:
         """Source pixels that hold all that reading a window asks for."""
@@ -279,7 +285,7 @@ class WarpedReader(CubeReader):
         valid = np.zeros(values.shape[1:], bool)
         place = np.s_[top - window.row_off : bottom - window.row_off, left - window.col_off : right - window.col_off]
         values[:, *place], valid[place] = cube.data, cube.mask
-        return fill_rings(values, valid), valid
+        return fill_rings(values, valid, self.rings), valid
 
 
 def own_reader(reader: CubeReader) -> CubeReader:
@@ -360,11 +366,11 @@ def _reproject(source: NDArray, target: NDArray, at: Grid, to: Grid) -> None:
         raise InputError(f"the HSI can't be brought onto the MSI's grid: {one_line(error)}") from error
 
 
-def fill_rings(values: FloatArray, valid: BoolArray) -> FloatArray:
-    """Values (C, h, w) with the two rings of invalid pixels next to valid ones set to the mean of their neighbours."""
+def fill_rings(values: FloatArray, valid: BoolArray, rings: int = RINGS) -> FloatArray:
+    """Values (C, h, w) with some rings of invalid pixels next to valid ones set to the mean of their neighbours."""
     values = np.where(valid, values, np.float32(0))
     known = valid
-    for _ in range(RINGS):
+    for _ in range(rings):
         count = _around(known[None].astype(np.float32))[0]
         ring = ~known & (count > 0)
         values = np.where(ring, _around(values) / np.maximum(count, 1), values)

@@ -73,6 +73,17 @@ def test_it_is_told_and_put_right(cube, together, as_it_is, tmp_path):
     assert after < 0.4 * before
 
 
+def test_more_than_a_pixel_is_told_and_put_right_up_to_the_border(cube, together, tmp_path):
+    with opened(cube, replace(APART, apart=(1.4, -0.3)), tmp_path) as pair:
+        (found,) = told(pair)
+        assert (found["down"], found["right"]) == pytest.approx((1.4, -0.3), abs=0.12)
+        low = pair.read_lr(Window(0, 0, LR, LR))
+        assert low.mask.all()
+        second, rim = NM > pairs.SPLIT_NM, low.data[:, -1].astype(float)
+    assert np.sqrt(np.square(low.data[INNER] - together)[second].mean()) < 0.15 * together[second].std()
+    assert rim[second].min() > 0.5 * low.data[second].min()
+
+
 def test_where_the_second_one_begins_is_told_by_the_bands(cube, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs, "SPLIT_NM", 905.0)
     with opened(cube, APART, tmp_path) as pair:
