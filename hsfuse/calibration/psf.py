@@ -24,6 +24,7 @@ from hsfuse.calibration.kernels import (
     BLURRED_BOX,
     BOX,
     ELLIPTIC,
+    LARGEST_WIDTH,
     ROUND,
     TURNED,
     WITH_HALO,
@@ -49,11 +50,14 @@ BORNE_OUT, LEAST_GAIN, LEAST_SHARE, SHAPED_SHARE = 2.0, 4.0, 0.002, 0.01
 CLEARLY_OFF = 1.5
 #: A halo's numbers to begin from: logarithms of its width in LR pixels and of the odds of its share.
 HALO_START = (float(np.log(1.4)), float(np.log(0.15)))
+#: Share of the largest width that is searched from which on a width is as large as that.
+AT_BOUND = 0.99
 #: A free kernel has (4 s)^2 unknowns.
 LARGEST_FREE_RATIO = 12
 #: Correlation of detail below which the images have none in common, largest uncertainty of a width (a share of it), and
-#: widest PSF in LR pixels (MTF at Nyquist of 0.003) that is believed.
-LEAST_DETAIL, MOST_SPREAD, WIDEST = 0.5, 0.25, 1.1
+#: widest PSF in LR pixels (MTF at Nyquist of 0.003) that is believed, but for one that is known as closely as this: an
+#: LRHSI of finer pixels than its sensor's is as wide everywhere, misplaced or changed ground isn't.
+LEAST_DETAIL, MOST_SPREAD, WIDEST, CLOSELY = 0.5, 0.25, 1.1, 0.02
 
 
 def _wandering(search: Search, fit: Fit) -> tuple[FloatArray, float] | None:
@@ -305,7 +309,8 @@ def _doubt(chosen: Judged, judged: Sequence[Judged], views: Views, detail: Float
             return f"windows of the scene want a width of {plus_minus(widths[0], spread[0])} MSI pixels in its place"
         return ""
     widest = float(widths[:2].max()) / views.ratio
-    if widest > WIDEST:
+    searched = widest < AT_BOUND * LARGEST_WIDTH
+    if widest > WIDEST and not (share < CLOSELY and searched):
         return f"it would be {widest:.1f} HSI pixels wide, as misplaced or changed ground makes it"
     return ""
 

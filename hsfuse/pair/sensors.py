@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: What to do about each part that doesn't fit.
 ADVICE = {
-    "PSF": "leave the PSF to the pair (--psf auto), or check what was told of it",
+    "PSF": "leave the PSF to the pair (--psf auto; --psf gaussian where it assumes one), or check what was told of it",
     "place": "the images don't lie on each other well enough: check their georeference",
     "response": "check --srf and --msi-bands",
     "radiometry": "the MSI isn't linear in the HSI's reflectance",

@@ -478,6 +478,17 @@ def test_places_of_registered_halves_are_stated_closely() -> None:
     assert stated.max() < 0.1
 
 
+def test_an_hsi_of_finer_pixels_than_its_sensor_s_has_a_wide_psf() -> None:
+    found = estimate_psf(*observed(gaussian_psf(1.25 * SCALE, SCALE), 2).images, MATRIX, SCALE, given=ASSUMED)
+    assert not found.doubt
+    np.testing.assert_allclose(found.sigma, 1.25 * SCALE, rtol=0.05)
+
+
+def test_a_psf_beyond_what_is_searched_is_not_believed() -> None:
+    seen = observed(gaussian_psf(2.5 * SCALE, SCALE), 2)
+    assert "HSI pixels wide" in estimate_psf(*seen.images, MATRIX, SCALE, given=ASSUMED).doubt
+
+
 @pytest.mark.parametrize("share", [0.25, 0.4])
 def test_ground_that_has_changed_is_not_taken_for_blur(share: float) -> None:
     seen, other = observed(gaussian_psf(1.7, SCALE), 1), observed(gaussian_psf(1.7, SCALE), 5)
