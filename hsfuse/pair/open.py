@@ -430,16 +430,20 @@ def _by_psf(pair: ScenePair, verdict: Verdict, settings: FuseOptions, kind: str,
         return None
     if not motion.almost_equals(Affine.translation(motion.c, motion.f)):
         return None
-    whole, unwarped = whole_shift(pair.hsi.grid, pair.msi.grid, motion), replace(pair, off_centre=True)
-    if whole == IDENTITY:
-        told = pair.psf
-        moved = unwarped if told is None or told.doubt else with_psf(unwarped, told)
-    else:
-        moved = _moved(unwarped, Motion(whole), settings, kind, known)
-    if moved.warped or moved.psf is None or moved.psf.doubt:
-        return None
-    left = register(moved)
-    return None if judge(left, moved.ratio, inf).correct else replace(moved, residual=left)
+    unwarped = replace(pair, off_centre=True)
+    by_lr = Affine.translation(*(pair.ratio * round(v / pair.ratio) for v in (motion.c, motion.f)))
+    for whole in (whole_shift(pair.hsi.grid, pair.msi.grid, motion), by_lr):  # a PSF far off may not be told
+        if whole == IDENTITY:
+            told = pair.psf
+            moved = unwarped if told is None or told.doubt else with_psf(unwarped, told)
+        else:
+            moved = _moved(unwarped, Motion(whole), settings, kind, known)
+        if moved.warped or moved.psf is None or moved.psf.doubt:
+            continue
+        left = register(moved)
+        if not judge(left, moved.ratio, inf).correct:
+            return replace(moved, residual=left)
+    return None
 
 
 def _moved(pair: ScenePair, motion: Motion, settings: FuseOptions, kind: str, known: Psf | None) -> ScenePair:

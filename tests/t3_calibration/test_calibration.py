@@ -17,11 +17,11 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, s
 
 from hsfuse.calibration import (
     compare_responses,
-    estimate_observation,
     estimate_psf,
     estimate_srf,
     match_radiometry,
 )
+from hsfuse.calibration.joint import estimate_observation
 from hsfuse.calibration.kernels import HALOS, ROUND, TURNED, Haloed
 from hsfuse.calibration.radiometry import match_lines
 from hsfuse.calibration.response import EstimatedResponse, FlatTops, centres_widths, second_difference
