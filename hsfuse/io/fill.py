@@ -350,9 +350,9 @@ def settle_bands(
     return reader, warnings
 
 
-#: A wild value lies so many of its band's ranges above or, below zero, below: a range is all but so many percent at
-#: both ends. Optics spread light: pixels beside it are brighter than those across corners by such a share at least.
-WILD_ABOVE, WILD_BELOW, RARE, SPREAD = 5.0, 1.0, 0.1, 0.05
+#: A wild value lies so many of its band's ranges above or, below zero, below: a range is all but so many percent, and
+#: so many pixels, at both ends. Optics spread light: pixels beside are brighter than those across corners by a share.
+WILD_ABOVE, WILD_BELOW, RARE, LEAST_RARE, SPREAD = 5.0, 1.0, 0.1, 16, 0.05
 
 
 def _wild(reader: CubeReader, bands: list[int], window: Window) -> NDArray[np.intp]:
@@ -364,7 +364,8 @@ def _wild(reader: CubeReader, bands: list[int], window: Window) -> NDArray[np.in
     seen = data[:, valid.all(axis=0)]
     if not seen.size:
         return np.empty((3, 0), np.intp)
-    low, high = np.percentile(seen, (RARE, 100 - RARE), axis=1, method="nearest")[..., None, None]
+    rare = min(max(RARE, 100 * LEAST_RARE / seen.shape[1]), 25.0)
+    low, high = np.percentile(seen, (rare, 100 - rare), axis=1, method="nearest")[..., None, None]
     least, most = np.minimum(low - WILD_BELOW * (high - low), 0), high + WILD_ABOVE * (high - low)
     found: list[tuple[int, int, int]] = []
     before = reader.nonfinite

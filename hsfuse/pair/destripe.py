@@ -174,7 +174,8 @@ class _Around:
     def of(cls, spectra: NDArray[np.float64]) -> _Around:
         """Of spectra (C, n), whatever single values of them are."""
         bands = np.arange(len(spectra))[:, None]
-        low, middle, high = np.percentile(spectra, (OUTERMOST, 50, 100 - OUTERMOST), axis=1, method="lower")
+        low, middle = np.percentile(spectra, (OUTERMOST, 50), axis=1, method="higher")
+        high = np.percentile(spectra, 100 - OUTERMOST, axis=1, method="lower")
         near = np.clip(bands - TELLING // 2, 0, len(spectra) - TELLING) + np.arange(TELLING)
         others = near[near != bands].reshape(-1, TELLING - 1)
         inside = torch.from_numpy(np.clip(spectra, low[:, None], high[:, None]) - middle[:, None])

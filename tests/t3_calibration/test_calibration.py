@@ -579,15 +579,9 @@ def test_what_was_estimated_sees_the_truth_as_the_sensors_do() -> None:
 
 
 def test_what_is_known_is_kept(usual: Seen) -> None:
-    only_psf = estimate_observation(*usual.images, NM, SCALE, matrix=MATRIX)
-    assert only_psf.response is None
-    assert only_psf.psf is not None
-    assert torch.equal(only_psf.model(usual.model).srf, usual.model.srf)
     only_srf = estimate_observation(*usual.images, NM, SCALE, psf=usual.model.psf)
     assert only_srf.psf is None
     assert only_srf.model(usual.model).psf is usual.model.psf
-    known = estimate_observation(*usual.images, NM, SCALE, matrix=MATRIX, psf=usual.model.psf)
-    assert known.response is known.psf is None
 
 
 # ---- radiometry
