@@ -36,6 +36,8 @@ class Off:
     noise: str = "white"
     smile: float = 0.0
     cloud: float = 0.0
+    light: float = 0.0
+    seam: float = 0.0
     field: tuple[float, float] = (0.0, 1.0)
     ridge: float = 0.0
     enlarged: str = ""
@@ -88,6 +90,9 @@ KINDS = {
     "a smile of 3 nm": Off(smile=3.0),
     "thin cloud of .15 in the MSI": Off(cloud=0.15),
     "thin cloud of .3 in the MSI": Off(cloud=0.3),
+    "an MSI that is 5 % brighter at its right": Off(light=0.05),
+    "an MSI that is 15 % brighter at its right": Off(light=0.15),
+    "an MSI whose right half is 10 % brighter": Off(seam=0.1),
     "two columns of 0 in a sixth of the bands": Off(dead=2),
     "a dozen wild values in the HSI": Off(wild="hsi"),
     "a dozen wild values in the MSI": Off(wild="msi"),
@@ -306,6 +311,12 @@ def _cloud(shape: tuple[int, ...], most: float, s: int) -> Floats:
     return np.asarray(most / (1 + np.exp(-3 * (drawn / drawn.std() - 0.3))))
 
 
+def _lit(width: int, off: Off) -> Floats:
+    """By how much the MSI is brighter in each of its columns, (width, 1)."""
+    column = np.arange(width)[:, None]
+    return np.asarray((1 + off.light * (column / width - 0.5)) * (1 + off.seam * (column >= width // 2)))
+
+
 @dataclass(frozen=True)
 class Files:
     """A pair on disk, and its truth (H, W, C)."""
@@ -328,6 +339,7 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     if off.cloud:
         veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
         high = (1 - veil) * high + veil * CLOUD
+    high = high * _lit(high.shape[1], off)
     low, high = low + _noise(low, db, off.noise, rng), high + _noise(high, db + 5, "white", rng)
     if off.loud:
         bands, sd, alone = louder(off.loud, nm, low)
@@ -342,7 +354,7 @@ def write_pair(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
 
 
 def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: int = 0, db: float = 35.0) -> Files:
-    """The same pair without stripes, smile, dead columns, loud or enlarged bands, cloud and curve; and its response."""
+    """The same pair without stripes, smile, dead columns, loud or enlarged bands, cloud, light, curve; its response."""
     clean = replace(
         off,
         smile=0.0,
@@ -361,7 +373,7 @@ def write_told(cube: Floats, nm: Floats, s: int, off: Off, folder: Path, seed: i
     with rasterio.open(files.hsi) as source:
         low = np.moveaxis(source.read(), 0, 2)
     veil = _cloud(high.shape[:2], off.cloud, s)[..., None]
-    high = (high - veil * CLOUD) / (1 - veil)
+    high = (high / _lit(high.shape[1], off) - veil * CLOUD) / (1 - veil)
     linear = np.clip((high - off.offset) / off.gain, 0, None) ** (1 / off.gamma) if off.gamma != 1 else high
     if off.gamma == 1 and (off.gain, off.offset) != (1, 0):
         linear = (high - off.offset) / off.gain

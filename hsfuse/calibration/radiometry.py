@@ -61,6 +61,10 @@ UNSURE, HARDLY = 0.2, 0.01
 #: Opacity from which on light is the LRHSI's alone, how many times that of the MSI's own. Put over the MSI, too, cloud
 #: would bend what is learned of the ground: clear ground beside it lost up to 11 dB.
 CLOUDED, OTHER_SIDE = 0.2, 2.0
+#: Gaussians (LR pixels) that a shade may have, and turns of its fit; the share that it must foretell of what gain and
+#: offset leave of the bands at their median, and how much worse than nothing it may foretell one; and by how much most
+#: of the scene may be brighter or darker: what is beyond that is shadow or cloud.
+SHADE_SCALES, SHADE_TURNS, SHADED, WORSE, MOST_SHADE = (1.4, 2.0), 6, 0.35, 0.05, 0.25
 #: Share of the LR pixels of which haze's opacity isn't told: the thickest.
 THICKEST = 0.005
 #: Percentiles of a band between which the ground's contrast lies.
@@ -184,7 +188,7 @@ def _of_one_width(x: FloatArray, further: FloatArray, y: FloatArray) -> FloatArr
 
 @dataclass(frozen=True, eq=False)
 class Haze:
-    """Smooth light that one of two images alone has, and how it dims what lies below it.
+    """Smooth light that one of two images alone has, and how it dims what lies below it; a shade has no light.
 
     The MSI's band k is y + u (`light` - `dims` y), where y = `gain` R x + `offset` and u, of all bands alike, is smooth
     over a Gaussian of `scale` LR pixels; (c,) each, as is the `noise` that the degraded MSI has about that. `share` of
@@ -247,8 +251,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     Every other LR pixel, as on a chessboard, is foretold by those around it: noise and detail aren't, thin cloud and
     haze are. What there is of it is one field in all bands, which is fitted in turns with what each makes of it.
     """
-    through = model.spectral(lrhsi.double()).cpu()
-    pixels, inside = low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
+    pixels, inside = _seen_by_both(lrhsi, msi, mask, model)
     rows, cols = np.ogrid[: inside.shape[1], : inside.shape[2]]
     white = np.broadcast_to((rows + cols) % 2 == 0, inside.shape)[inside]
     rest = np.stack([_without_line(x, y) for x, y in zip(pixels.lrhsi, pixels.msi, strict=True)])
@@ -271,6 +274,57 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     alone = haze is plain and over_lrhsi > max(CLOUDED, OTHER_SIDE * over_msi)  # else the field's zero is as fitted
     opacity = float(np.clip(np.quantile(both.max(0), 1 - THICKEST), 0, 1))
     return replace(haze, opacity=opacity, over_lrhsi=float((both[1] > CLOUDED).mean()) if alone else 0.0)
+
+
+def estimate_shade(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze | None:
+    """A smooth factor by which the MSI is darker than gain and offset make the LRHSI, of all bands; None without one.
+
+    Sun, view and a mosaic's seams make one. Each LR pixel is foretold by those around it, in each band; images, model
+    and InputError as for `match_radiometry`.
+    """
+    pixels, inside = _seen_by_both(lrhsi, msi, mask, model)
+    ones, least = np.ones(len(pixels.msi)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
+    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, SHADE_SCALES[0], 0.0, 0.0)
+    u, weight = np.zeros(pixels.msi.shape[1]), np.ones(pixels.msi.shape[1])
+    for turn in range(SHADE_TURNS):
+        shades = np.outer(shade.dims, u)
+        bands = zip(pixels.lrhsi, pixels.msi, shades, strict=True)
+        gain, offset, left = np.transpose([_shaded(*band, weight) for band in bands])
+        shade = replace(shade, gain=gain, offset=offset, noise=left + least)
+        if turn:
+            shade = replace(shade, dims=_dimmed(shade.below(pixels.lrhsi), pixels.msi, u, weight))
+        seen, weight = shade.seen(pixels.lrhsi, pixels.msi)
+        if turn % 2 == 0:
+            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
+            shade = min(scales, key=partial(_left_out, seen, weight, inside))
+        u = _smoothed(shade, seen, weight, inside)
+        u -= weight @ u / weight.sum()
+    foretold = seen - (seen - _smoothed(shade, seen, weight, inside)) / (1 - _own(shade))
+    rest = pixels.msi - shade.below(pixels.lrhsi) * (1 - np.outer(shade.dims, foretold))
+    plain = np.stack([_without_line(x, y) for x, y in zip(pixels.lrhsi, pixels.msi, strict=True)])
+    share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
+    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+        return None
+    return replace(shade, share=float(np.median(share)), size=float(u.std()))
+
+
+def _shaded(x: FloatArray, y: FloatArray, shade: FloatArray, weight: FloatArray) -> tuple[float, float, float]:
+    """Gain, offset and what they leave of y (n,), as (gain x + offset) (1 - shade)."""
+    design = np.stack([x, np.ones_like(x)]) * (1 - shade)
+    (gain, offset), *_ = np.linalg.lstsq((design * weight) @ design.T, design @ (weight * y), rcond=None)
+    return gain, offset, float(np.sqrt(weight @ np.square(y - gain * design[0] - offset * design[1]) / weight.sum()))
+
+
+def _dimmed(below: FloatArray, msi: FloatArray, u: FloatArray, weight: FloatArray) -> FloatArray:
+    """By how much each band (c, n) is darker than `below` where u (n,) is 1, relative to their mean (c,)."""
+    dims = np.maximum((u * below * (below - msi)) @ weight / np.maximum(np.square(u * below) @ weight, 1e-30), 0)
+    return np.asarray(dims / dims.mean() if dims.any() else np.ones_like(dims))
+
+
+def _seen_by_both(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> tuple[LowPixels, BoolArray]:
+    """R x and the degraded MSI at LR pixels that both images have whole, and their places (b, h, w)."""
+    through = model.spectral(lrhsi.double()).cpu()
+    return low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
 
 
 def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lines: bool) -> Haze:
@@ -305,10 +359,14 @@ def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lin
 
 def _left_out(u: FloatArray, weight: FloatArray, inside: BoolArray, haze: Haze) -> float:
     """Squares by which LR pixels (n,) differ from what all others make of them at the haze's scale."""
+    return float(weight @ np.square(u - _smoothed(haze, u, weight, inside)) / (1 - _own(haze)) ** 2)
+
+
+def _own(haze: Haze) -> float:
+    """How much of an LR pixel is itself, smoothed."""
     alone = np.zeros((2 * REACH + 1,) * 2)
     alone[REACH, REACH] = 1
-    own = haze.smooth(alone, np.ones_like(alone))[REACH, REACH]
-    return float(weight @ np.square(u - _smoothed(haze, u, weight, inside)) / (1 - own) ** 2)
+    return float(haze.smooth(alone, np.ones_like(alone))[REACH, REACH])
 
 
 def _smoothed(haze: Haze, u: FloatArray, weight: FloatArray, inside: BoolArray) -> FloatArray:

@@ -90,6 +90,11 @@ TEMPLATES: dict[str, str] = {
         "leave between them {share:.0%} is smooth, {size:.2g} RMS; it is taken out of the MSI, and what it "
         "dims is made as bright as elsewhere"
     ),
+    "light-evened": (
+        "one of both images is darker here and brighter there than the other by a smooth factor, {size:.1%} RMS, as by "
+        "sun, view or a mosaic's seam: it is taken out of the MSI, and with it {share:.0%} of what gain and offset "
+        "leave between them"
+    ),
     "haze-left": (
         "one of both images has cloud or other smooth light that the other hasn't, too thick or too unlike haze to be "
         "made good ({why}): it is left, and what is fused under it is wrong; mask it in both images"

@@ -146,7 +146,10 @@ class FuseOptions:
     ] = "auto"
     haze: Annotated[
         Literal["auto", "off"],
-        Option("sensors", "Take thin cloud and haze out of the MSI where both images clearly differ smoothly."),
+        Option(
+            "sensors",
+            "Take thin cloud, haze and uneven light out of the MSI where both images clearly differ smoothly.",
+        ),
     ] = "auto"
     match_radiometry: Annotated[
         Literal["auto", "off"],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry, register
 from hsfuse.calibration.misfit import OtherGround, misfit, other_ground
-from hsfuse.calibration.radiometry import Haze, brighter, estimate_haze
+from hsfuse.calibration.radiometry import GAINED, Haze, brighter, estimate_haze, estimate_shade
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
@@ -95,22 +95,30 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
     if before.haze is None and not found.doubtful.all():
         hidden = _hidden(brighter(scene.lrhsi, scene.msi, scene.mask, pair.model, found))
         before, pair = (replace(one, warnings=[*one.warnings, *hidden]) for one in (before, pair))
-    if haze and np.median(found.correlation) > LEAST_ALIKE and _is_light(pair, match):
-        light = estimate_haze(scene.lrhsi, scene.msi, scene.mask, pair.model)
-        if light:
-            other = other_ground(scene.lrhsi, scene.msi, scene.mask, pair.model)
-            told = note("haze-taken-out", share=light.share, size=light.size)
-            cleared = replace(before, haze=light, notes=[*before.notes, told])
-            without = _sample(cleared)
-            cleared = _compared(cleared, without, match, strict)
-            if _less_misfit(cleared, pair):
-                outside = _outside(without, scene, light, pair.model)
-                if light.over_lrhsi:
-                    return replace(pair, warnings=[*pair.warnings, warning("hsi-clouded", share=light.over_lrhsi)])
-                why = _too_thick(pair, light, outside)
-                if not why:
-                    return _differing(cleared, other) if other.where > MOST_OTHER else cleared
-                pair = replace(pair, warnings=[*pair.warnings, warning("haze-left", why=why)])
+    alike = haze and np.median(found.correlation) > LEAST_ALIKE
+    images = scene.lrhsi, scene.msi, scene.mask, pair.model
+    shade = estimate_shade(*images) if alike and match and not _scattered(pair) else None
+    light = estimate_haze(*images) if alike and _is_light(pair, match) else None
+    if light and not (shade and np.log(shade.noise / light.noise).mean() < GAINED):
+        other = other_ground(*images)
+        told = note("haze-taken-out", share=light.share, size=light.size)
+        cleared = replace(before, haze=light, notes=[*before.notes, told])
+        without = _sample(cleared)
+        cleared = _compared(cleared, without, match, strict)
+        if _less_misfit(cleared, pair):
+            outside = _outside(without, scene, light, pair.model)
+            if light.over_lrhsi:
+                return replace(pair, warnings=[*pair.warnings, warning("hsi-clouded", share=light.over_lrhsi)])
+            why = _too_thick(pair, light, outside)
+            if not why:
+                return _differing(cleared, other) if other.where > MOST_OTHER else cleared
+            pair = replace(pair, warnings=[*pair.warnings, warning("haze-left", why=why)])
+    elif shade:
+        told = note("light-evened", share=shade.share, size=shade.size)
+        evened = replace(before, haze=shade, notes=[*before.notes, told])
+        evened = _compared(evened, _sample(evened), match, strict)
+        if _less_misfit(evened, pair) or (evened.sensors and evened.sensors.fits):
+            return evened
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
@@ -283,12 +291,18 @@ def misplaced(pair: ScenePair) -> ScenePair:
     if (share := _repeated(own_reader(pair.hsi))) > REPEATED:
         pair = replace(pair, warnings=[*pair.warnings, warning("hsi-repeated", share=round(share, 3))])
     last = pair.residual or pair.shift
-    if last is None or pair.tone is not None or last.spread * pair.ratio < MISPLACED:
+    if last is None or pair.tone is not None or not _scattered(pair):
         return pair
     if pair.haze is not None and (last := register(pair, pair.warped)).spread * pair.ratio < MISPLACED:
         return pair
     told = warning("ground-misplaced", pixels=round(last.spread * pair.ratio, 2))
     return replace(pair, warnings=[*pair.warnings, told])
+
+
+def _scattered(pair: ScenePair) -> bool:
+    """Whether windows lie apart by half an MSI pixel beyond their errors and what is corrected."""
+    last = pair.residual or pair.shift
+    return last is not None and last.spread * pair.ratio >= MISPLACED
 
 
 def _repeated(hsi: CubeReader) -> float:

@@ -224,3 +224,41 @@ def test_cloud_over_the_hsi_alone_is_said_and_not_put_over_the_msi(cube, tmp_pat
         assert pair.haze is None
         (told,) = (one for one in pair.warnings if one.code == "hsi-clouded")
     assert told.values["share"] == pytest.approx((over > 0.2).mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("off", [Off(light=0.05), Off(light=0.15), Off(seam=0.1)], ids=["5 %", "15 %", "a seam"])
+def test_uneven_light_is_evened_and_said(cube, tmp_path, off):
+    with rasterio.open(write_pair(cube, NM, 4, Off(), tmp_path).msi) as source:
+        clear = source.read()
+    files = write_pair(cube, NM, 4, off, tmp_path)
+    with opened(files) as pair, opened(files, haze="off") as plain:
+        assert "light-evened" in codes(pair)
+        assert not {"haze-taken-out", "images-differ"} & codes(pair)
+        assert "light-evened" not in codes(plain)
+        noise = 1.5 * 10 ** (-40 / 20) * np.sqrt(np.square(clear).mean())
+        before, after = (np.sqrt(np.square(one.read_hr(WHOLE).data - clear).mean()) for one in (plain, pair))
+    assert after < max(0.6 * before, noise)
+    assert after < before
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "off", [Off(), Off(psf="comet:.5"), Off(gain=1.1, offset=0.02), Off(srf_shift=5.0), Off(noise="correlated")]
+)
+def test_even_light_stays(cube, tmp_path, off, seed):
+    with opened(write_pair(cube, NM, 4, off, tmp_path, seed)) as pair:
+        assert pair.haze is None
+
+
+def test_light_of_each_band_is_evened_by_as_much_as_it_has(cube, tmp_path):
+    files = write_pair(cube, NM, 4, Off(), tmp_path)
+    with rasterio.open(files.msi, "r+") as source:
+        clear = source.read()
+        rise = np.linspace(-0.5, 0.5, clear.shape[2])
+        times = np.linspace(0.2, 0.05, len(clear))[:, None, None]
+        source.write(clear * (1 + times * rise).astype("float32"))
+    with opened(files) as pair:
+        assert pair.haze is not None
+        assert pair.haze.dims[0] > 2 * pair.haze.dims[-1]
+        ratio = pair.read_hr(WHOLE).data / clear
+    assert np.abs(ratio / ratio.mean((1, 2), keepdims=True) - 1).mean() < 0.012

@@ -87,7 +87,7 @@ def test_a_shift_and_a_band_of_noise_are_warned_of(pair, tmp_path):
         (["-o", "own.txt"], 1, "ends in .csv"),
         (["--psf", "round"], 2, "round"),
         (["--like", "sentinle2"], 2, "did you mean"),
-        (["--msi-bands", "a,b"], 1, "names 2 bands"),
+        (["--msi-bands", "a,b"], 1, "which the MSI doesn't have"),
         (["--msi-bands", "a,b,a,c"], 1, "each once"),
         (["--msi-bands", "-,-,-,-"], 1, "no band"),
         (["--msi-bands", ",,,"], 1, "no band"),

@@ -168,6 +168,7 @@ CORRECTED = {
     ),
     "tone-taken-out": "tone curves of the multispectral image ({curves})",
     "haze-taken-out": "smooth light, as of thin cloud, that one of both images has alone",
+    "light-evened": "a smooth factor between the brightness of both images",
     "radiometry-matched": "the radiometry of the multispectral image ({taken_out})",
 }
 
