@@ -301,13 +301,15 @@ def misfit_words(misfit: Mapping[str, Any]) -> str:
 
 def _inputs(a: Assessment) -> Iterator[Check]:
     for prefix, image, how in (("hsi_", "LRHSI", "Blurred back to it"), ("msi_", "MSI", "Seen by its response")):
-        error = a.metrics.get(f"{prefix}relative_rmse")
+        total = a.metrics.get(f"{prefix}relative_rmse")
+        error = a.lrhsi_misfit if prefix == "hsi_" and a.lrhsi_misfit is not None else total
         if f"{prefix}relative_rmse" in a.metrics and (error is None or not np.isfinite(error)):
             text = f"The {image} can't be compared with the cube: it has no valid pixel, or nothing but zeros."
             care = f"it can't be compared with the {image}"
             yield Check(f"Agreement with the {image}", "poor", text, "inputs", _ERROR.words("misfit"), care)
         elif error is not None:
-            text = f"{how}, the cube differs by {error:.1%}."
+            noisy = "" if error == total else f"; with bands of noise, by {total:.1%}"
+            text = f"{how}, the cube differs by {error:.1%}{noisy}."
             care = f"values are {error:.0%} off the {image}'s"
             yield Check(f"Agreement with the {image}", _ERROR(error), text, "inputs", _ERROR.words("misfit"), care)
 

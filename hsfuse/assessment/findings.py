@@ -49,7 +49,7 @@ def warn(
     if inputs.observed is None or without is None or result is None:
         return out
     blind = unseen(inputs.wavelengths_nm, inputs.observed.model.srf.numpy())
-    return out + _inconsistent(result) + _misplaced(shift) + _gains(inputs.observed, without) + blind
+    return out + _inconsistent(result, inputs.observed) + _misplaced(shift) + _gains(inputs.observed, without) + blind
 
 
 def other_response(provenance: Mapping[str, Any], observed: Observed | None) -> list[Note]:
@@ -115,13 +115,25 @@ def _overlap(a: Floats, b: Floats, down: int, right: int) -> tuple[Floats, Float
     return a[:, rows, cols], b[:, *there]
 
 
-def _inconsistent(result: MetricResult) -> list[Note]:
-    out = []
-    for prefix, image in (("hsi_", "LRHSI"), ("msi_", "MSI")):
-        error = result.values.get(prefix + "relative_rmse")
-        if error is not None and error > DISAGREES:
-            out.append(warning("inconsistent", image=image, error=error))
-    return out
+def lrhsi_misfit(result: MetricResult, observed: Observed | None) -> float | None:
+    """Relative RMSE to the LRHSI, less bands of noise: what no cube can have of them says nothing of this one."""
+    total = result.values.get("hsi_relative_rmse")
+    if observed is None or observed.quiet is None or total is None:
+        return total
+    error, relative = (result.per_band[name][observed.quiet] for name in ("hsi_rmse", "hsi_relative_rmse"))
+    known = relative > 0
+    if not known.any():
+        return total
+    return float(np.sqrt(np.square(error[known]).sum() / np.square(error[known] / relative[known]).sum()))
+
+
+def _inconsistent(result: MetricResult, observed: Observed) -> list[Note]:
+    errors = {"LRHSI": lrhsi_misfit(result, observed), "MSI": result.values.get("msi_relative_rmse")}
+    return [
+        warning("inconsistent", image=image, error=error)
+        for image, error in errors.items()
+        if error is not None and error > DISAGREES
+    ]
 
 
 def _misplaced(shift: tuple[float, float] | None) -> list[Note]:

@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from hsfuse.assessment.result import Unit
-from hsfuse.core.cube import Cube
+from hsfuse.core.cube import BoolArray, Cube
 from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid, Motion
 from hsfuse.core.notes import Note, note, warning
@@ -91,6 +91,12 @@ class Observed:
     def ratio(self) -> int:
         """Ratio of the GSDs."""
         return self.pair.ratio
+
+    @property
+    def quiet(self) -> BoolArray | None:
+        """The bands (C,) whose noise isn't far beyond the others'; None where it is in none."""
+        same = self.low.bands == self.pair.hsi_bands
+        return self.pair.units == 1 if same and self.pair.units is not None else None
 
 
 @dataclass(frozen=True)

@@ -202,11 +202,12 @@ class Assessment:
     """All that is known of one fused cube; `metrics` maps catalogue names to values (None: not defined here).
 
     Without wavelengths all `wavelengths_nm` are band numbers. `ratio` is the ratio of the GSDs, `shift_px` by how many
-    of its pixels the MSI lies (down, right) of where the LRHSI has it; None where that can't be told. `radiometry` is
-    empty where the MSI was taken as it is; `msi_gains` are the factors by which it is brighter than the fused cube has
-    it. `sensors` is what the pair told of its sensors, as the fused file records it, else as found now; `psf` is that
-    which the cube is held against the LRHSI with; `angles` to the reference are edges (n + 1,) in degrees and counts.
-    `expected` is what a quality raster says. `reduced` is the same at reduced resolution, where the LRHSI is the
+    of its pixels the MSI lies (down, right) of where the LRHSI has it; None where that can't be told. `lrhsi_misfit` is
+    the relative RMSE to the LRHSI without bands of noise. `radiometry` is empty where the MSI was taken as it is;
+    `msi_gains` are the factors by which it is brighter than the fused cube has it. `sensors` is what the pair told of
+    its sensors, as the fused file records it, else as found now; `psf` is that which the cube is held against the LRHSI
+    with; `angles` to the reference are edges (n + 1,) in degrees and counts. `expected` is what a quality raster says.
+    `reduced` is the same at reduced resolution, where the LRHSI is the
     truth (Wald's protocol).
     """
 
@@ -225,6 +226,7 @@ class Assessment:
     ratio: int | None = None
     shift_px: tuple[float, float] | None = None
     registration: Registration | None = None
+    lrhsi_misfit: float | None = None
     radiometry: tuple[BandGain, ...] = ()
     msi_gains: dict[str, float] = field(default_factory=dict)
     expected: Expected | None = None

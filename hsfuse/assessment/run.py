@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hsfuse.assessment.checks import TOPICS, checks
 from hsfuse.assessment.composites import composites
-from hsfuse.assessment.findings import msi_gains, other_response, shift_words, strange_reference, warn
+from hsfuse.assessment.findings import lrhsi_misfit, msi_gains, other_response, shift_words, strange_reference, warn
 from hsfuse.assessment.inputs import Inputs, Source, open_inputs
 from hsfuse.assessment.passes import (
     Collectors,
@@ -169,6 +169,7 @@ class _Work:
             ratio=self.ratio,
             shift_px=shift,
             registration=registration,
+            lrhsi_misfit=None if without is None else lrhsi_misfit(results[-1], self.inputs.observed),
             radiometry=self._radiometry(),
             msi_gains=self._gains(without),
             expected=_expected_of(self.into),

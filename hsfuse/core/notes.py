@@ -127,8 +127,8 @@ TEMPLATES: dict[str, str] = {
     "msi-bands-empty": "MSI bands left out, they are empty: {bands}",
     "msi-one-detail": (
         "the MSI's bands have one and the same finest detail (they correlate by {least:.3f} or more in it), as "
-        "pansharpened or strongly compressed images do: it tells no colours, and the cube's are the less accurate "
-        "there; the bands as the sensor took them are the better input, if you have them"
+        "pansharpened or strongly compressed images do: it tells no colours, and the cube's may be the less "
+        "accurate there; the bands as the sensor took them are the better input, if you have them"
     ),
     "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
     "hsi-bands-noisy": (
@@ -136,10 +136,10 @@ TEMPLATES: dict[str, str] = {
         "they are weighed by it, so that it doesn't get into the others"
     ),
     "hsi-bands-noise": (
-        "{bands} of {count} HSI bands vary more by noise than by the ground ({nm}; SNR of {snr} dB, some {times:.3g} "
-        "times the median band's noise): it is kept out of the others and of the MSI's response, but what is fused in "
-        "these bands is hardly measured; mark them bad in the file to leave them out (--drop-absorption: those in "
-        "water vapour)"
+        "HSI bands that vary more by noise than by the ground: {bands} of {count} ({nm}; SNR of {snr} dB, some "
+        "{times:.3g} times the median band's noise). It is kept out of the others and of the MSI's response, but what "
+        "is fused in these bands is hardly measured; mark them bad in the file to leave them out (--drop-absorption: "
+        "those in water vapour)"
     ),
     "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",
     "psf-size-unused": "--psf-size {size} isn't used: the HSI is resampled, which widens its PSF",

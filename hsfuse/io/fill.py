@@ -351,14 +351,15 @@ def settle_bands(
 
 
 #: A wild value lies so many of its band's ranges above or, below zero, below: a range is all but so many percent, and
-#: so many pixels, at both ends. Optics spread light: pixels beside are brighter than those across corners by a share.
-WILD_ABOVE, WILD_BELOW, RARE, LEAST_RARE, SPREAD = 5.0, 1.0, 0.1, 16, 0.05
+#: so many pixels, at both ends; light lies so many above it in a second band. Optics spread light: pixels beside are
+#: brighter than those across corners by a share.
+WILD_ABOVE, WILD_BELOW, RARE, LEAST_RARE, LIGHT, SPREAD = 5.0, 1.0, 0.1, 16, 0.5, 0.05
 
 
 def _wild(reader: CubeReader, bands: list[int], window: Window) -> NDArray[np.intp]:
     """Row, column and band (3, n) of single values far outside of all others of their band that no light explains.
 
-    Light is seen in all bands, or is spread by the optics, however small and bright what it comes from is.
+    Light is seen in other bands, too, or is spread by the optics, however small and bright what it comes from is.
     """
     data, valid = reader.sample_of(window, bands, (min(SIDE, int(window.height)), min(SIDE, int(window.width))))
     seen = data[:, valid.all(axis=0)]
@@ -374,7 +375,7 @@ def _wild(reader: CubeReader, bands: list[int], window: Window) -> NDArray[np.in
         top, bottom = max(row, start - 1), min(start + tall + 1, row + int(window.height))
         cube = reader.read(Window(col, top, window.width, bottom - top), bands)
         far = ((cube.data < least) | (cube.data > most)) & cube.mask
-        light = (cube.data > 2 * high - low).all(axis=0) & (len(bands) > 1)
+        light = (cube.data > high + LIGHT * (high - low)).sum(axis=0) > 1  # in a second band, too
         for k, y, x in np.argwhere(far & ~light):
             if start <= y + top < start + tall and _alone(cube, far, k, y, x):
                 found.append((y + top, x + col, bands[k]))

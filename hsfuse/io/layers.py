@@ -79,8 +79,9 @@ class LayeredReader(CubeReader):
         sources = list(dict.fromkeys([layer.source for layer in layers] + [mask.source for mask in masks]))
         self._sources = sources
         self.files = tuple(dict.fromkeys([path, *(file for source in sources for file in source.files)]))
-        self.grid = min((layer.source.grid for layer in layers), key=lambda grid: grid.gsd[0] * grid.gsd[1])
-        self._places = {source: place_below(self.grid, source, layers[0].source) for source in sources}
+        finest = min((layer.source for layer in layers), key=lambda source: source.grid.gsd[0] * source.grid.gsd[1])
+        self.grid = finest.grid
+        self._places = {source: place_below(source, finest) for source in sources}
         fine = [i for i, layer in enumerate(layers) if self._places[layer.source].ratio == 1]
         self._fine = fine if sharpen and len(fine) < len(layers) else []
         self._extent = self._whole()

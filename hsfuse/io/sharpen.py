@@ -54,16 +54,16 @@ class Place:
         return low, max(min(last, most), low + 1) - low
 
 
-def place_below(fine: Grid, source: CubeReader, first: CubeReader) -> Place:
-    """Where a file lies below the finest grid; GridError, in figures, when it can't be brought there.
+def place_below(source: CubeReader, finest: CubeReader) -> Place:
+    """Where a file lies below the finest of its image; GridError, in figures, when it can't be brought to its grid.
 
     It can when both share a CRS and orientation, one of its pixels is a whole number of fine ones, and it misses less
-    than one of its pixels at each border of the fine grid. `first` is a file of the same image to be named beside it.
+    than one of its pixels at each border of the fine grid.
     """
-    grid, name = source.grid, source.path.name
+    fine, grid, name = finest.grid, source.grid, source.path.name
     if grid.crs != fine.crs:
         raise GridError(
-            f"{first.path.name} is in {_crs(first.grid)} but {name} in {_crs(grid)}: the bands of one image must "
+            f"{finest.path.name} is in {_crs(fine)} but {name} in {_crs(grid)}: the bands of one image must "
             "share a CRS; reproject one of them first"
         )
     if not fine.georeferenced and grid.shape != fine.shape:

@@ -44,6 +44,8 @@ INTERPOLATED = 0.2
 #: Bands whose diagonal differences all correlate by this much have one detail: those of sensors by .95 at most, of
 #: pansharpened images by .995 and more.
 ONE_DETAIL = 0.98
+#: How far differences count in that, as multiples of their median size.
+CLIPPED = 4.0
 #: Pixels to each side of the blocks of an MSI that are looked at.
 BLOCK = 128
 #: Standard deviations of a Gaussian by its FWHM, and points of its curve on each side of the centre.
@@ -137,6 +139,10 @@ def _least_alike(
         values = [change(np.where(mask, data.astype(np.float64), np.nan)) for data, mask, *_ in looks]
         differences = np.stack([_differences(_quads(one)).ravel() for one in values])
         differences = differences[:, np.isfinite(differences).all(0)]
+        if not differences.size:
+            continue
+        most = CLIPPED * np.median(np.abs(differences), axis=1, keepdims=True)  # a few glints aren't all detail
+        differences = np.clip(differences, -most, most)
         sums += differences @ differences.T
     powers = np.diag(sums)
     return float((sums / np.sqrt(np.outer(powers, powers))).min()) if powers.all() else 0.0

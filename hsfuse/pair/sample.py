@@ -45,8 +45,9 @@ BLOCK, LEAST_BLOCK, BLOCK_PIXELS = 32, 16, 128
 RIDGE = 1e-4
 #: Side of the blocks in which noise is looked at. It is loud that is so many times the median band's, so many dB worse
 #: beside its band's RMS than the median band's, and worse than this many dB, where neighbours have it in common by less
-#: than so much; a band is mostly noise of which that is more than this share of the variance.
-NOISE_BLOCK, LOUD, WORSE_DB, LOUD_DB, WHITE, MOSTLY = 24, 3.0, 8.0, 25.0, 0.15, 0.5
+#: than so much, and is in all pixels: half of them have more than this share of its RMS (normal noise .67; lamps, which
+#: are white as well, nothing); a band is mostly noise of which that is more than this share of the variance.
+NOISE_BLOCK, LOUD, WORSE_DB, LOUD_DB, WHITE, EVERYWHERE, MOSTLY = 24, 3.0, 8.0, 25.0, 0.15, 0.35, 0.5
 #: Ranges of bands that are told.
 NAMED = 6
 
@@ -274,7 +275,9 @@ def loud_bands(hsi: CubeReader, bands: list[int]) -> LoudBands:
         db = 10 * np.log10(np.square(spectra).mean(1)) - 20 * np.log10(own)
     found = own / max(float(np.median(own)), np.finfo(float).tiny)
     loud = (found > LOUD) & (db < min(LOUD_DB, np.median(db) - WORSE_DB))
-    loud[loud] = _together(parts, matrix[loud]) < WHITE + spectra.shape[1] ** -0.5
+    rest = np.abs(matrix[loud] @ (spectra - spectra.mean(1, keepdims=True)))
+    everywhere = np.median(rest, 1) > EVERYWHERE * np.sqrt(np.square(rest).mean(1))
+    loud[loud] = everywhere & (_together(parts, matrix[loud]) < WHITE + spectra.shape[1] ** -0.5)
     return LoudBands(np.where(loud, found, 1), db, loud & (own**2 > MOSTLY * spectra.var(1)), nm)
 
 

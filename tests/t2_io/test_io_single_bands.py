@@ -97,4 +97,5 @@ def test_what_shines_is_no_wild_value(tmp_path):
     blurred = np.outer((0.15, 1, 0.15), (0.15, 1, 0.15))
     msi[3, 50:53, 10:13] += 20_000 * blurred  # a fire in one, as optics show it
     msi[2, 70:72, 60:62] = 25_000  # lamps
+    msi[2:, 40, 44] = 20_000, 30_000  # a fire in two, as no optics blurred it
     assert settled(tmp_path, msi)[0] == []

@@ -134,3 +134,10 @@ def test_two_bands_or_a_flat_one_have_no_detail_in_common(tmp_path):
     assert kept(tmp_path, values[:2], find=one_detail) == []
     values[2] = 0.1
     assert kept(tmp_path, values, find=one_detail) == []
+
+
+def test_white_glints_are_not_all_detail(tmp_path):
+    values = scene(4) + 0.003 * np.random.default_rng(4).standard_normal((4, SIDE, SIDE))
+    rng = np.random.default_rng(5)
+    values[:, rng.integers(0, SIDE, 60), rng.integers(0, SIDE, 60)] += rng.uniform(1, 6, 60)
+    assert kept(tmp_path, values.astype("float32"), find=one_detail) == []

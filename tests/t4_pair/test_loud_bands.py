@@ -72,6 +72,14 @@ def test_bands_that_are_dark_or_have_ground_of_their_own_are_not_loud(tmp_path, 
     assert not [*told.notes, *told.warnings]
 
 
+def test_lamps_of_one_line_are_no_noise(tmp_path):
+    """They are as white as noise, and in a few pixels."""
+    rng, cube = np.random.default_rng(3), 0.02 * noisy((32, 32), QUIET)
+    for k in LOUD:
+        cube[k, rng.integers(0, 32, 20), rng.integers(0, 32, 20)] += rng.uniform(0.1, 1.0, 20)
+    assert found(tmp_path, cube).units is None
+
+
 def test_nothing_is_told_of_few_pixels_or_a_flat_image(tmp_path):
     assert found(tmp_path, noisy((7, 7), 0.2)).units is None
     assert found(tmp_path, np.full((NM.size, 16, 16), 0.2)).units is None

@@ -12,7 +12,9 @@ import torch
 from affine import Affine
 from assessed_scene import GRID, SCALE, WAVELENGTHS_NM, Scene, make_scene, write, write_cube
 from rasterio.windows import Window
+from scenes import mixture
 
+from benchmarks.told.pairs import Off, write_pair
 from hsfuse import metrics
 from hsfuse.assessment import Assessment, assess, check, comparison, explain, parse_limits, text_table
 from hsfuse.assessment.checks import checks, overall, unchecked, untested
@@ -620,3 +622,15 @@ def test_without_an_msi_band_in_use_there_is_no_picture_of_it():
     model = SimpleNamespace(srf=torch.zeros(0, 61, dtype=torch.float64))
     inputs = SimpleNamespace(wavelengths_nm=nm, observed=SimpleNamespace(model=model), reference=None)
     assert composites(cast(Inputs, inputs))["MSI"] == {}
+
+
+def test_bands_of_noise_say_nothing_against_a_cube(tmp_path):
+    cube = np.moveaxis(mixture((96, 96), 3), 0, 2)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 4, Off(loud="40:noise"), tmp_path)
+    fuse(files.hsi, files.msi, str(files.srf), tmp_path / "fused.tif", method="glp-reg", psf="assumed")
+    found = assess(tmp_path / "fused.tif", hsi=files.hsi, msi=files.msi, srf=str(files.srf))
+    assert found.lrhsi_misfit < 0.05 < 0.09 < found.metrics["hsi_relative_rmse"]
+    (check,) = [one for one in found.checks if one.topic == "Agreement with the LRHSI"]
+    assert check.verdict != "poor"
+    assert "with bands of noise, by" in check.text
+    assert not [one for one in found.notes if one.code == "inconsistent" and one.values["image"] == "LRHSI"]
