@@ -259,7 +259,11 @@ def trial_folder(output: str | Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove(folder)
+        try:
+            remove(folder)
+        except BaseException:  # interrupted in the middle of it
+            remove(folder)
+            raise
 
 
 def move_into_place(outputs: Sequence[tuple[tuple[Path, ...], tuple[Path, ...]]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rasters import GRID, SPECTRUM, scene, write_cube
 from hsfuse.core.errors import HsfuseError, OutputError, SettingError
 from hsfuse.core.grid import Grid
 from hsfuse.io import CubeWriter, Storage, check_output, driver_of, open_cube, output_files, publish
+from hsfuse.io.files import trial_folder
 
 # Names of outputs
 
@@ -242,3 +244,18 @@ def test_a_sheared_grid_is_refused_for_envi(tmp_path):
     with pytest.raises(HsfuseError, match="GeoTIFF"), CubeWriter(tmp_path / "a.dat", grid, SPECTRUM):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_a_trial_is_removed_leaves_nothing(tmp_path, monkeypatch):
+    plain, calls = shutil.rmtree, []
+
+    def interrupted(path, **how):
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        plain(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), trial_folder(tmp_path / "a.zarr") as folder:
+        (folder / "trial.zarr").mkdir()
+    assert not list(tmp_path.iterdir())
