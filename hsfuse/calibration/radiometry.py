@@ -254,7 +254,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     pixels, inside = _seen_by_both(lrhsi, msi, mask, model)
     rows, cols = np.ogrid[: inside.shape[1], : inside.shape[2]]
     white = np.broadcast_to((rows + cols) % 2 == 0, inside.shape)[inside]
-    rest = np.stack([_without_line(x, y) for x, y in zip(pixels.lrhsi, pixels.msi, strict=True)])
+    rest = _without_lines(pixels)
     foretold = np.zeros_like(rest)
     for known in (white, ~white):
         foretold[:, ~known] = (_soft(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
@@ -301,8 +301,7 @@ def estimate_shade(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationM
         u -= weight @ u / weight.sum()
     foretold = seen - (seen - _smoothed(shade, seen, weight, inside)) / (1 - _own(shade))
     rest = pixels.msi - shade.below(pixels.lrhsi) * (1 - np.outer(shade.dims, foretold))
-    plain = np.stack([_without_line(x, y) for x, y in zip(pixels.lrhsi, pixels.msi, strict=True)])
-    share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
+    share = 1 - np.square(rest).mean(1) / (np.square(_without_lines(pixels)).mean(1) + least**2)
     if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
         return None
     return replace(shade, share=float(np.median(share)), size=float(u.std()))
@@ -381,11 +380,13 @@ def _each(values: FloatArray, like: NDArray) -> NDArray:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _without_line(x: FloatArray, y: FloatArray) -> FloatArray:
-    """What a gain and an offset of x (n,) leave of y (n,)."""
-    design = np.stack([x, np.ones_like(x)], 1)
-    rest: FloatArray = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    return rest
+def _without_lines(pixels: LowPixels) -> FloatArray:
+    """What a gain and an offset of R x leave of the degraded MSI in each band, (c, n)."""
+    rest = []
+    for x, y in zip(pixels.lrhsi, pixels.msi, strict=True):
+        design = np.stack([x, np.ones_like(x)], 1)
+        rest.append(y - design @ np.linalg.lstsq(design, y, rcond=None)[0])
+    return np.stack(rest)
 
 
 def _weight(known: BoolArray, inside: BoolArray) -> FloatArray:

@@ -21,16 +21,18 @@ from math import hypot
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.calibration.spectra import gain_error
 from hsfuse.core.cube import BoolArray
-from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi, own_pixels, shares, windows_of, with_detail
+from hsfuse.pair.detail import Blurred, blurred_msi, own_pixels, shares, windows_of, with_detail
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import block_windows
 from hsfuse.pair.warp import FARTHEST, WarpedReader
+from hsfuse.physics.solve import solve_spd
 
 if TYPE_CHECKING:
     from hsfuse.pair.pair import ScenePair
@@ -83,8 +85,7 @@ class _Part:
     def of(cls, pair: ScenePair, window: Window) -> _Part:
         cube, rows, cols = own_pixels(pair, window)
         msi = blurred_msi(pair, rows, cols)
-        around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
-        known: BoolArray = cube.mask & np.all(around, axis=0)
+        known: BoolArray = cube.mask & msi.known(rows, cols, FAR)
         return cls(cube.data[:, known].astype(np.float64), rows[known], cols[known], msi)
 
     def columns(self, shift: Floats) -> Floats:
@@ -307,7 +308,7 @@ class _Sums:
         told = np.array([(weight[:, None] * own * rest[:, way]).sum() for way in ways])
         among = np.array([[(both * slopes[one, other]).sum() for other in ways] for one in ways])
         numbers = np.zeros(4)
-        numbers[free] = _solve(among, told)
+        numbers[free] = _solve(among, told[:, None])[:, 0]
         moved = np.concatenate([number * own for number in numbers], 1)
         return _Fitted(numbers, np.concatenate([gains - moved @ onto[:, plain:].T, moved], 1), weight)
 
@@ -317,5 +318,5 @@ class _Sums:
 
 
 def _solve(normal: Floats, pull: Floats) -> Floats:
-    ridge = RIDGE * np.trace(normal) / len(normal) + 1e-30
-    return np.asarray(np.linalg.solve(normal + ridge * np.eye(len(normal)), pull))
+    """x (n, m) of normal x = pull (n, m)."""
+    return np.asarray(solve_spd(torch.from_numpy(normal), torch.from_numpy(pull), RIDGE).numpy())

@@ -149,6 +149,11 @@ class Blurred:
         down, right = (_at(self.model, v) - self.model.blur_phase for v in (rows, cols))
         return resampled(self.planes, (down, right), self.window)
 
+    def known(self, rows: Floats, cols: Floats, around: float) -> BoolArray:
+        """Whether it is known at the corners of a square `around` LR pixels either way about places (m, n)."""
+        corners = [self.at(rows + y, cols + x)[-1] >= WHOLE for y in (-around, around) for x in (-around, around)]
+        return np.asarray(np.all(corners, axis=0))
+
 
 def blurred_msi(pair: ScenePair, rows: Floats, cols: Floats) -> Blurred:
     """All of it that places (m, n) ask for."""

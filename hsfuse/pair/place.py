@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from hsfuse.calibration.spectra import gain_error
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.grid import Motion
-from hsfuse.pair.detail import WHOLE, Blurred, blurred_msi, own_pixels, shares, windows_of
+from hsfuse.pair.detail import Blurred, blurred_msi, own_pixels, shares, windows_of
 from hsfuse.pair.mapping import Floats
 from hsfuse.pair.sample import block_windows
 
@@ -63,10 +63,9 @@ class _Part:
     def of(cls, pair: ScenePair, window: Window) -> _Part:
         cube, rows, cols = own_pixels(pair, window)
         msi = blurred_msi(pair, rows, cols)
-        around = [msi.at(rows + y, cols + x)[-1] >= WHOLE for y in (-FAR, FAR) for x in (-FAR, FAR)]
         lrhsi = torch.from_numpy(cube.data)[None].to(pair.model.srf.device, torch.float64)
         own = pair.model.spectral(lrhsi)[0].cpu().numpy()
-        return cls(own, rows, cols, msi, cube.mask & np.all(around, axis=0))
+        return cls(own, rows, cols, msi, cube.mask & msi.known(rows, cols, FAR))
 
     def columns(self, move: Floats, extent: tuple[int, int], step: float) -> Floats:
         """(9, c, n): the MSI seen at places moved by a displacement, its slopes there, its second derivatives."""
