@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isnan, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,16 +78,19 @@ def _find(reader: CubeReader, facts: _Facts) -> list[Fill]:
     counts, together = dict.fromkeys(suspects, 0), dict.fromkeys(suspects, 0)
     sizes: list[NDArray] = []
     looked = 0
-    for raw, valid in _strips(reader):
-        live = raw[facts.live]
-        looked += valid.size
+    for raw, known in _strips(reader):
+        live, known = raw[facts.live], known[facts.live]
+        looked += raw.shape[1]
+        most = known.sum(axis=0) * 2 > len(known)
         for value in suspects:
-            held = live == value
-            counts[value] += int((held.any(axis=0) & valid).sum())
-            together[value] += int((held.all(axis=0) & valid).sum())
-            valid &= ~held.any(axis=0)
+            held = (live == value) & known
+            here = held.any(axis=0)
+            counts[value] += int(here.sum())
+            together[value] += int((held | ~known).all(axis=0)[here].sum())
+            known &= ~here
+            most &= ~here
         if zero:
-            sizes.append(np.abs(live[:, valid].astype(np.float32)).max(axis=0, initial=0))
+            sizes.append(np.abs(np.where(known, live, 0)[:, most].astype(np.float32)).max(axis=0, initial=0))
     low, high = facts.range_without([*suspects, *(value for value in reader.nodata_values if value is not None)])
     found = [
         Fill(value, count, looked, bands, together[value] == count, _outside(value, low, high))
@@ -123,7 +127,7 @@ def settle_fill(
         else:
             advice = f"say {option} {fill.value:.10g}" if option else "declare it in the file"
             notes.append(note("fill-kept", advice=advice, **told))
-    low, usual, high = facts.sizes()
+    low, usual, high = facts.sizes([fill.value for fill in certain])
     if not 1 / FAR < usual < FAR or high > FAR * low:
         warnings.append(warning("numbers-extreme", file=reader.path.name, low=low, high=high))
     values = [fill.value for fill in certain if fill.value != 0]
@@ -156,10 +160,10 @@ def _unseen(reader: CubeReader, facts: _Facts) -> list[float]:
     """Numbers in use for fill that would be it beyond doubt wherever the look, which was decimated, has missed them."""
     low, high = facts.range_without([])
     kind = np.dtype(reader.dtype)
-    known = (*_ends(reader.dtype), *USUAL) if kind.kind in "iu" else (*USUAL, *EXTREMES)
+    known = (*_ends(kind), *USUAL) if kind.kind in "iu" else (*USUAL, *EXTREMES)
     fitting = [float(value) for value in known if kind.kind == "f" or np.iinfo(kind).min <= value <= np.iinfo(kind).max]
     found = [value for value in fitting if not isnan(low) and _outside(value, low, high)]
-    sizes = np.abs(facts.values.astype(np.float64)).max(axis=0, initial=0)
+    sizes = np.fmax.reduce(np.abs(facts.values), axis=0, initial=0)
     if len(facts.values) >= LEAST_BANDS and sizes.size and sizes.min() >= NEARLY * np.median(sizes) > 0:
         found.append(0.0)
     return [value for value in dict.fromkeys(found) if not _declared(reader, value)]
@@ -167,9 +171,9 @@ def _unseen(reader: CubeReader, facts: _Facts) -> list[float]:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of each native band the lowest and highest number and the count of zeros; `live` are good and not constant.
+    """Of each native band the lowest and highest number and how often it has 0 or none; `live`: good, not constant.
 
-    `values` (live, n) is a sample of their numbers, `usual` what such files have fill by.
+    `values` (live, n) is a sample of their numbers, NaN where there is none, `usual` what such files have fill by.
     """
 
     live: BoolArray
@@ -194,8 +198,9 @@ class _Facts:
             return []
         ends = [extreme[self.live] for extreme in (self.lowest, self.highest)]
         found = [float(end[0]) for end in ends if (end == end[0]).all()]
-        alike = (self.values == self.values[:1]).all(axis=0) & ~np.isin(self.values[0], found)
-        if alike.mean() > FEW:  # bands that are one another's copies: the same number in all tells nothing
+        whole = self.values[:, ~np.isnan(self.values).any(axis=0)]
+        alike = (whole == whole[:1]).all(axis=0) & ~np.isin(whole[0], found)
+        if alike.sum() > FEW * alike.size:  # bands that are one another's copies: the same number in all tells nothing
             return []
         return [value for value in found if value != 0 and value not in self.usual and abs(value) < NO_MEASUREMENT]
 
@@ -203,19 +208,23 @@ class _Facts:
         """The bands (0-based) that are live."""
         return tuple(band for band, live in zip(reader.native_bands, self.live, strict=True) if live)
 
-    def sizes(self) -> tuple[float, float, float]:
-        """The sizes below which lie 5, 50 and 95 % of the numbers that aren't 0; 1 without any."""
-        sizes = np.abs(self.values[self.values != 0].astype(np.float64))
+    def sizes(self, known: list[float]) -> tuple[float, float, float]:
+        """The sizes below which lie 5, 50 and 95 % of the numbers that aren't 0 nor those known; 1 without any."""
+        sizes = np.abs(self._but([0.0, *known]))
         low, usual, high = np.percentile(sizes, (5, 50, 95)) if sizes.size else (1.0, 1.0, 1.0)
         return float(low), float(usual), float(high)
 
     def zeros_everywhere(self) -> bool:
-        """Whether every band in use has some zeros."""
+        """Whether every band in use has some zeros, or gaps."""
         return int(self.live.sum()) >= LEAST_BANDS and bool((self.zeros[self.live] > 0).all())
+
+    def _but(self, known: list[float]) -> NDArray[np.float64]:
+        """The values (n,) that aren't NaN nor those known."""
+        return self.values[~np.isin(self.values, known) & ~np.isnan(self.values)]
 
     def range_without(self, known: list[float]) -> tuple[float, float]:
         """What nearly all other values than those known lie between; NaN when there are none."""
-        others = self.values[~np.isin(self.values, known)].astype(np.float64)
+        others = self._but(known)
         if not others.size:
             return float("nan"), float("nan")
         low, high = np.percentile(others, (0.1, 99.9))
@@ -224,19 +233,24 @@ class _Facts:
 
 def _look(reader: CubeReader) -> _Facts:
     """One pass over the strips."""
-    parts, usual = [], (*USUAL, *map(float, _ends(reader.dtype)))
-    for raw, valid in _strips(reader):
-        if valid.any():
-            seen = raw[:, valid]
+    parts, kind = [], np.dtype(reader.dtype)
+    usual = (
+        tuple(float(kind.type(value)) for value in (*USUAL, *EXTREMES)) if kind.kind == "f" else (*USUAL, *_ends(kind))
+    )
+    for raw, known in _strips(reader):
+        if (some := known.any(axis=0)).any():
+            seen, fine = raw[:, some].astype(np.float64), known[:, some]
+            seen[~fine] = np.nan
             few = seen[:, :: max(1, seen.size // KEPT)]
-            parts.append((seen.min(axis=1), seen.max(axis=1), (seen == 0).sum(axis=1), few))
+            none = ((seen == 0) | ~fine).sum(axis=1)
+            parts.append((np.fmin.reduce(seen, 1), np.fmax.reduce(seen, 1), none, few))
     if not parts:
         none = np.zeros(len(reader.native_bands))
         return _Facts(none > 0, none, none, none.astype(np.int64), none[:, None], usual)
     lows, highs, zeros, values = zip(*parts, strict=True)
-    lowest, highest = np.min(lows, axis=0), np.max(highs, axis=0)
+    lowest, highest = np.fmin.reduce(lows), np.fmax.reduce(highs)
     good = np.array(reader.spectrum.good or [True] * reader.count)[reader.native_bands]
-    live = (lowest != highest) & good
+    live = (lowest < highest) & good
     return _Facts(live, lowest, highest, np.sum(zeros, axis=0), np.concatenate(values, axis=1)[live], usual)
 
 
@@ -256,23 +270,18 @@ def _looks(whole: Window, bands: int) -> Iterator[tuple[Window, tuple[int, int] 
 
 
 def _strips(reader: CubeReader) -> Iterator[tuple[NDArray, BoolArray]]:
-    """Raw pixels (C, n) and where they are valid by the file's own word (n,), strip by strip."""
+    """Raw pixels (C, n) and which of them are numbers by the file's own word (C, n), strip by strip."""
     rows, cols = reader.grid.shape
     bands = reader.native_bands
     for window, shape in _looks(Window(0, 0, cols, rows), len(bands)):
         raw, mask = reader.fetch(bands, window, shape)
-        valid = np.ones(raw.shape[1:], bool) if mask is None else mask.copy()
-        if raw.dtype.kind == "f":
-            valid &= np.isfinite(raw).all(axis=0)
-        for value in dict.fromkeys(reader.nodata_values):
-            if value is not None and not isnan(value):
-                own = [i for i, band in enumerate(bands) if reader.nodata_values[band] == value]
-                valid &= ~(raw[own] == value).all(axis=0)
-        yield raw.reshape(len(bands), -1), valid.ravel()
+        known = reader.holds_numbers(raw, bands)
+        if mask is not None:
+            known &= mask
+        yield raw.reshape(len(bands), -1), known.reshape(len(bands), -1)
 
 
-def _ends(dtype: str) -> tuple[int, ...]:
-    kind = np.dtype(dtype)
+def _ends(kind: np.dtype[Any]) -> tuple[int, ...]:
     if kind.kind not in "iu":
         return ()
     info = np.iinfo(kind)

@@ -300,16 +300,28 @@ class CubeReader(ABC):
         return data, valid if file_mask is None else valid & file_mask
 
     def _filled(self, raw: NDArray, bands: Sequence[int], window: Window, shape: tuple[int, int] | None) -> BoolArray:
-        """Where all bands that must agree hold a fill value (h, w); those not among `bands` are read if need be."""
+        """Where bands that must agree hold a fill value or no number (h, w); those not given are read if need be."""
         filled = np.zeros(raw.shape[1:], bool)
         for value, together in self._masked_together:
             own = [i for i, band in enumerate(bands) if band in together]
-            found = (raw[own] == value).all(axis=0)
+            held = raw[own] == value
+            found = held.any(axis=0)
+            if found.any():
+                found &= (held | ~self.holds_numbers(raw[own], [bands[i] for i in own])).all(axis=0)
             missing = [band for band in together if band not in bands]
             if missing and found.any():
-                found &= (self.fetch(missing, window, shape)[0] == value).all(axis=0)
+                rest = self.fetch(missing, window, shape)[0]
+                found &= ((rest == value) | ~self.holds_numbers(rest, missing)).all(axis=0)
             filled |= found
         return filled
+
+    def holds_numbers(self, raw: NDArray, bands: Sequence[int]) -> BoolArray:
+        """Which raw pixels (C, h, w) of bands (0-based) are finite and not what these declare to be nodata."""
+        known = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
+        for i, band in enumerate(bands):
+            if (blank := _is_nodata(raw[i], self.nodata_values[band])) is not None:
+                known[i] &= ~blank
+        return known
 
     def _whole(self) -> Window:
         return Window(0, 0, self.grid.shape[1], self.grid.shape[0])

@@ -81,6 +81,55 @@ def test_an_extreme_in_one_band_masks_the_pixel(tmp_path):
         assert "1 of 480 pixels hold -9999 in some band" in warning.text
 
 
+@pytest.mark.parametrize("gap", [np.nan, -9999])
+def test_zeros_are_fill_where_a_band_holds_no_number(tmp_path, gap):
+    """The border of a mosaic where one band has NaN, or the nodata value that the file declares."""
+    cube = with_hole("float32", 0.0)
+    cube[3][HOLE[1:]] = gap
+    with open_cube(write_tif(tmp_path / "a.tif", cube, nodata=-9999)) as opened:
+        reader, _, (warning,) = settle_fill(opened)
+        assert "6 of 480 pixels hold 0 in all bands" in warning.text
+        for bands in (None, [0], [4, 2], [3]):
+            np.testing.assert_array_equal(reader.read(bands=bands).mask, outside_hole())
+
+
+@pytest.mark.parametrize("value", [0.0, -3.4028235e38, -9999.0])
+def test_fill_is_found_beside_a_band_without_any_number(tmp_path, value):
+    cube = with_hole("float32", value)
+    cube[3] = np.nan
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        reader, _, (warning,) = settle_fill(opened)
+        assert warning.code == "fill-masked"
+        np.testing.assert_array_equal(reader.read(bands=[0, 1]).mask, outside_hole())
+
+
+def test_a_pixel_that_few_bands_have_is_no_fill_for_its_zeros(tmp_path):
+    cube = scene("float32")
+    cube[1:, 2, 3], cube[0, 2, 3], cube[:, 5, 5] = np.nan, 0, 0
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        _, _, (warning,) = settle_fill(opened)
+        assert warning.values["pixels"] == 1
+
+
+@pytest.mark.parametrize("value", [-3.4028235e38, 3.4028235e38, 9.96921e36, 1e20, -1e30, -9999])
+def test_fill_of_much_of_an_image_is_no_wrong_byte_order(tmp_path, value):
+    cube = scene("float32") / 4000
+    cube[:, :12] = value
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        reader, _, warnings = settle_fill(opened)
+        assert [one.code for one in warnings] == ["fill-masked"]
+        assert reader.read().mask.sum() == 8 * 24
+
+
+def test_two_fill_values_of_one_image_are_both_masked(tmp_path):
+    cube = scene("float32") / 4000
+    cube[:, :6], cube[:, 6:12] = 9.96921e36, 1e20
+    with open_cube(write_tif(tmp_path / "a.tif", cube)) as opened:
+        reader, _, warnings = settle_fill(opened)
+        assert [one.code for one in warnings] == ["fill-masked"] * 2
+        assert reader.read().mask.sum() == 8 * 24
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("float32", -1.0), ("int16", -99), ("uint16", 20_000), ("int16", -2)])
 def test_any_one_number_far_from_all_others_in_all_bands_is_fill(tmp_path, dtype, value):
     with open_cube(write_tif(tmp_path / "a.tif", with_hole(dtype, value))) as opened:
