@@ -55,7 +55,7 @@ def info(files: tuple[Path, ...], nodata: str | None, bug_report: bool, as_json:
 
 def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
     from hsfuse.core.notes import texts
-    from hsfuse.io import open_cube, read_provenance
+    from hsfuse.io import band_contents, constant_bands, open_cube, read_provenance
     from hsfuse.io.files import split_paths
     from hsfuse.io.fill import settle_fill
     from hsfuse.pair.quantity import guess_scale
@@ -64,6 +64,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
         reader, kept, masked = settle_fill(opened, nodata, "--nodata")
         spectrum, grid, tags = reader.spectrum, reader.grid, reader.tags
         guess = guess_scale(reader)
+        constant = constant_bands(reader, band_contents(reader)[1])
         return {
             "file": str(path),
             "product": tags.get("PRODUCT"),
@@ -86,7 +87,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "wavelengths_nm": spectrum.wavelengths_nm,
             "fwhm_nm": spectrum.fwhm_nm,
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
-            "fill": [*masked, *kept],
+            "fill": [*masked, *kept, *constant],
             "notes": texts(reader.notes),
             "provenance": read_provenance(tags),
         }

@@ -130,7 +130,8 @@ TEMPLATES: dict[str, str] = {
         "pansharpened or strongly compressed images do: it tells no colours, and the cube's may be the less "
         "accurate there; the bands as the sensor took them are the better input, if you have them"
     ),
-    "hsi-bands-bad": "{bad} of {bands} HSI bands are marked bad or empty and take no part",
+    "hsi-bands-bad": "HSI bands that are marked bad or empty take no part: {bad} of {bands} ({nm})",
+    "bands-constant": "bands of one value all over, with nothing of the ground: {which}{advice}",
     "hsi-bands-noisy": (
         "{bands} of {count} HSI bands have some {times:.3g} times the median band's noise ({nm}; SNR of {snr} dB): "
         "they are weighed by it, so that it doesn't get into the others"

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Grid
-from hsfuse.core.notes import Note, about_file
+from hsfuse.core.notes import Note, about_file, note
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -414,6 +414,8 @@ def _is_nodata(raw: NDArray, nodata: float | None) -> BoolArray | None:
         return raw == (nodata if np.issubdtype(raw.dtype, np.integer) else raw.dtype.type(nodata))
 
 
+#: Bands that are told by number, at most.
+_NAMED = 6
 #: Bands looked at in one go, to bound memory.
 _BANDS_AT_ONCE = 64
 
@@ -424,21 +426,41 @@ _SCAN_VALUES = 2**23
 def usable_bands(reader: CubeReader, max_pixels: int = 2**16) -> NDArray[np.bool_]:
     """(C,) True for bands that hold something: good by the bad band list, valid somewhere, not one value <= 0 all over.
 
+    Decides as `band_contents` does.
+    """
+    return band_contents(reader, max_pixels)[0]
+
+
+def band_contents(reader: CubeReader, max_pixels: int = 2**16) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Which bands (C,) are usable, see `usable_bands`, and the one value that a band has all over, else NaN (C,).
+
     Decides on a decimated read of at most about `max_pixels` pixels; a band without a valid value there is scanned in
     full. When every band is constant (a flat scene) constancy tells nothing and is not held against them.
     """
     usable = np.array(reader.spectrum.good or [True] * reader.count)
     shape = _decimated(reader.grid.shape, max_pixels)
-    flat = np.zeros(reader.count, bool)
+    constant = np.full(reader.count, np.nan, np.float32)
     for start in range(0, reader.count, _BANDS_AT_ONCE):
         bands = range(start, min(start + _BANDS_AT_ONCE, reader.count))
         data, valid = reader.sample(bands, shape)
         for band, values, ok in zip(bands, data, valid, strict=True):
             if not ok.any():
                 usable[band] &= valid_anywhere(reader, [band])
-            else:
-                flat[band] = values[ok].min() == values[ok].max() <= 0
-    return usable if flat[usable].all() else usable & ~flat
+            elif values[ok].min() == values[ok].max():
+                constant[band] = values[ok][0]
+    flat = constant <= 0
+    return usable if flat[usable].all() else usable & ~flat, constant
+
+
+def constant_bands(reader: CubeReader, constant: FloatArray, advice: str = "") -> list[Note]:
+    """A word on bands of one value all over: that value of each, else NaN (C,)."""
+    found = np.flatnonzero(~np.isnan(constant))
+    if not found.size:
+        return []
+    which = ", ".join(f"band {i + 1} ({constant[i]:g})" for i in found[:_NAMED])
+    which += f" and {found.size - _NAMED} more" if found.size > _NAMED else ""
+    which = "all of them" if 1 < found.size == constant.size else which
+    return [note("bands-constant", file=reader.path.name, which=which, advice=advice)]
 
 
 def check_valid(reader: CubeReader, bands: Sequence[int] | None = None) -> None:

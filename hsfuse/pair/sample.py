@@ -23,7 +23,7 @@ from hsfuse.calibration.spectra import LEAST_PIXELS, own_part, varies
 from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, SrfError
 from hsfuse.core.notes import Note, note, warning
-from hsfuse.io import CubeReader, usable_bands
+from hsfuse.io import CubeReader, band_contents, constant_bands
 from hsfuse.io.sharpen import blocks
 from hsfuse.physics import SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
@@ -181,11 +181,14 @@ def usable(hsi: CubeReader, drop_absorption: bool = False) -> tuple[list[int], l
     """
     if hsi.spectrum.good is not None and not any(hsi.spectrum.good):
         raise InputError(f"{hsi.path}: all {hsi.count} bands are marked bad by its bad band list; mend that first")
-    good, notes = usable_bands(hsi), []
+    (good, constant), notes = band_contents(hsi), []
     if not good.any():
         raise InputError(f"{hsi.path}: no valid pixel in any band")
     if not good.all():
-        notes.append(note("hsi-bands-bad", bad=int((~good).sum()), bands=good.size))
+        where = _ranges(np.asarray(hsi.spectrum.wavelengths_nm), ~good)
+        notes.append(note("hsi-bands-bad", bad=int((~good).sum()), bands=good.size, nm=where))
+    left_in = "; fused as they are: mark bands bad in the file to leave them out"
+    notes += constant_bands(hsi, np.where(good & np.isnan(constant).any(), constant, np.nan), left_in)
     if drop_absorption:
         nm = np.asarray(hsi.spectrum.wavelengths_nm)
         absorbed = good & np.any([(nm >= low) & (nm <= high) for low, high in ABSORPTION_NM], axis=0)
@@ -194,6 +197,16 @@ def usable(hsi: CubeReader, drop_absorption: bool = False) -> tuple[list[int], l
         if not good.any():
             raise InputError(f"{hsi.path}: all bands lie in water vapour absorption")
     return np.flatnonzero(good).tolist(), notes
+
+
+def _ranges(nm: NDArray[np.float64], which: BoolArray) -> str:
+    """The wavelengths (C,) of some bands as ranges, a few of them."""
+    found = np.flatnonzero(which)
+    runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+    ends = [sorted(nm[run[[0, -1]]]) for run in runs[:NAMED]]
+    words = [range_words(low, high) if low < high else f"{low:.0f} nm" for low, high in ends]
+    others = sum(run.size for run in runs[NAMED:])
+    return ", ".join(words) + (f" and {others} more" if others else "")
 
 
 @dataclass(frozen=True)
@@ -227,14 +240,8 @@ class LoudBands:
     def _told(self, say: Callable[..., Note], code: str, which: BoolArray) -> list[Note]:
         if not which.any():
             return []
-        found = np.flatnonzero(which)
-        runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
-        ends = [sorted(self.wavelengths_nm[run[[0, -1]]]) for run in runs[:NAMED]]
-        words = [range_words(low, high) if low < high else f"{low:.0f} nm" for low, high in ends]
-        others = sum(run.size for run in runs[NAMED:])
-        told = ", ".join(words) + (f" and {others} more" if others else "")
         snr = [round(float(one(self.db[which]))) for one in (np.min, np.max)]
-        figures = {"nm": told, "times": round(float(np.median(self.times[which])), 1)}
+        figures = {"nm": _ranges(self.wavelengths_nm, which), "times": round(float(np.median(self.times[which])), 1)}
         figures["snr"] = " to ".join(map(str, dict.fromkeys(snr)))
         return [say(code, bands=int(which.sum()), count=which.size, **figures)]
 

@@ -278,7 +278,21 @@ def test_bands_without_data_are_left_out(tmp_path):
     save(pair.hsi, scene.lrhsi[0].numpy(), pair.hsi_grid(), spectrum)
     result = run(pair, tmp_path / "fused.tif")
     np.testing.assert_allclose(read(result.output).wavelengths_nm, WAVELENGTHS_NM[list(good)], atol=1e-3)
-    assert any("2 of 31 HSI bands are marked bad or empty" in note for note in result.notes)
+    nm = " nm, ".join(f"{WAVELENGTHS_NM[i]:.0f}" for i in (3, 30))
+    assert f"HSI bands that are marked bad or empty take no part: 2 of 31 ({nm} nm)" in result.notes
+
+
+def test_bands_of_one_value_are_named_once(tmp_path):
+    scene = memory_scene()
+    pair = save_pair(tmp_path, scene)
+    cube = scene.lrhsi[0].numpy().copy()
+    cube[[2, 29]], cube[20] = 0.3, 0
+    save(pair.hsi, cube, pair.hsi_grid(), Spectrum(tuple(WAVELENGTHS_NM), tuple(FWHM_NM)))
+    result = run(pair, tmp_path / "fused.tif")
+    told = [note for note in result.notes if "of one value all over" in note]
+    assert len(told) == 1
+    assert "nothing of the ground: band 3 (0.3), band 30 (0.3); fused as they are" in told[0]
+    assert f"take no part: 1 of 31 ({WAVELENGTHS_NM[20]:.0f} nm)" in " ".join(result.notes)
 
 
 def test_msi_bands_that_the_hsi_does_not_cover_are_left_out(tmp_path):

@@ -127,6 +127,17 @@ def test_info_tells_what_a_file_holds(cube):
     assert facts["size"] == [16, 24]
 
 
+@pytest.mark.parametrize(("bands", "told"), [([3], "band 4 (5)"), ([*range(8)], "all of them")])
+def test_info_names_bands_of_one_value(tmp_path, bands, told):
+    data = np.random.default_rng(0).random((8, *GRID.shape), dtype=np.float32)
+    data[bands] = 5
+    write_cube(tmp_path / "cube.tif", data, np.ones(GRID.shape, bool), GRID, Spectrum(tuple(np.arange(8.0) * 9 + 500)))
+    assert (
+        f"note: cube.tif: bands of one value all over, with nothing of the ground: {told}\n"
+        in run("info", tmp_path / "cube.tif").stdout
+    )
+
+
 def test_info_of_several_and_of_bare_files(cube, tmp_path):
     bare = write_envi(tmp_path / "bare.dat", np.ones((2, 3, 4), "uint8"), *nm(500, 600))
     several = json.loads(run("info", cube, bare, "--json").stdout)
