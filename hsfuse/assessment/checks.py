@@ -160,6 +160,28 @@ CARE = {
     "msi-cut-off": "the MSI is cut off at its brightest in {bands}",
     "gains-far": "the units of both images may differ",
     "fill-masked": "undeclared fill was masked",
+    "image-constant": "an image without any detail",
+    "msi-band-constant": "the MSI's band {band} is constant",
+    "msi-bands-doubtful": "MSI bands hardly follow the HSI ({bands})",
+    "msi-doubtful": "the MSI hardly follows the HSI",
+    "msi-wavelengths-differ": "the MSI's own wavelengths aren't those of {response}",
+    "names-contradicted": "the MSI's bands aren't those of {sensor}, as they are named",
+    "response-untold": "no response explains the MSI's {bands}",
+    "haze-left": "cloud or other light that one image alone has was left",
+    "hsi-clouded": "over {share:.1%} of the ground the HSI has cloud",
+    "ground-hidden": "over {share:.1%} of the ground or more the {image} alone is as bright as cloud",
+    "images-differ": "the two images show different things in about {where:.0%} of the scene",
+    "msi-bands-empty": "empty MSI bands were left out ({bands})",
+    "msi-one-detail": "all MSI bands have one and the same detail",
+    "ground-misplaced": "here and there ground is misplaced by some {pixels:.1f} MSI pixels",
+    "bright-apart": "what is bright lies {pixels:.1f} HSI pixels elsewhere in one image",
+    "shift-doubtful": "the shift may be one of clouds",
+    "psf-assumed": "the PSF is assumed, as the pair doesn't tell it",
+    "levels-far-apart": "the MSI's numbers are about {ratio:.3g} times the HSI's",
+    "levels-contradict": "the MSI's numbers are about {ratio:.3g} times the HSI's",
+    "numbers-extreme": "most numbers of an image are no radiance or reflectance",
+    "scale-coarse": "the cube is stored in coarse steps",
+    "hsi-bands-noise": "{bands} of {count} HSI bands are mostly noise ({nm})",
 }
 
 
@@ -337,21 +359,30 @@ def _position(a: Assessment) -> Iterator[Check]:
 
 
 def _radiometry(a: Assessment) -> Iterator[Check]:
-    gains = {band.band: band.gain for band in a.radiometry} or a.msi_gains
-    known = {band: gain for band, gain in gains.items() if np.isfinite(gain)}
-    if not known:
+    """What is left of the difference counts; what was taken out, for the pair bears it out, is told as a figure."""
+    left, taken = _farthest(a.msi_gains), _farthest({band.band: band.gain for band in a.radiometry})
+    if left is None:
         return
-    band, gain = max(known.items(), key=lambda item: abs(item[1] - 1))
     scale = _Scale(*GAIN)
-    limits = "" if a.radiometry else scale.words("difference")  # what was taken out may be any
-    verdict, told = scale(abs(gain - 1)), {"code": "radiometry", "limits": limits}
-    if verdict == "good":
-        yield Check("Radiometry", "good", "Both sensors see the same brightness, band by band.", **told)
-        return
-    handled = "taken out before the fusion" if a.radiometry else "not corrected"
-    text = f"The two sensors differ in brightness by up to {gain - 1:+.0%} (MSI band {band}), {handled}."
-    care = f"the two sensors differ in brightness by {gain - 1:+.0%}"
-    yield Check("Radiometry", "look" if a.radiometry else verdict, text, **told, care=care)
+    verdict, limits = scale(abs(left[1] - 1)), scale.words("difference that is left")
+    before = "" if taken is None else f", once gain and offset are taken out: by up to {_gain_words(*taken)} before"
+    text, care = f"Both sensors see the same brightness, band by band{before}.", ""
+    if verdict != "good":
+        told = f"differ in brightness by up to {_gain_words(*left)}"
+        text = f"The two sensors {told}{before or ', not corrected'}."
+        care = f"the two sensors {told}"
+    yield Check("Radiometry", verdict, text, "radiometry", limits, care)
+
+
+def _gain_words(band: str, gain: float) -> str:
+    """How far a band's gain is from 1."""
+    return f"{gain - 1:+.0%} (MSI band {band})" if 0.5 <= gain <= 2 else f"a factor of {gain:.3g} (MSI band {band})"
+
+
+def _farthest(gains: Mapping[str, float]) -> tuple[str, float] | None:
+    """The band whose gain is farthest from 1, and that; None where none is known."""
+    known = {band: gain for band, gain in gains.items() if np.isfinite(gain)}
+    return max(known.items(), key=lambda item: abs(item[1] - 1)) if known else None
 
 
 def _weakest(a: Assessment) -> Iterator[Check]:

@@ -1,19 +1,23 @@
 """What speaks for a cube and against it: the pair first, the weakest bands by name, what no MSI band sees."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from string import Formatter
 
 import numpy as np
 import pytest
 from assessed_scene import make_scene, write
 from rasterio.windows import Window
 
+import hsfuse
 from hsfuse.assessment import Assessment, assess
-from hsfuse.assessment.checks import checks, overall, weakest
+from hsfuse.assessment.checks import CARE, TOPICS, checks, overall, weakest
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.sensors import sensor_lines
 from hsfuse.assessment.report.words import VERDICTS, other_warnings
-from hsfuse.assessment.result import Curve, Expected, ResponseCurves
-from hsfuse.core.notes import note, warning
+from hsfuse.assessment.result import BandGain, Curve, Expected, ResponseCurves
+from hsfuse.core.notes import TEMPLATES, note, warning
 from hsfuse.io import open_cube
 from hsfuse.physics.srf_bands import blind_ranges, range_words
 
@@ -166,6 +170,49 @@ def test_what_speaks_against_the_pair_is_the_first_check_and_told_once():
     assert found[2].topic != found[0].topic
     assert overall(found).endswith("the pair of images.")
     assert other_warnings(a) == ["W"]
+
+
+@pytest.mark.parametrize(
+    ("left", "taken", "verdict", "said"),
+    [
+        (1.01, None, "good", "Both sensors see the same brightness, band by band."),
+        (1.01, 6.71, "good", "taken out: by up to a factor of 6.71 (MSI band B2) before."),
+        (1.2, None, "look", "by up to +20% (MSI band B2), not corrected."),
+        (
+            0.6,
+            1.4,
+            "poor",
+            "by up to -40% (MSI band B2), once gain and offset are taken out: by up to +40% (MSI band B2) before.",
+        ),
+    ],
+)
+def test_of_radiometry_counts_what_is_left(left, taken, verdict, said):
+    taken_out = () if taken is None else (BandGain("B2", taken, 0.0, 1.0), BandGain("B3", 1.0, 0.0, 1.0))
+    a = Assessment("f.tif", (3, 9, 9), {}, msi_gains={"B2": left, "B3": 1.0}, radiometry=taken_out)
+    check = by_topic(a)["Radiometry"]
+    assert (check.verdict, check.text[-len(said) :]) == (verdict, said)
+    assert "up to 5%, poor from 30%" in check.limits
+
+
+def test_every_warning_of_a_pair_is_named_in_the_verdict():
+    """By what it is about: "the pair of images" says nothing."""
+    rooms = [*(Path(hsfuse.__file__).parent / room for room in ("pair", "io"))]
+    code = re.compile(r"warning\(\s*\"([a-z-]+)\"")
+    found = {one for room in rooms for file in room.glob("*.py") for one in code.findall(file.read_text())}
+    assert len(found) > 25
+    assert found <= {*CARE, *TOPICS}
+    for one, text in CARE.items():
+        fields = {name for _, name, _, _ in Formatter().parse(text) if name}
+        assert fields <= {name for _, name, _, _ in Formatter().parse(TEMPLATES[one]) if name}
+
+
+def test_the_verdict_names_bands_that_were_left_out():
+    empty = warning("msi-bands-empty", bands="B3, B8A")
+    other = warning("images-differ", times=2.0, share=0.1, where=0.12)
+    told = overall(checks(Assessment("f.tif", (9, 9, 9), {}, pair_warnings=(empty, other))))
+    assert "the two images show different things in about 12% of the scene" in told
+    alone = overall(checks(Assessment("f.tif", (9, 9, 9), {}, pair_warnings=(empty,), valid_pixels=81)))
+    assert alone == "Usable with care: empty MSI bands were left out (B3, B8A)."
 
 
 def test_agreement_that_is_undefined_is_told():
