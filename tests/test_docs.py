@@ -138,7 +138,7 @@ def test_thresholds_are_those_of_the_report():
     rows = [
         row("Agreement with the LRHSI, with the MSI: relative RMSE", (AGREES, DISAGREES), True),
         row("Position: MSI pixels between the two images", SHIFT_PX),
-        row("Radiometry: distance of an MSI band's gain from 1", GAIN, True),
+        row("Radiometry: distance of an MSI band's gain from 1, less what was taken out", GAIN, True),
         row("Missing pixels: share that is masked", MASKED, True),
         row("Inferred bands, with a truth: 1 - mean correlation", GUESSED),
         row("Inferred bands, without: share of bands that no MSI band sees", UNSEEN, True),
