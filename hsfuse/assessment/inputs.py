@@ -20,7 +20,7 @@ from hsfuse.io.fill import settle_fill
 from hsfuse.pair import ScenePair, open_pair
 from hsfuse.pair.nesting import turned_like
 from hsfuse.pair.quantity import follow_quantity, guess_scale
-from hsfuse.physics import covered_bands
+from hsfuse.physics import SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel, Psf
 
 #: Band centres closer than this are the same band, in nm.
@@ -131,16 +131,18 @@ def open_inputs(
     notes: list[Note],
     psf: Psf | None = None,
     motion: Motion | None = None,
+    response: SpectralResponse | None = None,
     quantity: str | None = None,
 ) -> Inputs:
-    """Open what is given, the pair with what is known of PSF and place; InputError and GridError say what doesn't fit
-    the fused cube. `quantity` is what its provenance says that a fused cube holds whose file doesn't name it."""
+    """Open what is given, the pair with what is known of PSF, place and response; InputError and GridError say what
+    doesn't fit the fused cube. `quantity` is what its provenance says that one holds whose file doesn't name it."""
     pair = None
     if fused.quantity == "unknown" and quantity in ("reflectance", "radiance"):
         fused = fused.holding("reflectance" if quantity == "reflectance" else "radiance")
     if hsi is not None and msi is not None:
         fused = _as_msi(fused, msi, notes)
-        pair = stack.enter_context(open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion))
+        opened = open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion, known_response=response)
+        pair = stack.enter_context(opened)
     elif hsi is not None or msi is not None:
         missing = "--hsi" if hsi is None else "--msi"
         raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")

@@ -86,9 +86,8 @@ def assess(
         psf = chosen.recorded_psf(provenance)
         motion = chosen.recorded_motion(provenance)
         with step("opening to assess"):
-            inputs = open_inputs(
-                stack, reader, reference, hsi, msi, qa, options, notes, psf, motion, recorded(provenance, "quantity")
-            )
+            known = psf, motion, chosen.recorded_response(provenance), recorded(provenance, "quantity")
+            inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, *known)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
         work = _Work(inputs, chosen, provenance, notes)
         with step("assessing"):

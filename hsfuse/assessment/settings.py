@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from hsfuse.core.errors import SettingError
+from hsfuse.core.errors import SettingError, SrfError
 from hsfuse.core.grid import Motion
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 
 if TYPE_CHECKING:  # what is wrong with them is told without torch
+    from hsfuse.physics import SpectralResponse
     from hsfuse.physics.model import Psf
 
 #: What a fusion may have done to its inputs; another tool's is taken to have used them as they are.
 _UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="off", smile="off", haze="off")
 #: Options of which a given PSF has no use.
 _PSF = ("mtf", "psf_sigma", "psf_size", "psf")
+#: Words for --srf by which the pair tells the response.
+LEFT_TO_THE_PAIR = ("auto", "estimate")
 _SECTIONS = ("settings", "scene", "observation", "options")
 
 
@@ -69,9 +72,32 @@ class AssessSettings:
             value = recorded(provenance, name)
             if value is not None and name not in asked and not (psf_given and name in _PSF):
                 taken[name] = tuple(value) if isinstance(value, list) else value
+        if "msi_bands" not in asked and self._by_record(provenance):
+            bands = provenance["srf"].get("msi_bands")
+            taken |= {"msi_bands": tuple(bands)} if bands else {}
         words = ", ".join(f"{name} {_words(value)}" for name, value in taken.items())
         told = [note("recorded-settings", settings=words)] if taken else []
         return FuseOptions.of({**taken, **asked}, _UNTOUCHED), told
+
+    def _by_record(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether the response is left to the pair, and the fused file records which it was."""
+        left = self._asked.get("srf", "auto") == "auto" and recorded(provenance, "srf") in LEFT_TO_THE_PAIR
+        return left and isinstance(provenance.get("srf"), Mapping)
+
+    def recorded_response(self, provenance: Mapping[str, Any]) -> SpectralResponse | None:
+        """The response that the fused file was made with, where nobody names one; None where it can't be had again."""
+        from hsfuse.physics import SpectralResponse, load_srf
+
+        if not self._by_record(provenance):
+            return None
+        record = provenance["srf"]
+        try:
+            if record.get("response"):
+                return SpectralResponse.of_record(record["response"])
+            found = load_srf(str(record.get("name")))
+        except SrfError:
+            return None
+        return found if found.sha256 == record.get("sha256") else None
 
     def recorded_psf(self, provenance: Mapping[str, Any]) -> Psf | None:
         """The PSF that the fused file was made with; None where it doesn't say, or another one is asked for."""

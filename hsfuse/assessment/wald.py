@@ -77,10 +77,11 @@ def assess_reduced(
     chosen = settings or AssessSettings()
     understood, _ = chosen.options(provenance)
     again, notes = as_fused(provenance, understood)
-    psf = chosen.recorded_psf(provenance)
+    psf, srf = chosen.recorded_psf(provenance), chosen.recorded_response(provenance)
+    motion = chosen.recorded_motion(provenance)
     with (
         TemporaryDirectory(prefix="hsfuse-wald-") as name,
-        open_pair(hsi, msi, understood, known_psf=psf, known_motion=chosen.recorded_motion(provenance)) as pair,
+        open_pair(hsi, msi, understood, known_psf=psf, known_motion=motion, known_response=srf) as pair,
     ):
         folder, model = Path(name), _model(pair, understood)
         low, high, truth, made = (folder / f"{image}.tif" for image in ("lrhsi", "msi", "truth", "fused"))

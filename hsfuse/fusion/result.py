@@ -87,7 +87,7 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "command": options.command,
         "inputs": pair.summary(),
         "settings": {**options.of_pair(), "phase": pair.model.phase},
-        "srf": {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)},
+        "srf": _response(pair),
         "psf_kernel": pair.model.psf.record(),
         "sensors": sensing(pair, options.psf_told),
         "scale": pair.ratio,
@@ -102,6 +102,14 @@ def provenance_of(pair: ScenePair, options: FuseOptions, tiles: TileGrid, device
         "radiometry": None if pair.radiometry is None else pair.radiometry.describe(pair.msi_names),
         **noted(pair),
     }
+
+
+def _response(pair: ScenePair) -> dict[str, Any]:
+    """The response, and which of its bands each of the MSI's is; with its curves where no file has them."""
+    names = dict(zip(pair.msi_bands, pair.msi_names, strict=True))
+    told = {"name": pair.response.name, "sha256": pair.response.sha256, "bands": list(pair.msi_names)}
+    told["msi_bands"] = [names.get(i, "-") for i in range(pair.msi.count)]
+    return told if pair.response.sha256 else told | {"response": pair.response.record()}
 
 
 def noted(pair: ScenePair) -> dict[str, Any]:

@@ -73,14 +73,19 @@ def identify(msi: CubeReader) -> Identified | None:
     return None
 
 
-def told_bands(msi: CubeReader, options: FuseOptions) -> tuple[BandMatch, SpectralResponse, str] | None:
+def told_bands(
+    msi: CubeReader, options: FuseOptions, known: SpectralResponse | None = None
+) -> tuple[BandMatch, SpectralResponse, str] | None:
     """The MSI's bands, their response, and whence that is known where nobody said it; None where the pair must tell.
 
-    SrfError or SettingError where response, bands and file don't go together.
+    A `known` response is taken whatever the options say. SrfError or SettingError where response, bands and file don't
+    go together.
     """
-    if options.srf == ESTIMATE:
+    if options.srf == ESTIMATE and known is None:
         return None
-    told = identify(msi) if options.srf == "auto" else Identified(load_srf(options.srf), "")
+    told = Identified(known, "") if known is not None else None
+    if told is None:
+        told = identify(msi) if options.srf == "auto" else Identified(load_srf(options.srf), "")
     if told is None:
         return None
     names = msi.spectrum.names or (None,) * msi.count

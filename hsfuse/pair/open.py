@@ -59,16 +59,17 @@ def open_pair(
     strict: bool = True,
     known_psf: Psf | None = None,
     known_motion: Affine | Motion | None = None,
+    known_response: SpectralResponse | None = None,
     **given: Any,
 ) -> ScenePair:
     """Open a pair, bring it to one grid, match bands and build the observation model.
 
     Each image is a file or product, several files that make one image, or an `xarray.DataArray` (bands, y, x) with its
     CRS as rioxarray keeps it and, of the HSI, a coordinate `wavelength`; Dask's arrays are read by window. `given`
-    are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf` and a `known_motion` of
-    the LRHSI in pixels of the MSI, which a fused file has recorded for instance, are taken as they are, whatever the
-    options say of them. InputError and GridError tell what doesn't fit; unless `strict`, two images that plainly don't
-    belong together are only warned about.
+    are `options` of `fuse` by name, such as srf="sentinel2"; see `FuseOptions`. A `known_psf`, a `known_motion` of the
+    LRHSI in pixels of the MSI and a `known_response`, which a fused file has recorded for instance, are taken as they
+    are, whatever the options say of them. InputError and GridError tell what doesn't fit; unless `strict`, two images
+    that plainly don't belong together are only warned about.
 
     >>> from hsfuse import open_pair, simulate
     >>> files = simulate(reference, folder, srf="sentinel2", ratio=4)
@@ -85,16 +86,17 @@ def open_pair(
         kind = "given" if known_psf else settings.psf_kind
         known = known_psf if known_psf or settings.psf_file is None else read_psf(settings.psf_file)
         told: list[Note] = []
-        if settings.srf == "auto" and identify(high) is None:
+        if settings.srf == "auto" and known_response is None and identify(high) is None:
             settings, by_pair = _by_pair(low, high, settings, known)
             told.append(by_pair)
-        pair = _matched(low, high, settings, known)
-        if settings.srf == ESTIMATE and any(one.code == "stripes-taken-out" for one in pair.notes):
+        pair = _matched(low, high, settings, known, response=known_response)
+        estimating = settings.srf == ESTIMATE and known_response is None
+        if estimating and any(one.code == "stripes-taken-out" for one in pair.notes):
             # Which stripes the MSI shows, too, is only known by its response.
             striped = _matched(low, high, replace(settings, destripe="off"), known)
             pair = _matched(low, high, settings, known, _estimated(striped, kind, srf=True).model)
         pair = replace(pair, notes=[*pair.notes, *told])
-        pair = _estimated(pair, kind, settings.srf == ESTIMATE, _near(pair, kind, settings))
+        pair = _estimated(pair, kind, estimating, _near(pair, kind, settings))
         place = Motion(known_motion) if isinstance(known_motion, Affine) else known_motion
         pair = _registered(pair, settings, kind, known, place)
         pair = _linear(pair, kind, settings.haze == "auto") if settings.match_radiometry == "auto" else pair
@@ -133,15 +135,23 @@ def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, flo
 
 
 def _matched(
-    low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None, seen: ObservationModel | None = None
+    low: CubeReader,
+    high: CubeReader,
+    settings: FuseOptions,
+    known: Psf | None,
+    seen: ObservationModel | None = None,
+    response: SpectralResponse | None = None,
 ) -> ScenePair:
-    """The pair as the files' own georeference has it; stripes are held against the MSI by the model `seen` if given."""
+    """The pair as the files' own georeference has it; stripes are held against the MSI by the model `seen` if given.
+
+    A known `response` is taken in place of what the settings say.
+    """
     notes: list[Note] = [*low.notes, *high.notes]
     low, kept, masked = settle_fill(low, settings.hsi_nodata, "--hsi-nodata")
     high, kept_too, masked_too = settle_fill(high, settings.msi_nodata, "--msi-nodata")
     notes += [*kept, *kept_too]
     warnings: list[Note] = [*masked, *masked_too]
-    match, response, how = _bands(low, high, settings)
+    match, response, how = _bands(low, high, settings, response)
     notes += [note("sensor-told", how=how)] if how else []
     match, empty = holding_anything(match, high)
     if settings.msi_bands is None:
@@ -205,12 +215,14 @@ def _matched(
     )
 
 
-def _bands(low: CubeReader, high: CubeReader, settings: FuseOptions) -> tuple[BandMatch, SpectralResponse, str]:
-    """Which bands the MSI has, their response, and whence that is known where nobody said it.
+def _bands(
+    low: CubeReader, high: CubeReader, settings: FuseOptions, known: SpectralResponse | None
+) -> tuple[BandMatch, SpectralResponse, str]:
+    """Which bands the MSI has, their response unless it is `known`, and whence that is where nobody said it.
 
     A flat response stands in for one that is to be estimated.
     """
-    told = told_bands(high, settings)
+    told = told_bands(high, settings, known)
     return told or (*unknown_bands(low.spectrum, high.spectrum, high.count, settings.msi_bands), "")
 
 

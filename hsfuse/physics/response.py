@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -125,6 +126,32 @@ class SpectralResponse:
     def fwhm_nm(self) -> FloatArray:
         """(c,) distance between the outermost crossings of half the peak."""
         return np.array([half_width(self.wavelengths_nm, row) for row in self.curve])
+
+    def record(self) -> dict[str, Any]:
+        """Bands and curves for JSON, which `of_record` makes a response of again."""
+        curves = {
+            band: [float(f"{one:.7g}") for one in row] for band, row in zip(self.bands, self.response, strict=True)
+        }
+        nm = [round(float(one), 6) for one in self.wavelengths_nm]
+        return {
+            "name": self.name,
+            "source": self.source,
+            "weights": self.weights,
+            "wavelengths_nm": nm,
+            "curves": curves,
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> SpectralResponse:
+        """What `record` has written; SrfError for anything else."""
+        try:
+            nm, rows = (np.array(one, np.float64) for one in (record["wavelengths_nm"], [*record["curves"].values()]))
+            if rows.shape != (len(rows), nm.size) or not (np.diff(nm) > 0).all() or not np.isfinite(rows).all():
+                raise ValueError("its curves aren't numbers at rising wavelengths")
+            names = tuple(record["curves"])
+            return cls(str(record["name"]), names, nm, rows, str(record["source"]), weights=bool(record["weights"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SrfError(f"the record of a response can't be read: {error}") from error
 
     def select(self, bands: Sequence[str]) -> SpectralResponse:
         """The same response with only `bands`, in that order; an unknown name is a SrfError."""

@@ -549,6 +549,33 @@ def test_what_the_fusion_did_to_its_inputs_is_done_again(large):
     assert told.text.endswith("once gain and offset are taken out: by up to -30% (MSI band B2) before.")
 
 
+@pytest.mark.parametrize("given", [{}, {"srf": "auto"}])
+def test_a_response_that_the_pair_told_is_the_one_that_the_cube_was_fused_with(tmp_path, monkeypatch, given):
+    """It isn't estimated again, by images that are moved and blurred otherwise than they were then."""
+    nm, cube = np.linspace(420, 980, 31), np.moveaxis(mixture((96, 96), 3), 0, 2)
+    pair, out = write_pair(cube, nm, 4, Off(srf_shift=8.0), tmp_path), tmp_path / "fused.tif"
+    made = fuse(pair.hsi, pair.msi, "auto", out, method="bicubic", tile=64)
+    assert made.provenance["srf"]["name"] == "estimated"
+    monkeypatch.setattr("hsfuse.pair.open.estimate_scene", lambda *_, **__: pytest.fail("estimated again"))
+    found = assess(out, hsi=pair.hsi, msi=pair.msi, **given)
+    then = np.array([*made.provenance["srf"]["response"]["curves"].values()])
+    now = found.response.weights
+    assert now / now.max(1, keepdims=True) == pytest.approx(then, abs=1e-6)
+
+
+def test_a_sensor_that_the_pair_told_is_the_one_that_the_cube_was_fused_with(scene, monkeypatch):
+    record = {"name": "sentinel2a", "sha256": load_srf("sentinel2a").sha256, "bands": ["B2", "B3", "B4", "B8"]}
+    provenance = json.dumps({"settings": {"srf": "auto"}, "srf": record})
+    write_cube(scene.path("auto.tif"), scene.truth, provenance=provenance)
+    files = {**scene.observed, "srf": None, "window": 8}
+    assert assess(scene.path("auto.tif"), **files).response.name == "sentinel2a"
+    record["sha256"] = "of another version"
+    write_cube(
+        scene.path("other.tif"), scene.truth, provenance=json.dumps({"settings": {"srf": "auto"}, "srf": record})
+    )
+    assert assess(scene.path("other.tif"), **files).response.name == "estimated"
+
+
 def test_an_msi_of_several_files_is_one_msi(scene, perfect):
     msi = simulated_msi(scene)
     for i, band in enumerate(msi.spectrum.names):
