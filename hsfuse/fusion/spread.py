@@ -7,16 +7,21 @@ themselves. What a lost worker had is computed again.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import pickle
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from tempfile import TemporaryFile
+from threading import RLock
+from typing import IO, Any
 from uuid import uuid4
+from weakref import finalize
 
+import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -107,9 +112,103 @@ def _taken(batch: tuple[Span, list[Span], Any]) -> Finished:
         ) from error
 
 
-def _kept(edges: Edges) -> Edges:
-    """What the row of tiles below needs: workers keep it for as long as a row takes."""
-    return replace(edges, right=edges.right[:, :0].copy())
+class _Store:
+    """Bytes in a file without a name in the worker's folder, which goes with the process, whatever ends it.
+
+    One file for all, since a process may have few open; it is closed when nothing is in it any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()  # what is collected meanwhile gives its place back
+        self._file: IO[bytes] | None = None
+        self._free: dict[int, list[int]] = defaultdict(list)
+        self._end = self._held = 0
+
+    def put(self, data: bytes) -> int:
+        """Where they lie from now on; OSError where they can't be kept."""
+        with self._lock:
+            self._held += 1
+            try:
+                if self._file is None:
+                    self._file = TemporaryFile(dir=_folder(), buffering=0)  # noqa: SIM115 - open while it is used
+                free = self._free[len(data)]
+                at = free.pop() if free else self._end
+                self._end = max(self._end, at + len(data))
+                self._file.seek(at)
+                if self._file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._leave()
+                raise
+            return at
+
+    def get(self, at: int, size: int) -> bytes:
+        """What was put there."""
+        with self._lock:
+            assert self._file is not None
+            self._file.seek(at)
+            return self._file.read(size)
+
+    def give_back(self, at: int, size: int) -> None:
+        """Have the place used again."""
+        with self._lock:
+            self._free[size].append(at)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._held -= 1
+        if not self._held and self._file is not None:
+            self._file.close()
+            self._file, self._end = None, 0
+            self._free.clear()
+
+
+_store = _Store()
+
+
+def _folder() -> str | None:
+    """The worker's own folder; None, that of all temporary files, where this is no worker."""
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().local_directory)
+    except ValueError:
+        return None
+
+
+class Aside:
+    """What the row of tiles below needs of a batch: it waits for as long as a row takes, so it isn't held in memory.
+
+    Where there is no room on the disk it is. Sent to another worker, it goes as its arrays.
+    """
+
+    def __init__(self, below: FloatArray, corner: FloatArray) -> None:
+        self._shapes, self._sizes = (below.shape, corner.shape), (below.nbytes, corner.nbytes)
+        self._arrays: tuple[FloatArray, FloatArray] | None = None
+        try:
+            self._at = _store.put(below.tobytes() + corner.tobytes())
+        except OSError:
+            self._arrays = below, corner
+        else:
+            finalize(self, _store.give_back, self._at, sum(self._sizes))
+
+    def edges(self) -> Edges:
+        """The edges, without those on the right."""
+        if self._arrays is None:
+            data, split = _store.get(self._at, sum(self._sizes)), self._sizes[0]
+            parts = np.frombuffer(data[:split], np.float32), np.frombuffer(data[split:], np.float32)
+            below, corner = (part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True))
+        else:
+            below, corner = self._arrays
+        return Edges(below, below[:, :, :0], corner)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        edges = self.edges()
+        return Aside, (edges.below, edges.corner)
+
+
+def _kept(edges: Edges) -> Aside:
+    return Aside(edges.below, edges.corner)
 
 
 def _fused(sent: tuple[TileWorker, Store], rows: Span, cols: list[Span]) -> Batch:
@@ -123,10 +222,11 @@ def _finished(
     cols: list[Span],
     batch: Batch,
     left: Edges | None,
-    above: Edges | None,
-    corner: Edges | None,
+    above: Aside | None,
+    corner: Aside | None,
 ) -> tuple[NDArray | None, int, list[int]]:
-    done, start = joined(rows, cols[0].before, batch, left, above, corner), cols[0].finished[0]
+    upper, beside = (None if one is None else one.edges() for one in (above, corner))
+    done, start = joined(rows, cols[0].before, batch, left, upper, beside), cols[0].finished[0]
     window = window_of(rows.finished, (start, cols[-1].finished[1]))
     valid = [int(batch.mask[:, col.finished[0] - start : col.finished[1] - start].sum()) for col in cols]
     return *sent[1](window, done, batch.mask), valid

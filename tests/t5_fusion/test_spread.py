@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -319,6 +321,70 @@ def test_a_lost_worker_is_told(caplog):
     now = spread._still({"tcp://a", "tcp://b"}, SimpleNamespace(nthreads=lambda: {"tcp://b": 1, "tcp://c": 1}))
     assert now == {"tcp://b", "tcp://c"}
     assert caplog.messages == ["the worker tcp://a was lost: its tiles are made again"]
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """A worker's, of this test alone."""
+    monkeypatch.setattr(spread, "_store", made := spread._Store())
+    return made
+
+
+def edges_of(number):
+    """Below and the corner, of two sizes."""
+    return np.full((3, 4, 5 + number % 2), number, np.float32), np.full((3, 4, 2), -number, np.float32)
+
+
+def test_what_a_row_of_tiles_keeps_for_the_next_is_in_a_file_whose_places_are_used_again(store):
+    """Else a worker's memory grows with the scene's width."""
+    row = [spread.Aside(*edges_of(i)) for i in range(4)]
+    assert not any(isinstance(value, np.ndarray) for one in row for value in vars(one).values())
+    length = os.fstat(store._file.fileno()).st_size
+    for i in range(4):
+        row[i] = spread.Aside(*edges_of(10 + i)) if i else None
+    assert os.fstat(store._file.fileno()).st_size <= length + max(sum(e.nbytes for e in edges_of(i)) for i in (0, 1))
+    for i in range(1, 4):
+        found = row[i].edges()
+        np.testing.assert_array_equal(found.below, edges_of(10 + i)[0])
+        np.testing.assert_array_equal(found.corner, edges_of(10 + i)[1])
+    file = store._file
+    row.clear()
+    assert file.closed
+
+
+def test_what_a_row_of_tiles_keeps_goes_to_another_worker_with_its_bytes(store):
+    sent = pickle.dumps(spread.Aside(*edges_of(7)))
+    assert store._file is None  # nothing is left here
+    found = pickle.loads(sent).edges()
+    np.testing.assert_array_equal(found.below, edges_of(7)[0])
+    np.testing.assert_array_equal(found.corner, edges_of(7)[1])
+
+
+@pytest.mark.parametrize("room", [0, 100], ids=["nowhere", "too little"])
+def test_without_room_on_the_disk_memory_has_to_do(store, monkeypatch, room):
+    def write(data):
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return room
+
+    file = SimpleNamespace(seek=lambda _: None, write=write, close=lambda: None)
+    monkeypatch.setattr(spread, "TemporaryFile", lambda **_: file)
+    kept = spread.Aside(*edges_of(3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(kept)).edges().below, edges_of(3)[0])
+    assert store._file is None
+
+
+def test_workers_keep_nothing_once_a_scene_is_done(files, scheduler, tmp_path, store):
+    """What rows of tiles have kept meanwhile, they kept in one file."""
+    made, put = [], store.put
+    store.put = lambda data: made.append(len(data)) or put(data)
+    run(files, tmp_path / "a.tif", dask=scheduler, **TILES)
+    assert made
+    deadline = time.monotonic() + 30
+    while store._held and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert store._file is None
 
 
 def test_quality_layers_are_refused(files, tmp_path):
