@@ -237,7 +237,7 @@ def run_here(job: Job, program: Sequence[str]) -> Outcome:
     worker, key = get_worker(), get_worker().get_current_task()
     _wait_for_lost(job)
     if not job.options.overwrite and job.state() == "finished":  # by a worker that was lost before it could say so
-        return Outcome(job, "done")
+        return Outcome(job, "done", result={"warnings": job.warned()})
     one = _Running.start(job, program, os.environ)
     try:
         while one.process.poll() is None:

@@ -162,7 +162,7 @@ def fuse_and_report(
     from hsfuse.fusion.result import FusionResult
 
     if chosen.resume and job.state() == "finished":
-        return FusionResult.of_finished(output, chosen)
+        return replace(FusionResult.of_finished(output, chosen), warnings=job.warned())
     job = job.as_run()  # what isn't GeoTIFF begins anew
     chosen = job.options
     job.look()

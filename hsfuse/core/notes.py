@@ -372,6 +372,11 @@ def read_records(found: Any) -> list[Note]:
     return [_read(one) for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
 
+def recorded(provenance: Mapping[str, Any]) -> list[Note]:
+    """All that was said as a fused file was made: of the pair, and (`said`) of bands and writing."""
+    return [*read_records(provenance.get("records")), *read_records(provenance.get("said"))]
+
+
 def _read(record: Mapping[str, Any]) -> Note:
     severity: Severity = "warning" if record.get("severity") == "warning" else "note"
     code, values = record.get("code"), record.get("values")

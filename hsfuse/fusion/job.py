@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 from hsfuse.core.errors import HsfuseError, OutputError, SettingError
-from hsfuse.core.notes import read_records, texts
+from hsfuse.core.notes import recorded, texts
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
 from hsfuse.io.finished import MAY_BE_FILES, answers, damage, files_of, goes_on, is_fresh, provenance_in
+
+#: What a report's head has of the warnings in it, and how much of the file is looked through for that.
+TOLD, MOST_HEAD = re.compile('<meta name="hsfuse-warnings" content="([^"]*)">'), 2**17
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,9 @@ class Job:
         return "finished" if whole and not damage(self.output, self.options) else "cube"
 
     def warned(self) -> list[str]:
-        """What was warned of as its finished output was made, as the file has it."""
-        return texts(read_records(provenance_in(self.output, self.options).get("records")), "warning")
+        """What was warned of as its finished output was made and assessed, as its files have it."""
+        said = texts(recorded(provenance_in(self.output, self.options)), "warning")
+        return list(dict.fromkeys([*said, *_assessed(self.figures, self.report)]))
 
     def damage(self) -> str:
         """What its finished output has lost since, in words; "" where it is whole, or there is none."""
@@ -140,6 +148,18 @@ class Job:
         words += [f"--{name}={path}" for name in ("report", "figures") if (path := getattr(self, name)) is not None]
         words += _spelled(self.as_run().options)
         return ["fuse", *words]
+
+
+def _assessed(figures: Path | None, report: Path | None) -> list[str]:
+    """What was warned of as an output was assessed: of the figures' file, else of the report's head; [] of neither."""
+    with suppress(OSError, ValueError, KeyError):
+        if figures is not None:
+            return list(map(str, json.loads(figures.read_text(encoding="utf-8"))["warnings"]))
+        if report is not None:
+            with report.open(encoding="utf-8") as file:
+                found = TOLD.search(file.read(MOST_HEAD))
+            return list(map(str, json.loads(unescape(found[1])))) if found else []
+    return []
 
 
 def _spelled(options: FuseOptions) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hsfuse.core.notes import Note, read_records, records, texts, unreached
+from hsfuse.core.notes import Note, recorded, records, texts, unreached
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__, file_sha256
 from hsfuse.io import open_cube, output_files, read_provenance
@@ -42,7 +42,7 @@ class FusionResult:
         """Of an output that an earlier run has finished, as its file says; InputError where that can't be read."""
         with open_cube(output_files(output, options.format)[0]) as reader:
             provenance, shape = read_provenance(reader.tags), (reader.count, *reader.grid.shape)
-        told = read_records(provenance.get("records"))
+        told = recorded(provenance)
         notes, warnings = texts(told, "note"), texts(told, "warning")
         return cls(output, shape, None, provenance, notes, warnings, {}, options.dry_run, True, tuple(told))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.core.notes import Note, note, step, texts, warning
+from hsfuse.core.notes import Note, note, records, step, texts, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.fitting import build_method, fit_method, quick_method
@@ -67,7 +67,8 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             options = replace(options, overwrite=True, resume=resume)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
-        told = lost + _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
+        blind = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
+        told, provenance["said"] = lost + blind, records(blind)  # the file tells of itself, not of an earlier one
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
         expected = forecast(

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
-from hsfuse.core.notes import Note, warning
+from hsfuse.core.notes import Note, records, warning
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.storage import BandPlan, check_tile, clipping_note, plan_bands
 from hsfuse.fusion.tiles import (
@@ -35,6 +35,7 @@ from hsfuse.fusion.tiles import (
     window_of,
 )
 from hsfuse.io import CubeWriter, Storage, publish
+from hsfuse.io.spectral_tags import SAID_TAG
 from hsfuse.pair import ScenePair
 
 log = logging.getLogger(__name__)
@@ -169,11 +170,13 @@ class Streamer:
                 self._fuse(rows, bar)
             else:
                 self._spread(rows, bar, self.client())
-        publish([to.writer for to in (self.main, self.quality) if to is not None])
         clipped = self.main.writer.clipped
         if clipped:
             values = self._valid * self.main.writer.bands
-            self._warn(clipping_note(self.output, clipped, values, self.storage.dtype, self.storage.scale))
+            self._warn(told := clipping_note(self.output, clipped, values, self.storage.dtype, self.storage.scale))
+            self.main.writer.add_tags({SAID_TAG: json.dumps(records([told]))})  # who finds it finished says it, too
+            self.provenance["said"] = [*self.provenance.get("said", ()), told.to_dict()]
+        publish([to.writer for to in (self.main, self.quality) if to is not None])
         return self._valid / (self.tiles.shape[0] * self.tiles.shape[1])
 
     def _fuse(self, rows: list[Span], bar: tqdm) -> None:

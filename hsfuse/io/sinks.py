@@ -163,6 +163,9 @@ class Sink(Protocol):
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
 
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add dataset tags."""
+
     def close(self) -> None:
         """Close the files, whole or not."""
 
@@ -250,6 +253,11 @@ class GeoTiffSink:
         packed = self._path.stat().st_size / self._raw_bytes if self._raw_bytes else 1.0
         if shutil.disk_usage(self._path.parent).free < coming * packed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add dataset tags."""
+        with gdal_env(GDAL_PAM_ENABLED="NO"):
+            self._ds.update_tags(**tags)
 
     def close(self) -> None:
         """Flush and close."""
@@ -348,7 +356,7 @@ class EnviSink:
     """
 
     def __init__(self, product: Product) -> None:
-        self._path, self._shape = product.files[0], (product.bands, *product.grid.shape)
+        (self._path, self._header), self._shape = product.files, (product.bands, *product.grid.shape)
         self._type = np.dtype(product.storage.dtype).newbyteorder("<")
         _make_header(product)
         self._file = os.open(product.files[0], os.O_WRONLY | os.O_TRUNC)
@@ -366,6 +374,11 @@ class EnviSink:
             for i, part in enumerate([values] if whole_lines else values):
                 first = (band * self._shape[1] + row + i) * self._shape[2] + col
                 _write_all(self._file, part, first * self._type.itemsize)
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add fields to the header, named as GDAL names them."""
+        with self._header.open("a", encoding="utf-8") as header:
+            header.writelines(f"{name.replace('_', ' ')} = {value}\n" for name, value in _fields(tags).items())
 
     def close(self) -> None:
         """Close the data file."""
@@ -399,9 +412,7 @@ def _reserve(file: int, size: int) -> None:
 def _make_header(product: Product) -> None:
     """Have GDAL write map info, coordinate system and fields, beside a data file that is still empty of pixels."""
     (data, header), storage, bands = product.files, product.storage, product.bands
-    fields = dataset_tags(product.spectrum) | {
-        key.lower(): quote(value, safe=HEADER_SAFE) for key, value in product.tags.items()
-    }
+    fields = dataset_tags(product.spectrum) | _fields(product.tags)
     if (shown := natural_colour(product.spectrum)) is not None:
         fields["default_bands"] = "{" + ", ".join(str(band + 1) for band in shown) + "}"
     if storage.scale != 1 and storage.offset == 0:
@@ -420,6 +431,10 @@ def _make_header(product: Product) -> None:
     wanted = product.grid.transform
     if not kept.almost_equals(wanted, precision=1e-9 * max(map(abs, wanted[:6]))):
         raise SettingError("an ENVI header can't hold a sheared georeference; write GeoTIFF instead")
+
+
+def _fields(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key.lower(): quote(value, safe=HEADER_SAFE) for key, value in tags.items()}
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -25,19 +26,26 @@ from hsfuse.io.gdal import descriptions, tags
 
 #: Dataset tag in which `hsfuse fuse` writes what was done, as JSON.
 PROVENANCE_TAG = "HSFUSE_PROVENANCE"
+#: And that in which it writes what it had to say after that, as records of notes.
+SAID_TAG = "HSFUSE_SAID"
 
 
 def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
     """What the dataset tags say of the file's making; {} when nothing; what isn't JSON is kept as text."""
-    text = next((value for key, value in tags.items() if key.upper() == PROVENANCE_TAG), None)
-    others = {k: v for k, v in tags.items() if k.upper().startswith("HSFUSE_") and k.upper() != PROVENANCE_TAG}
+    own = PROVENANCE_TAG, SAID_TAG
+    text, later = (next((value for key, value in tags.items() if key.upper() == tag), None) for tag in own)
+    others = {k: v for k, v in tags.items() if k.upper().startswith("HSFUSE_") and k.upper() not in own}
     if text is None:
         return dict(others)
     try:
         record = json.loads(text)
     except json.JSONDecodeError:
         record = {"provenance": text}
-    return {**others, **(record if isinstance(record, dict) else {"provenance": record})}
+    record = record if isinstance(record, dict) else {"provenance": record}
+    with suppress(ValueError, TypeError):
+        if later is not None:
+            record["said"] = [*record.get("said", ()), *json.loads(later)]
+    return {**others, **record}
 
 
 #: Colours that name bands without names.

@@ -217,6 +217,13 @@ class CubeWriter:
         group = self._product.files[0] if whole_blocks and self.driver == "Zarr" else None
         return partial(_stored, self._product.storage, group, self.files[0])
 
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add HSFUSE_* tags to what is written already, before it is published."""
+        try:
+            self._sink.add_tags({_tag_name(key): value for key, value in tags.items()})
+        except RASTER_ERRORS as error:
+            raise self._failed(error) from error
+
     def take(self, window: Window, raw: NDArray | None, clipped: int) -> None:
         """Write raw numbers (C, h, w), None where that is done, of which so many didn't fit."""
         try:

@@ -151,11 +151,17 @@ class ZarrSink:
         coordinates = _write_coordinates(group, product)
         told = {**_array_attributes(product), **_packing_attributes(storage, steps, blank)}
         self._array.attrs.update({**told, "coordinates": " ".join(coordinates)})
+        self._group = group
         group.attrs.update({"Conventions": "CF-1.10", **_conventions(product.grid), **product.tags})
 
     def write(self, raw: NDArray, window: Window) -> None:
         """Write raw numbers (C, h, w) to a window."""
         self._array[:, *window.toslices()] = raw if self._steps is None else self._steps.values(raw)
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add attributes to the group."""
+        with _own_to_zarr():
+            self._group.attrs.update(tags)
 
     def close(self) -> None:
         """Gather the metadata, so that readers need one request for it."""

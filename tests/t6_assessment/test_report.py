@@ -42,7 +42,9 @@ from hsfuse.calibration import LocalShift, Shift
 from hsfuse.calibration.distortion import Drift
 from hsfuse.core.errors import OutputError
 from hsfuse.core.grid import Grid
-from hsfuse.core.notes import note, records
+from hsfuse.core.notes import note, records, texts, warning
+from hsfuse.core.options import FuseOptions
+from hsfuse.fusion.job import Job
 from hsfuse.methods import METHODS
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
@@ -96,6 +98,16 @@ def test_page_is_whole_and_needs_no_network(assessed):
         assert not attrs.get("src", "data:").startswith(("http", "//", "/"))
         assert not attrs.get("href", "#").startswith(("http", "//", "/"))
     assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttp", "".join(page.data))
+
+
+def test_its_head_has_the_warnings_in_it(assessed, tmp_path):
+    """`batch --resume` reads them there."""
+    told = [warning("told", text=text) for text in ('It has "quotes" & <marks>', "It's off by 3 %")]
+    path = write_report([replace(assessed[0], notes=(*told, note("told", text="no warning")))], tmp_path / "a.html")
+    job = Job("", tmp_path / "no.tif", (), tmp_path / "none.tif", FuseOptions(), path)
+    assert job.warned() == texts(told)
+    path.write_text("<html>")
+    assert job.warned() == []
 
 
 def test_pictures_have_words_and_controls_have_names(assessed):

@@ -17,7 +17,7 @@ from fusing import read
 from scenes import memory_scene, save_pair
 
 from hsfuse.batch import run_jobs
-from hsfuse.fusion import run_fusion
+from hsfuse.fusion import FusionResult, run_fusion
 from hsfuse.fusion.job import Job
 
 
@@ -124,6 +124,22 @@ def test_what_was_finished_and_is_damaged_is_made_again(fused, tmp_path, caplog,
     assert f"{name} was finished and isn't whole any more" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["said.tif", "said.dat", "said.zarr", "cog.tif"])
+def test_a_finished_scene_has_all_warnings_that_it_had(fused, tmp_path, name):
+    """Of opening, of the bands written, of what didn't fit as it was written, and of assessing it."""
+    how = replace(OPTIONS, dtype="int16", scale=1e-5, format="COG" if name == "cog.tif" else "auto")
+    one = replace(fused, output=tmp_path / name, options=replace(how, resume=True), figures=tmp_path / "figures.json")
+    said = run_fusion(one.hsi, one.msi[0], one.output, how)
+    assert {told.code for told in said.records if told.severity == "warning"} >= {"clipped", "unseen"}
+    one.figures.write_text(json.dumps({"warnings": [*said.warnings, "It doesn't give the LRHSI back."]}))
+    for _ in range(2):
+        (again,) = run_jobs([one], lambda _: None, program=["no such program"])
+        assert (again.state, again.warnings) == ("finished", [*said.warnings, "It doesn't give the LRHSI back."])
+    assert again.text().endswith(f"finished already, {len(said.warnings) + 1} warnings")
+    told = FusionResult.of_finished(one.output, one.options)
+    assert (told.warnings, told.provenance["said"]) == (said.warnings, said.provenance["said"])
+
+
 def test_a_dry_run_opens_what_jobs_name_and_says_what_the_run_would(fused, tmp_path):
     broken = tmp_path / "broken.tif"
     broken.write_text("not a raster")
@@ -155,7 +171,7 @@ def test_skipping_needs_no_torch(fused):
         "finally:\n    assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    told = [f"{fused.output}: finished already", f"{table.with_name('new.tif')}: would be made"]
+    told = [f"{fused.output}: finished already, 1 warning", f"{table.with_name('new.tif')}: would be made"]
     assert done.stdout.splitlines() == told
     assert done.stderr == ""
 

@@ -62,6 +62,7 @@ def render_report(assessments: Sequence[Assessment], title: str | None = None) -
         unranked=unranked(assessments),
         comparison=_sections(assessments) if len(columns(assessments)) > 1 else [],
         parts=parts,
+        told=json.dumps(texts(assessments[0].warnings)),
         catalogue=_defined(assessments),
     )
 

@@ -201,7 +201,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     out: list[tuple[str, str]] = []
     for key, value in record.items():
         name = f"{prefix}{key}".replace("_", " ")
-        if value is None or value in ([], {}, "") or (key == "records" and not prefix):
+        if value is None or value in ([], {}, "") or (key in ("records", "said") and not prefix):
             continue
         if key == "input_files" and not prefix and isinstance(value, list):
             out += [(f"input file {i}", f"{one[0]}, {one[1]:,} bytes") for i, one in enumerate(value, start=1)]
