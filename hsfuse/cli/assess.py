@@ -138,14 +138,29 @@ def _several(files: Any) -> tuple[Path, ...]:
 
 
 def _say(results: list[Any]) -> None:
-    """Settings, notes and warnings of all files on stderr, each line once."""
-    told: set[str] = set()
-    for a in [*results, *(a.reduced for a in results if a.reduced is not None)]:
-        settings = [f"{key}: {value}" for key, value in {**a.inputs, **a.settings}.items()]
-        notes = [one.text for one in a.notes if one.severity == "note"]
-        warnings = [one.text for one in (*a.pair_warnings, *a.warnings)]
+    """Settings, notes and warnings of all files on stderr: once what is true of all, else with the file's name."""
+    lines = [_lines(a) for a in results]
+    paths = [Path(a.fused) for a in results]
+    names = [path.name for path in paths]
+    shared = set.intersection(*map(set, lines))
+    told: set[tuple[int, str]] = set()
+    for path, own in zip(paths, lines, strict=True):
+        name = path.name if names.count(path.name) == 1 else path
+        for level, line in own:
+            if (level, line) not in shared:
+                _log.log(level, "%s: %s", name, line)
+            elif (level, line) not in told:
+                _log.log(level, "%s", line)
+            told.add((level, line))
+
+
+def _lines(a: Any) -> list[tuple[int, str]]:
+    """What is to be said of a file, and of the test at reduced resolution, each line once, with its level."""
+    found: dict[tuple[int, str], None] = {}
+    for one in [a] if a.reduced is None else [a, a.reduced]:
+        settings = [f"{key}: {value}" for key, value in {**one.inputs, **one.settings}.items()]
+        notes = [told.text for told in one.notes if told.severity == "note"]
+        warnings = [told.text for told in (*one.pair_warnings, *one.warnings)]
         for level, lines in ((logging.DEBUG, settings), (logging.INFO, notes), (logging.WARNING, warnings)):
-            for line in lines:
-                if line not in told:
-                    _log.log(level, "%s", line)
-                told.add(line)
+            found |= dict.fromkeys((level, line) for line in lines)
+    return list(found)

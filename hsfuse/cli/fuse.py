@@ -174,11 +174,13 @@ def fuse_and_report(
         from hsfuse.assessment.report import figures_of, write_report
 
         made = assess(output, hsi=hsi, msi=msi, srf=chosen.srf, msi_bands=chosen.msi_bands, qa=chosen.qa)
-        for one in texts(made.warnings):
-            if one not in result.warnings:
-                _log.warning("%s", one)
-        said = list(dict.fromkeys([*result.warnings, *texts(made.warnings)]))
-        result = replace(result, warnings=said, records=(*result.records, *made.warnings))
+        known = {*result.warnings} | (
+            {one.code for one in result.records} & {"unseen"}
+        )  # a response estimated anew differs
+        more = [one for one in made.warnings if not {one.text, one.code} & known]
+        for one in more:
+            _log.warning("%s", one)
+        result = replace(result, warnings=[*result.warnings, *texts(more)], records=(*result.records, *more))
         if report is not None:
             with step("writing the report"):
                 write_report([made], report, overwrite=chosen.overwrite or chosen.resume)

@@ -47,6 +47,19 @@ def test_table_and_words_go_their_ways(scene):
     assert quiet.stderr == ""
 
 
+def test_a_warning_of_one_of_several_cubes_names_it(scene):
+    result = run(scene.path("flawed.tif"), scene.path("truth.tif"), *observed(scene), "--window=8")
+    said = result.stderr.splitlines()
+    assert (
+        [line for line in said if "The MSI's radiometry differs" in line]
+        == [line for line in said if line.startswith("hsfuse: warning: flawed.tif: The MSI's radiometry differs")]
+        != []
+    )
+    assert [line.partition("No MSI band sees")[0] for line in said if "No MSI band sees" in line] == [
+        "hsfuse: warning: "
+    ]
+
+
 def test_json_holds_one_object_or_a_list(scene):
     truth = f"--reference={scene.path('truth.tif')}"
     one = json.loads(run(scene.path("flawed.tif"), truth, "--json").stdout)

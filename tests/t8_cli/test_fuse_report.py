@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from scenes import memory_scene, save_pair
 
 from hsfuse.assessment import assess
 from hsfuse.cli.fuse import fuse_and_report
+from hsfuse.core.notes import warning
 from hsfuse.core.options import FuseOptions
 
 
@@ -39,6 +41,17 @@ def test_bands_that_no_msi_band_sees_have_a_report_without_the_msi(files, tmp_pa
     assert found.metrics["hsi_relative_rmse"] < 0.1
     assert not [key for key in found.metrics if key.startswith("msi_") or key in ("d_s", "qnr", "hqnr")]
     assert not [note for note in found.notes if "undefined" in str(note)]
+
+
+def test_what_no_msi_band_sees_is_said_once(tmp_path, caplog):
+    """A response that is estimated from the pair is estimated anew for the report, and differs by a little."""
+    pair = save_pair(tmp_path, memory_scene((16, 16)))
+    settings = FuseOptions(srf="sentinel2a", method="glp-reg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hsfuse.assessment.findings.unseen", lambda nm, weights: [warning("unseen", ranges="1 to 2 nm")])
+        result = fuse_and_report(pair.hsi, pair.msi, tmp_path / "a.tif", settings, tmp_path / "r.html")
+    assert len([line for line in result.warnings if line.startswith("No MSI band sees")]) == 1
+    assert caplog.text.count("No MSI band sees") == 1
 
 
 def test_a_quality_raster_without_expected_errors_is_assessed_without_them(tmp_path):
