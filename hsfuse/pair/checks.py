@@ -21,6 +21,7 @@ from hsfuse.core.notes import Note, note, warning
 from hsfuse.io import CubeReader, usable_bands
 from hsfuse.io.sharpen import blocks
 from hsfuse.pair.pair import ScenePair
+from hsfuse.pair.quantity import says_unit
 from hsfuse.pair.sample import MAX_PIXELS, sample_scene
 from hsfuse.pair.sensors import SWAPPED, another_sensor, check_bands, check_order, check_sensors
 from hsfuse.pair.warp import own_reader
@@ -129,13 +130,19 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
 
 
 def _far(pair: ScenePair, found: RadiometricMatch, applied: BoolArray) -> list[Note]:
-    """A warning of gains that no calibration explains, unless both images say that they hold different quantities."""
+    """A warning of gains that no calibration explains, unless the images hold different quantities.
+
+    Nor where the unit of one is a guess, a power of ten, or the MSI holds 8-bit counts of a scale of their own: what is
+    left of such a scale says nothing against the pair.
+    """
     told = zip(
         pair.msi_names, found.gain, applied & ((found.gain < 1 / FAR_GAIN) | (found.gain > FAR_GAIN)), strict=True
     )
     bands = ", ".join(f"{name} ({gain:.2g})" for name, gain, far in told if far)
-    known = {one.code for one in pair.notes} & {"quantities-matched"} or {one.code for one in pair.warnings} & {SWAPPED}
-    return [warning("gains-far", bands=bands)] if bands and not known else []
+    known = {one.code for one in pair.notes} & {"quantities-matched", "units-settled"}
+    known |= {one.code for one in pair.warnings} & {SWAPPED}
+    counts = np.dtype(pair.msi.dtype).itemsize == 1 and not says_unit(pair.msi)
+    return [warning("gains-far", bands=bands)] if bands and not known and not counts else []
 
 
 def _is_light(pair: ScenePair, match: bool) -> bool:

@@ -117,7 +117,7 @@ def name_quantity(hsi: CubeReader, msi: CubeReader) -> Settled:
         return Settled(hsi, msi)
     guess = guess_scale(hsi)
     told = note("quantity-guessed", what="HSI", guess=guess.note)
-    if guess.scale != 1 and _says_unit(msi):
+    if guess.scale != 1 and says_unit(msi):
         return Settled(hsi, msi, (told,))
     hsi = hsi.holding(guess.quantity)
     if guess.scale == 1:
@@ -136,7 +136,7 @@ def follow_quantity(reader: CubeReader, other: CubeReader) -> tuple[CubeReader, 
     if own is None or wanted is None or min(own, wanted) <= 0:
         return reader, None
     power = round(log10(own / wanted))
-    if _says_unit(reader) or abs(power) not in _POWERS:
+    if says_unit(reader) or abs(power) not in _POWERS:
         return reader, power
     return reader.rescaled(10.0**-power), power
 
@@ -160,7 +160,7 @@ def _settled(pair: Settled, low: float, high: float) -> Settled:
         return replace(pair, warnings=(warning("levels-far-apart", ratio=ratio),))
     if abs(power) not in _POWERS:
         return replace(pair, notes=(note("levels-apart", ratio=ratio),))
-    free = [name for name, reader in (("HSI", pair.hsi), ("MSI", pair.msi)) if not _says_unit(reader)]
+    free = [name for name, reader in (("HSI", pair.hsi), ("MSI", pair.msi)) if not says_unit(reader)]
     if not free:
         return replace(pair, warnings=(warning("levels-contradict", ratio=ratio),))
     follows = free[0] if len(free) == 1 else _follower(low, high)
@@ -176,7 +176,8 @@ def _follower(low: float, high: float) -> str:
     return "HSI" if low > MOST_REFLECTANCE >= high else "MSI"
 
 
-def _says_unit(reader: CubeReader) -> bool:
+def says_unit(reader: CubeReader) -> bool:
+    """Whether an image's metadata tell what its numbers are, or by what they are scaled."""
     return reader.quantity != "unknown" or _has_scale(reader)
 
 

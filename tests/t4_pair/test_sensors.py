@@ -133,3 +133,20 @@ def test_a_gain_that_no_calibration_explains_is_warned_of(taken, gain, warned):
     with open_pair(files.hsi, files.msi, srf="sentinel2a", register="off") as pair:
         assert pair.radiometry is not None
         assert [one.code for one in pair.warnings] == ["gains-far"] * warned
+
+
+@pytest.mark.parametrize("units", [0.01, 1, 100])
+@pytest.mark.parametrize("counts", [90, 280])
+def test_the_scale_of_8_bit_counts_is_no_gain_to_warn_of(taken, tmp_path, units, counts):
+    """Whatever power of ten is next to it, and whatever the HSI is in."""
+    files = taken(None)
+    with rasterio.open(files.msi) as file:
+        data, profile, names = file.read(), file.profile | {"dtype": "uint8", "nodata": None}, file.descriptions
+    with rasterio.open(tmp_path / "counts.tif", "w", **profile) as file:
+        file.write((counts * data).clip(0, 255).astype("uint8"))
+        file.descriptions = names
+    with rasterio.open(files.hsi, "r+") as file:
+        file.write(units * file.read())
+    with open_pair(files.hsi, tmp_path / "counts.tif", srf="sentinel2a", register="off") as pair:
+        assert pair.radiometry is not None
+        assert "gains-far" not in [one.code for one in pair.warnings]
