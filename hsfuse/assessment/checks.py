@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from hsfuse.assessment.result import Assessment, Check, Curve, Floats
-from hsfuse.core.notes import unreached
+from hsfuse.core.notes import say, unreached
 from hsfuse.physics.optics import ABSORPTION_NM
 from hsfuse.physics.srf_bands import seen_bands, unseen
 
@@ -154,7 +154,7 @@ CARE = {
     "response-contradicted": "the MSI's response may be another one",
     "bands-swapped": "bands of the MSI may be swapped",
     "band-dead": "dead lines of an MSI band were masked",
-    "values-wild": "{count} wild values of the MSI were masked",
+    "values-wild": "{count} wild {count:value|values} of the MSI {count:was|were} masked",
     "msi-bands-enlarged": "MSI bands without detail were left out ({bands})",
     "hsi-repeated": "{share:.1%} of the HSI's pixels repeat their neighbour",
     "msi-cut-off": "the MSI is cut off at its brightest in {bands}",
@@ -181,7 +181,7 @@ CARE = {
     "levels-contradict": "the MSI's numbers are about {ratio:.3g} times the HSI's",
     "numbers-extreme": "most numbers of an image are no radiance or reflectance",
     "scale-coarse": "the cube is stored in coarse steps",
-    "hsi-bands-noise": "{bands} of {count} HSI bands are mostly noise ({nm})",
+    "hsi-bands-noise": "{bands} of {count} HSI bands {bands:is|are} mostly noise ({nm})",
 }
 
 
@@ -242,7 +242,7 @@ def _pair(a: Assessment) -> Iterator[Check]:
             "look" if one.code in LESSER else "poor",
             one.sentence,
             "pair",
-            care=CARE.get(one.code, "").format(**one.values),
+            care=say(CARE.get(one.code, ""), one.values),
         )
 
 

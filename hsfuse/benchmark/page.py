@@ -17,6 +17,7 @@ from hsfuse.assessment.report.page import fill
 from hsfuse.benchmark.results import Row
 from hsfuse.benchmark.summary import complete_pairs, labels_of, overview, summary
 from hsfuse.benchmark.table import COLUMNS, OVERVIEW, cells, errors, groups
+from hsfuse.core.values import counted
 from hsfuse.metrics import CATALOGUE
 
 _FOLDER = Path(__file__).parent
@@ -36,7 +37,7 @@ def render_page(rows: Sequence[Row], source: Mapping[str, Any], command: str) ->
     return fill(
         "page.html",
         _FOLDER,
-        title=f"{len(labels)} methods on {_counted(len(scenes), 'scene')}",
+        title=f"{len(labels)} methods on {counted(len(scenes), 'scene')}",
         own=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         lead=_lead(rows, len(found)),
         first=" and in ".join(column.title for column in OVERVIEW),
@@ -50,17 +51,11 @@ def render_page(rows: Sequence[Row], source: Mapping[str, Any], command: str) ->
     )
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
-
-
 def _lead(rows: Sequence[Row], pairs: int) -> str:
     failed = sum(row.outcome.error is not None for row in rows)
     devices = sorted({row.outcome.device for row in rows if row.outcome.device})
-    text = (
-        f"{_counted(pairs, 'simulated pair')}, {_counted(len(rows), 'case')}, on {', '.join(devices) or 'no device'}."
-    )
-    return text + (f" {_counted(failed, 'case')} failed." if failed else "")
+    text = f"{counted(pairs, 'simulated pair')}, {counted(len(rows), 'case')}, on {', '.join(devices) or 'no device'}."
+    return text + (f" {counted(failed, 'case')} failed." if failed else "")
 
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, list[Any], str]]:

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hsfuse.cli import options
 from hsfuse.cli.console import print_json
-
-if TYPE_CHECKING:
-    from hsfuse.core.grid import Grid
 
 
 @click.command(no_args_is_help=True)
@@ -73,7 +70,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "bands": reader.count,
             "size": list(grid.shape),
             "crs": None if grid.crs is None else grid.crs.to_string(),
-            "unit": _unit(grid),
+            "unit": grid.unit or None,
             "gsd": list(grid.gsd) if grid.georeferenced else None,
             "bounds": list(grid.bounds) if grid.georeferenced else None,
             "dtype": reader.dtype,
@@ -93,21 +90,15 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
         }
 
 
-def _unit(grid: Grid) -> str | None:
-    """What GSD and bounds are in: "m" or as the CRS calls it; None where there is no CRS."""
-    if not grid.georeferenced or grid.crs is None:
-        return None
-    name = "degrees" if grid.crs.is_geographic else grid.crs.linear_units
-    return "m" if name.lower() in ("metre", "meter") else name
-
-
 def _shown(facts: dict[str, Any], whole: bool) -> str:
     """A block of lines for people, with the whole provenance or the chief of it."""
+    from hsfuse.core.values import counted
+
     rows, cols = facts["size"]
     lines = {
         **{key: facts[key] for key in ("product", "acquired") if facts[key]},
         "driver": facts["driver"],
-        "size": f"{rows} rows x {cols} columns x {facts['bands']} bands",
+        "size": " x ".join(counted(n, what) for n, what in ((rows, "row"), (cols, "column"), (facts["bands"], "band"))),
         "CRS": facts["crs"] or "none",
         "GSD": _numbers(facts["gsd"], " x ", facts["unit"]),
         "bounds": _numbers(facts["bounds"], ", ", facts["unit"]),
@@ -144,9 +135,11 @@ def _made(provenance: Mapping[str, Any], whole: bool) -> dict[str, str]:
 
 
 def _numbers(values: list[float] | None, separator: str, unit: str | None) -> str:
+    from hsfuse.core.grid import with_unit
+
     if values is None:
         return "not georeferenced"
-    return separator.join(f"{value:.10g}" for value in values) + (f" {unit}" if unit else "")
+    return with_unit(separator.join(f"{value:.10g}" for value in values), unit or "")
 
 
 def _few(values: Any, most: int = 16) -> str:

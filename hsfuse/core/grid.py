@@ -30,6 +30,10 @@ DECIMALS = 4
 #: Numbers of a record beyond this, in pixels, aren't places.
 MOST = 1e7
 
+#: What a CRS calls a unit, in lower case, and how it is written.
+UNITS = {"metre": "m", "meter": "m", "kilometre": "km", "kilometer": "km", "foot": "ft", "us survey foot": "US ft"}
+UNITS |= {"foot_us": "US ft", "unknown": ""}
+
 Floats = NDArray[np.float64]
 
 
@@ -51,6 +55,14 @@ class Grid:
         """Ground sampling distance (y, x) in map units."""
         t = self.transform
         return hypot(t.b, t.e), hypot(t.a, t.d)
+
+    @property
+    def unit(self) -> str:
+        """What GSD and bounds are in: "m", "°" or as the CRS calls it; "" where that isn't known."""
+        if self.crs is None or not self.georeferenced:
+            return ""
+        name = str(self.crs.linear_units)
+        return "°" if self.crs.is_geographic else UNITS.get(name.lower(), name)
 
     def crop(self, row: int, col: int, shape: tuple[int, int]) -> Grid:
         """The part of this grid that starts at (row, col)."""
@@ -102,7 +114,17 @@ class Grid:
         crs = "no CRS" if self.crs is None else self.crs.to_string()
         if not self.georeferenced:
             return f"{self.shape[0]} x {self.shape[1]} pixels, not georeferenced"
-        return f"{self.shape[0]} x {self.shape[1]} pixels of {self.gsd[0]:g} x {self.gsd[1]:g}, {crs}"
+        size = with_unit(f"{self.gsd[0]:g} x {self.gsd[1]:g}", self.unit)
+        return f"{self.shape[0]} x {self.shape[1]} pixels of {size}, {crs}"
+
+
+def with_unit(figures: str, unit: str) -> str:
+    """Figures with their unit as people write it.
+
+    >>> with_unit("30 x 30", "m"), with_unit("0.001", "°"), with_unit("2", "")
+    ('30 x 30 m', '0.001°', '2')
+    """
+    return f"{figures}{'' if unit in ('', '°') else ' '}{unit}"
 
 
 def within(window: Window, into: Window) -> Window:

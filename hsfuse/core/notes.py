@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any, Literal
 
 log = logging.getLogger(__name__)
 
 Severity = Literal["note", "warning"]
 
-#: The sentence of each code, in the fields of its values. A value `file` stands before it by itself.
+#: The sentence of each code, in the fields of its values; "{n:pixel|pixels}" is the first word for 1, else the second.
+#: A value `file` stands before it by itself.
 TEMPLATES: dict[str, str] = {
     # A text alone: what a reader says of a file, or a line of an earlier version.
     "told": "{text}",
@@ -25,14 +27,19 @@ TEMPLATES: dict[str, str] = {
     "metric-undefined": "{metric} is undefined: {reason}",
     "metric-bands-left-out": "{metric}: {left_out} of {bands} bands left out: {reason}",
     "metric-window": "{metrics}: window {window} in place of {wanted}, the {image} is smaller",
-    "psnr-exact-bands": "psnr: {bands} of {count} bands have no error and are left out of the mean",
-    "ergas-zero-mean": "ergas: {bands} bands with zero mean left out",
+    "psnr-exact-bands": "psnr: {bands} of {count} bands left out of the mean, without any error",
+    "ergas-zero-mean": "ergas: {bands} {bands:band|bands} with zero mean left out",
     "ergas-no-ratio": "ergas is undefined: the ratio of the GSDs isn't known; give --ratio, or --hsi and --msi",
-    "q2n-flat": "q2n: {blocks} blocks with a constant reference left out",
-    "sam-zero-spectra": "{metric}: {pixels} pixels with a spectrum of zeros left out",
-    "nonfinite-unmasked": "{metric} and all others: {pixels} pixels hold NaN or Inf unmasked and are left out",
+    "q2n-flat": "q2n: {blocks} {blocks:block|blocks} with a constant reference left out",
+    "sam-zero-spectra": "{metric}: {pixels} {pixels:pixel|pixels} with a spectrum of zeros left out",
+    "nonfinite-unmasked": (
+        "{metric} and all others: {pixels} {pixels:pixel holds|pixels hold} NaN or Inf unmasked and {pixels:is|are} "
+        "left out"
+    ),
     # The pair of images.
-    "nonfinite-masked": "{pixels} pixels of the {image} hold NaN or Inf and are masked",
+    "nonfinite-masked": (
+        "{pixels} {pixels:pixel|pixels} of the {image} {pixels:holds|hold} NaN or Inf and {pixels:is|are} masked"
+    ),
     "radiometry-not-compared": "radiometry not compared: {reason}",
     "radiometry-matched": "the MSI is brought to the HSI's radiometry by taking out {taken_out}",
     "gains-far": (
@@ -57,12 +64,13 @@ TEMPLATES: dict[str, str] = {
         "noise's variance"
     ),
     "detectors-mended": (
-        "{count} of the HSI's detectors give one value whatever they see, in {columns} columns and {bands} bands: what "
-        "the other bands tell stands there"
+        "{count} of the HSI's detectors {count:gives|give} one value whatever {count:it sees|they see}, in {columns} "
+        "{columns:column|columns} and {bands} {bands:band|bands}: what the other bands tell stands there"
     ),
     "values-mended": (
-        "{count} single values of the HSI, in {bands} bands, are ranges away from what the bands and pixels next to "
-        "them bear out, as of a hot pixel or a wrapped integer: what the other bands tell stands there"
+        "{count} single {count:value|values} of the HSI, in {bands} {bands:band|bands}, {count:is|are} ranges away "
+        "from what the bands and pixels next to {count:it|them} bear out, as of a hot pixel or a wrapped integer: what "
+        "the other bands tell stands there"
     ),
     "smile-taken-out": (
         "the HSI's band centres at {low:.0f} to {high:.0f} nm differ by up to {nm:.1f} +- {sd_nm:.2g} nm over its "
@@ -133,16 +141,18 @@ TEMPLATES: dict[str, str] = {
     "hsi-bands-bad": "HSI bands that are marked bad or empty take no part: {bad} of {bands} ({nm})",
     "bands-constant": "bands of one value all over, with nothing of the ground: {which}{advice}",
     "hsi-bands-noisy": (
-        "{bands} of {count} HSI bands have some {times:.3g} times the median band's noise ({nm}; SNR of {snr} dB): "
-        "they are weighed by it, so that it doesn't get into the others"
+        "{bands} of {count} HSI bands {bands:has|have} some {times:.3g} times the median band's noise ({nm}; SNR of "
+        "{snr} dB): {bands:it is|they are} weighed by it, so that it doesn't get into the others"
     ),
     "hsi-bands-noise": (
         "HSI bands that vary more by noise than by the ground: {bands} of {count} ({nm}; SNR of {snr} dB, some "
-        "{times:.3g} times the median band's noise). It is kept out of the others and of the MSI's response, but what "
-        "is fused in these bands is hardly measured; mark them bad in the file to leave them out (--drop-absorption: "
-        "those in water vapour)"
+        "{times:.3g} times the median band's noise). Their noise is kept out of the others and of the MSI's response, "
+        "but what is fused in these bands is hardly measured; mark them bad in the file to leave them out "
+        "(--drop-absorption: those in water vapour)"
     ),
-    "hsi-bands-absorbed": "{bands} HSI bands lie in water vapour absorption and take no part",
+    "hsi-bands-absorbed": (
+        "{bands} HSI {bands:band lies|bands lie} in water vapour absorption and {bands:takes|take} no part"
+    ),
     "psf-size-unused": "--psf-size {size} isn't used: the HSI is resampled, which widens its PSF",
     "shift-found": "shift of the HSI against the MSI: {shift}",
     "detail-by-msi": (
@@ -224,8 +234,9 @@ TEMPLATES: dict[str, str] = {
         "out with --msi-bands to have the ground under it fused (--msi-nodata none keeps them)"
     ),
     "values-wild": (
-        "{count} single values of {bands} are far above or below all others of their band and the pixels next to them "
-        "don't show it, as of a hot pixel or a wrapped integer: they are masked (--msi-nodata none keeps them)"
+        "{count} single {count:value|values} of {bands} {count:is|are} far above or below all others of the band, and "
+        "the pixels next to {count:it|them} don't show it, as of a hot pixel or a wrapped integer: masked; where "
+        "{count:it is a lamp|they are lamps} of one spectral line, --msi-nodata none keeps {count:it|them}"
     ),
     "fill-masked": "{fill}: masked as fill{advice}",
     "numbers-extreme": (
@@ -255,7 +266,10 @@ TEMPLATES: dict[str, str] = {
     # What an assessment finds.
     "recorded-settings": "as the fused file records: {settings}",
     "pixels-masked": "{share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.",
-    "bands-not-assessed": "{bands} bands of the fused cube are marked bad or empty and are not assessed.",
+    "bands-not-assessed": (
+        "{bands} {bands:band|bands} of the fused cube {bands:is|are} marked bad or empty and {bands:is|are} not "
+        "assessed."
+    ),
     "bands-of-hsi": "the fused cube has {bands} of the HSI's {usable} usable bands",
     "no-msi-band-within": (
         "no MSI band lies within the fused cube's wavelengths: agreement with the MSI isn't assessed"
@@ -303,6 +317,23 @@ TEMPLATES: dict[str, str] = {
 }
 
 
+class _Sentence(Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if "|" not in format_spec:
+            return str(super().format_field(value, format_spec))
+        one, several = format_spec.split("|")
+        return one if value == 1 else several
+
+
+def say(template: str, values: Mapping[str, Any]) -> str:
+    """A template in the fields of these values.
+
+    >>> say("{n} {n:pixel is|pixels are} masked", {"n": 1}), say("{n} {n:pixel is|pixels are} masked", {"n": 2})
+    ('1 pixel is masked', '2 pixels are masked')
+    """
+    return _Sentence().vformat(template, (), values)
+
+
 @dataclass(frozen=True)
 class Note:
     """One thing worth saying. `severity` "warning" speaks against the result, "note" tells what was decided.
@@ -318,7 +349,7 @@ class Note:
     def text(self) -> str:
         """The sentence, for people."""
         file = f"{self.values['file']}: " if "file" in self.values else ""
-        return file + TEMPLATES[self.code].format(**self.values)
+        return file + say(TEMPLATES[self.code], self.values)
 
     @property
     def sentence(self) -> str:

@@ -134,6 +134,15 @@ def _told(value: Any) -> str:
     return text if len(text) <= MOST_TOLD else f"{text[: MOST_TOLD - 3]}..."
 
 
+def counted(n: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "band"), counted(200, "band")
+    ('1 band', '200 bands')
+    """
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 #: Most digits after the point of a figure with its uncertainty.
 MOST_DIGITS = 6
 

@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from hsfuse.core.cube import FloatArray
 from hsfuse.core.errors import HsfuseError
 from hsfuse.core.options import FuseOptions
+from hsfuse.core.values import counted
 from hsfuse.fusion.fitting import fit_method
 from hsfuse.fusion.storage import plan_bands
 from hsfuse.fusion.tiles import Span, TileGrid, TileWorker, beside
@@ -62,7 +63,7 @@ class Forecast:
         """One line for people."""
         bands, rows, cols = self.shape
         size = f"{'about' if self.seconds is not None else 'up to'} {_size(self.output)} on disk"
-        parts = [f"{rows} x {cols} pixels, {bands} bands, {self.tiles} tile{'s' if self.tiles > 1 else ''}", size]
+        parts = [f"{rows} x {cols} pixels, {counted(bands, 'band')}, {counted(self.tiles, 'tile')}", size]
         parts += [f"{_size(self.temporary)} more for a while"] if self.temporary else []
         parts += [f"{_size(self.free)} are free", f"about {_size(self.memory)} of memory"]
         parts += [] if self.seconds is None else [_duration(self.seconds)]

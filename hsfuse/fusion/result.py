@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hsfuse.core.notes import Note, recorded, records, texts, unreached
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__, file_sha256
+from hsfuse.core.values import counted
 from hsfuse.io import open_cube, output_files, read_provenance
 from hsfuse.methods import Method
 
@@ -54,7 +55,7 @@ class FusionResult:
         """For people: a few lines."""
         bands, rows, cols = self.shape
         state = " (dry run)" if self.dry_run else " (done already, by the same plan)" if self.done else ""
-        lines = [f"{self.output}: {bands} bands, {rows} x {cols} pixels{state}"]
+        lines = [f"{self.output}: {counted(bands, 'band')}, {rows} x {cols} pixels{state}"]
         if self.dry_run:
             inputs = self.provenance["inputs"] | {"to come": self.provenance["expected"]}
             return "\n".join([*lines, *(f"  {k}: {v}" for k, v in inputs.items())])

@@ -18,6 +18,7 @@ from rasterio.windows import Window
 from hsfuse.core.errors import InputError
 from hsfuse.core.grid import Alignment
 from hsfuse.core.notes import Note, note, warning
+from hsfuse.core.values import counted
 from hsfuse.io.reader import CubeReader, Quantity, usable_bands
 from hsfuse.io.sharpen import blocks
 
@@ -147,7 +148,7 @@ def different_dates(hsi: CubeReader, msi: CubeReader) -> Note | None:
     if days[0] is None or days[1] is None or days[0] == days[1]:
         return None
     days_apart = abs((days[0] - days[1]).days)
-    apart = f"{days_apart} day{'s' if days_apart > 1 else ''}"
+    apart = counted(days_apart, "day")
     return note("days-apart", hsi=str(days[0]), msi=str(days[1]), days=days_apart, apart=apart)
 
 

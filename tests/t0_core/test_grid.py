@@ -148,6 +148,6 @@ def test_a_map_without_crs_is_still_a_map():
 
 
 def test_descriptions():
-    assert MSI.describe() == "120 x 90 pixels of 10 x 10, EPSG:32633"
+    assert MSI.describe() == "120 x 90 pixels of 10 x 10 m, EPSG:32633"
     assert Grid((2, 3)).describe() == "2 x 3 pixels, not georeferenced"
     assert 0 < GRID_TOLERANCE_PX < 0.5

@@ -33,6 +33,15 @@ def calls():
                 yield place, code.value, {word.arg for word in node.keywords if word.arg}, spread
 
 
+def test_one_is_told_as_one():
+    one = note("detectors-mended", count=1, columns=1, bands=2)
+    assert "1 of the HSI's detectors gives one value whatever it sees, in 1 column and 2 bands" in one.text
+    several = note("detectors-mended", count=3, columns=2, bands=1)
+    assert "3 of the HSI's detectors give one value whatever they see, in 2 columns and 1 band" in several.text
+    read = read_records(records([warning("nonfinite-masked", pixels=1, image="MSI")]))
+    assert texts(read) == ["1 pixel of the MSI holds NaN or Inf and is masked"]
+
+
 def test_every_note_has_a_sentence_that_its_values_fill():
     for place, code, values, spread in calls():
         assert code in TEMPLATES, place

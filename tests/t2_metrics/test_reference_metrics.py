@@ -118,7 +118,7 @@ def test_unmasked_nan_is_left_out_and_counted():
     fused[2, 10, 11] = np.nan
     found = accumulate(fused, reference, None, 20)
     assert found.values == pytest.approx(wanted.values, rel=1e-10)
-    assert any("1 pixels hold NaN" in note.text for note in found.notes)
+    assert any("1 pixel holds NaN" in note.text for note in found.notes)
 
 
 @given(st.floats(1e-3, 1e3))
@@ -206,7 +206,7 @@ def test_spectral_angles_by_hand_with_a_zero_spectrum():
     assert result.values["sam"] == pytest.approx(45)
     assert result.values["sam_median"] == pytest.approx(45)
     assert result.values["sam_p95"] == pytest.approx(90)
-    assert "sam: 1 pixels with a spectrum of zeros left out" in [note.text for note in result.notes]
+    assert "sam: 1 pixel with a spectrum of zeros left out" in [note.text for note in result.notes]
     np.testing.assert_allclose(metrics.sam_map(fused, reference), [[45, 0], [90, np.nan]], atol=1e-6)
 
 
@@ -354,7 +354,7 @@ def test_a_dead_band_leaves_the_others_alone():
     assert np.isinf(result.per_band["psnr"][2])
     assert np.isnan(result.per_band["ergas"][2])
     assert np.isnan(result.per_band["cc"][2])
-    assert any(note.text.startswith("ergas: 1 bands") for note in result.notes)
+    assert any(note.text.startswith("ergas: 1 band ") for note in result.notes)
     assert any(note.text.startswith("psnr: 1 of 5") for note in result.notes)
     assert not any(value is not None and np.isnan(value) for value in result.values.values())
 

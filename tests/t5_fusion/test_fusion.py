@@ -252,7 +252,7 @@ def test_nan_and_inf_are_counted_once_and_said_aloud(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hsfuse"):
         result = run(pair, tmp_path / "fused.tif", tile=16)
     said = [note for note in result.notes if "NaN or Inf" in note]
-    assert "1 pixels of the HSI hold NaN or Inf and are masked" in said
+    assert "1 pixel of the HSI holds NaN or Inf and is masked" in said
     assert len(said) == 1 + bool(in_msi)
     assert said[0] in caplog.text
     assert not read(result.output).mask[6:9, 6:9].any()

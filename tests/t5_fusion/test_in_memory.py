@@ -253,7 +253,7 @@ def test_what_a_user_holds_shows_itself_in_a_few_lines(scene):
             repr(pair): ["93 x 78 MSI pixels, ratio 3", "31 bands, 430 to 940 nm", "sentinel2a", "PSF Gaussian, sigma"],
             repr(model): ["glp-reg", "31 bands, 430 to 940 nm", "ratio 3", "B2, B3, B4, B8"],
             repr(pair.model): ["31 HSI bands, ratio 3", "PSF Gaussian"],
-            repr(cube): ["4 bands", "93 x 78 pixels of 10 x 10, EPSG:32633", "% valid"],
+            repr(cube): ["4 bands", "93 x 78 pixels of 10 x 10 m, EPSG:32633", "% valid"],
             repr(pair.response): ["sentinel2a", "B8A", "nm"],
             repr(pair.hsi): ["hsi.tif", "31 bands", "30 x 30"],
             repr(pair.spectrum): ["31 bands", "FWHM for 31"],

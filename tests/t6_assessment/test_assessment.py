@@ -212,7 +212,7 @@ def test_an_empty_band_is_told(scene):
     write_cube(scene.path("empty.tif"), empty)
     a = assess(scene.path("empty.tif"), reference=scene.path("truth.tif"))
     assert a.shape[0] == WAVELENGTHS_NM.size - 1
-    assert "1 bands of the fused cube" in a.warnings[0].text
+    assert "1 band of the fused cube is marked" in a.warnings[0].text
 
 
 def test_nothing_to_compare_with_is_refused(scene):

@@ -400,9 +400,13 @@ def test_the_head_tells_grid_inputs_and_days(assessed):
 
 
 def test_a_gsd_has_a_unit():
-    assert gsd((20.0, 20.0), CRS.from_epsg(32616)) == "GSD 20 m"
-    assert gsd((0.25, 0.5), CRS.from_epsg(4326)) == "GSD 0.25 × 0.5°"
-    assert gsd((3.0, 3.0), None) == "GSD 3 map units"
+    def of(y: float, x: float, crs: str | None) -> str:
+        return gsd(Grid((9, 9), Affine(x, 0, 5, 0, -y, 5), None if crs is None else CRS.from_user_input(crs)))
+
+    assert of(20.0, 20.0, "EPSG:32616") == "GSD 20 m"
+    assert of(0.25, 0.5, "EPSG:4326") == "GSD 0.25 × 0.5°"
+    assert of(3.0, 3.0, None) == "GSD 3 map units"
+    assert of(80.0, 80.0, "EPSG:2263") == "GSD 80 US ft"
 
 
 def test_an_assumed_unit_is_told_once_near_the_top(assessed):

@@ -138,6 +138,18 @@ def test_info_names_bands_of_one_value(tmp_path, bands, told):
     )
 
 
+@pytest.mark.parametrize(
+    ("crs", "gsd"),
+    [("EPSG:32633", "80 x 80 m"), ("EPSG:4326", "80 x 80°"), ("EPSG:2263", "80 x 80 US ft"), (None, "80 x 80")],
+)
+def test_info_writes_units_and_single_things_as_people_do(tmp_path, crs, gsd):
+    grid = Grid((1, 5), Affine(80, 0, 1, 0, -80, 1), None if crs is None else CRS.from_string(crs))
+    write_cube(tmp_path / "c.tif", np.arange(5.0).reshape(1, 1, 5), np.ones((1, 5), bool), grid, Spectrum((500.0,)))
+    lines = run("info", tmp_path / "c.tif").stdout.splitlines()
+    assert "  size:         1 row x 5 columns x 1 band" in lines
+    assert f"  GSD:          {gsd}" in lines
+
+
 def test_info_of_several_and_of_bare_files(cube, tmp_path):
     bare = write_envi(tmp_path / "bare.dat", np.ones((2, 3, 4), "uint8"), *nm(500, 600))
     several = json.loads(run("info", cube, bare, "--json").stdout)

@@ -128,7 +128,7 @@ def _software(version: str) -> str:
 
 def _image(kind: str, image: ImageFacts) -> str:
     """An input with sensor or file, day and size."""
-    spacing = [gsd(image.grid.gsd, image.grid.crs)] if image.grid.georeferenced else []
+    spacing = [gsd(image.grid)] if image.grid.georeferenced else []
     told = [image.acquired, f"{image.grid.shape[0]} × {image.grid.shape[1]} pixels", *spacing]
     return f"{kind} {image.sensor or Path(image.path).name} ({', '.join(part for part in told if part)})"
 

@@ -12,7 +12,7 @@ from rasterio.warp import transform
 
 from hsfuse.assessment import Assessment
 from hsfuse.assessment.result import ImageFacts
-from hsfuse.core.grid import Grid
+from hsfuse.core.grid import Grid, with_unit
 
 #: Longest name of a sensor or file in the title.
 LONGEST = 32
@@ -39,7 +39,7 @@ def _cube(a: Assessment) -> Iterator[str]:
     yield f"{a.shape[1]} × {a.shape[2]} pixels"
     if "fused" in a.images:
         grid = a.images["fused"].grid
-        yield gsd(grid.gsd, grid.crs) if grid.georeferenced else "not georeferenced"
+        yield gsd(grid) if grid.georeferenced else "not georeferenced"
         if grid.crs is not None:
             yield grid.crs.to_string()
     nm = next((c.wavelengths_nm for c in a.curves), None)
@@ -61,13 +61,12 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
-def gsd(spacing: tuple[float, float], crs: CRS | None) -> str:
-    """A GSD (y, x) in the unit of its reference system, such as `GSD 20 m`."""
-    unit = "map units" if crs is None else "°" if crs.is_geographic else crs.linear_units
-    unit = {"metre": "m", "meter": "m", "unknown": "map units"}.get(unit, unit)
+def gsd(grid: Grid) -> str:
+    """The GSD in the unit of the reference system, such as `GSD 20 m`."""
+    spacing = grid.gsd
     same = abs(spacing[0] - spacing[1]) < 1e-6 * max(spacing)
     size = f"{spacing[0]:g}" if same else f"{spacing[0]:g} × {spacing[1]:g}"
-    return f"GSD {size}{'' if unit == '°' else ' '}{unit}"
+    return f"GSD {with_unit(size, grid.unit or 'map units')}"
 
 
 def _image(a: Assessment, name: str, image: ImageFacts) -> Iterator[str]:
@@ -79,7 +78,7 @@ def _image(a: Assessment, name: str, image: ImageFacts) -> Iterator[str]:
         yield f"response {a.response.name}, bands {', '.join(a.response.bands)}"
     yield f"{image.grid.shape[0]} × {image.grid.shape[1]} pixels"
     if image.grid.georeferenced:
-        yield gsd(image.grid.gsd, image.grid.crs)
+        yield gsd(image.grid)
 
 
 def unit_notes(a: Assessment) -> list[str]:
@@ -108,12 +107,12 @@ def place(grid: Grid) -> dict[str, Any] | None:
     """
     if not grid.georeferenced:
         return None
-    unit = "" if grid.crs is None or grid.crs.is_geographic else str(grid.crs.linear_units)
+    geographic = bool(grid.crs is not None and grid.crs.is_geographic)
     return {
         "transform": list(grid.transform)[:6],
         "crs": "" if grid.crs is None else grid.crs.to_string() if grid.crs.to_epsg() else "its own CRS",
-        "unit": {"metre": "m", "meter": "m", "unknown": ""}.get(unit, unit),
-        "geographic": bool(grid.crs is not None and grid.crs.is_geographic),
+        "unit": "" if geographic else grid.unit,
+        "geographic": geographic,
         "lonlat": None if grid.crs is None else _nodes(grid, grid.crs),
     }
 
