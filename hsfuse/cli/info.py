@@ -60,7 +60,10 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
     with open_cube(split_paths(path)) as opened:
         reader, kept, masked = settle_fill(opened, nodata, "--nodata")
         spectrum, grid, tags = reader.spectrum, reader.grid, reader.tags
-        guess = guess_scale(reader)
+        provenance = read_provenance(tags)
+        quantity, why = reader.quantity, guess_scale(reader).note
+        if quantity == "unknown" and provenance.get("quantity") in ("reflectance", "radiance"):
+            quantity, why = provenance["quantity"], "as its HSI was taken for when it was fused"
         constant = constant_bands(reader, band_contents(reader)[1])
         return {
             "file": str(path),
@@ -76,8 +79,8 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "dtype": reader.dtype,
             "scale": reader.scale,
             "offset": reader.offset,
-            "quantity": reader.quantity,
-            "quantity_note": guess.note or None,
+            "quantity": quantity,
+            "quantity_note": why or None,
             "nodata": "NaN" if reader.nodata is not None and isnan(reader.nodata) else reader.nodata,
             "masks": tags.get("MASK"),
             "names": spectrum.names,
@@ -86,7 +89,7 @@ def _facts(path: Path, nodata: str | None) -> dict[str, Any]:
             "bad_bands": None if spectrum.good is None else [i + 1 for i, good in enumerate(spectrum.good) if not good],
             "fill": [*masked, *kept, *constant],
             "notes": texts(reader.notes),
-            "provenance": read_provenance(tags),
+            "provenance": provenance,
         }
 
 

@@ -87,6 +87,7 @@ def test_wild_values_are_gaps_and_told(tmp_path, dtype):
     assert (told.code, told.values["count"], told.values["bands"]) == ("values-wild", 4, "B2, B3, B8")
     assert not mask[tuple(zip(*(place[1:] for place in places), strict=True))].any()
     assert mask.sum() == mask.size - 4
+    assert told.text.endswith("lamps of one spectral line, --msi-nodata none keeps them")
     assert settled(tmp_path, msi, dtype, nodata="none")[0] == []
 
 

@@ -179,6 +179,16 @@ def test_info_shows_where_a_file_comes_from(cube, tmp_path):
     assert json.loads(run("info", msi, "--json").stdout)["provenance"]["settings"]["snr_hsi"] is None
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.dat", "a.zarr"])
+def test_info_has_the_quantity_that_a_fused_file_records(tmp_path, name):
+    data = np.random.default_rng(0).random((5, *GRID.shape), dtype=np.float32)
+    file, tags = tmp_path / name, {"PROVENANCE": json.dumps({"hsfuse": "0", "quantity": "reflectance"})}
+    spectrum = Spectrum(tuple(np.arange(5.0) * 9 + 500))
+    write_cube(file, data, np.ones(GRID.shape, bool), GRID, spectrum, tags=tags)
+    assert "quantity:     reflectance (as its HSI was taken for when it was fused)" in run("info", file).stdout
+    assert json.loads(run("info", file, "--json").stdout)["quantity"] == "reflectance"
+
+
 def test_info_tells_product_quantity_masks_and_day(tmp_path):
     shown = run("info", made.sentinel2(tmp_path)).stdout
     for words in (
