@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsfuse.core.errors import SettingError
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import when_used
 
@@ -42,15 +43,16 @@ __getattr__ = when_used(
 def fuse(
     hsi: str | Path,
     msi: Paths,
-    srf: str,
-    output: str | Path,
+    srf: str | None = None,
+    output: str | Path | None = None,
     *,
     options: FuseOptions | None = None,
     **given: Any,
 ) -> FusionResult:
     """Fuse an LRHSI and an MSI into an HRHSI file on the MSI's grid over the common extent.
 
-    `msi` is one file or product, or several files that make one image; `srf` names a sensor of the library or a CSV.
+    `msi` is one file or product, or several files that make one image; `srf` names a sensor of the library or a CSV,
+    by default "auto": as file or pair tell. The `output` is always wanted.
     `given` are `options` by name: method, mtf, adapt_minutes, tile, dtype, qa and all others of `FuseOptions`, which
     are those of `hsfuse fuse`. The output holds the HSI's bands in use (C, H, W) on H x W MSI pixels. Raises an
     HsfuseError: InputError, SrfError and GridError for files that can't be fused, OutputError for the output,
@@ -64,4 +66,7 @@ def fuse(
     """
     from hsfuse.fusion.run import run_fusion
 
-    return run_fusion(hsi, msi, output, FuseOptions.of({**given, "srf": srf}, options))
+    if output is None:
+        raise SettingError("the output is missing: wanted fuse(hsi, msi, output=...), or fuse(hsi, msi, srf, output)")
+    told = given if srf is None else {**given, "srf": srf}
+    return run_fusion(hsi, msi, output, FuseOptions.of(told, options))

@@ -74,6 +74,25 @@ def test_files_in_and_arrays_agree(files, fused):
     np.testing.assert_allclose(read(fused[0]).data, wanted, atol=1e-4)
 
 
+def test_the_sensor_needs_no_name_where_file_or_pair_tell_it(files, tmp_path):
+    found = {
+        name: fuse(files.hsi, files.msi, *given, method="bicubic", dry_run=True, **named)
+        for name, given, named in (
+            ("by position", ("sentinel2a", tmp_path / "a.tif"), {}),
+            ("by name", (), {"output": tmp_path / "a.tif", "srf": "sentinel2a"}),
+            ("of options", (), {"output": tmp_path / "a.tif", "options": FuseOptions(srf="sentinel2a")}),
+            ("untold", (), {"output": tmp_path / "a.tif"}),
+        )
+    }
+    sensors = {name: one.provenance["inputs"]["SRF"] for name, one in found.items()}
+    assert sensors["by position"].startswith("sentinel2a")
+    assert sensors["by position"] == sensors["by name"] == sensors["of options"]
+    assert any(note.startswith("the MSI's sensor: ") for note in found["untold"].notes)
+    assert not any(note.startswith("the MSI's sensor: ") for note in found["of options"].notes)
+    with pytest.raises(SettingError, match=r"the output is missing: wanted fuse\(hsi, msi, output=...\)"):
+        fuse(files.hsi, files.msi, "sentinel2a")
+
+
 def test_provenance_is_in_the_file(files, fused):
     path, result = fused
     with open_cube(path) as reader:
