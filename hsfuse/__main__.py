@@ -1,6 +1,6 @@
 """`python -m hsfuse`."""
 
-from hsfuse.cli import main
+from hsfuse.cli import run
 
 if __name__ == "__main__":
-    main(prog_name="hsfuse")
+    run()

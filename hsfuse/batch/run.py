@@ -68,7 +68,7 @@ class Outcome:
 
     @property
     def warnings(self) -> list[str]:
-        """What was warned of in fusing and assessing it now; of what was finished before, in fusing."""
+        """What was warned of in fusing and assessing it, now or when it was finished."""
         return list(self.result.get("warnings", ()))
 
     @property

@@ -8,12 +8,14 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
-from hsfuse.cli.console import start_logging, told_errors
+from hsfuse.cli.console import interrupt, start_logging, told_errors
 from hsfuse.core.package import __version__
 
 #: name -> (module, attribute, one-line help); the order is that of `hsfuse --help`.
@@ -38,6 +40,11 @@ SELDOM = 100_000
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names and help without importing them."""
+
+    def make_context(self, *given: Any, **more: Any) -> click.Context:
+        """Interrupted before a command begins, it ends as within one."""
+        with told_errors():
+            return super().make_context(*given, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
@@ -81,6 +88,16 @@ def main() -> None:
     130 interrupted, 70 a bug.
     """
     start_logging()
+
+
+def run() -> None:
+    """The command line as a process of its own; once its command has ended all is done, and it isn't disturbed."""
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        main(prog_name="hsfuse")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def be_quick() -> None:

@@ -88,15 +88,15 @@ def _sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """Once: who ends with what started it is told so by both, and the second may not stop the cleaning up."""
+def interrupt(number: int, frame: object) -> None:
+    """Of a signal, once: who ends with what started it is told by both, and the second may not stop the cleaning up."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -18,13 +19,15 @@ _FORKS = multiprocessing.get_context("forkserver")
 def start(arguments: list[str], said: Path, temporary: Path) -> BaseProcess:
     """Run `hsfuse` with these arguments, in a session of its own; what it prints goes to a file."""
     _FORKS.set_forkserver_preload(MODULES)
-    process = _FORKS.Process(target=_run, args=(arguments, str(said), str(temporary)))
+    begun, begins = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=_run, args=(arguments, str(said), str(temporary), begins))
     process.start()
+    begun.recv()  # before that a signal is none of hsfuse's
     return process
 
 
-def _run(arguments: list[str], said: str, temporary: str) -> None:
-    from hsfuse.cli import main
+def _run(arguments: list[str], said: str, temporary: str, begins: Connection) -> None:
+    from hsfuse.cli import interrupt, run
 
     tempfile.tempdir = os.environ["TMPDIR"] = temporary
     sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -32,5 +35,7 @@ def _run(arguments: list[str], said: str, temporary: str) -> None:
         os.dup2(sink, stream)
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGTERM, interrupt)  # as `run` does first
     sys.argv = ["hsfuse", *arguments]
-    main(arguments)
+    begins.send(True)
+    run()

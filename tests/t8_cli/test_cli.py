@@ -144,6 +144,31 @@ cli.main(["wait"])
     assert (tmp_path / "cleaned").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        ("cli.click.Command.make_context = lambda *_, **__: tell()", 130),  # before a command begins
+        ("atexit.register(tell)", 0),  # after it has ended
+    ],
+)
+def test_signals_before_and_after_a_command(number, when, code):
+    program = f"""
+import atexit, os, signal, sys, time, hsfuse.cli as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def tell():
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(0.2)
+{when}
+sys.argv = ["hsfuse", "--version"]
+cli.run()
+"""
+    done = subprocess.run([*PYTHON, program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_module_runs_as_a_program(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hsfuse", "info", str(tmp_path / "none.tif")],
