@@ -247,6 +247,7 @@ TEMPLATES: dict[str, str] = {
         "too large to be searched whole for fill that no nodata value declares: one in {step} rows and columns was "
         "looked at; what holds {fill}, far from all that was seen, is masked wherever it comes up"
     ),
+    "bands-sharpened": ("{bands} {count:has|have} a GSD of {gsd} and {count:is|are} brought to {finest}, {how}"),
     "fill-kept": "{fill}: they are kept as values; if they are none, {advice}",
     "msi-unreached": "the HSI doesn't reach {share:.1%} of the MSI",
     # Writing.

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
+from hsfuse.core.grid import with_unit
+from hsfuse.core.notes import note
 from hsfuse.io.reader import CubeReader, Role
 from hsfuse.io.sharpen import (
     MARGIN,
@@ -136,12 +138,14 @@ class LayeredReader(CubeReader):
             self.tags["MASK"] = "; ".join(mask.what for mask in self._masks)
         coarse = {layer.name: layer.source.grid.gsd[0] for layer in layers if self._places[layer.source].ratio > 1}
         if coarse:
-            gsds = " and ".join(f"{gsd:g}" for gsd in sorted(set(coarse.values())))
             how = f"sharpened with {', '.join(layers[i].name for i in self._fine)}: finer detail is estimated"
-            self._note(
-                f"{', '.join(coarse)} have a GSD of {gsds} and are brought to {self.grid.gsd[0]:g}, "
-                + (how if self._fine else "by cubic convolution: they hold no finer detail than before")
-            )
+            told = {
+                "bands": ", ".join(coarse),
+                "gsd": with_unit(" and ".join(f"{gsd:g}" for gsd in sorted(set(coarse.values()))), self.grid.unit),
+                "finest": with_unit(f"{self.grid.gsd[0]:g}", self.grid.unit),
+                "how": how if self._fine else "by cubic convolution: no finer detail than before is in them",
+            }
+            self.notes.append(note("bands-sharpened", file=self.path.name, count=len(coarse), **told))
 
     def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None

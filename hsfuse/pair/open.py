@@ -157,6 +157,8 @@ def _matched(
     if settings.msi_bands is None:
         match, coarse, enlarged = of_full_detail(match, high)
         notes, warnings = [*notes, *coarse], [*warnings, *enlarged]
+    if not set(match.indices) - set(high.native_bands):  # how the others were read is no matter then
+        notes = [one for one in notes if one.code != "bands-sharpened" or one not in high.notes]
     notes += [note("response", about=response.note)] if response.note else []
     nesting = nest(low.grid, high.grid)
     high, spoilt = settle_bands(high, match.indices, match.bands, nesting.alignment.msi_window, settings.msi_nodata)
@@ -183,6 +185,7 @@ def _matched(
     notes, warnings = [*notes, *loud.notes], [*warnings, *loud.warnings]
     covered = loud.spared(covered, response, match.bands, spectrum)
     model = ObservationModel(covered.matrix, psf, nesting.ratio, settings.phase, np.array(covered.coverage))
+    match = match.only(covered.kept)
     notes += [note("bands-matched", how=match.note)] if match.note else []
     notes += [note("bands-not-covered", left_out=covered.note)] if covered.note else []
     notes += filter(None, [different_dates(low, high)])

@@ -162,7 +162,7 @@ def test_sentinel2_is_reflectance_by_its_own_metadata(tmp_path, level, offsets):
     assert reader.grid.gsd == (10, 10)
     assert (reader.grid.transform.c, reader.grid.transform.f, reader.grid.crs.to_epsg()) == (made.X, made.Y, made.EPSG)
     assert reader.tags["ACQUIRED"].startswith("2022-07-24T10:20:48")
-    assert "B5, B6, B7, B8A, B11, B12 have a GSD of 20" in " ".join(map(str, reader.notes))
+    assert "B5, B6, B7, B8A, B11, B12 have a GSD of 20 m and are" in " ".join(map(str, reader.notes))
     assert len(match_bands(load_srf(reader.tags["SENSOR"]), reader.spectrum.names, reader.count).indices) == 10
 
 
@@ -335,7 +335,9 @@ def test_files_of_several_gsds_make_one_image(tmp_path):
     coarse = made.counts((14, 18), 3).astype(np.float32)
     rows, cols = (np.arange(20) + 1.5) / 2 - 0.5, (np.arange(30) + 3.5) / 2 - 0.5
     np.testing.assert_allclose(cube.data[2], upsample(coarse, np.ones(coarse.shape, bool), rows, cols)[0], rtol=1e-6)
-    assert "swir16 have a GSD of 20 and are brought to 10, sharpened with red, blue" in " ".join(map(str, reader.notes))
+    assert "swir16 has a GSD of 20 m and is brought to 10 m, sharpened with red, blue" in " ".join(
+        map(str, reader.notes)
+    )
     assert set(paths) <= set(reader.files)
     assert len(match_bands(load_srf("sentinel2a"), reader.spectrum.names, 3).indices) == 3
 

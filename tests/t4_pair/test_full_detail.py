@@ -102,8 +102,11 @@ def test_coarser_files_are_not_used_and_it_is_said_unless_they_are_named(tmp_pat
     with open_pair(*images, srf="sentinel2a", register="off") as pair:
         assert pair.msi_names == ("B2", "B3", "B4", "B8")
         assert [one.text.split(":")[1].split(";")[0] for one in pair.notes if one.code == "msi-bands-coarse"] == [" B5"]
+        assert "bands-sharpened" not in [one.code for one in pair.notes]  # of what isn't used, no more is told
     with open_pair(*images, srf="sentinel2a", register="off", msi_bands=("B2", "B3", "B4", "B5", "B8")) as pair:
         assert set(pair.msi_names) == {"B2", "B3", "B4", "B5", "B8"}
+        (told,) = [one.text for one in pair.notes if one.code == "bands-sharpened"]
+        assert "B5 has a GSD of 20 m and is brought to 10 m, sharpened with" in told
 
 
 def pansharpened(values, how, noise=0.0):

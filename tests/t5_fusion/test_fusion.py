@@ -322,6 +322,7 @@ def test_msi_bands_that_the_hsi_does_not_cover_are_left_out(tmp_path):
     result = run(pair, tmp_path / "fused.tif")
     assert result.provenance["srf"]["bands"] == list(BANDS)
     assert any("B11 (0% covered)" in note for note in result.notes)
+    assert f"MSI bands by description: {', '.join(BANDS)}." in result.notes  # those that are used
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint16", "int16"])
