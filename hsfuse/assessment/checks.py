@@ -138,6 +138,7 @@ LESSER = frozenset(
         "msi-one-detail",
         "hsi-repeated",
         "hsi-bands-noise",
+        "fit-untold",
         "response-contradicted",
     }
 )
@@ -147,6 +148,7 @@ TOPICS = {
     "sensor-another": "The sensor of the MSI",
     "response-contradicted": "The response",
     "bands-swapped": "The order of the bands",
+    "fit-untold": "The model of the sensors",
 }
 #: The same in the verdict, where the topic alone doesn't say it, in the fields of the warning's values.
 CARE = {
@@ -169,6 +171,7 @@ CARE = {
     "response-untold": "no response explains the MSI's {bands}",
     "haze-left": "cloud or other light that one image alone has was left",
     "hsi-clouded": "over {share:.1%} of the ground the HSI has cloud",
+    "fit-untold": "how well the images fit beside cloud isn't known",
     "ground-hidden": "over {share:.1%} of the ground or more the {image} alone is as bright as cloud",
     "images-differ": "the two images show different things in about {where:.0%} of the scene",
     "msi-bands-empty": "empty MSI bands were left out ({bands})",

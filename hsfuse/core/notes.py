@@ -115,6 +115,10 @@ TEMPLATES: dict[str, str] = {
         "over at least {share:.1%} of the ground the {image} is brighter in all bands than the {other} by more than "
         "the ground's contrast, as under opaque cloud: at best {what}; nothing is masked: mask it in both images"
     ),
+    "fit-untold": (
+        "while cloud over the {image} alone isn't masked, it can't be told how well the images fit beside it (with it "
+        "they differ by {times:.1f} times their noise), and thin cloud around it is left"
+    ),
     "images-differ": (
         "the two images show different things in about {where:.0%} of the scene, such as clouds, shadows or change "
         "between their dates: on the HSI's pixels they differ by {times:.1f} times their noise, beyond it by "

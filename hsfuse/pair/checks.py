@@ -46,6 +46,8 @@ OPAQUE, ROOM, MOST_OUTSIDE = 0.85, 0.2, 0.003
 MOST_OTHER = 0.03
 #: Code of the warning that the images show different things.
 DIFFER = "images-differ"
+#: Code of the warning that with cloud over one image nothing more is known of that, and why light is left then.
+UNTOLD, BESIDE = "fit-untold", "there is opaque cloud beside it"
 #: Opacity of haze that opaque cloud over the HSI isn't told from.
 LITTLE = 0.3
 #: Share of what is beyond noise that curved tones must explain.
@@ -77,7 +79,21 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         scene = _sample(pair)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
-    return _compared(pair, scene, match, strict, haze)
+    return _beside_cloud(_compared(pair, scene, match, strict, haze))
+
+
+def _beside_cloud(pair: ScenePair) -> ScenePair:
+    """The pair without figures of a misfit, or of light that is left, which opaque cloud in one image makes by itself.
+
+    However little ground it hides, it makes the images differ all over, by the gain and offset between them.
+    """
+    hidden = next((one for one in pair.warnings if one.code == "ground-hidden"), None)
+    of_cloud = [one for one in pair.warnings if one.code == DIFFER or one.values.get("part") == "radiometry"]
+    if hidden is None or not of_cloud:
+        return pair
+    told = warning(UNTOLD, image=hidden.values["image"], times=of_cloud[0].values["times"])
+    left = [one for one in pair.warnings if one not in of_cloud and one.values.get("why") != BESIDE]
+    return replace(pair, warnings=[*left, told])
 
 
 def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haze: bool = False) -> ScenePair:
@@ -179,7 +195,7 @@ def _too_thick(pair: ScenePair, haze: Haze, outside: float) -> str:
     """
     over = {one.values["image"] for one in pair.warnings if one.code == "ground-hidden"}
     if "MSI" in over or ("HSI" in over and haze.opacity < LITTLE):
-        return "there is opaque cloud beside it"
+        return BESIDE
     if haze.opacity > OPAQUE:
         return f"opacity up to {haze.opacity:.0%}"
     return (
@@ -333,7 +349,7 @@ def _repeated(hsi: CubeReader) -> float:
 
 def unsure(pair: ScenePair) -> ScenePair:
     """The pair with a warning where a far shift is corrected and other light is left: clouds may be what moved."""
-    other = pair.haze is not None or any(one.code == DIFFER for one in pair.warnings)
+    other = pair.haze is not None or any(one.code in (DIFFER, UNTOLD) for one in pair.warnings)
     if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
         return pair
     told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))

@@ -107,6 +107,23 @@ def test_opaque_cloud_is_left_as_it_is(cube, tmp_path, image):
         np.testing.assert_array_equal(pair.read_hr(WHOLE).data, msi.read())
 
 
+@pytest.mark.parametrize("share", [0.004, 0.015, 0.05])
+def test_a_little_opaque_cloud_is_told_by_its_own_share(cube, tmp_path, share):
+    """Not by that of the scene, nearly all, in which gain and offset are wrong by it."""
+    files = write_pair(0.4 * cube + 0.1 * cube[:, :, :1], NM, 4, Off(), tmp_path)
+    rows, columns = np.mgrid[:96, :96]
+    hidden = np.hypot(rows - 47, columns - 50) < 96 * np.sqrt(share / np.pi)
+    with rasterio.open(files.msi, "r+") as file:
+        ground = file.read()
+        cloud = 0.8 + 0.02 * np.random.default_rng(0).standard_normal(ground.shape)
+        file.write(np.where(hidden, cloud, ground).astype("float32"))
+    with opened(files) as pair:
+        (told,) = [one for one in pair.warnings if one.code == "ground-hidden"]
+        assert share / 2 < told.values["share"] < 3 * share
+        assert "fit-untold" in codes(pair)
+        assert not codes(pair) & {"images-differ", "model-misfit", "haze-left"}
+
+
 def test_other_ground_that_passes_for_haze_is_warned_of(cube, tmp_path):
     """What an MSI of another date has there is as smooth as thin cloud, but its detail isn't the HSI's."""
     files = write_pair(cube**3, NM, 4, Off(), tmp_path)
