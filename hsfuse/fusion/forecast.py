@@ -69,6 +69,13 @@ class Forecast:
         parts += [] if self.seconds is None else [_duration(self.seconds)]
         return ", ".join(parts)
 
+    def short(self) -> str:
+        """That the disk may be too small, which is sure of what isn't compressed alone; "" where it isn't."""
+        need, sure = self.output + self.temporary, "about" if self.seconds is not None else "up to"
+        if need <= self.free:
+            return ""
+        return f"{sure} {_size(need)} are to be written, but {_size(self.free)} are free: it may not fit; make room"
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: bytes and seconds."""
         told = {name: getattr(self, name) for name in ("output", "temporary", "free", "memory")}

@@ -79,6 +79,8 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             record |= {"forecast": expected.to_dict(), "expected": expected.text()}
             return _result(pair, output, options, record, 0.0, {}, told)
         log.info("to come: %s", expected.text())
+        if short := expected.short():
+            log.warning("%s", short)
         held.enter_context(only_writer(output_files(output, options.format), files_of(output, options)))
         client = None
         if options.dask is not None:

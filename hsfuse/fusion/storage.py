@@ -21,6 +21,7 @@ from hsfuse.io import DTYPES, CubeReader, Storage, check_output, driver_of, open
 from hsfuse.io.finished import IN_EFFECT, check_unchanged
 from hsfuse.io.open import is_remote
 from hsfuse.io.sinks import COG_BY_BAND
+from hsfuse.io.writer import Journal
 from hsfuse.pair import nest
 from hsfuse.pair.identify import told_bands
 from hsfuse.pair.nesting import turned_like
@@ -258,17 +259,23 @@ def look_ahead(hsi: Path, msi: Sequence[Path], output: Path, options: FuseOption
             check_unchanged(hsi, msi, output, options, aside=IN_EFFECT)
             return  # the rest of what an earlier run has left is looked at with the pair
         check_places(low, high, grid, output, options)
-        if driver_of(output, options.format) == "ENVI" and not options.dry_run:
-            _check_disk(low, output, options, bands * grid.shape[0] * grid.shape[1])
+        _check_disk(low, output, options, bands * grid.shape[0] * grid.shape[1])
 
 
 def _check_disk(low: CubeReader, output: Path, options: FuseOptions, values: int) -> None:
-    """OutputError where a file whose size is known beforehand won't fit."""
-    need = values * np.dtype(options.dtype or low.dtype).itemsize
+    """OutputError where a file that isn't compressed, whose size is known beforehand, won't fit."""
+    driver, made = driver_of(output, options.format), {key.lower(): v for key, v in options.creation_options.items()}
+    plain = driver in ("GTiff", "COG") and str(made.get("compress", "")).upper() == "NONE"
+    if options.dry_run or not (driver == "ENVI" or plain):
+        return
+    begun = Journal(output, "").data
+    need = values * np.dtype(options.dtype or low.dtype).itemsize * (2 if driver == "COG" else 1)  # which is copied
+    need -= begun.stat().st_size if options.resume and begun.is_file() else 0
     if (free := shutil.disk_usage(output.parent).free) < need:
+        way = "leave out COMPRESS=NONE" if plain else "choose a .tif, which is compressed"
         raise OutputError(
             f"{output} takes {need / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free in {output.parent}; make "
-            "room, or choose a .tif, which is compressed"
+            f"room, or {way}"
         )
 
 
@@ -277,8 +284,9 @@ def check_outputs(pair: ScenePair, output: Path, options: FuseOptions) -> Storag
 
     A note is added where the type changes to integers, a warning where steps on disk are coarse.
     """
-    bands = len(plan_bands(pair, options).source)
+    bands, (rows, cols) = len(plan_bands(pair, options).source), pair.alignment.full
     check_places(pair.hsi, pair.msi, pair.alignment.hr_grid, output, options)
+    _check_disk(pair.hsi, output, options, bands * rows * cols)
     stored, dtype = storage(pair, options), storage_type(pair, options)
     if driver_of(output, options.format) == "COG" and not COG_BY_BAND and bands > MANY:
         pair.notes.append(note("cog-by-pixel"))

@@ -10,8 +10,10 @@ import torch
 from fusing import run
 from scenes import memory_scene, save_pair
 
+from hsfuse.core.errors import OutputError
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion import forecast
+from hsfuse.io.sinks import GeoTiffSink
 from hsfuse.methods import method_class
 
 ENVI = {"register": "off", "dtype": "float32"}
@@ -99,6 +101,29 @@ def test_a_larger_scene_is_told_at_the_start(tmp_path, monkeypatch, caplog):
     (line,) = [record.message for record in caplog.records if record.message.startswith("to come: ")]
     assert "42 x 42 pixels, 31 bands, 1 tile" in line
     assert line.endswith(", less than 5 s")
+
+
+@pytest.mark.parametrize(("free", "warned"), [(10**9, False), (10**5, True)])
+def test_a_disk_that_may_be_too_small_is_warned_of(files, tmp_path, monkeypatch, caplog, free, warned):
+    """A compressed output may need less than its raw size, so it is made all the same."""
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(GeoTiffSink, "_check_space", lambda *_: None)
+    result = run(files, tmp_path / "a.tif", register="off")
+    assert result.output.exists()
+    short = [record.message for record in caplog.records if record.levelname == "WARNING" and "free" in record.message]
+    assert len(short) == warned
+    assert not warned or short[0].endswith("are to be written, but 100 kB are free: it may not fit; make room")
+
+
+def test_what_is_begun_already_needs_no_room_again(files, tmp_path, monkeypatch):
+    """Of a GeoTIFF that isn't compressed, and is gone on with."""
+    how = {"register": "off", "creation_options": {"COMPRESS": "NONE"}}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**5))
+    monkeypatch.setattr(GeoTiffSink, "_check_space", lambda *_: None)
+    with pytest.raises(OutputError, match=r"a\.tif takes \d+ MiB, and 0 MiB are free in .*; make room, or leave"):
+        run(files, tmp_path / "a.tif", **how)
+    (tmp_path / ".a.unfinished.tif").write_bytes(b"0" * 10**7)
+    assert run(files, tmp_path / "a.tif", resume=True, **how).output.exists()
 
 
 def test_few_seconds_are_not_said_as_if_they_were_known():

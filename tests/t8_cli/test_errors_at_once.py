@@ -164,10 +164,16 @@ def test_a_finished_output_says_what_it_is(place):
 def test_a_file_whose_size_is_known_needs_the_room(place, monkeypatch):
     folder, pair = place
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    full = CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), str(folder / "out.dat"), *QUICK])
-    assert full.exit_code == 1
-    assert "0 MiB are free" in full.stderr
-    assert not (folder / "out.dat").exists()
+    for name, more, advice in (
+        ("out.dat", [], "choose a .tif"),
+        ("out.tif", ["--co", "COMPRESS=NONE"], "leave out COMPRESS=NONE"),
+    ):
+        full = CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), str(folder / name), *QUICK, *more])
+        assert full.exit_code == 1
+        assert "0 MiB are free" in full.stderr
+        assert advice in full.stderr
+        assert full.stderr.count("\n") == 1
+        assert not (folder / name).exists()
 
 
 def test_a_log_replaces_nothing(tmp_path):
