@@ -10,9 +10,10 @@ different things in places, such as clouds, shadows or another date.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 
 import numpy as np
 import torch
@@ -20,7 +21,29 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, convolve, gaussian_filter, gaussian_filter1d
 from torch import Tensor
 
-from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, SharedPixels, inner_mask
+from hsfuse.calibration.radiometry import (
+    LEAST_NOISE,
+    LEAST_WEIGHT,
+    THICKEST,
+    BoolArray,
+    Haze,
+    left_out,
+    own_share,
+    seen_by_both,
+    smoothed,
+    soft_mean,
+    without_lines,
+)
+from hsfuse.calibration.spectra import (
+    LEAST_PIXELS,
+    FloatArray,
+    LowPixels,
+    SharedPixels,
+    band_noise,
+    inner_mask,
+    low_pixels,
+)
+from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
 
 #: A model doesn't fit where half of the bands' misfits are so many times what is left at best, twice as many where the
@@ -224,3 +247,161 @@ def _loud(left: FloatArray) -> FloatArray:
     """How many times the noise (c, n) is."""
     times: FloatArray = left / np.maximum(np.quantile(left, QUIET, axis=1, keepdims=True), 1e-30)
     return times
+
+
+#: Gaussians (LR pixels) that a shade may have, and turns of its fit; the share that it must foretell of what gain and
+#: offset leave of the bands at their median, and how much worse than nothing it may foretell one; and by how much most
+#: of the scene may be brighter or darker: what is beyond that is shadow or cloud.
+SHADE_SCALES, SHADE_TURNS, SHADED, WORSE, MOST_SHADE = (1.4, 2.0), 6, 0.35, 0.05, 0.25
+#: Directions of the spectra that tell an MSI band of unknown response, beside surroundings as wide as this Gaussian,
+#: and turns of that fit.
+DIRECTIONS, BESIDE_LR, FREE_TURNS = 12, 1.5, 16
+#: Gaussian (LR pixels) under which two pixels' light is compared, and deviations up to which it is alike.
+LITTLE_LR, SAME_LIGHT = 0.7, 3.0
+
+
+def estimate_shade(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze | None:
+    """A smooth factor by which the MSI is darker than gain and offset make the LRHSI, of all bands; None without one.
+
+    Sun, view and a mosaic's seams make one. Each LR pixel is foretold by those around it, in each band; images, model
+    and InputError as for `match_radiometry`.
+    """
+    pixels, inside = seen_by_both(lrhsi, msi, mask, model)
+
+    def told(shades: FloatArray, weight: FloatArray) -> _Told:
+        bands = zip(pixels.lrhsi, pixels.msi, shades, strict=True)
+        gain, offset, left = np.transpose([_shaded(*band, weight) for band in bands])
+        return pixels.lrhsi, gain, offset, left
+
+    found = _in_turns(pixels, inside, told, without_lines(pixels))
+    return None if found is None else found[0]
+
+
+def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Tensor | None:
+    """The MSI without a smooth factor of it, whatever its response and place are; None where there is none.
+
+    So that it doesn't mislead what the pair tells of its sensors. What the MSI has without it is told by the spectra's
+    leading directions and by what a small move would change, as far as both vary beside their surroundings:
+    what is smooth may be light. Images as for `match_radiometry`; of `model` only the PSF is used.
+    """
+    try:
+        pixels = low_pixels(lrhsi, msi, mask, model)
+    except InputError:
+        return None
+    inside = inner_mask(mask.cpu().numpy(), model)
+    centred = pixels.lrhsi - pixels.lrhsi.mean(1, keepdims=True)
+    noise = band_noise(centred)[:, None]
+    axes = np.linalg.eigh((centred / noise) @ (centred / noise).T)[1][:, : -DIRECTIONS - 1 : -1]
+    scores, slopes = axes.T @ (centred / noise), _slopes(model.spatial(msi.double()).cpu().numpy(), inside)
+    near = np.maximum(soft_mean(np.ones((1, inside.sum()), bool), inside, BESIDE_LR), 1e-9)
+
+    def beside(values: FloatArray) -> FloatArray:
+        return np.asarray(values - soft_mean(values, inside, BESIDE_LR) / near)
+
+    designs = [beside(np.concatenate([scores, slope])) for slope in slopes]
+
+    def told(shades: FloatArray, weight: FloatArray) -> _Told:
+        through, left = np.empty_like(pixels.msi), np.empty(len(pixels.msi))
+        for k, (even, design) in enumerate(zip(pixels.msi / (1 - shades), designs, strict=True)):
+            asked = beside(even[None])[0]
+            by, *_ = np.linalg.lstsq((design * weight) @ design.T, design @ (weight * asked), rcond=None)
+            through[k] = by @ np.concatenate([scores, slopes[k]])
+            through[k] += weight @ (even - through[k]) / weight.sum()
+            left[k] = np.sqrt(weight @ np.square(asked - by @ design) / weight.sum())
+        return through, np.ones(len(left)), np.zeros(len(left)), left
+
+    rest = np.stack([_without(y, np.concatenate([scores, one])) for y, one in zip(pixels.msi, slopes, strict=True)])
+    found = _in_turns(pixels, inside, told, rest, FREE_TURNS)
+    if found is None:
+        return None
+    shade, seen, weight = found
+    planes = np.zeros((2, *inside.shape))
+    planes[:, inside] = seen, weight
+    field = np.stack([_with_edges(shade, *block) for block in zip(planes[0], planes[1], strict=True)])
+    fine = model.upsample(torch.from_numpy(field[:, None]).to(msi))
+    dims = torch.from_numpy(shade.dims).to(msi)[:, None, None]
+    return msi / (1 - dims * fine)
+
+
+def _with_edges(shade: Haze, seen: FloatArray, weight: FloatArray) -> FloatArray:
+    """A shade (h, w) as it is seen at LR pixels with their weights, smooth but for seams (bilateral: Tomasi 1998).
+
+    A pixel's mean is of those around that differ from it by no more than their noise, both smoothed a little.
+    """
+    smooth = shade.smooth(seen, weight)
+    little, known = (gaussian_filter(one, LITTLE_LR, mode="constant") for one in (seen * weight, weight))
+    near = np.where(known > LEAST_WEIGHT, little / np.maximum(known, LEAST_WEIGHT), smooth)
+    rest = (near - smooth)[weight > 0]
+    apart = SAME_LIGHT * (np.median(np.abs(rest - np.median(rest))) / 0.6745 + 1e-9)
+    total, of = np.zeros((2, *seen.shape))
+    reach = ceil(2 * shade.scale)
+    padded = [np.pad(one, reach) for one in (seen * weight, weight, near)]
+    for down, right in np.ndindex(2 * reach + 1, 2 * reach + 1):
+        value, share, other = (one[down : down + len(seen), right : right + seen.shape[1]] for one in padded)
+        far = np.hypot(down - reach, right - reach) / shade.scale
+        alike = np.exp(-(far**2) / 2) / (1 + np.square((other - near) / apart)) ** 2
+        total, of = total + alike * value, of + alike * share
+    return np.where(of > LEAST_WEIGHT, total / np.maximum(of, LEAST_WEIGHT), smooth)
+
+
+#: R x, gain and offset, and what these leave of each band.
+_Told = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+def _in_turns(
+    pixels: LowPixels,
+    inside: BoolArray,
+    told: Callable[[FloatArray, FloatArray], _Told],
+    plain: FloatArray,
+    turns: int = SHADE_TURNS,
+) -> tuple[Haze, FloatArray, FloatArray] | None:
+    """A shade, what of it is seen at each LR pixel, and the weight in that; None where it isn't worth more than none.
+
+    `told` says by shades (c, n) and weights (n,) what lies below; `plain` (c, n) is left without a shade.
+    """
+    ones, least = np.ones(len(pixels.msi)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
+    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, SHADE_SCALES[0], 0.0, 0.0)
+    u, weight = np.zeros(pixels.msi.shape[1]), np.ones(pixels.msi.shape[1])
+    for turn in range(turns):
+        through, gain, offset, left = told(np.outer(shade.dims, u), weight)
+        shade = replace(shade, gain=gain, offset=offset, noise=left + least)
+        if turn:
+            shade = replace(shade, dims=_dimmed(shade.below(through), pixels.msi, u, weight))
+        seen, weight = shade.seen(through, pixels.msi)
+        if turn % 2 == 0:
+            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
+            shade = min(scales, key=partial(left_out, seen, weight, inside))
+        u = smoothed(shade, seen, weight, inside)
+        u -= weight @ u / weight.sum()
+    foretold = seen - (seen - smoothed(shade, seen, weight, inside)) / (1 - own_share(shade))
+    rest = pixels.msi - shade.below(through) * (1 - np.outer(shade.dims, foretold))
+    share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
+    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+        return None
+    return replace(shade, share=float(np.median(share)), size=float(u.std())), seen, weight
+
+
+def _slopes(low: FloatArray, inside: BoolArray) -> FloatArray:
+    """What a move down and right slopes of a degraded image (b, c, h, w), at the places `inside`: (c, 2, n)."""
+    slopes = np.stack([np.gradient(low, axis=axis) for axis in (2, 3)])
+    return np.asarray(slopes.transpose(2, 0, 1, 3, 4)[:, :, inside])
+
+
+def _without(y: FloatArray, design: FloatArray) -> FloatArray:
+    """What a design (k, n) and a constant leave of y (n,)."""
+    design = np.concatenate([design, np.ones((1, y.size))])
+    found: FloatArray = y - np.linalg.lstsq(design.T, y, rcond=None)[0] @ design
+    return found
+
+
+def _shaded(x: FloatArray, y: FloatArray, shade: FloatArray, weight: FloatArray) -> tuple[float, float, float]:
+    """Gain, offset and what they leave of y (n,), as (gain x + offset) (1 - shade)."""
+    design = np.stack([x, np.ones_like(x)]) * (1 - shade)
+    (gain, offset), *_ = np.linalg.lstsq((design * weight) @ design.T, design @ (weight * y), rcond=None)
+    return gain, offset, float(np.sqrt(weight @ np.square(y - gain * design[0] - offset * design[1]) / weight.sum()))
+
+
+def _dimmed(below: FloatArray, msi: FloatArray, u: FloatArray, weight: FloatArray) -> FloatArray:
+    """By how much each band (c, n) is darker than `below` where u (n,) is 1, relative to their mean (c,)."""
+    dims = np.maximum((u * below * (below - msi)) @ weight / np.maximum(np.square(u * below) @ weight, 1e-30), 0)
+    return np.asarray(dims / dims.mean() if dims.any() else np.ones_like(dims))

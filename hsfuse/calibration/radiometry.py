@@ -61,10 +61,6 @@ UNSURE, HARDLY = 0.2, 0.01
 #: Opacity from which on light is the LRHSI's alone, how many times that of the MSI's own. Put over the MSI, too, cloud
 #: would bend what is learned of the ground: clear ground beside it lost up to 11 dB.
 CLOUDED, OTHER_SIDE = 0.2, 2.0
-#: Gaussians (LR pixels) that a shade may have, and turns of its fit; the share that it must foretell of what gain and
-#: offset leave of the bands at their median, and how much worse than nothing it may foretell one; and by how much most
-#: of the scene may be brighter or darker: what is beyond that is shadow or cloud.
-SHADE_SCALES, SHADE_TURNS, SHADED, WORSE, MOST_SHADE = (1.4, 2.0), 6, 0.35, 0.05, 0.25
 #: Share of the LR pixels of which haze's opacity isn't told: the thickest.
 THICKEST = 0.005
 #: Percentiles of a band between which the ground's contrast lies.
@@ -131,7 +127,7 @@ def match_radiometry(
     pixels = low_pixels(through, msi, mask, model)
     inside = inner_mask(mask.cpu().numpy(), model)
     calm = _calm(pixels, inside)
-    near = _soft(calm[None], inside, BLUR_LR)[0] > LEAST_WEIGHT
+    near = soft_mean(calm[None], inside, BLUR_LR)[0] > LEAST_WEIGHT
     blurs = (pixels.lrhsi, BLUR_LR), (pixels.lrhsi, hypot(BLUR_LR, FURTHER_LR)), (pixels.msi, BLUR_LR)
     seen, further, other = (_blurred(values, calm, inside, blur)[:, near] for values, blur in blurs)
     other = np.stack([_of_one_width(*rows) for rows in zip(seen, further, other, strict=True)])
@@ -167,10 +163,11 @@ def _calm(pixels: LowPixels, inside: BoolArray) -> BoolArray:
 
 def _blurred(values: FloatArray, calm: BoolArray, inside: BoolArray, blur: float) -> FloatArray:
     """Pixels (c, n) at the places `inside` (b, h, w), each the mean of calm ones under a Gaussian around it."""
-    return _soft(values * calm, inside, blur) / np.maximum(_soft(calm[None], inside, blur), 1e-9)
+    return soft_mean(values * calm, inside, blur) / np.maximum(soft_mean(calm[None], inside, blur), 1e-9)
 
 
-def _soft(values: FloatArray | BoolArray, inside: BoolArray, blur: float) -> FloatArray:
+def soft_mean(values: FloatArray | BoolArray, inside: BoolArray, blur: float) -> FloatArray:
+    """Values (c, n) at the places `inside` (b, h, w) under a Gaussian of `blur` LR pixels, with nothing elsewhere."""
     planes = np.zeros((len(values), *inside.shape))
     planes[:, inside] = values
     soft: FloatArray = gaussian_filter(planes, (0, 0, blur, blur), mode="constant", truncate=3)[:, inside]
@@ -251,13 +248,13 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     Every other LR pixel, as on a chessboard, is foretold by those around it: noise and detail aren't, thin cloud and
     haze are. What there is of it is one field in all bands, which is fitted in turns with what each makes of it.
     """
-    pixels, inside = _seen_by_both(lrhsi, msi, mask, model)
+    pixels, inside = seen_by_both(lrhsi, msi, mask, model)
     rows, cols = np.ogrid[: inside.shape[1], : inside.shape[2]]
     white = np.broadcast_to((rows + cols) % 2 == 0, inside.shape)[inside]
-    rest = _without_lines(pixels)
+    rest = without_lines(pixels)
     foretold = np.zeros_like(rest)
     for known in (white, ~white):
-        foretold[:, ~known] = (_soft(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
+        foretold[:, ~known] = (soft_mean(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
     share = 1 - np.square(rest - foretold).sum(1) / np.maximum(np.square(rest).sum(1), 1e-30)
     if np.median(share) <= SMOOTH:
         return None
@@ -267,7 +264,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     )
     plain, free = (_fitted(start, pixels, inside, bright, lines) for lines in (False, True))
     haze = free if np.log(plain.noise / free.noise).mean() > GAINED else plain
-    field = _smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
+    field = smoothed(haze, *haze.seen(pixels.lrhsi, pixels.msi), inside) * haze.dims.mean()
     # The LRHSI's own dims that: where it hides v of the ground, the MSI has 1 / (1 - v) of its contrast.
     both = np.stack([np.maximum(field, 0), np.where(field < 0, field / (field - 1), 0)])
     over_msi, over_lrhsi = np.quantile(both, 1 - THICKEST, axis=1)
@@ -276,51 +273,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     return replace(haze, opacity=opacity, over_lrhsi=float((both[1] > CLOUDED).mean()) if alone else 0.0)
 
 
-def estimate_shade(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Haze | None:
-    """A smooth factor by which the MSI is darker than gain and offset make the LRHSI, of all bands; None without one.
-
-    Sun, view and a mosaic's seams make one. Each LR pixel is foretold by those around it, in each band; images, model
-    and InputError as for `match_radiometry`.
-    """
-    pixels, inside = _seen_by_both(lrhsi, msi, mask, model)
-    ones, least = np.ones(len(pixels.msi)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
-    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, SHADE_SCALES[0], 0.0, 0.0)
-    u, weight = np.zeros(pixels.msi.shape[1]), np.ones(pixels.msi.shape[1])
-    for turn in range(SHADE_TURNS):
-        shades = np.outer(shade.dims, u)
-        bands = zip(pixels.lrhsi, pixels.msi, shades, strict=True)
-        gain, offset, left = np.transpose([_shaded(*band, weight) for band in bands])
-        shade = replace(shade, gain=gain, offset=offset, noise=left + least)
-        if turn:
-            shade = replace(shade, dims=_dimmed(shade.below(pixels.lrhsi), pixels.msi, u, weight))
-        seen, weight = shade.seen(pixels.lrhsi, pixels.msi)
-        if turn % 2 == 0:
-            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
-            shade = min(scales, key=partial(_left_out, seen, weight, inside))
-        u = _smoothed(shade, seen, weight, inside)
-        u -= weight @ u / weight.sum()
-    foretold = seen - (seen - _smoothed(shade, seen, weight, inside)) / (1 - _own(shade))
-    rest = pixels.msi - shade.below(pixels.lrhsi) * (1 - np.outer(shade.dims, foretold))
-    share = 1 - np.square(rest).mean(1) / (np.square(_without_lines(pixels)).mean(1) + least**2)
-    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
-        return None
-    return replace(shade, share=float(np.median(share)), size=float(u.std()))
-
-
-def _shaded(x: FloatArray, y: FloatArray, shade: FloatArray, weight: FloatArray) -> tuple[float, float, float]:
-    """Gain, offset and what they leave of y (n,), as (gain x + offset) (1 - shade)."""
-    design = np.stack([x, np.ones_like(x)]) * (1 - shade)
-    (gain, offset), *_ = np.linalg.lstsq((design * weight) @ design.T, design @ (weight * y), rcond=None)
-    return gain, offset, float(np.sqrt(weight @ np.square(y - gain * design[0] - offset * design[1]) / weight.sum()))
-
-
-def _dimmed(below: FloatArray, msi: FloatArray, u: FloatArray, weight: FloatArray) -> FloatArray:
-    """By how much each band (c, n) is darker than `below` where u (n,) is 1, relative to their mean (c,)."""
-    dims = np.maximum((u * below * (below - msi)) @ weight / np.maximum(np.square(u * below) @ weight, 1e-30), 0)
-    return np.asarray(dims / dims.mean() if dims.any() else np.ones_like(dims))
-
-
-def _seen_by_both(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> tuple[LowPixels, BoolArray]:
+def seen_by_both(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> tuple[LowPixels, BoolArray]:
     """R x and the degraded MSI at LR pixels that both images have whole, and their places (b, h, w)."""
     through = model.spectral(lrhsi.double()).cpu()
     return low_pixels(through, msi, mask, model), inner_mask(mask.cpu().numpy(), model)
@@ -337,8 +290,8 @@ def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lin
     for turn in range(TURNS):
         before, (u, weight) = haze, haze.seen(pixels.lrhsi, pixels.msi)
         if turn == TURNS_SCALE:
-            haze = min((replace(haze, scale=scale) for scale in SCALES), key=partial(_left_out, u, weight, inside))
-        u = _smoothed(haze, u, weight, inside)
+            haze = min((replace(haze, scale=scale) for scale in SCALES), key=partial(left_out, u, weight, inside))
+        u = smoothed(haze, u, weight, inside)
         u -= np.percentile(u, CLEAR) if lines else 0
         found, left = [], []
         for x, y, below, noise in zip(pixels.lrhsi, pixels.msi, haze.below(pixels.lrhsi), haze.noise, strict=True):
@@ -356,19 +309,19 @@ def _fitted(haze: Haze, pixels: LowPixels, inside: BoolArray, bright: float, lin
     return haze
 
 
-def _left_out(u: FloatArray, weight: FloatArray, inside: BoolArray, haze: Haze) -> float:
+def left_out(u: FloatArray, weight: FloatArray, inside: BoolArray, haze: Haze) -> float:
     """Squares by which LR pixels (n,) differ from what all others make of them at the haze's scale."""
-    return float(weight @ np.square(u - _smoothed(haze, u, weight, inside)) / (1 - _own(haze)) ** 2)
+    return float(weight @ np.square(u - smoothed(haze, u, weight, inside)) / (1 - own_share(haze)) ** 2)
 
 
-def _own(haze: Haze) -> float:
+def own_share(haze: Haze) -> float:
     """How much of an LR pixel is itself, smoothed."""
     alone = np.zeros((2 * REACH + 1,) * 2)
     alone[REACH, REACH] = 1
     return float(haze.smooth(alone, np.ones_like(alone))[REACH, REACH])
 
 
-def _smoothed(haze: Haze, u: FloatArray, weight: FloatArray, inside: BoolArray) -> FloatArray:
+def smoothed(haze: Haze, u: FloatArray, weight: FloatArray, inside: BoolArray) -> FloatArray:
     """Values (n,) at the places `inside` (b, h, w) as smooth as haze is."""
     planes, weights = np.zeros((2, *inside.shape))
     planes[inside], weights[inside] = u, weight
@@ -380,7 +333,7 @@ def _each(values: FloatArray, like: NDArray) -> NDArray:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _without_lines(pixels: LowPixels) -> FloatArray:
+def without_lines(pixels: LowPixels) -> FloatArray:
     """What a gain and an offset of R x leave of the degraded MSI in each band, (c, n)."""
     rest = []
     for x, y in zip(pixels.lrhsi, pixels.msi, strict=True):
@@ -390,7 +343,7 @@ def _without_lines(pixels: LowPixels) -> FloatArray:
 
 
 def _weight(known: BoolArray, inside: BoolArray) -> FloatArray:
-    return np.maximum(_soft(known[None], inside, HAZE_LR), LEAST_WEIGHT)
+    return np.maximum(soft_mean(known[None], inside, HAZE_LR), LEAST_WEIGHT)
 
 
 def match_lines(seen: FloatArray, msi: FloatArray) -> RadiometricMatch:

@@ -20,7 +20,7 @@ from hsfuse.calibration import (
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.pair.pair import ScenePair
-from hsfuse.pair.sample import sample_scene
+from hsfuse.pair.sample import evened, sample_scene
 from hsfuse.pair.sensors import psf_figures
 from hsfuse.physics import BandMatch, SpectralResponse, covered_bands
 from hsfuse.physics.model import ObservationModel
@@ -106,7 +106,7 @@ def estimate_scene(
     `kind` of the PSF and `near` as for `estimate_psf`; with "auto" the model's PSF is kept where nothing is better.
     InputError where the sample can't tell.
     """
-    scene, model = sample_scene(pair), pair.model
+    scene, model = evened(sample_scene(pair), pair.model), pair.model
     wavelengths, matrix = pair.spectrum.wavelengths_nm, model.srf.double().cpu().numpy()
     assert wavelengths is not None  # a reader in the role of an HSI has them
     images = scene.lrhsi, scene.msi, scene.mask

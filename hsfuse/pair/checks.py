@@ -11,8 +11,8 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry, register
-from hsfuse.calibration.misfit import OtherGround, misfit, other_ground
-from hsfuse.calibration.radiometry import GAINED, Haze, brighter, estimate_haze, estimate_shade
+from hsfuse.calibration.misfit import OtherGround, estimate_shade, misfit, other_ground
+from hsfuse.calibration.radiometry import GAINED, Haze, brighter, estimate_haze
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
@@ -22,7 +22,7 @@ from hsfuse.io import CubeReader, usable_bands
 from hsfuse.io.sharpen import blocks
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import says_unit
-from hsfuse.pair.sample import MAX_PIXELS, sample_scene
+from hsfuse.pair.sample import MAX_PIXELS, evened, sample_scene
 from hsfuse.pair.sensors import SWAPPED, another_sensor, check_bands, check_order, check_sensors
 from hsfuse.pair.warp import own_reader
 from hsfuse.physics import SpectralResponse
@@ -79,7 +79,7 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         scene = _sample(pair)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
-    return _beside_cloud(_compared(pair, scene, match, strict, haze))
+    return _beside_cloud(_compared(pair, scene, evened(scene, pair.model), match, strict, haze))
 
 
 def _beside_cloud(pair: ScenePair) -> ScenePair:
@@ -96,8 +96,10 @@ def _beside_cloud(pair: ScenePair) -> ScenePair:
     return replace(pair, warnings=[*left, told])
 
 
-def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haze: bool = False) -> ScenePair:
-    """As `compared`, by this sample."""
+def _compared(
+    pair: ScenePair, scene: PairSample, even: PairSample, match: bool, strict: bool, haze: bool = False
+) -> ScenePair:
+    """As `compared`, by this sample; responses and order by one in `even` light."""
     constant = _constant(scene.msi)
     if constant.all():
         return _without_detail(pair, f"every MSI band of {pair.msi.path}", strict)
@@ -108,7 +110,7 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
     before, doubts = pair, _doubts(pair, found, constant, match and strict)
-    pair = _checked(replace(pair, warnings=[*pair.warnings, *doubts]), scene, ~found.doubtful)
+    pair = _checked(replace(pair, warnings=[*pair.warnings, *doubts]), scene, even, ~found.doubtful)
     if before.haze is None and not found.doubtful.all():
         hidden = _hidden(brighter(scene.lrhsi, scene.msi, scene.mask, pair.model, found))
         before, pair = (replace(one, warnings=[*one.warnings, *hidden]) for one in (before, pair))
@@ -121,7 +123,7 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
         told = note("haze-taken-out", share=light.share, size=light.size)
         cleared = replace(before, haze=light, notes=[*before.notes, told])
         without = _sample(cleared)
-        cleared = _compared(cleared, without, match, strict)
+        cleared = _compared(cleared, without, evened(without, pair.model), match, strict)
         if _less_misfit(cleared, pair):
             outside = _outside(without, scene, light, pair.model)
             if light.over_lrhsi:
@@ -132,10 +134,10 @@ def _compared(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haz
             pair = replace(pair, warnings=[*pair.warnings, warning("haze-left", why=why)])
     elif shade:
         told = note("light-evened", share=shade.share, size=shade.size)
-        evened = replace(before, haze=shade, notes=[*before.notes, told])
-        evened = _compared(evened, _sample(evened), match, strict)
-        if _less_misfit(evened, pair) or (evened.sensors and evened.sensors.fits):
-            return evened
+        lit = replace(before, haze=shade, notes=[*before.notes, told])
+        lit = _compared(lit, _sample(lit), even, match, strict)
+        if _less_misfit(lit, pair) or (lit.sensors and lit.sensors.fits):
+            return lit
     applied = found.deviating & ~found.doubtful
     if not match or not applied.any():
         return pair
@@ -233,7 +235,7 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
         return None
     try:
         scene = _sample(pair)
-        pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
+        pixels, even = _shared(scene, pair.model), _shared(evened(scene, pair.model), pair.model)
     except InputError:
         return None
     matrix = pair.model.srf.double().cpu().numpy()
@@ -243,8 +245,8 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     straightened = torch.from_numpy(tone.apply(scene.msi.cpu().numpy()))
     if haze and estimate_haze(scene.lrhsi, straightened, scene.mask, pair.model):
         return None
-    bands, common = check_bands(pair, pixels, [True] * len(pair.msi_names))
-    if another_sensor(pair, pixels, bands) or check_order(pair, pixels):
+    bands, common = check_bands(pair, even, [True] * len(pair.msi_names))
+    if another_sensor(pair, even, bands) or check_order(pair, even):
         return None
     wrong = [common is not None or band.contradicts for band in bands] or [False] * len(pair.msi_names)
     straight = pixels.of_msi(lambda msi: torch.from_numpy(tone.apply(msi.cpu().numpy())))
@@ -253,13 +255,18 @@ def curved(pair: ScenePair, haze: bool = True) -> tuple[ToneCurves, BoolArray] |
     return tone, (explained > CURVED_SHARE) & ~np.array(wrong) & (tone.bend > 0)
 
 
-def _checked(pair: ScenePair, scene: PairSample, followed: BoolArray) -> ScenePair:
+def _shared(scene: PairSample, model: ObservationModel) -> SharedPixels:
+    return SharedPixels(scene.lrhsi, scene.msi, scene.mask, model)
+
+
+def _checked(pair: ScenePair, scene: PairSample, even: PairSample, followed: BoolArray) -> ScenePair:
     """The pair with what its images say of the sensors' model, and warnings where that doesn't fit."""
     try:
-        pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
+        pixels = _shared(scene, pair.model)
+        by = pixels if even is scene else _shared(even, pair.model)
     except InputError:
         return pair
-    sensors = check_sensors(pair, pixels, followed.tolist())
+    sensors = check_sensors(pair, pixels, followed.tolist(), by)
     if not (followed.any() or sensors.is_another):
         return pair  # nothing fits: the two images don't belong together, which is said
     last = [*pair.warnings, *sensors.warnings]

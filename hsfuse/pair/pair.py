@@ -209,7 +209,8 @@ class ScenePair:
         if self.radiometry is not None:
             told["radiometry"] = self.radiometry.describe(self.msi_names)
         if self.haze is not None:
-            told["haze"] = f"{self.haze.size:.2g} RMS taken out of the MSI"
+            what = "haze" if self.haze.light.any() else "uneven light"
+            told[what] = f"{self.haze.size:.2g} RMS taken out of the MSI"
         return told
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 
+from hsfuse.calibration.misfit import without_light
 from hsfuse.calibration.spectra import LEAST_PIXELS, own_part, varies
 from hsfuse.core.cube import BoolArray, Cube, FloatArray, Spectrum
 from hsfuse.core.errors import InputError, SrfError
@@ -153,6 +154,12 @@ def sample_scene(pair: ScenePair, max_pixels: int | None = None) -> PairSample:
     `max_pixels` as for `block_windows`.
     """
     return sample_of(pair, block_windows(pair.lr_shape, pair.ratio, max_pixels))
+
+
+def evened(scene: PairSample, model: ObservationModel) -> PairSample:
+    """The sample without uneven light, which would mislead what it tells of the sensors; itself where there is none."""
+    even = without_light(scene.lrhsi, scene.msi, scene.mask, model)
+    return scene if even is None else replace(scene, msi=even)
 
 
 def sample_of(pair: ScenePair, windows: list[Window]) -> PairSample:

@@ -29,7 +29,7 @@ from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.core.errors import InputError, SrfError
 from hsfuse.core.notes import Note, warning
 from hsfuse.pair.identify import SAME_BAND_NM
-from hsfuse.pair.sample import sample_scene
+from hsfuse.pair.sample import evened, sample_scene
 from hsfuse.physics import SpectralResponse, list_srfs, load_srf, match_bands
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ AS_CHANCE = 2.0
 UNTOLD_CHI, UNTOLD_TIMES = 25.0, 1.15
 #: Code of the warning that the MSI's bands lie in another order.
 SWAPPED = "bands-swapped"
+#: Chi-square of a band of a right sensor's in light that was evened: seams stay a little unsharp.
+FITS_EVENED = 1.5 * FITS
 #: Sensors told that fit about as well as the best.
 ALIKE_TOLD = 3
 
@@ -194,16 +196,19 @@ def _rounded(band: BandCheck | CommonShift) -> dict[str, Any]:
     return {name: round(value, 2) if isinstance(value, float) else value for name, value in kept.items()}
 
 
-def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool]) -> SensorCheck:
-    """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response."""
+def check_sensors(pair: ScenePair, pixels: SharedPixels, followed: Sequence[bool], even: SharedPixels) -> SensorCheck:
+    """Of a pair as it stands; only bands that are `followed` by the LRHSI (c,) are held against their response.
+
+    Responses and order are judged by its pixels in `even` light.
+    """
     found = misfit(pixels, pair.model.srf.double().cpu().numpy())
-    order = check_order(pair, pixels)
-    bands, common = check_bands(pair, pixels, followed)
-    another = None if order else another_sensor(pair, pixels, bands)
+    order = check_order(pair, even)
+    bands, common = check_bands(pair, even, followed)
+    another = None if order else another_sensor(pair, even, bands)
     if another and common and common.fitted < another.fitted:
         another = None
     part = _blamed(found, bands, pair.response.weights)
-    untold = _untold(pair, pixels, found) if pair.response.weights and pair.haze is None else ()
+    untold = _untold(pair, even) if pair.response.weights and pair.haze is None else ()
     named = _named(pair, order) if order else ()
     name = pair.response.name
     return SensorCheck(found, tuple(bands), common, name, another, part, pair.warped, untold, order, named)
@@ -220,12 +225,13 @@ def _named(pair: ScenePair, order: Order) -> tuple[str, ...]:
     return tuple(names.get(i, "-") for i in range(pair.msi.count))
 
 
-def _untold(pair: ScenePair, pixels: SharedPixels, found: Misfit) -> tuple[str, ...]:
+def _untold(pair: ScenePair, pixels: SharedPixels) -> tuple[str, ...]:
     """Bands that the response estimated for them doesn't explain, as it does those within the HSI's wavelengths.
 
     It isn't asked where haze was taken out, under which the response was estimated.
     """
-    chi = chi_squares(pixels, pair.model.srf.double().cpu().numpy())
+    matrix = pair.model.srf.double().cpu().numpy()
+    chi, found = chi_squares(pixels, matrix), misfit(pixels, matrix)
     facts = zip(pair.msi_names, chi, found.rms / found.left, strict=True)
     return tuple(name for name, own, times in facts if own > UNTOLD_CHI or times > UNTOLD_TIMES)
 
@@ -313,12 +319,14 @@ def fitting(pair: ScenePair, known: Sequence[SpectralResponse]) -> list[Spectral
     assert nm is not None
     known = [one for one in known if (one.select(pair.msi_names).matrix(nm, fwhm)[1] > WHOLE).all()]
     try:
-        scene = sample_scene(pair)
+        seen = sample_scene(pair)
+        scene = evened(seen, pair.model)
         pixels = SharedPixels(scene.lrhsi, scene.msi, scene.mask, pair.model)
     except InputError:
         return []
     found = compare_sensors(pixels, known, pair.msi_names, nm, fwhm)
-    most = min(FITS * len(pair.msi_names), min(found, default=0.0) + ANOTHER * LESS)
+    room = FITS if scene is seen else FITS_EVENED
+    most = min(room * len(pair.msi_names), min(found, default=0.0) + ANOTHER * LESS)
     fits = [one for one, misfit_of in zip(known, found, strict=True) if misfit_of < most]
     first = fits[0].select(pair.msi_names) if fits else None
     return fits if first is not None and all(_alike(first, one) for one in fits) else []

@@ -250,6 +250,7 @@ def test_uneven_light_is_evened_and_said(cube, tmp_path, off):
     files = write_pair(cube, NM, 4, off, tmp_path)
     with opened(files) as pair, opened(files, haze="off") as plain:
         assert "light-evened" in codes(pair)
+        assert {"haze", "uneven light"} & set(pair.summary()) == {"uneven light"}
         assert not {"haze-taken-out", "images-differ"} & codes(pair)
         assert "light-evened" not in codes(plain)
         noise = 1.5 * 10 ** (-40 / 20) * np.sqrt(np.square(clear).mean())

@@ -150,3 +150,28 @@ def test_the_scale_of_8_bit_counts_is_no_gain_to_warn_of(taken, tmp_path, units,
     with open_pair(files.hsi, tmp_path / "counts.tif", srf="sentinel2a", register="off") as pair:
         assert pair.radiometry is not None
         assert "gains-far" not in [one.code for one in pair.warnings]
+
+
+@pytest.mark.parametrize("off", [Off(seam=0.1), Off(light=0.15)], ids=["a seam", "a slope"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3)], ids=["right", "swapped"])
+def test_uneven_light_changes_nothing_of_what_is_said_of_response_and_order(tmp_path, off, order):
+    """It is taken out only after they are judged; a seam had made right responses another's and hidden wrong orders."""
+    said = []
+    for one, light in enumerate((Off(), off)):
+        (folder := tmp_path / str(one)).mkdir()
+        files = write_pair(np.moveaxis(mixture((96, 96), 3), 0, 2), np.linspace(420.0, 980.0, 31), 4, light, folder)
+        with rasterio.open(files.msi, "r+") as file:
+            file.write(file.read()[list(order)])
+        with open_pair(files.hsi, files.msi, srf=str(files.srf), psf="assumed", register="off") as pair:
+            codes = {note.code for note in pair.warnings}
+            said.append(codes & {"bands-swapped", "sensor-another", "response-contradicted", "response-untold"})
+    assert said[1] == said[0] == ({"bands-swapped"} if order[0] else set())
+
+
+@pytest.mark.parametrize("off", [Off(), Off(seam=0.1), Off(light=0.15)], ids=["even", "a seam", "a slope"])
+def test_a_response_is_told_under_uneven_light_as_under_even(tmp_path, off):
+    files = write_pair(np.moveaxis(mixture((96, 96), 3), 0, 2), np.linspace(420.0, 980.0, 31), 4, off, tmp_path)
+    with open_pair(files.hsi, files.msi, srf="estimate", psf="assumed", register="off") as pair:
+        nm = np.array(pair.spectrum.wavelengths_nm)
+        assert pair.model.srf.numpy() @ nm == pytest.approx([492, 560, 665, 833], abs=12)
+        assert not {"response-untold", "images-differ"} & {note.code for note in pair.warnings}
