@@ -18,15 +18,18 @@ from math import ceil
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, convolve, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import binary_erosion, center_of_mass, convolve, gaussian_filter, gaussian_filter1d, label
+from scipy.optimize import nnls
 from torch import Tensor
 
 from hsfuse.calibration.radiometry import (
+    CAUCHY,
     LEAST_NOISE,
     LEAST_WEIGHT,
     THICKEST,
     BoolArray,
     Haze,
+    RadiometricMatch,
     left_out,
     own_share,
     seen_by_both,
@@ -45,6 +48,7 @@ from hsfuse.calibration.spectra import (
 )
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
+from hsfuse.physics.solve import solve_spd
 
 #: A model doesn't fit where half of the bands' misfits are so many times what is left at best, twice as many where the
 #: LRHSI was resampled, which moves aliased detail wrongly, and by so much of the detail's contrast.
@@ -65,6 +69,16 @@ NEAR_LR = 1.5
 #: quarter of the scene, where that is noise. Under thin cloud and haze that was .4 % at most of six scenes, and
 #: 9 % or more where other ground was put into a fifth or more of four.
 OF_OTHER, OTHERS_TIMES, QUIET = 0.7, 1.5, 0.25
+#: Of changed ground, Gaussians (LR pixels): under which pixels count as one, and around which detail is looked at.
+TOGETHER_LR, AROUND_LR = 0.7, 1.0
+#: It is far that is so many times what half of the pixels leave, and so much of the bands' contrast.
+FAR, FAR_CONTRAST = 5.0, 0.1
+#: Fewest LR pixels side by side, and the least share of a block: glints and single objects that move are smaller.
+LEAST, LEAST_SHARE = 4, 0.01
+#: Which LR pixels of a block lie side by side.
+SIDES = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))])
+#: Turns of each fit; what keeps bands that hardly differ solvable.
+TURNS, RIDGE = 5, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,3 +419,73 @@ def _dimmed(below: FloatArray, msi: FloatArray, u: FloatArray, weight: FloatArra
     """By how much each band (c, n) is darker than `below` where u (n,) is 1, relative to their mean (c,)."""
     dims = np.maximum((u * below * (below - msi)) @ weight / np.maximum(np.square(u * below) @ weight, 1e-30), 0)
     return np.asarray(dims / dims.mean() if dims.any() else np.ones_like(dims))
+
+
+def changed_ground(
+    lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel, line: RadiometricMatch, far: float = FAR
+) -> FloatArray:
+    """By how much of the bands' contrast LR pixels (n, h, w) that show other ground differ, 0 elsewhere.
+
+    What gain and offset leave is noise and, where ground has detail, what a PSF and a place that aren't quite right
+    make of it: either is taken as large as most of the scene has it. Other ground is where several LR pixels side by
+    side leave `far` times more; those that see it in part are among them. Images and InputError as
+    for `match_radiometry`, whose `line` lies between them.
+
+    >>> changed_ground(lrhsi, msi, mask, model, match_radiometry(lrhsi, msi, mask, model)).any()
+    False
+    """
+    pixels = low_pixels(model.spectral(lrhsi.double()).cpu(), msi, mask, model)
+    inside = inner_mask(mask.cpu().numpy(), model)
+    seen, own = line.gain[:, None] * pixels.lrhsi + line.offset[:, None], pixels.msi
+    rest, contrast = own - seen, np.minimum(seen.std(1), own.std(1)) + 1e-12
+    usual = np.stack([_usual(*band, inside) for band in zip(rest, seen, own, strict=True)])
+    in_units = _mean(rest / (usual + 1e-9 * contrast[:, None]), inside, TOGETHER_LR)
+    differ = np.zeros(inside.shape)
+    differ[inside] = np.sqrt(np.square(_mean(rest / contrast[:, None], inside, TOGETHER_LR)).mean(0))
+    other = differ > FAR_CONTRAST
+    other[inside] &= _distance(in_units) > far
+    areas = label(other, SIDES)[0]
+    least = max(LEAST, LEAST_SHARE * inside.sum() / len(inside))
+    return np.asarray(differ * ((areas > 0) & (np.bincount(areas.ravel()) >= least)[areas]))
+
+
+def _usual(rest: FloatArray, seen: FloatArray, own: FloatArray, inside: BoolArray) -> FloatArray:
+    """What most of the pixels (n,) leave where the ground around has as much detail as here, in both images."""
+    mean, squares = (_mean(np.stack([seen, own]) ** power, inside, AROUND_LR) for power in (1, 2))
+    detail = np.sqrt(np.maximum(squares - mean**2, 0).sum(0))
+    design, size, weight = np.stack([np.full_like(detail, detail.mean()), detail]), np.abs(rest), np.ones_like(rest)
+    for _ in range(TURNS):
+        root = np.sqrt(weight)
+        found = nnls((design * root).T, size * root)[0] @ design + 1e-9 * size.mean() + 1e-30
+        weight = 1 / (np.square(found) + np.square(size / CAUCHY))
+    return np.asarray(found)
+
+
+def _distance(values: FloatArray) -> FloatArray:
+    """How far from 0 pixels' values (c, n) are, by how those of most go together over the bands; their median is 1."""
+    weight = np.ones(values.shape[1])
+    for _ in range(TURNS):
+        spread = torch.from_numpy((values * weight) @ values.T)
+        far = np.sqrt((values * solve_spd(spread, torch.from_numpy(values), RIDGE).numpy()).sum(0))
+        far /= np.median(far) + 1e-30
+        weight = 1 / (1 + np.square(far / CAUCHY))
+    return np.asarray(far)
+
+
+def _mean(values: FloatArray, inside: BoolArray, blur: float) -> FloatArray:
+    """Pixels (c, n) at the places `inside` (b, h, w), each the mean of those around it under a Gaussian."""
+    planes = np.zeros((len(values) + 1, *inside.shape))
+    planes[:, inside] = np.concatenate([values, np.ones((1, values.shape[1]))])
+    soft = gaussian_filter(planes, blur, mode="constant", axes=(-2, -1))[:, inside]
+    return np.asarray(soft[:-1] / soft[-1])
+
+
+def largest_area(changed: BoolArray) -> tuple[int, float, float]:
+    """Block, row and column of the middle of the largest area of LR pixels (n, h, w).
+
+    >>> largest_area(np.array([[[True, True, False, True]]]))
+    (0, 0.0, 0.5)
+    """
+    areas = label(changed, SIDES)[0]
+    block, row, column = center_of_mass(areas == np.bincount(areas.ravel())[1:].argmax() + 1)
+    return int(block), float(row), float(column)

@@ -124,6 +124,11 @@ TEMPLATES: dict[str, str] = {
         "between their dates: on the HSI's pixels they differ by {times:.1f} times their noise, beyond it by "
         "{share:.0%} of the detail's contrast, and no single part of the sensors' model explains that alike all over"
     ),
+    "ground-changed": (
+        "over about {share:.1%} of the scene the two images show different ground{where}, as after a harvest, with "
+        "other water, a new roof, or under cloud or its shadow in one of them: what is fused there is neither's (the "
+        "layers of --qa show it); mask it in both images"
+    ),
     "model-misfit": (
         "the model of the sensors doesn't fit: on the HSI's pixels the two images differ by {times:.1f} times their "
         "noise, beyond it by {share:.0%} of the detail's contrast; {part} explains {explained:.0%} of that: {advice}"

@@ -11,9 +11,17 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from hsfuse.calibration import RadiometricMatch, match_radiometry, register
-from hsfuse.calibration.misfit import OtherGround, estimate_shade, misfit, other_ground
+from hsfuse.calibration.misfit import (
+    FAR,
+    OtherGround,
+    changed_ground,
+    estimate_shade,
+    largest_area,
+    misfit,
+    other_ground,
+)
 from hsfuse.calibration.radiometry import GAINED, Haze, brighter, estimate_haze
-from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.calibration.spectra import FloatArray, SharedPixels, inner_mask
 from hsfuse.calibration.tone import ToneCurves, estimate_tones
 from hsfuse.core.cube import BoolArray
 from hsfuse.core.errors import InputError
@@ -22,7 +30,7 @@ from hsfuse.io import CubeReader, usable_bands
 from hsfuse.io.sharpen import blocks
 from hsfuse.pair.pair import ScenePair
 from hsfuse.pair.quantity import says_unit
-from hsfuse.pair.sample import MAX_PIXELS, evened, sample_scene
+from hsfuse.pair.sample import MAX_PIXELS, block_windows, evened, sample_of, sample_scene
 from hsfuse.pair.sensors import SWAPPED, another_sensor, check_bands, check_order, check_sensors
 from hsfuse.pair.warp import own_reader
 from hsfuse.physics import SpectralResponse
@@ -48,6 +56,14 @@ MOST_OTHER = 0.03
 DIFFER = "images-differ"
 #: Code of the warning that with cloud over one image nothing more is known of that, and why light is left then.
 UNTOLD, BESIDE = "fit-untold", "there is opaque cloud beside it"
+#: Code of the warning that ground is other in parts; how many times as much of the scene windows that hold some cover.
+CHANGED, AROUND = "ground-changed", 4.0
+#: How far ground must be from what the rest leaves where light was taken out, which leaves some behind.
+BESIDE_LIGHT = 2 * FAR
+#: Warnings that say what lies over ground that is other, and how much of it there is.
+CLOUDED = ("ground-hidden", "hsi-clouded")
+#: Side (LR pixels) of the blocks in which ground that has changed is looked for.
+LOOKED_AT = 16
 #: Opacity of haze that opaque cloud over the HSI isn't told from.
 LITTLE = 0.3
 #: Share of what is beyond noise that curved tones must explain.
@@ -79,7 +95,7 @@ def compared(pair: ScenePair, match: bool, strict: bool, haze: bool = False) -> 
         scene = _sample(pair)
     except InputError as error:
         return replace(pair, notes=[*pair.notes, note("radiometry-not-compared", reason=str(error))])
-    return _beside_cloud(_compared(pair, scene, evened(scene, pair.model), match, strict, haze))
+    return _beside_cloud(_beside_change(pair, scene, match, strict, haze))
 
 
 def _beside_cloud(pair: ScenePair) -> ScenePair:
@@ -94,6 +110,64 @@ def _beside_cloud(pair: ScenePair) -> ScenePair:
     told = warning(UNTOLD, image=hidden.values["image"], times=of_cloud[0].values["times"])
     left = [one for one in pair.warnings if one not in of_cloud and one.values.get("why") != BESIDE]
     return replace(pair, warnings=[*left, told])
+
+
+def _beside_change(pair: ScenePair, scene: PairSample, match: bool, strict: bool, haze: bool) -> ScenePair:
+    """As `compared`, by this sample, with a warning of ground that is other in either image."""
+    found = _compared(pair, scene, evened(scene, pair.model), match, strict, haze)
+    told = _changed(found)
+    if told is not None and found.haze is not None:
+        # It may have been fitted to what isn't light: it is asked for without that, and otherwise leaves some behind.
+        areas = torch.from_numpy(_changed_in(scene, pair.model) > 0)
+        clear = replace(scene, mask=scene.mask & ~areas)
+        rest = _compared(pair, clear, evened(clear, pair.model), match, strict, haze)
+        found, told = (rest, _changed(rest)) if rest.haze is None else (found, _changed(found, BESIDE_LIGHT))
+    if told is None:
+        return found
+    share = told.values["share"]
+    others = [one for one in found.warnings if one.code != DIFFER or one.values["where"] > AROUND * share]
+    return replace(found, warnings=[*others, told])
+
+
+def _changed(pair: ScenePair, far: float = FAR) -> Note | None:
+    """A warning of ground that is other in either image, with its share and where most of it lies; None without any,
+    and where cloud is told.
+
+    Where the scene isn't taken whole, it is looked at in more and smaller blocks than other things are told from.
+    """
+    if any(one.code in CLOUDED for one in pair.warnings):
+        return None
+    windows = block_windows(pair.lr_shape, pair.ratio, side=LOOKED_AT)
+    try:
+        scene = sample_of(pair, windows)
+    except InputError:
+        return None
+    differ, known = _changed_in(scene, pair.model, far), inner_mask(scene.mask.cpu().numpy(), pair.model)
+    if not differ.any():
+        return None
+    areas = differ > np.median(differ[differ > 0]) / 2  # without those that see a little of it
+    block, row, column = largest_area(areas)
+    corner = windows[block] if len(windows) == len(areas) else None
+    where = (
+        ""
+        if corner is None
+        else (
+            f", most of it about row {(corner.row_off + row + 0.5) * pair.ratio:.0f}, "
+            f"column {(corner.col_off + column + 0.5) * pair.ratio:.0f} of the cube"
+        )
+    )
+    return warning(CHANGED, share=round(float(areas.sum() / known.sum()), 3), where=where)
+
+
+def _changed_in(scene: PairSample, model: ObservationModel, far: float = FAR) -> FloatArray:
+    """How much LR pixels (n, h, w) of a sample that show other ground differ; 0 elsewhere, and where none can tell."""
+    images = scene.lrhsi, scene.msi, scene.mask, model
+    try:
+        line = match_radiometry(*images)
+        told = changed_ground(*images, line, far) if np.median(line.doubtful) < 0.5 else None
+    except InputError:
+        told = None
+    return np.zeros(scene.mask.shape) if told is None else told
 
 
 def _compared(
@@ -356,7 +430,7 @@ def _repeated(hsi: CubeReader) -> float:
 
 def unsure(pair: ScenePair) -> ScenePair:
     """The pair with a warning where a far shift is corrected and other light is left: clouds may be what moved."""
-    other = pair.haze is not None or any(one.code in (DIFFER, UNTOLD) for one in pair.warnings)
+    other = pair.haze is not None or any(one.code in (DIFFER, CHANGED, UNTOLD) for one in pair.warnings)
     if pair.residual is None or pair.shift is None or pair.shift.length < DOUBTED_LR or not other:
         return pair
     told = warning("shift-doubtful", pixels=round(pair.shift.length, 2))

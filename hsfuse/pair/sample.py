@@ -119,16 +119,18 @@ def most_pixels(s: int) -> int:
     return min(max(MAX_PIXELS, WANTED_LR * s * s), MORE_PIXELS)
 
 
-def block_windows(shape: tuple[int, int], s: int, max_pixels: int | None = None) -> list[Window]:
+def block_windows(
+    shape: tuple[int, int], s: int, max_pixels: int | None = None, side: int | None = None
+) -> list[Window]:
     """Equal LR windows spread over a scene of `shape` LR pixels; the whole scene as one if it is small.
 
-    `max_pixels` MSI pixels at most, by default `most_pixels`.
+    `max_pixels` MSI pixels at most, by default `most_pixels`; `side` of the windows, by default as at `BLOCK`.
     """
     height, width = shape
     max_pixels = most_pixels(s) if max_pixels is None else max_pixels
     if height * width * s * s <= max_pixels:
         return [Window(0, 0, width, height)]
-    side = max(LEAST_BLOCK, min(BLOCK, BLOCK_PIXELS // s))
+    side = max(LEAST_BLOCK, min(BLOCK, BLOCK_PIXELS // s)) if side is None else side
     side_y, side_x = min(side, height), min(side, width)
     count = max(2, max_pixels // (side_y * side_x * s * s))
     aspect = (height / side_y) / (width / side_x)
