@@ -48,13 +48,13 @@ NOTHING = FuseOptions(register="off", match_radiometry="off", destripe="off", sm
 
 
 def fused(
-    files: Files, method: str, known: FuseOptions, psf: Psf | None = None, motion: Motion | None = None
-) -> tuple[xr.DataArray, list[str]]:
-    """The cube (C, H, W), and what is said."""
+    files: Files, methods: Sequence[str], known: FuseOptions, psf: Psf | None = None, motion: Motion | None = None
+) -> tuple[list[xr.DataArray], list[str]]:
+    """A cube (C, H, W) by each method, and what is said of the pair."""
     options = replace(known, srf=str(files.srf))
     with hsfuse.open_pair(files.hsi, files.msi, options, known_psf=psf, known_motion=motion) as pair:
-        cube = hsfuse.fit(pair, method).apply(pair)
-        return cube.load(), [one.text for one in [*pair.notes, *pair.warnings]]
+        cubes = [hsfuse.fit(pair, method).apply(pair).load() for method in methods]
+        return cubes, [one.text for one in [*pair.notes, *pair.warnings]]
 
 
 def scored(
@@ -110,23 +110,24 @@ def back(off: Off, shape: tuple[int, int], s: int) -> Motion:
 
 
 def row(
-    cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int
-) -> tuple[list[tuple[float, float]], list[str]]:
-    """By default and told, and for `APART` as the pair is, each as `scored` has it, and what is said by default."""
+    cube: Floats, nm: Floats, s: int, kind: str, methods: Sequence[str], seed: int
+) -> tuple[list[list[tuple[float, float]]], list[str]]:
+    """Of each method by default and told, and for `APART` as the pair is, each as `scored` has it; and what is said by
+    default."""
     off = (KINDS | FIELDS | ENLARGED | APART | LOUD)[kind]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_pair(cube, nm, s, off, Path(folder), seed)
-        default, said = fused(files, method, FuseOptions())
-        as_is = [fused(files, method, FuseOptions(register="off"))[0]] if kind in APART else []
+        default, said = fused(files, methods, FuseOptions())
+        ways = [default, *([fused(files, methods, FuseOptions(register="off"))[0]] if kind in APART else [])]
     with tempfile.TemporaryDirectory(prefix="hsfuse-told-") as folder:
         files = write_told(cube, nm, s, off, Path(folder), seed)
         if off.turns:
             motion = back(off, (len(cube), cube.shape[1]), s)
-            told, _ = fused(files, method, replace(NOTHING, register="auto"), motion=motion)
+            ways.insert(1, fused(files, methods, replace(NOTHING, register="auto"), motion=motion)[0])
         else:
-            told, _ = fused(files, method, NOTHING, Psf(true_kernel(off, s)))
+            ways.insert(1, fused(files, methods, NOTHING, Psf(true_kernel(off, s)))[0])
     loud = louder(off.loud, nm, files.truth)[0] if off.loud else None
-    return scored([default, told, *as_is], files.truth, without=loud), said
+    return [scored(cubes, files.truth, without=loud) for cubes in zip(*ways, strict=True)], said
 
 
 def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) -> list[tuple[float, float]]:
@@ -136,7 +137,7 @@ def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) ->
         files = write_pair(cube, nm, s, off, Path(folder), seed)
         motion = back(off, (len(cube), cube.shape[1]), s)
         ways = [(FuseOptions(), None), (FuseOptions(), motion), (FuseOptions(register="off"), None)]
-        cubes = [fused(files, method, known, motion=place)[0] for known, place in ways]
+        cubes = [fused(files, [method], known, motion=place)[0][0] for known, place in ways]
     return scored(cubes, files.truth, 2 * s)
 
 
@@ -144,35 +145,67 @@ def bent(cube: Floats, nm: Floats, s: int, kind: str, method: str, seed: int) ->
 @click.argument("name")
 @click.argument("cube", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ratio", type=int)
-@click.option("--method", default="glp-reg", show_default=True)
+@click.option("--method", "methods", multiple=True, default=["glp-reg"], show_default=True, help="Any number of them.")
 @click.option(
     "--only", multiple=True, type=click.Choice([*KINDS, *FIELDS, *ENLARGED, *APART, *LOUD]), help="Only these kinds."
 )
 @click.option("--fields", is_flag=True, help="Kinds of fields, also as the pairs are, 2 LR pixels from the border.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--said", is_flag=True, help="Say on stderr what each default run said.")
+@click.option("--lack", is_flag=True, help="Of each method what it lacks to itself told the truth: median and most.")
 def run(
-    name: str, cube: Path, ratio: int, method: str, only: tuple[str, ...], fields: bool, seed: int, said: bool
+    name: str,
+    cube: Path,
+    ratio: int,
+    methods: tuple[str, ...],
+    only: tuple[str, ...],
+    fields: bool,
+    seed: int,
+    said: bool,
+    lack: bool,
 ) -> None:
     """Print the rows of one scene."""
     with np.load(cube) as held:
         data, nm = held["cube"].astype(np.float64), held["wavelengths_nm"].astype(np.float64)
     if fields:
-        click.echo(f"| `{method}`, off by | {name} x{ratio}: default | told | as it is |\n| --- | --- | --- | --- |")
+        click.echo(
+            f"| `{methods[0]}`, off by | {name} x{ratio}: default | told | as it is |\n| --- | --- | --- | --- |"
+        )
         for kind in only or FIELDS:
-            click.echo(_line(kind, bent(data, nm, ratio, kind, method, seed)))
+            click.echo(_line(kind, bent(data, nm, ratio, kind, methods[0], seed)))
         return
     columns = ["default", "told", *(["as it is"] if only and set(only) <= set(APART) else [])]
-    click.echo(f"| `{method}`, off by | {name} x{ratio}: {' | '.join(columns)} |\n|{' --- |' * (1 + len(columns))}")
+    if not lack:
+        click.echo(
+            f"| off by | {name} x{ratio}: {' | '.join(f'`{each}`, {way}' for each in methods for way in columns)} |"
+        )
+        click.echo(f"|{' --- |' * (1 + len(columns) * len(methods))}")
+    found: dict[str, list[list[tuple[float, float]]]] = {}
     for kind in only or KINDS:
-        figures, notes = row(data, nm, ratio, kind, method, seed)
-        click.echo(_line(kind, figures))
+        found[kind], notes = row(data, nm, ratio, kind, methods, seed)
+        if not lack:
+            click.echo(_line(kind, [way for each in found[kind] for way in each]))
         if said:
             click.echo("\n".join(f"    {line}" for line in notes), err=True)
+    if lack:
+        click.echo(f"| {name} x{ratio} | lacks dB: median | most | lacks angle: median | most |\n|{' --- |' * 5}")
+        for number, method in enumerate(methods):
+            click.echo(_lacking(method, {kind: each[number] for kind, each in found.items()}))
 
 
 def _line(kind: str, figures: list[tuple[float, float]]) -> str:
     return f"| {kind} | {' | '.join(f'{db:.2f}/{degrees:.2f}' for db, degrees in figures)} |"
+
+
+def _lacking(method: str, found: dict[str, list[tuple[float, float]]]) -> str:
+    """What a method lacks by default to itself told the truth, over kinds: PSNR in dB, angle in %."""
+    db = {kind: told[0] - default[0] for kind, (default, told, *_) in found.items()}
+    angle = {kind: 100 * (default[1] / told[1] - 1) for kind, (default, told, *_) in found.items()}
+    parts = []
+    for lacks, unit in ((db, ""), (angle, " %")):
+        worst = max(lacks, key=lacks.__getitem__)
+        parts.append(f"{np.median([*lacks.values()]):.2f}{unit} | {lacks[worst]:.2f}{unit} ({worst})")
+    return f"| `{method}` | {' | '.join(parts)} |"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from scenes import mixture
 from scipy.ndimage import map_coordinates
 
-from benchmarks.told.__main__ import back, bent, place
+from benchmarks.told.__main__ import back, bent, place, run
 from benchmarks.told.pairs import KINDS, SPLIT_NM, Off, displaced, louder, true_kernel, write_pair, write_told
 
 NM = np.linspace(420.0, 980.0, 31)
@@ -105,3 +106,20 @@ def test_rows_of_fields_are_by_default_told_and_as_it_is():
     default, told, as_it_is = bent(cube, NM, 4, "a field of .5 over 16", "glp-reg", 0)
     assert default[0] > as_it_is[0]
     assert told[0] > as_it_is[0]
+
+
+def test_what_methods_lack_is_by_how_much_they_are_behind_themselves(cube, tmp_path):
+    path = tmp_path / "cube.npz"
+    np.savez(path, cube=cube, wavelengths_nm=NM)
+    words = ["a scene", str(path), "4", "--only", "nothing", "--only", "a Gaussian PSF, MTF .1"]
+    words += ["--method", "glp-reg", "--method", "sfim"]
+    tables = [CliRunner().invoke(run, [*words, *more]).stdout.splitlines() for more in ([], ["--lack"])]
+    cells = [[[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]] for table in tables]
+    rows, lacks = cells
+    assert [line[0] for line in rows] == ["nothing", "a Gaussian PSF, MTF .1"]
+    assert [line[0] for line in lacks] == ["`glp-reg`", "`sfim`"]
+    for number, (_, median, most, *_) in enumerate(lacks):
+        each = [line[1 + 2 * number : 3 + 2 * number] for line in rows]
+        found = [float(told.split("/")[0]) - float(default.split("/")[0]) for default, told in each]
+        assert float(median) == pytest.approx(np.median(found), abs=0.02)
+        assert float(most.split()[0]) == pytest.approx(max(found), abs=0.02)
