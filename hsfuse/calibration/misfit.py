@@ -296,8 +296,11 @@ def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
 
     So that it doesn't mislead what the pair tells of its sensors. What the MSI has without it is told by the spectra's
     leading directions and by what a small move would change, as far as both vary beside their surroundings:
-    what is smooth may be light. Images as for `match_radiometry`; of `model` only the PSF is used.
+    what is smooth may be light. Images as for `match_radiometry`; of `model` only the PSF is used. None for a sample of
+    several blocks, too: how much brighter one is than another can't be told from its ground.
     """
+    if len(lrhsi) > 1:
+        return None
     try:
         pixels = low_pixels(lrhsi, msi, mask, model)
     except InputError:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.windows import Window
 from scenes import WAVELENGTHS_NM, mixture
 
 from benchmarks.told.pairs import Off, write_pair
 from hsfuse import open_pair
 from hsfuse.calibration.contradiction import check_response
 from hsfuse.calibration.spectra import SharedPixels
+from hsfuse.pair.sample import evened, sample_of, sample_scene
 from hsfuse.pair.sensors import another_sensor
 from hsfuse.physics import load_srf
 from hsfuse.physics.model import ObservationModel, gaussian_psf
@@ -175,3 +177,13 @@ def test_a_response_is_told_under_uneven_light_as_under_even(tmp_path, off):
         nm = np.array(pair.spectrum.wavelengths_nm)
         assert pair.model.srf.numpy() @ nm == pytest.approx([492, 560, 665, 833], abs=12)
         assert not {"response-untold", "images-differ"} & {note.code for note in pair.warnings}
+
+
+def test_light_is_not_evened_between_blocks_apart(tmp_path):
+    """It was, and a seam between two blocks then made the right sensor unlikely."""
+    cube = np.moveaxis(mixture((96, 192), 3), 0, 2)
+    files = write_pair(cube, np.linspace(420.0, 980.0, 31), 4, Off(seam=0.1), tmp_path)
+    with open_pair(files.hsi, files.msi, srf=str(files.srf), register="off", match_radiometry="off") as pair:
+        whole, apart = sample_scene(pair), sample_of(pair, [Window(at, 0, 24, 24) for at in (0, 24)])
+        assert evened(whole, pair.model) is not whole
+        assert evened(apart, pair.model) is apart
