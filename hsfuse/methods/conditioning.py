@@ -56,6 +56,10 @@ PARTS, CELL = 4, 2
 #: Share of what the parts left out bear out that is used: they are at reduced resolution. Above a ratio of FAR less is,
 #: in proportion.
 TRANSFER, FAR = 0.85, 4
+#: On all axes but the first, a map counts so many times where it is no louder at full resolution than QUIET times what
+#: it is where it was learned, in power, and less by the square of how much louder: the detail of finer pixels ought to
+#: be weaker. On the first, on which the error is largest, it is hardly ever wrong.
+COUNTS, QUIET = 1.3, 0.7
 
 
 class Doubts(NamedTuple):
@@ -240,9 +244,16 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
             said[:, part == number] = learned(frozenset((number, *unseen))).T @ f[:, part == number]
         return said
 
+    def times(weights: Tensor) -> Tensor:
+        """How often a map (F, K) counts on each axis, by what it says at full resolution and where it was learned."""
+        far, near = ((weights.T @ maps).square().mean(1) for maps in (g, weight * f))
+        believed = COUNTS * (QUIET * near / far.clamp_min(1e-30)).clamp(0, 1).square()
+        return torch.cat([torch.ones_like(believed[:1]), believed[1:]])
+
     transfer = TRANSFER * min(1, FAR / s)
     said, others = foretold(), torch.stack([learned(frozenset((number,))) for number in every])
     share = transfer * torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
+    share = share * torch.stack([times(each) for each in others])
     errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
     parts = "on parts of the scene that it didn't learn from"
     what = f"{parts} the error is {change(errors.error)} that of {KNOWN_BASE}, the angle {change(errors.angle)}"
@@ -250,7 +261,8 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
     log.info("scene regression %s: %s", "used" if used else "not used", what)
     if not used:
         return None, f"not used: {what}"
-    weights = transfer * learned(frozenset()) * borne_out(said, need, cell, part >= 0)
+    whole = learned(frozenset())
+    weights = transfer * whole * borne_out(said, need, cell, part >= 0) * times(whole)
     left = errors.error, errors.angle
     others = (others * share[:, None]).float()
     return replace(scene_regression, weights=weights.float(), others=others, left=left), f"used: {what}"

@@ -327,3 +327,18 @@ def test_what_is_known_is_added_under_every_symmetry():
     obs = Observation(torch.rand(1, 4, 4, 4), torch.rand(1, 2, 8, 8), guide, model, torch.ones(4), known=known)
     with torch.no_grad():
         torch.testing.assert_close(net.ensemble(base, obs, turns=8), base + known)
+
+
+def test_a_map_that_is_louder_at_full_resolution_counts_less(scene, frame, monkeypatch):
+    """But on the first axis."""
+    plain, found = replace(frame, scene_regression=None), []
+    for quiet in (1e9, conditioning.QUIET, 1e-3):
+        monkeypatch.setattr(conditioning, "QUIET", quiet)
+        regression, _ = fit_scene_regression(plain, scene[1])
+        found.append(regression.weights.norm(dim=0))
+    never, usual, always = found
+    torch.testing.assert_close(usual[0], never[0])
+    torch.testing.assert_close(always[0], never[0])
+    assert (always[1:] <= 1e-3 * never[1:]).all()
+    assert (usual <= never * 1.0001).all()
+    assert (usual[1:] < 0.99 * never[1:]).any()
