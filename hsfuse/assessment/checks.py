@@ -158,7 +158,7 @@ CARE = {
     "band-dead": "dead lines of an MSI band were masked",
     "values-wild": "{count} wild {count:value|values} of the MSI {count:was|were} masked",
     "msi-bands-enlarged": "MSI bands without detail were left out ({bands})",
-    "ground-changed": "the two images show different ground in {share:.1%} of the scene",
+    "ground-changed": "the two images show different ground in {share:.0%} of the scene",
     "hsi-repeated": "{share:.1%} of the HSI's pixels repeat their neighbour",
     "msi-cut-off": "the MSI is cut off at its brightest in {bands}",
     "gains-far": "the units of both images may differ",

@@ -89,8 +89,9 @@ TEMPLATES: dict[str, str] = {
         "the sensor that took it"
     ),
     "response-untold": (
-        "no response within the HSI's wavelengths explains the MSI's {bands}, as where a band lies outside them: what "
-        "was estimated for it means little, and fusing with it misleads; leave it out with --msi-bands"
+        "no response within the HSI's wavelengths explains the MSI's {bands}, as where a band lies outside them, or "
+        "where light differs between the images (a mosaic's seam): what was estimated for it means little; name the "
+        "sensor with --srf if it is known, else leave it out with --msi-bands"
     ),
     "response-contradicted": "the pair contradicts the response of {response}: {bands}",
     "haze-taken-out": (
@@ -125,9 +126,10 @@ TEMPLATES: dict[str, str] = {
         "{share:.0%} of the detail's contrast, and no single part of the sensors' model explains that alike all over"
     ),
     "ground-changed": (
-        "over about {share:.1%} of the scene the two images show different ground{where}, as after a harvest, with "
-        "other water, a new roof, or under cloud or its shadow in one of them: what is fused there is neither's (the "
-        "layers of --qa show it); mask it in both images"
+        "over about {share:.0%} of the scene, with what borders on it, the two images show different ground{where}, as "
+        "after a harvest, with other water, a new roof, or under cloud or its shadow in one of them: what is fused "
+        "there is neither's (--qa writes a layer, spatial distortion, in which it stands out); mask it in the image "
+        "that is out of date, by its nodata value"
     ),
     "model-misfit": (
         "the model of the sensors doesn't fit: on the HSI's pixels the two images differ by {times:.1f} times their "

@@ -152,7 +152,7 @@ def _changed(pair: ScenePair, far: float = FAR) -> Note | None:
         ""
         if corner is None
         else (
-            f", most of it about row {(corner.row_off + row + 0.5) * pair.ratio:.0f}, "
+            f", the largest part of it about row {(corner.row_off + row + 0.5) * pair.ratio:.0f}, "
             f"column {(corner.col_off + column + 0.5) * pair.ratio:.0f} of the cube"
         )
     )
