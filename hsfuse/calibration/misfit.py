@@ -45,6 +45,7 @@ from hsfuse.calibration.spectra import (
     band_noise,
     inner_mask,
     low_pixels,
+    varies,
 )
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
@@ -305,6 +306,8 @@ def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
         pixels = low_pixels(lrhsi, msi, mask, model)
     except InputError:
         return None
+    if not varies(pixels.lrhsi):
+        return None
     inside = inner_mask(mask.cpu().numpy(), model)
     centred = pixels.lrhsi - pixels.lrhsi.mean(1, keepdims=True)
     noise = band_noise(centred)[:, None]
@@ -433,9 +436,6 @@ def changed_ground(
     make of it: either is taken as large as most of the scene has it. Other ground is where several LR pixels side by
     side leave `far` times more; those that see it in part are among them. Images and InputError as
     for `match_radiometry`, whose `line` lies between them.
-
-    >>> changed_ground(lrhsi, msi, mask, model, match_radiometry(lrhsi, msi, mask, model)).any()
-    False
     """
     pixels = low_pixels(model.spectral(lrhsi.double()).cpu(), msi, mask, model)
     inside = inner_mask(mask.cpu().numpy(), model)
