@@ -30,11 +30,11 @@ from hsfuse.calibration.radiometry import (
     BoolArray,
     Haze,
     RadiometricMatch,
+    gaussian_sum,
     left_out,
     own_share,
     seen_by_both,
     smoothed,
-    soft_mean,
     without_lines,
 )
 from hsfuse.calibration.spectra import (
@@ -49,7 +49,7 @@ from hsfuse.calibration.spectra import (
 )
 from hsfuse.core.errors import InputError
 from hsfuse.physics.model import ObservationModel
-from hsfuse.physics.solve import solve_spd
+from hsfuse.physics.solve import principal_axes, solve_spd
 
 #: A model doesn't fit where half of the bands' misfits are so many times what is left at best, twice as many where the
 #: LRHSI was resampled, which moves aliased detail wrongly, and by so much of the detail's contrast.
@@ -311,12 +311,13 @@ def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     inside = inner_mask(mask.cpu().numpy(), model)
     centred = pixels.lrhsi - pixels.lrhsi.mean(1, keepdims=True)
     noise = band_noise(centred)[:, None]
-    axes = np.linalg.eigh((centred / noise) @ (centred / noise).T)[1][:, : -DIRECTIONS - 1 : -1]
+    moment = torch.from_numpy((centred / noise) @ (centred / noise).T)
+    axes = principal_axes(moment)[1][:, :DIRECTIONS].numpy()
     scores, slopes = axes.T @ (centred / noise), _slopes(model.spatial(msi.double()).cpu().numpy(), inside)
-    near = np.maximum(soft_mean(np.ones((1, inside.sum()), bool), inside, BESIDE_LR), 1e-9)
+    near = np.maximum(gaussian_sum(np.ones((1, inside.sum()), bool), inside, BESIDE_LR), 1e-9)
 
     def beside(values: FloatArray) -> FloatArray:
-        return np.asarray(values - soft_mean(values, inside, BESIDE_LR) / near)
+        return np.asarray(values - gaussian_sum(values, inside, BESIDE_LR) / near)
 
     designs = [beside(np.concatenate([scores, slope])) for slope in slopes]
 
@@ -477,9 +478,8 @@ def _distance(values: FloatArray) -> FloatArray:
 
 def _mean(values: FloatArray, inside: BoolArray, blur: float) -> FloatArray:
     """Pixels (c, n) at the places `inside` (b, h, w), each the mean of those around it under a Gaussian."""
-    planes = np.zeros((len(values) + 1, *inside.shape))
-    planes[:, inside] = np.concatenate([values, np.ones((1, values.shape[1]))])
-    soft = gaussian_filter(planes, blur, mode="constant", axes=(-2, -1))[:, inside]
+    both = np.concatenate([values, np.ones((1, values.shape[1]))])
+    soft = gaussian_sum(both, inside, blur, truncate=4.0)
     return np.asarray(soft[:-1] / soft[-1])
 
 

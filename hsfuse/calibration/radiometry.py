@@ -127,7 +127,7 @@ def match_radiometry(
     pixels = low_pixels(through, msi, mask, model)
     inside = inner_mask(mask.cpu().numpy(), model)
     calm = _calm(pixels, inside)
-    near = soft_mean(calm[None], inside, BLUR_LR)[0] > LEAST_WEIGHT
+    near = gaussian_sum(calm[None], inside, BLUR_LR)[0] > LEAST_WEIGHT
     blurs = (pixels.lrhsi, BLUR_LR), (pixels.lrhsi, hypot(BLUR_LR, FURTHER_LR)), (pixels.msi, BLUR_LR)
     seen, further, other = (_blurred(values, calm, inside, blur)[:, near] for values, blur in blurs)
     other = np.stack([_of_one_width(*rows) for rows in zip(seen, further, other, strict=True)])
@@ -163,14 +163,14 @@ def _calm(pixels: LowPixels, inside: BoolArray) -> BoolArray:
 
 def _blurred(values: FloatArray, calm: BoolArray, inside: BoolArray, blur: float) -> FloatArray:
     """Pixels (c, n) at the places `inside` (b, h, w), each the mean of calm ones under a Gaussian around it."""
-    return soft_mean(values * calm, inside, blur) / np.maximum(soft_mean(calm[None], inside, blur), 1e-9)
+    return gaussian_sum(values * calm, inside, blur) / np.maximum(gaussian_sum(calm[None], inside, blur), 1e-9)
 
 
-def soft_mean(values: FloatArray | BoolArray, inside: BoolArray, blur: float) -> FloatArray:
+def gaussian_sum(values: FloatArray | BoolArray, inside: BoolArray, blur: float, truncate: float = 3.0) -> FloatArray:
     """Values (c, n) at the places `inside` (b, h, w) under a Gaussian of `blur` LR pixels, with nothing elsewhere."""
     planes = np.zeros((len(values), *inside.shape))
     planes[:, inside] = values
-    soft: FloatArray = gaussian_filter(planes, (0, 0, blur, blur), mode="constant", truncate=3)[:, inside]
+    soft: FloatArray = gaussian_filter(planes, (0, 0, blur, blur), mode="constant", truncate=truncate)[:, inside]
     return soft
 
 
@@ -254,7 +254,7 @@ def estimate_haze(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
     rest = without_lines(pixels)
     foretold = np.zeros_like(rest)
     for known in (white, ~white):
-        foretold[:, ~known] = (soft_mean(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
+        foretold[:, ~known] = (gaussian_sum(rest * known, inside, HAZE_LR) / _weight(known, inside))[:, ~known]
     share = 1 - np.square(rest - foretold).sum(1) / np.maximum(np.square(rest).sum(1), 1e-30)
     if np.median(share) <= SMOOTH:
         return None
@@ -343,7 +343,7 @@ def without_lines(pixels: LowPixels) -> FloatArray:
 
 
 def _weight(known: BoolArray, inside: BoolArray) -> FloatArray:
-    return np.maximum(soft_mean(known[None], inside, HAZE_LR), LEAST_WEIGHT)
+    return np.maximum(gaussian_sum(known[None], inside, HAZE_LR), LEAST_WEIGHT)
 
 
 def match_lines(seen: FloatArray, msi: FloatArray) -> RadiometricMatch:
