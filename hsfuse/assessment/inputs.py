@@ -140,7 +140,7 @@ def open_inputs(
     if fused.quantity == "unknown" and quantity in ("reflectance", "radiance"):
         fused = fused.holding("reflectance" if quantity == "reflectance" else "radiance")
     if hsi is not None and msi is not None:
-        fused = _as_msi(fused, msi, notes)
+        fused = _as_msi(fused, hsi, msi, notes)
         opened = open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion, known_response=response)
         pair = stack.enter_context(opened)
     elif hsi is not None or msi is not None:
@@ -316,12 +316,25 @@ def match_bands(fused: Source, other: CubeReader, usable: list[int], what: str) 
     return [usable[i] for i in nearest]
 
 
-def _as_msi(fused: CubeReader, msi: Images, notes: list[Note]) -> CubeReader:
-    """The fused cube with its rows as the MSI's run; GridError, before anything is estimated, off the MSI's grid."""
+def _as_msi(fused: CubeReader, hsi: Images, msi: Images, notes: list[Note]) -> CubeReader:
+    """The fused cube with its rows as the MSI's run; GridError, before anything is estimated, off the MSI's grid.
+
+    It asks whether the two images are swapped where the cube is on the HSI's grid.
+    """
     with open_cube(msi, role="MSI") as high:
         turned = turned_like(fused, high.grid)
-        if turned.grid.georeferenced and high.grid.georeferenced:
-            _offset(turned, high, [])
+        try:
+            if turned.grid.georeferenced and high.grid.georeferenced:
+                _offset(turned, high, [])
+        except GridError as error:
+            with open_cube(hsi) as low:
+                swapped = low.grid.crs == fused.grid.crs and low.grid.gsd == fused.grid.gsd != high.grid.gsd
+                if not swapped:
+                    raise
+                raise GridError(
+                    f"the fused cube ({fused.grid.describe()}) is on the grid of the HSI {low.path}, not of the MSI "
+                    f"{high.path}: are the two swapped?"
+                ) from error
     notes += [one for one in turned.notes if one not in fused.notes]
     return turned
 

@@ -85,14 +85,17 @@ def _link(report: Path | None, folder: Path) -> str:
 
 
 def _csv(outcomes: Sequence[Outcome], figures: Sequence[dict[str, Any]]) -> str:
-    """A line a scene: what became of it, its verdict, and all metrics that some scene has."""
+    """A line a scene: what became of it, its verdict in the page's words, and all metrics that some scene has."""
+    from hsfuse.assessment.report.words import VERDICTS
+
     metrics = list(dict.fromkeys(key for found in figures for key in found.get("metrics", {})))
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["output", "state", "error", "seconds", "verdict", "warnings", "report", "warning_texts", *metrics])
     for outcome, found in zip(outcomes, figures, strict=True):
         seconds = "" if found.get("seconds") is None else f"{found['seconds']:.2f}"
-        told = [outcome.job.output, outcome.state, outcome.error, seconds, found.get("verdict", "")]
+        verdict = VERDICTS.get(found.get("verdict", ""), "")
+        told: list[object] = [outcome.job.output, outcome.state, outcome.error, seconds, verdict]
         warnings = found.get("warnings") or outcome.warnings
         report = outcome.job.report if outcome.job.report is not None and outcome.job.report.exists() else ""
         told += ["" if outcome.state == "failed" else len(warnings), report, "; ".join(warnings)]

@@ -110,7 +110,7 @@ def _assess(
         check_report_path(report, overwrite, [path for path in inputs if path is not None])
     for image in (reference, qa):
         check_readable(image)
-    check_readable(hsi, "HSI")
+    check_readable(hsi, "HSI", msi)
     check_readable(msi, "MSI")
     with working():
         from hsfuse.assessment.report import write_report

@@ -140,7 +140,7 @@ def estimate(
 
     if output is not None:
         check_csv(output, overwrite=overwrite)
-    check_readable(hsi, "HSI")
+    check_readable(hsi, "HSI", msi)
     check_readable(msi, "MSI")
     from hsfuse.pair.estimate import estimate_pair
 

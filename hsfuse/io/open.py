@@ -260,11 +260,14 @@ def is_remote(path: str | Path) -> bool:
     return str(path).startswith("/vsi") or isinstance(as_path(path), Address)
 
 
-def check_readable(paths: Paths | None, role: Role = "raster") -> None:
-    """InputError for a file that can't be opened, where that is soon told; to be called before anything heavy."""
+def check_readable(paths: Paths | None, role: Role = "raster", msi: Paths | None = None) -> None:
+    """InputError for a file that can't be opened, where that is soon told; to be called before anything heavy.
+
+    Of an HSI with its `msi` the error says where the two look swapped.
+    """
     several = [paths] if isinstance(paths, str | Path) else paths or []
     if several and not any(map(is_remote, several)):
-        open_cube(several, role=role).close()
+        (open_cube(several, role=role) if msi is None else open_hsi(several, msi)).close()
 
 
 def _open_files(paths: list[Path], role: Role) -> CubeReader:

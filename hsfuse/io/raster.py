@@ -32,7 +32,8 @@ from hsfuse.io.gdal import (
 from hsfuse.io.limits import LARGEST_FACTOR
 from hsfuse.io.products.hdf5 import check_datasets
 from hsfuse.io.reader import CubeReader, Quantity, Role, own_quantity
-from hsfuse.io.spectral_tags import own_tags, read_spectrum
+from hsfuse.io.spectral_tags import UNTOLD, own_tags, read_spectrum
+from hsfuse.physics.srf_bands import MOST_BANDS
 
 FloatArray64 = NDArray[np.float64]
 
@@ -148,7 +149,8 @@ class RasterReader(CubeReader):
         if missing is not None and self.role == "HSI":
             raise InputError(f"{what} {self.path} can't be used: {missing}")
         if missing is not None and self.role == "raster":
-            self._note(str(missing))
+            few = str(missing) == UNTOLD and self.count <= MOST_BANDS
+            self._note("no wavelengths, which an MSI doesn't need (an HSI does)" if few else str(missing))
 
     def pixels(
         self, bands: Sequence[int], window: Window, shape: tuple[int, int] | None = None

@@ -51,6 +51,12 @@ def read_provenance(tags: Mapping[str, str]) -> dict[str, Any]:
 #: Colours that name bands without names.
 COLOURS = frozenset({"red", "green", "blue", "nir", "coastal", "rededge", "yellow", "pan"})
 
+#: What is said where nothing tells wavelengths.
+UNTOLD = (
+    "no wavelengths: wanted them in the ENVI header, in band tags (wavelength, or CENTRAL_WAVELENGTH_UM in the "
+    "IMAGERY domain) or in band descriptions such as '418.24 nm'"
+)
+
 #: Nanometres a unit, by the unit's spelling in lower case.
 _FACTORS = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres", "nanom"), 1.0),
@@ -295,10 +301,7 @@ def _wavelengths(
         return wavelengths, _fwhm(places[i:], factor, count, warn)
     if unread:
         raise InputError(f"no wavelengths that can be read: {unread[0]}; wanted a number for each band")
-    raise InputError(
-        "no wavelengths: wanted them in the ENVI header, in band tags (wavelength, or CENTRAL_WAVELENGTH_UM in the "
-        "IMAGERY domain) or in band descriptions such as '418.24 nm'"
-    )
+    raise InputError(UNTOLD)
 
 
 def _fwhm(places: Sequence[_Place], factor: float, count: int, warn: Callable[[str], None]) -> tuple[float, ...] | None:

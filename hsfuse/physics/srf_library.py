@@ -66,10 +66,11 @@ def _look_up(name: str) -> tuple[SrfRecord, bool]:
     key, known = plain(name), {}
     for record in list_srfs():
         for alias in (record.name, *record.aliases, *record.presumed_for):
-            known[plain(alias)] = (alias, record, alias in record.presumed_for)
+            known[plain(alias)] = (record, alias in record.presumed_for)
     if key in known:
-        return known[key][1:]
-    near = sorted(known[k][0] for k in difflib.get_close_matches(key, known, n=6, cutoff=0.6))
+        return known[key]
+    close = [known[k] for k in difflib.get_close_matches(key, known, n=6, cutoff=0.6)]
+    near = sorted({record.presumed_for[0] if presumed else record.name for record, presumed in close})
     hint = f"did you mean {', '.join(near)}?" if near else "`hsfuse srf list` shows what there is."
     raise SrfError(f"No spectral response is called {name!r}: {hint} A CSV of your own is given by its path.")
 

@@ -137,6 +137,8 @@ def test_a_presumed_sensor_is_said_aloud(name: str, meant: str) -> None:
 def test_an_unknown_name_suggests_near_ones() -> None:
     with pytest.raises(SrfError, match=r"did you mean .*sentinel2"):
         load_srf("sentinle2")
+    with pytest.raises(SrfError, match=r"did you mean sentinel2, sentinel2a, sentinel2b, sentinel2c[?]"):
+        load_srf("sentinel3")  # no two names of one meaning
 
 
 # ---- the laws of R

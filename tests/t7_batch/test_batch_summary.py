@@ -64,7 +64,7 @@ def test_the_csv_has_all_metrics(outcomes, tmp_path):
     rows = list(csv.DictReader((tmp_path / "summary" / "summary.csv").open(newline="")))
     assert [row["state"] for row in rows] == ["done", "finished", "failed"]
     assert [row["psnr"] for row in rows] == ["40.25", "40.25", ""]
-    assert [row["verdict"] for row in rows] == ["poor", "look", ""]
+    assert [row["verdict"] for row in rows] == ["poor", "keep in mind", ""]  # as the page has it
     assert (rows[0]["seconds"], rows[2]["error"]) == ("12.34", "no <raster>")
     assert [row["report"] for row in rows] == [*(str(one.job.report) for one in outcomes[:2]), ""]
 

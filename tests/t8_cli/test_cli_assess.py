@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rasterio.windows import Window
 
 from hsfuse.cli.assess import assess
-from hsfuse.core.errors import OutputError, SettingError
+from hsfuse.core.errors import GridError, InputError, OutputError, SettingError
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
 from hsfuse.metrics import CATALOGUE
@@ -110,6 +110,14 @@ def test_help_needs_no_torch():
         "assert 'torch' not in sys.modules",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_swapped_images_are_told(scene, tmp_path):
+    low, high = scene.observed["hsi"], scene.observed["msi"]
+    with pytest.raises(GridError, match=r"is on the grid of the HSI .*, not of the MSI .*: are the two swapped"):
+        run(scene.path("flawed.tif"), f"--hsi={scene.path('truth.tif')}", f"--msi={low}", "--srf", "sentinel2")
+    with pytest.raises(InputError, match=r"no wavelengths: .* the HSI \d: are the two swapped"):
+        run(scene.path("flawed.tif"), f"--hsi={high}", f"--msi={low}", "--srf", "sentinel2")
 
 
 def test_an_msi_may_be_several_files(scene, tmp_path):

@@ -161,6 +161,15 @@ def test_info_of_several_and_of_bare_files(cube, tmp_path):
     assert run("info", tmp_path / "no.tif", code=1).stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("bands", "told"),
+    [(4, "no wavelengths, which an MSI doesn't need (an HSI does)"), (40, "no wavelengths: wanted them")],
+)
+def test_info_wants_wavelengths_of_no_msi(tmp_path, bands, told):
+    path = made.write_raster(tmp_path / "a.tif", np.full((bands, 8, 8), 900, "uint16"), 10)
+    assert f"note: a.tif: {told}" in run("info", path).stdout
+
+
 @pytest.mark.parametrize(("nodata", "told"), [(float("nan"), "NaN"), (None, "none"), (-9999.0, "-9999.0")])
 def test_info_tells_nan_from_no_nodata(tmp_path, nodata, told):
     place = {"nodata": nodata, "names": ("x",)}
