@@ -38,7 +38,7 @@ from hsfuse.assessment.result import (
     ResponseCurves,
     SampledSpectra,
 )  # fmt: skip
-from hsfuse.assessment.settings import AssessSettings, check_compared, recorded
+from hsfuse.assessment.settings import AssessSettings, check_compared, of_images, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import HsfuseError, InputError
 from hsfuse.core.notes import Note, note, read_records, step, warning
@@ -81,15 +81,16 @@ def assess(
         reader = stack.enter_context(open_cube(fused, role="raster"))
         provenance = read_provenance(reader.tags)
         chosen = AssessSettings.of(settings)
-        options, taken = chosen.options(provenance)
-        notes: list[Note] = [*taken, *reader.notes]
-        psf = chosen.recorded_psf(provenance)
-        motion = chosen.recorded_motion(provenance)
+        told, others = of_images(provenance, reader.path, hsi, msi)
+        options, taken = chosen.options(told)
+        notes: list[Note] = [*others, *taken, *reader.notes]
+        psf = chosen.recorded_psf(told)
+        motion = chosen.recorded_motion(told)
         with step("opening to assess"):
-            known = psf, motion, chosen.recorded_response(provenance), recorded(provenance, "quantity")
+            known = psf, motion, chosen.recorded_response(told), recorded(provenance, "quantity")
             inputs = open_inputs(stack, reader, reference, hsi, msi, qa, options, notes, *known)
         named = {"fused": fused, "reference": reference, "HSI": hsi, "MSI": msi, "quality raster": qa}
-        work = _Work(inputs, chosen, provenance, notes)
+        work = _Work(inputs, chosen, provenance, told, notes)
         with step("assessing"):
             return work.run({key: _words(value) for key, value in named.items() if value is not None}, started)
 
@@ -101,10 +102,18 @@ def _words(image: Images) -> str:
 
 
 class _Work:
-    """One assessment under way."""
+    """One assessment under way; `of_images` is what of the provenance is about the images that are given."""
 
-    def __init__(self, inputs: Inputs, settings: AssessSettings, provenance: dict[str, Any], notes: list[Note]) -> None:
-        self.inputs, self.settings, self.provenance, self.notes = inputs, settings, provenance, notes
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: AssessSettings,
+        provenance: dict[str, Any],
+        of_images: Mapping[str, Any],
+        notes: list[Note],
+    ) -> None:
+        self.inputs, self.settings, self.notes = inputs, settings, notes
+        self.provenance, self.of_images = provenance, of_images
         self.shape = (len(inputs.fused.bands), *inputs.shape)
         self.told: dict[str, str] = {}
         self.ratio = self._scale()
@@ -150,7 +159,7 @@ class _Work:
         warnings = (
             *self._reference_warnings(),
             *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
-            *other_response(self.provenance, self.inputs.observed),
+            *other_response(self.of_images, self.inputs.observed),
         )
         return Assessment(
             fused=files["fused"],
@@ -234,9 +243,9 @@ class _Work:
     def _pair_warnings(self) -> tuple[Note, ...]:
         """What speaks against the pair itself: as found now, and as the fused file records it."""
         now = [] if self.inputs.observed is None else self.inputs.observed.pair.warnings
-        noted = [one for one in read_records(self.provenance.get("records")) if one.severity == "warning"]
-        texts = self.provenance.get("pair_warnings")
-        if "records" not in self.provenance and isinstance(texts, list):  # a file of an earlier version
+        noted = [one for one in read_records(self.of_images.get("records")) if one.severity == "warning"]
+        texts = self.of_images.get("pair_warnings")
+        if "records" not in self.of_images and isinstance(texts, list):  # a file of an earlier version
             noted = [warning("told", text=str(text)) for text in texts]
         known = {one.text for one in now} | {one.code for one in now if one.code in TOPICS}
         return tuple(dict.fromkeys([*now, *(one for one in noted if not {one.text, one.code} & known)]))
@@ -253,9 +262,9 @@ class _Work:
             return None
         pair = self.inputs.observed.pair
         found = pair.shift or register(pair, pair.warped)
-        if pair.residual is None or self.settings.recorded_motion(self.provenance) is None:
+        if pair.residual is None or self.settings.recorded_motion(self.of_images) is None:
             return Registration(found, pair.residual)
-        record = self.provenance["registration"]
+        record = self.of_images["registration"]
         words, amounts = record.get("words"), record.get("amounts")
         return Registration(found, pair.residual, (str(words), str(amounts)) if words and amounts else None)
 
@@ -268,13 +277,13 @@ class _Work:
 
     def _sensors(self) -> dict[str, Any]:
         """As the fused file records it, else as found now, where the PSF may have been given."""
-        recorded = self.provenance.get("sensors")
+        recorded = self.of_images.get("sensors")
         if isinstance(recorded, dict):
             return recorded
         if self.inputs.observed is None:
             return {}
-        given = self.settings.recorded_psf(self.provenance) is not None
-        return sensing(self.inputs.observed.pair, given or self.settings.options(self.provenance)[0].psf_told)
+        given = self.settings.recorded_psf(self.of_images) is not None
+        return sensing(self.inputs.observed.pair, given or self.settings.options(self.of_images)[0].psf_told)
 
     def _radiometry(self) -> tuple[BandGain, ...]:
         match = self.inputs.observed.pair.radiometry if self.inputs.observed else None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsfuse.core.errors import SettingError, SrfError
 from hsfuse.core.grid import Motion
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
+from hsfuse.io import Images, open_cube
+from hsfuse.io.finished import made_from
 
 if TYPE_CHECKING:  # what is wrong with them is told without torch
     from hsfuse.physics import SpectralResponse
@@ -22,6 +25,8 @@ _UNTOUCHED = FuseOptions(register="report", match_radiometry="off", destripe="of
 _PSF = ("mtf", "psf_sigma", "psf_size", "psf")
 #: Words for --srf by which the pair tells the response.
 LEFT_TO_THE_PAIR = ("auto", "estimate")
+#: What a provenance records of the images themselves.
+OF_IMAGES = ("srf", "psf_kernel", "sensors", "registration", "records", "pair_warnings")
 _SECTIONS = ("settings", "scene", "observation", "options")
 
 
@@ -113,6 +118,24 @@ class AssessSettings:
         if "register" in self._asked:
             return None
         return Motion.of_record(record)
+
+
+def of_images(
+    provenance: Mapping[str, Any], fused: Path, hsi: Images | None, msi: Images | None
+) -> tuple[Mapping[str, Any], list[Note]]:
+    """What a fused file records, less what it was told of other images than are given now, and a note that names these.
+
+    Images in memory are taken for those that it was made from.
+    """
+    others = []
+    for name, image in (("HSI", hsi), ("MSI", msi)):
+        if image is not None and isinstance(provenance.get("input_files"), list):
+            with open_cube(image) as reader:
+                others += [] if made_from(provenance, fused, reader.files) else [name]
+    if not others:
+        return provenance, []
+    kept = {key: value for key, value in provenance.items() if key not in OF_IMAGES}
+    return kept, [note("other-images", images=" and ".join(others))]
 
 
 def check_compared(reference: object, hsi: object, msi: object) -> None:

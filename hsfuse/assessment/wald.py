@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from hsfuse.assessment import Assessment, AssessSettings, assess
 from hsfuse.assessment.checks import checks
+from hsfuse.assessment.settings import of_images
 from hsfuse.core.cube import BoolArray, FloatArray, Spectrum
 from hsfuse.core.errors import SettingError
 from hsfuse.core.grid import Grid
@@ -75,10 +76,10 @@ def assess_reduced(
     with open_cube(fused, role="raster") as reader:
         provenance = read_provenance(reader.tags)
     chosen = settings or AssessSettings()
-    understood, _ = chosen.options(provenance)
+    told, _ = of_images(provenance, Path(fused), hsi, msi)
+    understood, _ = chosen.options(told)
     again, notes = as_fused(provenance, understood)
-    psf, srf = chosen.recorded_psf(provenance), chosen.recorded_response(provenance)
-    motion = chosen.recorded_motion(provenance)
+    psf, srf, motion = chosen.recorded_psf(told), chosen.recorded_response(told), chosen.recorded_motion(told)
     with (
         TemporaryDirectory(prefix="hsfuse-wald-") as name,
         open_pair(hsi, msi, understood, known_psf=psf, known_motion=motion, known_response=srf) as pair,

@@ -276,6 +276,10 @@ TEMPLATES: dict[str, str] = {
     "output-damaged": "{name} was finished and isn't whole any more ({why}); it is made again",
     "starts-anew": "what an interrupted run left of {name} {why}; it starts anew",
     # What an assessment finds.
+    "other-images": (
+        "the fused file was made from other files than this {images}: what it records of its images isn't used, and "
+        "those that are given are judged"
+    ),
     "recorded-settings": "as the fused file records: {settings}",
     "pixels-masked": "{share:.1%} of the fused cube's pixels are masked or nodata and are not assessed.",
     "bands-not-assessed": (

@@ -165,6 +165,21 @@ def changes(
     return found | _changed_inputs(inputs, output, options)
 
 
+def made_from(provenance: Mapping[str, Any], output: Path, files: Iterable[Path]) -> bool:
+    """Whether an output's record has all of these files, those that aren't on disk aside; True where it has none.
+
+    A file is known by its size and the time of its last change or, as copies have another, by its place from the
+    output's folder.
+    """
+    inputs = provenance.get("input_files")
+    if not isinstance(inputs, list):
+        return True
+    places = {(os.path.normpath(output.parent / name), size) for name, size, _ in inputs}
+    stats = {(size, changed) for _, size, changed in inputs}
+    prints = [file_print(file) for file in files if file.exists()]
+    return all((os.path.normpath(name), size) in places or (size, time) in stats for name, size, time in prints)
+
+
 def _changed_inputs(inputs: list[Any], output: Path, options: FuseOptions) -> dict[str, str]:
     """What has changed of the files that an output's inputs consisted of, and what has come beside them."""
     found = {}

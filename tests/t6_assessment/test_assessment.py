@@ -1,8 +1,10 @@
 """Assessment: a perfect cube is perfect, tiles and masked values have no influence, misfits are refused."""
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -27,8 +29,10 @@ from hsfuse.assessment.result import Expected
 from hsfuse.core.cube import Spectrum
 from hsfuse.core.errors import GridError, InputError, SettingError
 from hsfuse.core.grid import Grid
+from hsfuse.core.notes import records, warning
 from hsfuse.fusion import fuse
 from hsfuse.io import open_cube
+from hsfuse.io.finished import file_print, made_from
 from hsfuse.metrics import CATALOGUE, psnr, sam_degrees, uiqi
 from hsfuse.physics import load_srf
 from hsfuse.physics.srf_bands import blind_ranges
@@ -233,6 +237,36 @@ def test_recorded_settings_are_used_and_told(scene):
     assert json.dumps(a.to_dict(), allow_nan=False)
     b = assess(scene.path("told.tif"), **files, mtf=0.3, window=8)
     assert b.metrics["hsi_rmse"] < 1e-6 < a.metrics["hsi_rmse"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_fused_file_records_of_its_images_is_not_said_of_others(scene, same):
+    made = [scene.path(name) for name in ("hsi.tif", "msi.tif")]
+    inputs = [[Path(file).name, *file_print(Path(file))[1:]] for file in made]
+    inputs[1][0] = "msi.tif" if same else "another.tif"
+    inputs[1][2] -= not same
+    told = warning("ground-changed", share=0.1, where="")
+    record = {"input_files": inputs, "records": records([told]), "sensors": {"psf": {"how": "told", "label": "then"}}}
+    write_cube(scene.path("told.tif"), scene.truth, provenance=json.dumps(record))
+    found = assess(scene.path("told.tif"), **scene.observed, window=8)
+    assert [one.code for one in found.pair_warnings] == (["ground-changed"] if same else [])
+    assert (found.sensors["psf"]["label"] == "then") == same
+    assert [one.values["images"] for one in found.notes if one.code == "other-images"] == ([] if same else ["MSI"])
+
+
+def test_files_are_those_that_a_cube_was_made_from_when_moved_or_copied(tmp_path):
+    (tmp_path / "a").mkdir()
+    file, cube = tmp_path / "a" / "msi.tif", tmp_path / "fused.tif"
+    file.write_text("pixels")
+    record = {"input_files": [["a/msi.tif", *file_print(file)[1:]]]}
+    assert made_from(record, cube, [file])
+    assert made_from(record, tmp_path / "elsewhere" / "fused.tif", [file]), "the cube alone was moved"
+    os.utime(file, (1, 1))
+    assert made_from(record, cube, [file]), "a copy of all"
+    assert not made_from(record, tmp_path / "elsewhere" / "fused.tif", [file])
+    file.write_text("other pixels")
+    assert not made_from(record, cube, [file])
+    assert made_from({}, cube, [file]), "a file of another tool"
 
 
 def test_peak_is_the_maximum_where_data_are_not_reflectance(scene):
