@@ -288,6 +288,20 @@ def unchecked(a: Assessment) -> str:
     )
 
 
+def by_estimate(a: Assessment) -> str:
+    """That figures rest on a response that the pair itself told, in a sentence; "" where they don't."""
+    if not _estimated(a):
+        return ""
+    return (
+        "The MSI's response is estimated from this pair, as no --srf names its sensor: agreement with the MSI, "
+        "radiometry and inferred bands are as that has it."
+    )
+
+
+def _estimated(a: Assessment) -> bool:
+    return a.response is not None and a.response.estimated
+
+
 def _model(a: Assessment) -> Iterator[Check]:
     """Whether the images differ by no more than noise; what is warned of is told among what speaks against the pair."""
     check = a.sensors.get("check")
@@ -297,7 +311,10 @@ def _model(a: Assessment) -> Iterator[Check]:
     from hsfuse.calibration.misfit import LOUD, OF_CONTRAST  # a cube is viewed without torch
 
     text = misfit_words(found)
-    limits = f"misfit: good up to {LOUD:g} times the noise or {OF_CONTRAST:.0%} of the detail's contrast"
+    limits = (
+        f"misfit: good up to {LOUD:g} times the noise, whatever its contrast, and beyond that where it is up to "
+        f"{OF_CONTRAST:.0%} of the detail's contrast"
+    )
     care = "the two images differ by more than their noise"
     yield Check("The model of the sensors", "look" if is_uneasy(found) else "good", text, "model", limits, care)
 
@@ -311,22 +328,30 @@ def is_uneasy(misfit: Mapping[str, Any]) -> bool:
 
 def misfit_words(misfit: Mapping[str, Any]) -> str:
     """A recorded misfit in a sentence or two."""
-    said = f"Seen alike, the two images differ by {misfit['times_noise']:.2f} times their noise"
+    from hsfuse.calibration.misfit import LOUD, OF_CONTRAST  # a cube is viewed without torch
+
+    times, share = misfit["times_noise"], misfit["share_of_contrast"]
+    said, beyond = f"Seen alike, the two images differ by {times:.2f} times their noise", f"{share:.0%} of the detail's"
     if not misfit.get("fits"):
         part = misfit.get("part")
         return f"{said}: the model doesn't fit; {f'{part} explains most' if part else 'no part of it explains that'}."
+    if times <= LOUD:
+        return (
+            f"{said}, which is within {LOUD:g} times it: the model fits, whatever is beyond noise ({beyond} contrast)."
+        )
     if not is_uneasy(misfit):
-        return f"{said}, beyond it by {misfit['share_of_contrast']:.0%} of the detail's contrast: the model fits."
+        return f"{said}, but what is beyond it is {beyond} contrast, which is within {OF_CONTRAST:.0%}: the model fits."
     part, share = max(misfit["explained"].items(), key=lambda item: item[1])
     cause = f"{part} explains {share:.0%} of that by itself" if share >= TOLD_SHARE else "no single part explains it"
     return (
-        f"{said}, beyond it by {misfit['share_of_contrast']:.0%} of the detail's contrast: more than noise; {cause}. "
+        f"{said}, beyond it by {beyond} contrast: more than noise; {cause}. "
         "It isn't warned of, for resampling the LRHSI, as here, can leave about as much where the model is right."
     )
 
 
 def _inputs(a: Assessment) -> Iterator[Check]:
-    for prefix, image, how in (("hsi_", "LRHSI", "Blurred back to it"), ("msi_", "MSI", "Seen by its response")):
+    seen = f"Seen by its response{', which is estimated from this pair' if _estimated(a) else ''}"
+    for prefix, image, how in (("hsi_", "LRHSI", "Blurred back to it"), ("msi_", "MSI", seen)):
         total = a.metrics.get(f"{prefix}relative_rmse")
         error = a.lrhsi_misfit if prefix == "hsi_" and a.lrhsi_misfit is not None else total
         if f"{prefix}relative_rmse" in a.metrics and (error is None or not np.isfinite(error)):
@@ -370,10 +395,11 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
     scale = _Scale(*GAIN)
     verdict, limits = scale(abs(left[1] - 1)), scale.words("difference that is left")
     before = "" if taken is None else f", once gain and offset are taken out: by up to {_gain_words(*taken)} before"
-    text, care = f"Both sensors see the same brightness, band by band{before}.", ""
+    by = ", by a response that is estimated from this pair" if _estimated(a) else ""
+    text, care = f"Both sensors see the same brightness, band by band{before}{by}.", ""
     if verdict != "good":
         told = f"differ in brightness by up to {_gain_words(*left)}"
-        text = f"The two sensors {told}{before or ', not corrected'}."
+        text = f"The two sensors {told}{before or ', not corrected'}{by}."
         care = f"the two sensors {told}"
     yield Check("Radiometry", verdict, text, "radiometry", limits, care)
 

@@ -89,13 +89,22 @@ class IndexCheck:
 
 @dataclass(frozen=True)
 class ResponseCurves:
-    """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each that the HSI covers; its name."""
+    """Weights R (c, C) of the MSI bands over the HSI's bands, and the share of each that the HSI covers; its name.
+
+    `estimated`: the pair itself told it.
+    """
 
     bands: tuple[str, ...]
     wavelengths_nm: Floats
     weights: Floats
     coverage: tuple[float, ...]
     name: str = ""
+    estimated: bool = False
+
+    @property
+    def listed(self) -> str:
+        """The bands in words; those without a name by their numbers."""
+        return ", ".join(band.removeprefix("band ") for band in self.bands)
 
 
 @dataclass(frozen=True)

@@ -358,8 +358,9 @@ def _response_of(inputs: Inputs) -> ResponseCurves | None:
     observed = inputs.observed
     if observed is None or not observed.msi_names:
         return None
-    weights, name = observed.model.srf.numpy(), observed.pair.response.name
-    return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, weights, observed.coverage, name)
+    weights, response = observed.model.srf.numpy(), observed.pair.response
+    told = observed.coverage, response.name, response.weights and response.path is None
+    return ResponseCurves(observed.msi_names, inputs.wavelengths_nm, weights, *told)
 
 
 def _recorded_response(inputs: Inputs, provenance: Mapping[str, Any]) -> ResponseCurves | None:

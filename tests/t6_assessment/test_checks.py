@@ -12,8 +12,9 @@ from rasterio.windows import Window
 
 import hsfuse
 from hsfuse.assessment import Assessment, assess
-from hsfuse.assessment.checks import CARE, TOPICS, checks, overall, weakest
+from hsfuse.assessment.checks import CARE, TOPICS, by_estimate, checks, overall, weakest
 from hsfuse.assessment.indices import unseen
+from hsfuse.assessment.report.citation import methods_paragraph
 from hsfuse.assessment.report.sensors import sensor_lines
 from hsfuse.assessment.report.words import VERDICTS, other_warnings
 from hsfuse.assessment.result import BandGain, Curve, Expected, ResponseCurves
@@ -139,8 +140,8 @@ def test_a_misfit_between_noise_and_alarm_is_kept_in_mind():
     """Three levels, one rule for the verdict and for the words in the chapter on the sensors."""
     misfit = {"fits": True, "part": "", "explained": {"PSF": 0.1, "place": 0.65, "response": 0.0, "radiometry": 0.0}}
     for times, share, verdict, said in (
-        (1.1, 0.2, "good", "the model fits"),
-        (1.9, 0.01, "good", "the model fits"),
+        (1.1, 0.2, "good", "by 1.10 times their noise, which is within 1.6 times it: the model fits, whatever"),
+        (1.9, 0.01, "good", "what is beyond it is 1% of the detail's contrast, which is within 8%: the model fits"),
         (2.11, 0.0989, "look", "place explains 65% of that"),
     ):
         found = misfit | {"times_noise": times, "share_of_contrast": share}
@@ -154,6 +155,19 @@ def test_a_misfit_between_noise_and_alarm_is_kept_in_mind():
     a = Assessment("f.tif", (9, 9, 9), {}, sensors={"check": {"misfit": loud, "response": []}})
     assert "The model of the sensors" not in by_topic(a)  # the warning about the pair says it
     assert "doesn't fit; place explains most" in dict(sensor_lines(a))["The model"]
+
+
+def test_figures_that_rest_on_an_estimated_response_say_so():
+    told = ResponseCurves(("band 1",), np.array([400.0, 500.0]), np.ones((1, 2)), (1.0,), "s")
+    figures = {"metrics": {"msi_relative_rmse": 0.01}, "msi_gains": {"band 1": 1.0}}
+    for by_pair in (False, True):
+        a = Assessment("f.tif", (2, 9, 9), response=replace(told, estimated=by_pair), **figures)
+        texts = [by_topic(a)[topic].text for topic in ("Agreement with the MSI", "Radiometry")]
+        assert [" estimated from this pair" in text for text in texts] == [by_pair] * 2
+        assert dict(sensor_lines(a))["Response"].startswith("Estimated from the pair" if by_pair else "s; not held")
+        assert by_estimate(a).startswith("The MSI's response is estimated from this pair" if by_pair else "")
+        assert bool(by_estimate(a)) == by_pair
+        assert ("spectral responses estimated from the pair" in methods_paragraph(a)[0]) == by_pair
 
 
 def test_what_speaks_against_the_pair_is_the_first_check_and_told_once():

@@ -452,6 +452,10 @@ def test_the_verdict_is_seen_first_and_of_the_checks_the_worst(assessed):
     metrics = {key: value for key, value in assessed[0].metrics.items() if key != "relative_rmse"}
     assert beside.search(render_report([replace(assessed[0], metrics=metrics)]))
     assert re.findall(r'<p class="topic">(\w)', page) == ["C", "B", "D", "A"]
+    told = replace(assessed[0], response=replace(assessed[0].response, estimated=True))
+    assert re.search(
+        r'<p class="verdict[^\n]*The MSI&#39;s response is estimated from this pair', render_report([told])
+    )
 
 
 def test_details_of_the_method_stand_at_the_end(assessed):

@@ -106,8 +106,8 @@ def _sentences(a: Assessment, cite: _References) -> Iterator[str]:
     if a.ratio is not None and a.psf is not None:
         yield f"The ratio of their ground sampling distances is {a.ratio}; the hyperspectral image's PSF is {_psf(a)}."
     if a.response is not None:
-        bands = ", ".join(a.response.bands)
-        yield f"Of the multispectral image the bands {bands} were used, with the spectral responses {a.response.name}."
+        how = "estimated from the pair" if a.response.estimated else a.response.name
+        yield f"Of the multispectral image the bands {a.response.listed} were used, with the spectral responses {how}."
     if "psnr" in a.metrics:
         yield f"Against a reference it reaches {_figures(a, TRUTH, cite)}."
     if a.reduced is not None and "psnr" in a.reduced.metrics:

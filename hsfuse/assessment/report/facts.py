@@ -75,7 +75,7 @@ def _image(a: Assessment, name: str, image: ImageFacts) -> Iterator[str]:
     sensor, _, product = image.sensor.rpartition(", ")
     yield sensor if product and product in Path(image.path).name else image.sensor
     if name == "MSI" and a.response is not None:
-        yield f"response {a.response.name}, bands {', '.join(a.response.bands)}"
+        yield f"response {a.response.name}, bands {a.response.listed}"
     yield f"{image.grid.shape[0]} × {image.grid.shape[1]} pixels"
     if image.grid.georeferenced:
         yield gsd(image.grid)

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hsfuse.assessment import Assessment
-from hsfuse.assessment.checks import overall, unchecked, untested
+from hsfuse.assessment.checks import by_estimate, overall, unchecked, untested
 from hsfuse.assessment.indices import unseen
 from hsfuse.assessment.report.citation import methods_paragraph
 from hsfuse.assessment.report.facts import header, place, scene_title, unit_notes
@@ -95,7 +95,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "a": assessment,
         "name": name,
         "overall": overall(assessment.checks),
-        "untested": untested(assessment),
+        "untested": " ".join(filter(None, (untested(assessment), by_estimate(assessment)))),
         "unchecked": unchecked(assessment),
         "short": in_short(assessment),
         "cards": cards(assessment),

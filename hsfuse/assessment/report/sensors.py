@@ -50,6 +50,8 @@ def _psf(psf: Mapping[str, Any]) -> str:
 
 def _response(a: Assessment) -> str:
     assert a.response is not None
+    if a.response.estimated:
+        return "Estimated from the pair, as no --srf names the sensor: nothing else bears it out."
     check = a.sensors.get("check")
     bands = check.get("response", []) if isinstance(check, Mapping) else []
     wrong = [band["band"] for band in bands if band.get("contradicts")]
