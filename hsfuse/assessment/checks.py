@@ -218,7 +218,8 @@ def checks(a: Assessment) -> tuple[Check, ...]:
     makers = (
         _pair, _truth, _weakest, _inputs, _model, _position, _radiometry, _coverage, _learning, _expectation, _validity,
     )  # fmt: skip
-    return tuple(check for maker in makers for check in maker(a))
+    of_detail = () if a.uses_msi else (_model, _radiometry, _coverage)
+    return tuple(check for maker in makers if maker not in of_detail for check in maker(a))
 
 
 def overall(found: tuple[Check, ...]) -> str:
@@ -268,7 +269,7 @@ def _truth(a: Assessment) -> Iterator[Check]:
 
 def untested(a: Assessment) -> str:
     """What was held against no truth, in words, which is no doubt about the cube; "" with a reference or a test."""
-    if "relative_rmse" in a.metrics or a.reduced is not None:
+    if "relative_rmse" in a.metrics or a.reduced is not None or not a.uses_msi:
         return ""
     expected = "" if a.expected is None else f", nor was the expected error ({a.expected.mean:.3g})"
     return (
@@ -290,7 +291,7 @@ def unchecked(a: Assessment) -> str:
 
 def by_estimate(a: Assessment) -> str:
     """That figures rest on a response that the pair itself told, in a sentence; "" where they don't."""
-    if not _estimated(a):
+    if not (_estimated(a) and a.uses_msi):
         return ""
     return (
         "The MSI's response is estimated from this pair, as no --srf names its sensor: agreement with the MSI, "
@@ -361,8 +362,11 @@ def _inputs(a: Assessment) -> Iterator[Check]:
         elif error is not None:
             noisy = "" if error == total else f"; with bands of noise, by {total:.1%}"
             text = f"{how}, the cube differs by {error:.1%}{noisy}."
-            care = f"values are {error:.0%} off the {image}'s"
-            yield Check(f"Agreement with the {image}", _ERROR(error), text, "inputs", _ERROR.words("misfit"), care)
+            verdict, care = _ERROR(error), f"values are {error:.0%} off the {image}'s"
+            if prefix == "msi_" and not a.uses_msi:
+                verdict, care = "look", "the cube is no sharper than the LRHSI"
+                text += " It was made without the MSI's detail: it is no sharper than the LRHSI."
+            yield Check(f"Agreement with the {image}", verdict, text, "inputs", _ERROR.words("misfit"), care)
 
 
 def _position(a: Assessment) -> Iterator[Check]:

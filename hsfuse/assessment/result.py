@@ -253,6 +253,11 @@ class Assessment:
     reduced: Assessment | None = None
 
     @property
+    def uses_msi(self) -> bool:
+        """Whether the cube has detail of the MSI's, as far as its file records the method."""
+        return self.provenance.get("uses_msi") is not False
+
+    @property
     def warnings(self) -> tuple[Note, ...]:
         """What of the notes speaks against the cube."""
         return tuple(one for one in self.notes if one.severity == "warning")

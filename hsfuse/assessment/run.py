@@ -41,7 +41,7 @@ from hsfuse.assessment.result import (
 from hsfuse.assessment.settings import AssessSettings, check_compared, of_images, recorded
 from hsfuse.calibration import register
 from hsfuse.core.errors import HsfuseError, InputError
-from hsfuse.core.notes import Note, note, read_records, step, warning
+from hsfuse.core.notes import Note, note, read_records, step, warning, without_msi
 from hsfuse.io import Images, open_cube, read_provenance
 from hsfuse.metrics import CATALOGUE, MetricResult, NoReferenceMetrics, ReferenceMetrics
 from hsfuse.pair.quantity import MOST_REFLECTANCE
@@ -161,6 +161,8 @@ class _Work:
             *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
             *other_response(self.of_images, self.inputs.observed),
         )
+        if self.provenance.get("uses_msi") is False:
+            warnings = tuple(without_msi(warnings))
         return Assessment(
             fused=files["fused"],
             shape=self.shape,
@@ -248,7 +250,8 @@ class _Work:
         if "records" not in self.of_images and isinstance(texts, list):  # a file of an earlier version
             noted = [warning("told", text=str(text)) for text in texts]
         known = {one.text for one in now} | {one.code for one in now if one.code in TOPICS}
-        return tuple(dict.fromkeys([*now, *(one for one in noted if not {one.text, one.code} & known)]))
+        found = dict.fromkeys([*now, *(one for one in noted if not {one.text, one.code} & known)])
+        return tuple(found if self.provenance.get("uses_msi") is not False else without_msi(found))
 
     def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
         results = [metrics.result() for metrics in (truth, without) if metrics is not None]

@@ -276,6 +276,9 @@ TEMPLATES: dict[str, str] = {
     "output-damaged": "{name} was finished and isn't whole any more ({why}); it is made again",
     "starts-anew": "what an interrupted run left of {name} {why}; it starts anew",
     # What an assessment finds.
+    "msi-unused": (
+        "--method {method} takes nothing of the MSI but its grid and its place: the cube is no sharper than the HSI"
+    ),
     "other-images": (
         "the fused file was made from other files than this {images}: what it records of its images isn't used, and "
         "those that are given are judged"
@@ -402,6 +405,44 @@ def about_file(name: str, text: str) -> Note:
 def warning(code: str, **values: Any) -> Note:
     """What speaks against the result."""
     return Note(code, "warning", values)
+
+
+#: What doubts are about of which a cube without the MSI's detail has nothing: its bands' response, detail and light.
+OF_MSI_DETAIL = frozenset(
+    {
+        "unseen",
+        "ground-changed",
+        "images-differ",
+        "model-misfit",
+        "fit-untold",
+        "haze-left",
+        "ground-misplaced",
+        "psf-assumed",
+        "sensor-another",
+        "bands-swapped",
+        "names-contradicted",
+        "response-untold",
+        "response-contradicted",
+        "gains-far",
+        "msi-cut-off",
+        "msi-one-detail",
+        "msi-bands-empty",
+        "msi-bands-enlarged",
+        "msi-band-constant",
+        "msi-bands-doubtful",
+        "msi-wavelengths-differ",
+        "misplaced",
+        "gains-differ",
+        "levels-apart",
+        "levels-far-apart",
+        "levels-contradict",
+    }
+)
+
+
+def without_msi(notes: Iterable[Note]) -> list[Note]:
+    """Those that concern a cube in which nothing is the MSI's but grid and place."""
+    return [one for one in notes if one.code not in OF_MSI_DETAIL and one.values.get("image") != "MSI"]
 
 
 def texts(notes: Iterable[Note], severity: Severity | None = None) -> list[str]:

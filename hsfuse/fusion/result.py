@@ -129,6 +129,7 @@ def method_of(fuser: Method, device: str) -> dict[str, Any]:
     return {
         "method": fuser.describe(),
         "parts": fuser.parts,
+        "uses_msi": fuser.uses_msi,
         "adaptation": fuser.history(),
         "weights_sha256": fuser.weights_sha256,
         "scan": scan,

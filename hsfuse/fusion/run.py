@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsfuse.core.notes import Note, note, records, step, texts, warning
+from hsfuse.core.notes import Note, note, records, step, texts, warning, without_msi
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.device import pick_device
 from hsfuse.fusion.fitting import build_method, fit_method, quick_method
@@ -48,6 +48,9 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             pair = held.enter_context(open_pair(hsi, msi, options))
         seconds = {"estimate": round(time.monotonic() - began, 2)}
         method = build_method(options, pair)
+        if not method.uses_msi:
+            told = [*pair.notes, note("msi-unused", method=method.id)]
+            pair = replace(pair, notes=told, warnings=without_msi(pair.warnings))
         tiles = plan_tiles(pair, method.requirements.halo, options.tile, options.overlap)
         if tiles.overlap < options.overlap:
             overlaps = {"tile": tiles.stride, "overlap": tiles.overlap, "wanted": options.overlap}
@@ -67,7 +70,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
             options = replace(options, overwrite=True, resume=resume)
         stored = check_outputs(pair, output, options)
         provenance |= noted(pair)
-        blind = _tell(pair, plan_bands(pair, options), aloud=not options.dry_run)
+        blind = _tell(pair, plan_bands(pair, options), method.uses_msi, aloud=not options.dry_run)
         told, provenance["said"] = lost + blind, records(blind)  # the file tells of itself, not of an earlier one
         rows, cols = tiles.shape
         tries = options.dry_run or rows * cols > TRIED_FROM
@@ -112,7 +115,7 @@ def run_fusion(hsi: str | Path, msi: Paths, output: str | Path, options: FuseOpt
         return _result(pair, output, options, provenance, valid, seconds, [*told, *warnings])
 
 
-def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
+def _tell(pair: ScenePair, plan: BandPlan, uses_msi: bool, aloud: bool) -> list[Note]:
     """Say what was decided; at the level of details what only matters to whoever looks for a fault, and, unless
     `aloud`, what the result says.
 
@@ -120,7 +123,7 @@ def _tell(pair: ScenePair, plan: BandPlan, aloud: bool) -> list[Note]:
     """
     kept = plan.source[plan.source >= 0]
     nm = np.asarray(pair.spectrum.wavelengths_nm)
-    blind = unseen(nm[kept], pair.model.srf.cpu().numpy()[:, kept])
+    blind = unseen(nm[kept], pair.model.srf.cpu().numpy()[:, kept]) if uses_msi else []
     for doubt in (*pair.warnings, *blind):
         log.warning("%s", doubt)
     for found in pair.notes:

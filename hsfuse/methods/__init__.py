@@ -70,6 +70,8 @@ class Method(ABC):
     #: Kinds of weights (`ModelCard.kind`) that it works with; whether it is nothing without.
     kinds: ClassVar[tuple[str, ...]] = ()
     needs_weights: ClassVar[bool] = False
+    #: Whether it takes detail from the MSI; for one that doesn't the MSI is but the grid and the place.
+    uses_msi: ClassVar[bool] = True
     #: SHA-256 of the file of the weights that `fit` took, be they named or chosen.
     weights_sha256: str | None = None
     #: What HSI bands (C,) are divided by in what `fit` and `predict` are given (`fitted`, `predicted`); None: nothing.

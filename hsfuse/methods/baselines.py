@@ -18,7 +18,7 @@ from hsfuse.physics.sample import PairSample
 class Bicubic(Method):
     """HRHSI (B, C, H, W) by cubic convolution of the LRHSI at the model's phase; the MSI is not used."""
 
-    id = "bicubic"
+    id, uses_msi = "bicubic", False
     requirements = Requirements(halo=2)
     model: ObservationModel
 

@@ -254,6 +254,20 @@ def test_what_a_fused_file_records_of_its_images_is_not_said_of_others(scene, sa
     assert [one.values["images"] for one in found.notes if one.code == "other-images"] == ([] if same else ["MSI"])
 
 
+@pytest.mark.parametrize(("method", "uses"), [("bicubic", False), ("sfim", True)])
+def test_a_method_without_the_msi_is_told_nothing_of_its_detail(scene, tmp_path, method, uses):
+    made = fuse(**scene.observed, output=tmp_path / "a.tif", method=method)
+    found = assess(tmp_path / "a.tif", **scene.observed, window=8)
+    codes = [{one.code for one in told} for told in (made.records, found.warnings)]
+    assert ["unseen" in each for each in codes] == [uses] * 2
+    assert ("msi-unused" in codes[0]) != uses
+    assert not {"inconsistent"} & codes[1]
+    checked = {check.topic: check for check in found.checks}
+    assert ("Inferred bands" in checked) == ("Radiometry" in checked) == uses
+    assert ("is no sharper than the LRHSI" in checked["Agreement with the MSI"].text) != uses
+    assert bool(untested(found)) == uses
+
+
 def test_files_are_those_that_a_cube_was_made_from_when_moved_or_copied(tmp_path):
     (tmp_path / "a").mkdir()
     file, cube = tmp_path / "a" / "msi.tif", tmp_path / "fused.tif"

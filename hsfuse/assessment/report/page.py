@@ -87,6 +87,7 @@ def _defined(assessments: Sequence[Assessment]) -> list[MetricRow]:
 
 def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     response, shown, unit = assessment.response, pictures(assessment), assessment.unit.words
+    seen = response if assessment.uses_msi else None
     assumed = unit_notes(assessment)
     maps = [map_figure(m, ends[m.name], unit) for m in assessment.maps]
     reduced = _reduced(assessment)
@@ -108,7 +109,7 @@ def _part(assessment: Assessment, name: str, ends: Mapping[str, tuple[float, flo
         "checks": [(check, VERDICTS[check.verdict], ADVICE.get(check.code)) for check in checks],
         "warnings": other_warnings(assessment),
         "notes": [n.text for n in assessment.notes if n.severity == "note" and n.text not in assumed],
-        "indices": [(index, unseen(index.name, response)) for index in assessment.indices],
+        "indices": [(index, unseen(index.name, seen)) for index in assessment.indices],
         "msi": _msi_rows(assessment),
         "coverage": [] if response is None else list(zip(response.bands, response.coverage, strict=True)),
         "method": method_words(assessment.provenance),
