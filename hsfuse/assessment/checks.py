@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from hsfuse.assessment.result import Assessment, Check, Curve, Floats
-from hsfuse.core.notes import say, unreached
+from hsfuse.core.notes import masked_words, say, unreached
 from hsfuse.physics.optics import ABSORPTION_NM
 from hsfuse.physics.srf_bands import seen_bands, unseen
 
@@ -507,7 +507,8 @@ def unreached_words(a: Assessment) -> str:
 
 def _validity(a: Assessment) -> Iterator[Check]:
     share = 1 - a.valid_pixels / (a.shape[1] * a.shape[2])
-    text = "All pixels are valid." if share == 0 else f"{share:.1%} of the pixels are masked or nodata."
+    why = f" ({told})" if (told := masked_words(a.masked)) else ""
+    text = "All pixels are valid." if share == 0 else f"{share:.1%} of the pixels are masked or nodata{why}."
     if told := unreached_words(a):
         text += f" {told[0].upper()}{told[1:]}."
     topic, scale = "Missing pixels" if share > MASKED[0] else "Completeness", _Scale(*MASKED)

@@ -215,7 +215,8 @@ class Assessment:
     the relative RMSE to the LRHSI without bands of noise. `radiometry` is empty where the MSI was taken as it is;
     `msi_gains` are the factors by which it is brighter than the fused cube has it. `sensors` is what the pair told of
     its sensors, as the fused file records it, else as found now; `psf` is that which the cube is held against the LRHSI
-    with; `angles` to the reference are edges (n + 1,) in degrees and counts. `expected` is what a quality raster says.
+    with; `masked` is the share that either image masks, where pixels are; `angles` to the reference are edges (n + 1,)
+    in degrees and counts. `expected` is what a quality raster says.
     `reduced` is the same at reduced resolution, where the LRHSI is the
     truth (Wald's protocol).
     """
@@ -249,6 +250,7 @@ class Assessment:
     pair_warnings: tuple[Note, ...] = ()
     checks: tuple[Check, ...] = ()
     valid_pixels: int = 0
+    masked: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     reduced: Assessment | None = None
 
@@ -270,6 +272,7 @@ class Assessment:
             "rows": self.shape[1],
             "columns": self.shape[2],
             "valid_pixels": self.valid_pixels,
+            "masked": self.masked,
             "inputs": self.inputs,
             "quantity": self.unit.quantity,
             "settings": self.settings,

@@ -154,7 +154,7 @@ class _Work:
         results = self._results(truth, without)
         for result in results:
             self.notes += result.notes
-        registration = self._registration()
+        registration, observed = self._registration(), self.inputs.observed
         shift = self._shift(registration)
         warnings = (
             *self._reference_warnings(),
@@ -192,6 +192,7 @@ class _Work:
             notes=tuple(dict.fromkeys((*self.notes, *warnings))),
             pair_warnings=self._pair_warnings(),
             valid_pixels=valid,
+            masked=observed.pair.masked() if observed and valid < self.shape[1] * self.shape[2] else {},
         )
 
     def _reference_metrics(self) -> ReferenceMetrics | None:

@@ -397,6 +397,15 @@ def unreached(share: float) -> str:
     return note("msi-unreached", share=share).text if share >= LEAST_UNREACHED else ""
 
 
+def masked_words(masked: Mapping[str, float]) -> str:
+    """Which share of the common extent each image masks, in words; "" where none does.
+
+    >>> masked_words({"HSI": 0.093, "MSI": 0.0})
+    '9.3% in the HSI'
+    """
+    return ", ".join(f"{share:.1%} in the {image}" for image, share in masked.items() if share)
+
+
 def about_file(name: str, text: str) -> Note:
     """What a reader says of its file in words of its own; nothing is decided by it."""
     return note("told", file=name, text=text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hsfuse.core.notes import Note, recorded, records, texts, unreached
+from hsfuse.core.notes import Note, masked_words, recorded, records, texts, unreached
 from hsfuse.core.options import FuseOptions
 from hsfuse.core.package import __version__, file_sha256
 from hsfuse.core.values import counted
@@ -24,7 +24,8 @@ class FusionResult:
 
     `notes` and `warnings` are texts, `records` both of them with their codes and values. `seconds` tell how long it
     took to "estimate" (opening the images, too), to "fit" and to "fuse" (writing, too).
-    `valid_share` isn't known where an earlier run has `done` it already.
+    `valid_share` isn't known where an earlier run has `done` it already; where it is less than 1, `masked` is the
+    share that either image masks.
     """
 
     output: Path
@@ -37,6 +38,7 @@ class FusionResult:
     dry_run: bool = False
     done: bool = False
     records: tuple[Note, ...] = ()
+    masked: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_finished(cls, output: Path, options: FuseOptions) -> Self:
@@ -66,7 +68,10 @@ class FusionResult:
             if method.get(key)
         ]
         if self.valid_share is not None:
-            lines.append(f"  valid pixels: {self.valid_share:.1%} of the fused cube")
+            why = masked_words(self.masked)
+            lines.append(
+                f"  valid pixels: {self.valid_share:.1%} of the fused cube" + (f" (masked: {why})" if why else "")
+            )
         if told := unreached(self.provenance.get("unreached") or 0.0):
             lines.append(f"  {told}")
         if self.seconds:

@@ -215,5 +215,8 @@ def _result(
     for found in masked:
         log.warning("%s", found)
     notes, doubts = [*pair.notes, *masked], [*pair.warnings, *warnings]
-    told = texts(notes), texts(doubts)
-    return FusionResult(output, shape, valid, provenance, *told, seconds, options.dry_run, records=(*notes, *doubts))
+    told, all_told = (texts(notes), texts(doubts)), (*notes, *doubts)
+    shares = pair.masked() if valid is not None and valid < 1 and not options.dry_run else {}
+    return FusionResult(
+        output, shape, valid, provenance, *told, seconds, options.dry_run, records=all_told, masked=shares
+    )

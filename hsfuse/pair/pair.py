@@ -30,7 +30,7 @@ from hsfuse.physics.model import ObservationModel
 
 #: Codes of notes that say that a quantity was only guessed.
 GUESSED = ("quantity-guessed", "quantity-multiplied")
-#: Rows read at a time when pixels with NaN or Inf are counted.
+#: Rows read at a time when pixels with NaN or Inf, or masked ones, are counted.
 COUNTED_ROWS = 32
 
 
@@ -188,6 +188,19 @@ class ScenePair:
             for role, reader, window, bands in images
             if reader.nonfinite
         ]
+
+    def masked(self) -> dict[str, float]:
+        """Share of the common extent that each image masks; both are read for that."""
+        images = (
+            ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands, self.lr_shape),
+            ("MSI", self.msi, self.alignment.msi_window, self.msi_bands, self.alignment.full),
+        )
+        shares = {}
+        for role, reader, place, bands, (height, width) in images:
+            strips = [Window(0, row, width, min(COUNTED_ROWS, height - row)) for row in range(0, height, COUNTED_ROWS)]
+            valid = sum(int(reader.read(within(strip, place), bands).mask.sum()) for strip in strips)
+            shares[role] = 1 - valid / (height * width)
+        return shares
 
     def summary(self) -> dict[str, str]:
         """The decisions, for people, provenance and reports."""

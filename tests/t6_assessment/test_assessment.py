@@ -268,6 +268,21 @@ def test_a_method_without_the_msi_is_told_nothing_of_its_detail(scene, tmp_path,
     assert bool(untested(found)) == uses
 
 
+@pytest.mark.parametrize("image", ["hsi", "msi"])
+def test_masked_pixels_are_told_with_the_image_that_masks_them(tmp_path, image):
+    files = make_scene(tmp_path).observed
+    with open_cube(files[image]) as reader:
+        cube = reader.read()
+    mask = np.ones(cube.mask.shape, bool)
+    mask[: mask.shape[0] // 4] = False
+    write(files[image], cube.data, cube.grid, cube.spectrum, mask)
+    made = fuse(**files, output=tmp_path / "fused.tif", method="bicubic")
+    assert f"valid pixels: 75.0% of the fused cube (masked: 25.0% in the {image.upper()})" in made.text()
+    found = assess(tmp_path / "fused.tif", **files, window=8)
+    told = next(check.text for check in found.checks if check.code == "masked")
+    assert told.startswith(f"25.0% of the pixels are masked or nodata (25.0% in the {image.upper()}).")
+
+
 def test_files_are_those_that_a_cube_was_made_from_when_moved_or_copied(tmp_path):
     (tmp_path / "a").mkdir()
     file, cube = tmp_path / "a" / "msi.tif", tmp_path / "fused.tif"
