@@ -111,7 +111,11 @@ def open_pair(
 
 
 def read_psf(path: Path) -> Psf:
-    """A PSF from a file of its taps on MSI pixels: a square table with commas, or a `.npy`."""
+    """A PSF from a file of its taps on MSI pixels: a square table with commas, or a `.npy`.
+
+    A table of measured or rounded taps has as many separable terms as rows, and each takes its time: it is taken within
+    a thousandth, of few.
+    """
     if (size := path.stat().st_size) > 32 * MOST_TAPS**2:
         raise InputError(f"{path} has {size} bytes; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps")
     try:
@@ -123,7 +127,7 @@ def read_psf(path: Path) -> Psf:
         raise InputError(f"{path} holds {taps.shape} numbers; a PSF has at most {MOST_TAPS} x {MOST_TAPS} taps")
     if not np.isfinite(taps).all():
         raise InputError(f"{path} holds NaN or Inf, wanted the taps of a PSF")
-    return Psf(taps, f"kernel of {path.name}, {taps.shape[0]} x {taps.shape[-1]} taps")
+    return Psf(taps, f"kernel of {path.name}, {taps.shape[0]} x {taps.shape[-1]} taps").with_few_terms()
 
 
 def _near(pair: ScenePair, kind: str, settings: FuseOptions) -> tuple[float, float]:

@@ -312,6 +312,11 @@ def test_a_psf_can_be_a_file_of_taps(tmp_path):
     for name in ("k.csv", "k.npy"):
         with open_pair(files.hsi, files.msi, srf="sentinel2a", psf=str(tmp_path / name)) as pair:
             np.testing.assert_allclose(pair.model.psf.kernel, taps)
+    measured = taps + 1e-5 * np.random.default_rng(0).standard_normal(taps.shape)  # each term would take its time
+    np.savetxt(tmp_path / "measured.csv", measured, delimiter=",")
+    with open_pair(files.hsi, files.msi, srf="sentinel2a", psf=str(tmp_path / "measured.csv")) as pair:
+        assert len(pair.model.psf.separable_terms()) == 1
+        np.testing.assert_allclose(pair.model.psf.kernel, taps, atol=1e-4)
     (tmp_path / "words.csv").write_text("what, is\nthis, then\n")
     np.savetxt(tmp_path / "oblong.csv", taps[:2], delimiter=",")
     np.save(tmp_path / "large.npy", np.ones((300, 300), "f4"))
