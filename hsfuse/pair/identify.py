@@ -34,6 +34,8 @@ GENERIC = frozenset({"msi", "ms", "multispectral", "optical"})
 NEAR_NM, LIKE_WIDTH, ALONE_NM = 8.0, 0.4, 3.0
 #: An estimated band further from that of its name than this (nm), and than so many standard deviations, is another.
 SAME_BAND_NM, BEYOND_SD = 40.0, 4.0
+#: Sensors that are named, at most, where several have the bands' names.
+MOST_NAMED = 4
 #: Bands of full detail that make others dispensable.
 FEWEST_FINE = 3
 #: How often coarser pixels may be repeated, and the shares of neighbours that are equal within one and across two.
@@ -232,13 +234,37 @@ def candidates(names: Sequence[str | None] | None) -> list[SpectralResponse]:
     return [one for record in list_srfs() if _has(one := load_srf(record.name), tuple(map(str, used)))]
 
 
+def considered(names: Sequence[str | None] | None, count: int) -> str:
+    """Which of the library's sensors the `count` bands of a file may be of, and why none was taken.
+
+    By their names, else by their number; "" where there is none.
+    """
+    used = [str(name) for name in names or () if name and name != "-"]
+    if not used or _numbers(used):
+        usual = {
+            record.presumed_for[0]: load_srf(record.name).defaults for record in list_srfs() if record.presumed_for
+        }
+        may = [f"{name}'s {' '.join(defaults[count])}" for name, defaults in usual.items() if count in defaults]
+        return f"its {count} bands, which have no names, may be {', '.join(may)} or another's" if may else ""
+    alike = [one.name for one in candidates(names)]
+    if not alike:
+        return f"no sensor of the library has bands of all their names ({', '.join(used)})"
+    more = f" and {len(alike) - MOST_NAMED} more" if len(alike) > MOST_NAMED else ""
+    return f"its bands are named as those of {', '.join(alike[:MOST_NAMED])}{more}, but the pair bears out none alone"
+
+
+def _numbers(names: Sequence[str]) -> bool:
+    """Whether names are but numbers ("Band 1"), as software gives."""
+    return all(name.lower().startswith("band ") for name in names)
+
+
 def contradicted(names: Sequence[str], centres_nm: NDArray[np.float64], sd_nm: NDArray[np.float64]) -> Note | None:
     """A warning where bands (c,) have names of a sensor's, but their centres, as the pair tells them, lie far from its.
 
     None where there is no sensor of these names, or one whose bands lie there, and for mere numbers ("band 1"). The
     advice is in which order the names would fit.
     """
-    if all(name.lower().startswith("band ") for name in names):
+    if _numbers(names):
         return None
     found = []
     for sensor in candidates(names):

@@ -26,6 +26,7 @@ from hsfuse.pair.detail import with_detail
 from hsfuse.pair.identify import (
     ESTIMATE,
     candidates,
+    considered,
     contradicted,
     holding_anything,
     identify,
@@ -236,10 +237,12 @@ def _bands(
 def _by_pair(low: CubeReader, high: CubeReader, settings: FuseOptions, known: Psf | None) -> tuple[FuseOptions, Note]:
     """Options with the library's sensor that has the MSI's band names and that the pair bears out, else "estimate"."""
     unknown = replace(settings, srf=ESTIMATE)
-    named = candidates(settings.msi_bands or high.spectrum.names)
+    called = settings.msi_bands or high.spectrum.names
+    named = candidates(called)
     names = [one.name for one in fitting(_matched(low, high, unknown, known), named)] if named else []
     if not names:
-        advice = "name the sensor with --srf, or give a CSV, where it is known"
+        could = considered(called, high.count)
+        advice = f"{could and could + '; '}name the sensor with --srf, or give a CSV, where it is known"
         return unknown, note("sensor-estimated", advice=advice)
     alike = f", and so do {', '.join(names[1:])}" if names[1:] else ""
     how = f"{names[0]} has bands of its bands' names and fits the pair{alike}"

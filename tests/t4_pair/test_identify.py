@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from rasterio.transform import from_origin
 
 from hsfuse.core.cube import Spectrum
 from hsfuse.io import open_cube
-from hsfuse.pair.identify import candidates, contradicted, identify
+from hsfuse.pair.identify import candidates, considered, contradicted, identify
 from hsfuse.physics import load_srf
 
 S2 = load_srf("sentinel2b").select(("B2", "B3", "B4", "B8"))
@@ -104,3 +105,25 @@ def test_colours_name_bands_without_names(tmp_path, colours, names):
         ds.colorinterp = [ColorInterp[colour] for colour in colours]
     with open_cube(tmp_path / "msi.tif", role="MSI") as reader:
         assert reader.spectrum.names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "said"),
+    [
+        (None, 4, "its 4 bands, which have no names, may be gaofen's .*, sentinel2's B2 B3 B4 B8, .* or another's$"),
+        (
+            ("Band 1", "Band 2", "Band 3", "Band 4"),
+            4,
+            "its 4 bands, which have no names, may be .*planet's B2 B4 B6 B8",
+        ),
+        (
+            ("B2", "B3", "B4", "B8A"),
+            4,
+            "its bands are named as those of sentinel2a, sentinel2b, sentinel2c, but the pair",
+        ),
+        (("Q1", "Q2"), 2, r"no sensor of the library has bands of all their names \(Q1, Q2\)$"),
+        (None, 29, "^$"),
+    ],
+)
+def test_what_was_considered_for_bands_of_an_untold_sensor(names, count, said):
+    assert re.match(said, considered(names, count))

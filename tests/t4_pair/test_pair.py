@@ -230,7 +230,9 @@ def test_a_response_that_nothing_tells_is_estimated_and_that_is_said(tmp_path):
     with open_pair(files.hsi, files.msi, mtf=0.3) as pair:
         assert pair.response.weights
         assert pair.msi_names == ("band 1", "band 2", "band 3", "band 4")
-        assert told(pair, "sensor-estimated")
+        (why,) = told(pair, "sensor-estimated")
+        assert "which have no names, may be" in why.text
+        assert "sentinel2's B2 B3 B4 B8" in why.text
         assert np.abs(pair.model.srf.numpy() - scene.model.srf.numpy()).sum(1).max() < 0.6
 
 
