@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,16 +62,18 @@ def show(name: str, as_json: bool) -> None:
 @srf.command()
 @click.argument("hsi", type=options.PATH)
 @click.argument("name", callback=options.known_srf, shell_complete=options.COMPLETED["srf"])
-@options.msi("MSI: says which of the bands there are.")
+@options.msi("MSI of the same ground: says which of the bands there are, and NAME is held against both images.")
 @options.option_of("msi_bands")
 @options.json_output
 @options.verbosity
 def check(
     hsi: Path, name: str, msi: Path | tuple[Path, ...] | None, msi_bands: tuple[str, ...] | None, as_json: bool
 ) -> None:
-    """How much of each band of the sensor NAME the wavelengths of an HSI cover, and from which HSI bands it is made."""
-    import logging
+    """How much of each band of the sensor NAME the wavelengths of an HSI cover, and from which HSI bands it is made.
 
+    With --msi also whether the two images bear out the response, as `hsfuse fuse` asks them: where each band seems to
+    lie, and what speaks against it.
+    """
     from hsfuse.io import open_cube
     from hsfuse.physics import MIN_COVERAGE, load_srf, match_bands
 
@@ -92,11 +95,38 @@ def check(
     for band in bands:
         if band["coverage"] < _WHOLE and band["band"] in there:
             log.warning("the HSI covers %.0f%% of %s: %s", 100 * band["coverage"], band["band"], _verdict(band))
+    held = [] if msi is None else _held_against(hsi, msi, name, msi_bands, log)
     if as_json:
-        print_json({"hsi": str(hsi), "srf": response.name, "bands": bands})
-    else:
-        heads = ["band", "coverage", "HSI bands", "nm", "if the MSI has it" if msi is None else "in fusion"]
-        click.echo(table(heads, [_check_cells(band, band["band"] in there) for band in bands]))
+        print_json({"hsi": str(hsi), "srf": response.name, "bands": bands} | ({} if msi is None else {"pair": held}))
+        return
+    heads = ["band", "coverage", "HSI bands", "nm", "if the MSI has it" if msi is None else "in fusion"]
+    click.echo(table(heads, [_check_cells(band, band["band"] in there) for band in bands]))
+    if held:
+        from hsfuse.assessment.report.sensors import response_row
+
+        heads = ["band", "centre nm", "the pair says", "width nm", "the pair says", "misfit", "verdict"]
+        cells = [[text.replace("\N{PLUS-MINUS SIGN}", "+-") for text in response_row(band).values()] for band in held]
+        click.echo("\n" + table(heads, cells))
+
+
+def _held_against(
+    hsi: Path, msi: Path | tuple[Path, ...], name: str, msi_bands: tuple[str, ...] | None, log: logging.Logger
+) -> list[dict[str, Any]]:
+    """Each MSI band's response as the pair has it; [] where that can't be told, which is said with what it warns of."""
+    from hsfuse.core.errors import HsfuseError
+    from hsfuse.pair import open_pair
+
+    try:
+        with open_pair(hsi, msi, srf=name, msi_bands=msi_bands, strict=False) as pair:
+            for doubt in pair.warnings:
+                log.warning("%s", doubt)
+            found = [] if pair.sensors is None else pair.sensors.to_dict()["response"]
+            why = "the two images don't tell where the bands lie"
+    except HsfuseError as error:
+        found, why = [], str(error)
+    if not found:
+        log.warning("%s isn't held against the images: %s", name, why)
+    return list(found)
 
 
 @srf.command()
@@ -133,8 +163,6 @@ def estimate(
     What a scene can't tell is said by +-: smooth spectra leave a band's place and width open. A table of the vendor is
     better where there is one; the estimate shows whether it fits.
     """
-    import logging
-
     from hsfuse.io.open import check_readable
     from hsfuse.physics import check_csv, write_srf
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+from pathlib import Path
 
 import msi_products as made
 import numpy as np
@@ -20,6 +21,9 @@ from hsfuse.physics import list_srfs
 
 GRID = Grid((16, 24), Affine(10, 0, 600000, 0, -10, 5000000), CRS.from_epsg(32633))
 SPECTRUM = Spectrum(tuple(np.arange(420.0, 960.0, 20.0)), tuple(np.full(27, 20.0)), good=(*[True] * 26, False))
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 
 
 @pytest.fixture
@@ -110,9 +114,22 @@ def test_srf_check_tells_which_bands_the_msi_lacks(cube, tmp_path):
     rows = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert rows["B3"].endswith("  used")
     assert {name for name, line in rows.items() if line.endswith("not in the MSI")} == set(rows) - {"band", "B3", "B4"}
-    assert result.stderr == ""
-    found = json.loads(run("srf", "check", cube, "sentinel2a", "--msi", msi, "--json").stdout)["bands"]
-    assert [band["band"] for band in found if band["used"]] == ["B3", "B4"]
+    assert result.stderr.startswith("hsfuse: warning: sentinel2a isn't held against the images: an HSI pixel covers")
+    found = json.loads(run("srf", "check", cube, "sentinel2a", "--msi", msi, "--json").stdout)
+    assert [band["band"] for band in found["bands"] if band["used"]] == ["B3", "B4"]
+    assert found["pair"] == []
+
+
+@pytest.mark.parametrize("name", ["sentinel2", "landsat8"])
+def test_srf_check_holds_the_response_against_the_pair(name):
+    bands = [] if name == "sentinel2" else ["--msi-bands=B2,B3,B4,B5"]
+    msi = EXAMPLES / "sentinel2.tif"
+    result = run("srf", "check", EXAMPLES / "lrhsi.hdr", name, f"--msi={msi}", *bands)
+    first, held = result.stdout.split("\n\n")
+    assert "not in the MSI" in first
+    verdicts = [line.split()[-1] for line in held.splitlines()[1:]]
+    assert (verdicts == ["fits"] * 4) == ("contradicted" not in verdicts) == (name == "sentinel2")
+    assert ("MSI seems not to be landsat8's" in result.stderr or "pair contradicts" in result.stderr) == bool(bands)
 
 
 def test_info_tells_what_a_file_holds(cube):

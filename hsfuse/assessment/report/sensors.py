@@ -100,10 +100,11 @@ def response_rows(a: Assessment) -> list[dict[str, str]]:
     """Each band's response against the pair, as text."""
     check = a.sensors.get("check")
     bands = check.get("response", []) if isinstance(check, Mapping) else []
-    return [_row(band) for band in bands]
+    return [response_row(band) for band in bands]
 
 
-def _row(band: Mapping[str, Any]) -> dict[str, str]:
+def response_row(band: Mapping[str, Any]) -> dict[str, str]:
+    """One band's response against the pair, of a `SensorCheck`'s figures for JSON, as text."""
     centre, width = float(band["centre_nm"]), float(band["width_nm"])
     by, by_sd = band["widened_by"], band["widened_sd"]
     from hsfuse.calibration.contradiction import FITS  # a cube is viewed without torch
