@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from hsfuse.assessment.result import Unit
 from hsfuse.core.cube import BoolArray, Cube
-from hsfuse.core.errors import GridError, InputError, SettingError, SrfError
+from hsfuse.core.errors import GridError, InputError, SrfError
 from hsfuse.core.grid import GRID_TOLERANCE_PX, Grid, Motion
 from hsfuse.core.notes import Note, note, warning
 from hsfuse.core.options import FuseOptions
@@ -143,9 +143,6 @@ def open_inputs(
         fused = _as_msi(fused, hsi, msi, notes)
         opened = open_pair(hsi, msi, options, strict=False, known_psf=psf, known_motion=motion, known_response=response)
         pair = stack.enter_context(opened)
-    elif hsi is not None or msi is not None:
-        missing = "--hsi" if hsi is None else "--msi"
-        raise SettingError(f"{missing} is missing: consistency needs the LRHSI, the MSI and the MSI's response")
     fused = _without_fill(fused, notes)
     chosen = [int(i) for i in np.flatnonzero(usable_bands(fused))]
     if not chosen:
@@ -329,6 +326,8 @@ def _as_msi(fused: CubeReader, hsi: Images, msi: Images, notes: list[Note]) -> C
         except GridError as error:
             with open_cube(hsi) as low:
                 swapped = low.grid.crs == fused.grid.crs and low.grid.gsd == fused.grid.gsd != high.grid.gsd
+                if low.path == fused.path:
+                    raise GridError(f"{low.path} is named as the fused cube and as the HSI; name the cube") from error
                 if not swapped:
                     raise
                 raise GridError(

@@ -139,11 +139,12 @@ def of_images(
 
 
 def check_compared(reference: object, hsi: object, msi: object) -> None:
-    """SettingError where there is nothing to compare a fused cube with."""
+    """SettingError where there is nothing to compare a fused cube with, or one of its two images alone."""
+    if (hsi is None) != (msi is None):
+        missing = "--hsi" if hsi is None else "--msi"
+        raise SettingError(f"{missing} is missing: agreement with the cube's images is told by both of them")
     if reference is None and hsi is None and msi is None:
-        raise SettingError(
-            "there is nothing to hold the fused cube against: give --reference, or --hsi, --msi and --srf"
-        )
+        raise SettingError("there is nothing to hold the fused cube against: give --reference, or --hsi and --msi")
 
 
 def recorded(provenance: Mapping[str, Any], name: str) -> Any:

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from hsfuse.assessment.result import Assessment, Unit
@@ -203,7 +204,9 @@ def parse_limits(text: str) -> dict[str, float]:
     for part in text.split(","):
         key, equals, value = (p.strip() for p in part.partition("="))
         if not equals or key not in CATALOGUE:
-            raise SettingError(f"limit {part.strip()!r} isn't METRIC=NUMBER with a metric of {', '.join(CATALOGUE)}")
+            near = get_close_matches(key, CATALOGUE, 1)
+            known = f"; did you mean {near[0]}?" if near and equals else f" with a metric of {', '.join(CATALOGUE)}"
+            raise SettingError(f"limit {part.strip()!r} isn't METRIC=NUMBER{known}")
         try:
             limits[key] = float(value)
         except ValueError:

@@ -11,7 +11,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from hsfuse.core.errors import HsfuseError, OutputError, SettingError
+from hsfuse.core.errors import HsfuseError, InputError, OutputError, SettingError
 from hsfuse.core.notes import recorded, texts
 from hsfuse.core.options import OPTIONS, FuseOptions, kind_of
 from hsfuse.io.files import check_inputs, check_output, check_path, check_report_path, driver_of, is_virtual
@@ -98,6 +98,8 @@ class Job:
         check_names(options)
         check_inputs("HSI", [self.hsi])
         check_inputs("MSI", self.msi)
+        if self.hsi in self.msi:
+            raise InputError(f"--hsi and --msi name one file, {self.hsi}; name the HSI and the MSI")
         replaced = options.overwrite or options.resume
         check_output(self.output, overwrite=replaced, driver=options.format, protected=inputs)
         for path in (self.report, self.figures):

@@ -75,6 +75,7 @@ def _look_up(name: str) -> tuple[SrfRecord, bool]:
     raise SrfError(f"No spectral response is called {name!r}: {hint} A CSV of your own is given by its path.")
 
 
+_WANTED = "a header 'wavelength_nm,BAND,...' and rows of numbers"
 #: Bytes that a table of responses may have; the longest of the library has a thirtieth of it.
 MOST_BYTES = 8 * 2**20
 
@@ -99,9 +100,11 @@ def _read_header(path: Path) -> tuple[dict[str, str], list[str], int]:
                     return meta, [name.strip().strip('"') for name in text.split(",")], number
     except FileNotFoundError:
         raise SrfError(f"{path}: there is no such response file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SrfError(f"{path}: can't be read as text ({error}).") from None
-    raise SrfError(f"{path}: holds no table; wanted a header 'wavelength_nm,BAND,...' and rows of numbers.")
+    except OSError as error:
+        raise SrfError(f"{path}: can't be read ({error}).") from None
+    except UnicodeDecodeError:
+        raise SrfError(f"{path}: can't be read as text; wanted {_WANTED}.") from None
+    raise SrfError(f"{path}: holds no table; wanted {_WANTED}.")
 
 
 def _record(path: Path) -> SrfRecord:

@@ -116,6 +116,8 @@ def test_swapped_images_are_told(scene, tmp_path):
     low, high = scene.observed["hsi"], scene.observed["msi"]
     with pytest.raises(GridError, match=r"is on the grid of the HSI .*, not of the MSI .*: are the two swapped"):
         run(scene.path("flawed.tif"), f"--hsi={scene.path('truth.tif')}", f"--msi={low}", "--srf", "sentinel2")
+    with pytest.raises(GridError, match=r"hsi.tif is named as the fused cube and as the HSI; name the cube"):
+        run(low, f"--hsi={low}", f"--msi={high}", "--srf", "sentinel2")
     with pytest.raises(InputError, match=r"no wavelengths: .* the HSI \d: are the two swapped"):
         run(scene.path("flawed.tif"), f"--hsi={high}", f"--msi={low}", "--srf", "sentinel2")
 
