@@ -9,7 +9,7 @@ from pathlib import Path
 from hsfuse.core.options import FuseOptions
 from hsfuse.fusion.job import Job
 
-OPTIONS = FuseOptions(method="bicubic", psf="assumed", srf="sentinel2a", register="off", match_radiometry="off")
+OPTIONS = FuseOptions(method="sfim", psf="assumed", srf="sentinel2a", register="off", match_radiometry="off")
 #: Stands for hsfuse: what it does is in the file that --msi names.
 PROGRAM = """
 import json, os, signal, sys, time
