@@ -63,8 +63,11 @@ class Agreement:
         blocks = torch.diag_embed(model.spatial_squared(open_).movedim(1, -1)) + noise
         inverses = inverse_spd(blocks.double()).to(amount)
 
+        rows = open_.transpose(1, 2).contiguous()
+
         def apply(x: Tensor) -> Tensor:
-            return model.spatial(open_ * model.spatial_adjoint(x)) + mix(noise, x)
+            seen = model.spatial_adjoint(x.transpose(1, 2), by_rows=True).mul_(rows)
+            return model.spatial(seen, by_rows=True).transpose(1, 2) + mix(noise, x)
 
         def precondition(x: Tensor) -> Tensor:
             return (inverses @ x.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)

@@ -64,6 +64,8 @@ NEGLIGIBLE = 5e-3
 TOLERANCE = 1e-4
 #: Steps for the LRHSI's own abundances, s^2 times cheaper than a tile's.
 START_STEPS = 40
+#: Numbers of an image worked on at a time: what fits a processor's cache with as many of four others, elsewhere all.
+ENTRIES = {"cpu": 1 << 16}
 
 
 class CNMF(Method):
@@ -147,16 +149,29 @@ class CNMF(Method):
 
         The state is A plus the scaled multipliers. One of the two is 0: A is the positive part, where A may be.
         """
-        goal = self.weight_x * self.model.spatial_adjoint(mix(self.m.T, lrhsi.clamp_min(0))) + self.weight_one
-        goal = goal + self.weight_y * mix(self.n.T, msi.clamp_min(0))
-        twice, most = 2 * self.penalty.to(goal)[:, None, None], _most(start)
-        a, near = torch.empty_like(state), torch.empty_like(state)
+        told, signatures = self.weight_x * mix(self.m.T, lrhsi.clamp_min(0)), self.weight_y * self.n.T
+        goal = self.model.spatial_adjoint(told) + self.weight_one + mix(signatures, msi.clamp_min(0))
+        seen = self.model.spatial(goal)
+        twice, alone = 2 * self.penalty.to(goal), self.solver.alone.to(goal)
+        told = mix(alone, told)
+        # By rows, of which some at a time stay in the processor's cache: (B H, channels, W). `near` also holds the MSI
+        # and ones, from which one product makes what is constant of the goal; of the LRHSI that is told on its grid.
+        now, most = _by_rows(state), _by_rows(_most(start))
+        near = torch.cat([torch.empty_like(now), _by_rows(msi.clamp_min(0)), torch.ones_like(now[:, :1])], 1)
+        one = torch.full_like(twice, self.weight_one)
+        mixed = BEYOND * alone @ torch.cat([torch.diag(twice), signatures.to(goal), one[:, None]], 1)
+        at_once = max(1, ENTRIES.get(now.device.type, now.numel()) // now[0].numel())
+        parts, none = list(zip(*(x.split(at_once) for x in (now, near, most)), strict=True)), now.new_zeros(())
+        images = near[:, : len(twice)].unflatten(0, (len(state), -1))
         for _ in range(steps):
-            torch.minimum(state, most, out=a).clamp_min_(0)
-            torch.sub(a, state, alpha=0.5, out=near)
-            free = self.solver.solve(torch.addcmul(goal, twice, near, out=near), TOLERANCE)
-            state.add_(free.sub_(a), alpha=BEYOND)
-        return state
+            for s, n, bound in parts:
+                a = torch.clamp(s, none, bound)
+                torch.sub(a, s, alpha=0.5, out=n[:, : len(twice)])
+                s.sub_(a, alpha=BEYOND).baddbmm_(mixed.expand(len(s), -1, -1), n)
+            low = self.model.spatial(images, by_rows=True).transpose(1, 2) * twice[:, None, None]
+            low = self.solver.coupling(low.add_(seen), TOLERANCE).sub_(told)
+            now.sub_(self.model.spatial_adjoint(low.transpose(1, 2), by_rows=True).flatten(0, 1), alpha=BEYOND)
+        return state.copy_(now.unflatten(0, (len(state), -1)).transpose(1, 2))
 
     def _update_endmembers(self, a: Tensor, scene: PairSample) -> None:
         """Multiplicative steps of M and N on the sample's valid pixels."""
@@ -168,6 +183,11 @@ class CNMF(Method):
     def describe(self) -> dict[str, str]:
         """Number of endmembers and updates."""
         return {"method": self.id, "endmembers": str(self.m.shape[1]), "steps per tile": str(self.iterations)}
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """(B, P, H, W) -> (B H, P, W)."""
+    return x.transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def _present(state: Tensor, start: Tensor) -> Tensor:

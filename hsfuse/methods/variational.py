@@ -123,13 +123,22 @@ class SylvesterSolver:
         (inv(D) + S S^T) l = S r, one small system for each direction that the LRHSI tells something of.
         """
         b = mix(self.vectors.T, rhs)
-        coupled = b[:, : self.coupled(rhs)]
+        coupled = b[:, : self.coupled(rhs, self.model.ratio)]
         coupled -= self.model.spatial_adjoint(self.low(self.model.spatial(coupled), tolerance))
         return mix(self.vectors, b)
 
-    def coupled(self, image: Tensor) -> int:
-        """How many directions aren't negligible for images (.., H, W) or of fewer pixels."""
-        s = self.model.ratio
+    @property
+    def alone(self) -> Tensor:
+        """inv(T) (K, K): the solution where the LRHSI tells nothing."""
+        return self.vectors @ self.vectors.T
+
+    def coupling(self, seen: Tensor, tolerance: float) -> Tensor:
+        """What of inv(T) r the LRHSI takes back, for S r (B, K, h, w): the same shape, its adjoint is to be taken."""
+        vectors = self.vectors[:, : self.coupled(seen, 1)].to(seen)
+        return mix(vectors, self.low(mix(vectors.T, seen), tolerance))
+
+    def coupled(self, image: Tensor, s: int) -> int:
+        """How many directions aren't negligible for images (.., s h, s w) or of fewer pixels."""
         low = image[..., ::s, ::s]
         most = [float(self.model.leading_axes(axis, low)[0].max()) for axis in (0, 1)]
         return int((self.values * most[0] * most[1] > max(self.negligible, UNTOLD)).sum())

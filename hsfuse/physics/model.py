@@ -195,8 +195,8 @@ def interpolation_matrix(n: int, s: int, phase: float) -> NDArray[np.float64]:
 
 
 #: Rows of a matrix for an axis that are applied together, in LR pixels and at least in HR pixels: what of it is zero is
-#: mostly left out, and products stay large enough to be quick.
-BAND, LEAST_BAND = 8, 32
+#: mostly left out, and products stay large enough to be quick. Columns that are decimated go together in wider bands.
+BAND, LEAST_BAND, WIDER = 8, 32, 2
 #: Where the part of a matrix that isn't zero begins and ends, and that part, for columns turned.
 Band = tuple[slice, Tensor]
 #: What single precision leaves uncertain of a sum of matrices, relative to its largest part.
@@ -207,6 +207,17 @@ def _band(rows: Tensor, axis: int) -> Band:
     used = rows.any(0).nonzero()[:, 0].tolist() or [0]
     place = slice(used[0], used[-1] + 1)
     return place, (rows[:, place].T if axis else rows[:, place]).contiguous()
+
+
+def _along_rows(terms: list[tuple[list[Band], Tensor]]) -> Tensor:
+    """`_along` rows of images (B, H, C W), which are long: nothing is copied. Without gradients."""
+    heights = [len(part) for _, part in terms[0][0]]
+    like = terms[0][1]
+    made = like.new_empty(len(like), sum(heights), like.shape[2])
+    for number, (bands, x) in enumerate(terms):
+        for (place, part), rows in zip(bands, made.split(heights, 1), strict=True):
+            rows.baddbmm_(part.expand(len(x), -1, -1), x[:, place], beta=min(number, 1))
+    return made
 
 
 def _along(axis: int, terms: list[tuple[list[Band], Tensor]]) -> Tensor:
@@ -277,9 +288,13 @@ class ObservationModel(nn.Module):
         other._matrices = self._matrices
         return other
 
-    def spatial(self, x: Tensor) -> Tensor:
-        """Blur and decimate: (B, C, H, W) -> (B, C, h, w)."""
-        return self._apply_axes(x, "down")
+    def spatial(self, x: Tensor, by_rows: bool = False) -> Tensor:
+        """Blur and decimate: (B, C, H, W) -> (B, C, h, w).
+
+        `by_rows`, without gradients: (B, H, C, W) -> (B, h, C, w). What is done to some rows at a time finds them
+        together in memory so.
+        """
+        return self._apply_axes(x, "down", by_rows=by_rows)
 
     def blur(self, x: Tensor) -> Tensor:
         """What LR pixels anywhere would see: (B, C, H, W) -> (B, C, H, W).
@@ -294,9 +309,9 @@ class ObservationModel(nn.Module):
         """0 where the PSF's taps lie about an HR pixel, -1/2 where they lie about the border of two."""
         return 0.0 if self.psf.size % 2 else -0.5
 
-    def spatial_adjoint(self, y: Tensor) -> Tensor:
-        """Transpose of `spatial`: (B, C, h, w) -> (B, C, H, W)."""
-        return self._apply_axes(y, "down", transpose=True)
+    def spatial_adjoint(self, y: Tensor, by_rows: bool = False) -> Tensor:
+        """Transpose of `spatial`: (B, C, h, w) -> (B, C, H, W), `by_rows` (B, h, C, w) -> (B, H, C, W)."""
+        return self._apply_axes(y, "down", transpose=True, by_rows=by_rows)
 
     def leading_matrix(self, axis: int, n: int) -> NDArray[np.float64]:
         """Blur and decimation of n pixels along an axis by the PSF's leading separable term: (n / s, n)."""
@@ -356,23 +371,34 @@ class ObservationModel(nn.Module):
         """HRHSI (B, C, H, W) -> (LRHSI (B, C, h, w), MSI (B, c, H, W))."""
         return self.spatial(x), self.spectral(x)
 
-    def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False) -> Tensor:
+    def _apply_axes(self, x: Tensor, kind: str, transpose: bool = False, by_rows: bool = False) -> Tensor:
         """One matrix per axis for each term, summed; first along the axis by which less is left for the other."""
         first = int(transpose or kind == "up")
-        terms = range(1 if kind == "up" else len(self._terms))
-        half = [_along(first, [(self._bands(kind, term, first, x, transpose), x)]) for term in terms]
-        other = [self._bands(kind, term, 1 - first, x, transpose) for term in terms]
-        return _along(1 - first, list(zip(other, half, strict=True)))
+        terms, sides = range(1 if kind == "up" else len(self._terms)), (x.shape[1 if by_rows else -2], x.shape[-1])
 
-    def _bands(self, kind: str, term: int, axis: int, x: Tensor, transpose: bool) -> list[Band]:
-        """A matrix for an axis of images (.., H, W) as its bands; one on a GPU and for small images."""
-        n = x.shape[axis - 2] * (self.ratio if transpose else 1)
-        key = (kind, term, axis, n, x.dtype, x.device, transpose)
+        def along(axis: int, images: dict[int, Tensor]) -> Tensor:
+            together = by_rows and axis == 0
+            parts = [
+                (self._bands(kind, term, axis, sides[axis], x, transpose), image.flatten(2) if together else image)
+                for term, image in images.items()
+            ]
+            return _along_rows(parts).unflatten(2, (x.shape[2], -1)) if together else _along(axis, parts)
+
+        return along(1 - first, {term: along(first, {term: x}) for term in terms})
+
+    def _bands(self, kind: str, term: int, axis: int, n: int, like: Tensor, transpose: bool) -> list[Band]:
+        """A matrix for an axis of n pixels as its bands; one on a GPU and for small images."""
+        n *= self.ratio if transpose else 1
+        key = (kind, term, axis, n, like.dtype, like.device, transpose)
         if key not in self._matrices:
             matrix = self._matrix(*key[:-1])
             matrix = matrix.T if transpose else matrix
-            block = max(BAND, LEAST_BAND // self.ratio) * (self.ratio if transpose or kind == "up" else 1)
-            if x.device.type != "cpu" or len(matrix) <= 2 * block:
+            block = max(BAND, LEAST_BAND // self.ratio)
+            if transpose or kind == "up":
+                block *= self.ratio
+            elif axis:
+                block *= WIDER
+            if like.device.type != "cpu" or len(matrix) <= 2 * block:
                 block = len(matrix)
             with torch.inference_mode(False):
                 self._matrices[key] = [_band(part, axis) for part in matrix.split(block)]

@@ -74,6 +74,16 @@ def test_large_images_in_bands_are_what_whole_matrices_give(s, phase):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("model", [*models(), ObservationModel(SRF, free_psf(4, None), 4)])
+def test_images_by_rows_are_the_same(model, batch):
+    low, s = normal(batch, 3, 21, 18), model.ratio
+    x = normal(batch, 3, 21 * s, 18 * s)
+    found = model.spatial(x.transpose(1, 2), by_rows=True), model.spatial_adjoint(low.transpose(1, 2), by_rows=True)
+    for ours, theirs in zip(found, (model.spatial(x), model.spatial_adjoint(low)), strict=True):
+        torch.testing.assert_close(ours.transpose(1, 2), theirs)
+
+
 @pytest.mark.parametrize("model", [*models()])
 def test_the_gram_is_down_after_its_adjoint(model):
     low = normal(2, 3, 6, 5)

@@ -177,6 +177,14 @@ def test_fuse_solves_a_psf_that_is_not_separable(scene):
     assert float(residual.norm() / rhs.norm()) < 1e-5
 
 
+def test_a_solution_is_what_the_msi_tells_alone_less_what_the_lrhsi_takes_back(scene):
+    _, observed, model = scene
+    solver = solver_of(fit_problem(observed, model, 6), 100 * torch.eye(6, dtype=torch.float64))
+    rhs = torch.randn(2, 6, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    back = model.spatial_adjoint(solver.coupling(model.spatial(rhs), 1e-6))
+    torch.testing.assert_close(mix(solver.alone, rhs) - back, solver.solve(rhs))
+
+
 def test_conjugate_gradients_solve_each_sample_on_its_own():
     weights = torch.linspace(1, 50, 3 * 16, dtype=torch.float64).reshape(1, 3, 4, 4)
     rhs = torch.cat([torch.ones(1, 3, 4, 4), 1e6 * torch.ones(1, 3, 4, 4)]).double()
