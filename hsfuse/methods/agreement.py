@@ -33,6 +33,8 @@ ITERATIONS, LEAST = 12, 0.15
 UNEVEN = 1.5
 #: Least variance of a correction in any direction, relative to the largest.
 LEAST_VARIANCE = 1e-6
+#: Matrices inverted at a time: what fits a processor's cache, elsewhere all.
+MATRICES = {"cpu": 512}
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Agreement:
         missing = mix(inverse, missing_x) - model.spatial(seen)
         noise = (inverse.double() @ self._noise @ inverse.double().T).to(amount)
         blocks = torch.diag_embed(model.spatial_squared(open_).movedim(1, -1)) + noise
-        inverses = inverse_spd(blocks.double()).to(amount)
-
+        at_once = MATRICES.get(amount.device.type, blocks[..., 0, 0].numel())
+        parts = blocks.flatten(0, 2).split(at_once)
+        inverses = torch.cat([inverse_spd(part.double()).to(amount) for part in parts]).view_as(blocks)
         rows = open_.transpose(1, 2).contiguous()
 
         def apply(x: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class Agreement:
             return model.spatial(seen, by_rows=True).transpose(1, 2) + mix(noise, x)
 
         def precondition(x: Tensor) -> Tensor:
-            return (inverses @ x.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)
+            return (inverses * x.movedim(1, -1)[..., None, :]).sum(-1).movedim(-1, 1)  # twice as quick as products here
 
         low = chebyshev(apply, precondition, missing, (LEAST, UNEVEN * self._largest))
         return mix(axes, seen + open_ * model.spatial_adjoint(low))

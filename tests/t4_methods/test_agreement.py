@@ -133,6 +133,14 @@ def test_batch_mates_are_independent():
     torch.testing.assert_close(both[:1], step(a, *observed(p, truth), amount), atol=1e-5, rtol=0)
 
 
+def test_how_many_matrices_are_inverted_at_a_time_makes_no_difference(monkeypatch):
+    p, step = problem(0.01, 0.01), Agreement(problem(0.01, 0.01), COVARIANCE)
+    a, truth, amount = images(5, 4)
+    whole = step(a, *observed(p, truth), amount)
+    monkeypatch.setattr("hsfuse.methods.agreement.MATRICES", {"cpu": 7})
+    torch.testing.assert_close(step(a, *observed(p, truth), amount), whole, atol=1e-6, rtol=0)
+
+
 def test_a_scene_without_disagreement_is_left_as_it_is():
     p, (a, truth, amount) = problem(0.01, 0.01), images(5, 4)
     step = replace(Agreement(p, COVARIANCE), covariance=torch.zeros(K, K))
