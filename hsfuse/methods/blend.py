@@ -45,6 +45,8 @@ DARKEST = 0.1
 #: How many times the noise what `cnmf` leaves of the LRHSI has to be before any of it is restored, plus one.
 CLEARLY = 5.0
 MEMBERS = 4
+#: Of `conic`, which by itself takes one more: the mean hardly feels that.
+ALTERNATIONS = 3
 #: Window in HR pixels in which it is seen how large errors are, and the range of their variance relative to the usual.
 WINDOW_SIGMA, AMOUNTS = 1.0, (1e-3, 30.0)
 #: Share of the disagreement's covariance that counts as noise of the LRHSI: PSF and response are never known exactly.
@@ -182,7 +184,8 @@ class Blend(Method):
     _kept: tuple[Tensor, Tensor, Blended] | None = None
 
     def __init__(self) -> None:
-        self.glp, self.conic, self.unmixed, self.guided = DenoisedGLP(), Conic(), Unmixed(), GuidedAxes()
+        self.glp, self.conic = DenoisedGLP(), Conic(alternations=ALTERNATIONS)
+        self.unmixed, self.guided = Unmixed(), GuidedAxes()
 
     @torch.no_grad()
     def fit(self, scene: PairSample, model: ObservationModel) -> Self:

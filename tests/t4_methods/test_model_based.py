@@ -372,6 +372,15 @@ def test_conic_beats_its_own_start_and_the_sylvester_solution(scene):
     assert rmse(conic.predict(x, y), truth) < rmse(fuse.predict(x, y), truth)
 
 
+def test_the_blend_s_alternations_are_as_close_as_all_of_them(scene):
+    truth, observed, model = scene
+    conic = Conic(dimension=8, atoms=10).fit(observed, model)
+    every = rmse(conic.predict(observed.lrhsi, observed.msi), truth)
+    assert Blend().conic.alternations < conic.alternations
+    conic.alternations = Blend().conic.alternations
+    assert rmse(conic.predict(observed.lrhsi, observed.msi), truth) < 1.005 * every
+
+
 def test_conic_codes_approach_the_non_negative_least_squares_solution(scene):
     _, observed, model = scene
     conic = Conic(dimension=6, atoms=8).fit(observed, model)
