@@ -405,6 +405,8 @@ def _radiometry(a: Assessment) -> Iterator[Check]:
         told = f"differ in brightness by up to {_gain_words(*left)}"
         text = f"The two sensors {told}{before or ', not corrected'}{by}."
         care = f"the two sensors {told}"
+    if isinstance(light := a.sensors.get("light"), float):
+        text += f" A smooth factor between them, {light:.1%} RMS, was taken out of the MSI."
     yield Check("Radiometry", verdict, text, "radiometry", limits, care)
 
 

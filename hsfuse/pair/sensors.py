@@ -184,7 +184,8 @@ def sensing(pair: ScenePair, told: bool) -> dict[str, Any]:
     found = pair.psf
     how = "told" if told else "estimated" if found is not None and not found.doubt else "assumed"
     figures = {} if found is None else psf_figures(found) | {"text": found.describe()}
-    return {
+    light = {"light": pair.haze.size} if pair.haze is not None and not pair.haze.light.any() else {}
+    return light | {
         "psf": {"label": pair.model.psf.label, "mtf": pair.model.psf.mtf(pair.ratio), **figures, "how": how},
         "check": None if pair.sensors is None else pair.sensors.to_dict(),
         "tone": None if pair.tone is None else pair.tone.to_dict(pair.msi_names),

@@ -15,6 +15,7 @@ from benchmarks.told.pairs import Files, Off, matrix, response, write_pair, writ
 from hsfuse import open_pair
 from hsfuse.calibration import Shift
 from hsfuse.pair.checks import misplaced
+from hsfuse.pair.sensors import sensing
 
 NM = np.linspace(420.0, 980.0, 31)
 WHOLE = Window(0, 0, 96, 96)
@@ -252,6 +253,8 @@ def test_uneven_light_is_evened_and_said(cube, tmp_path, off):
     with opened(files) as pair, opened(files, haze="off") as plain:
         assert "light-evened" in codes(pair)
         assert {"haze", "uneven light"} & set(pair.summary()) == {"uneven light"}
+        assert sensing(pair, told=False)["light"] == pair.haze.size
+        assert "light" not in sensing(plain, told=False)
         assert not {"haze-taken-out", "images-differ"} & codes(pair)
         assert "light-evened" not in codes(plain)
         noise = 1.5 * 10 ** (-40 / 20) * np.sqrt(np.square(clear).mean())

@@ -206,6 +206,8 @@ def test_of_radiometry_counts_what_is_left(left, taken, verdict, said):
     check = by_topic(a)["Radiometry"]
     assert (check.verdict, check.text[-len(said) :]) == (verdict, said)
     assert "up to 5%, poor from 30%" in check.limits
+    lit = by_topic(replace(a, sensors={"light": 0.0234}))["Radiometry"]
+    assert lit.text == f"{check.text} A smooth factor between them, 2.3% RMS, was taken out of the MSI."
 
 
 def test_every_warning_of_a_pair_is_named_in_the_verdict():

@@ -500,6 +500,10 @@ def test_the_sensors_have_a_chapter_with_psf_response_and_what_explains_a_misfit
     assert lines["PSF"] == "Estimated from the pair: Gaussian, 1.5 ± 0.3."
     assert "contradicts it in B2; landsat9 fits better" in lines["Response"]
     assert response_rows(a)[0]["shifted"] == "502.0 ± 1.0"
+    lit = dict(sensor_lines(replace(a, sensors=told | {"light": 0.0234})))
+    assert lit["Light"] == "Uneven: a smooth factor between both images, 2.3% RMS, was taken out of the MSI."
+    assert lit["Radiometry"] == "No gain or offset was taken out."
+    assert "Light" not in lines
     ill = {**told, "check": {**told["check"], "better": "", "response": [band | {"contradicts": False}]}}
     (row,) = response_rows(replace(a, sensors=ill))
     assert row["verdict"] == "misfit of another cause"  # a chi-square of 44 is no fit

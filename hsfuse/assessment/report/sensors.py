@@ -39,6 +39,8 @@ def _lines(a: Assessment) -> Iterator[tuple[str, str]]:
     if a.response is not None:
         yield "Response", _response(a)
     yield "Radiometry", _radiometry(a)
+    if isinstance(light := told.get("light"), float):
+        yield "Light", f"Uneven: a smooth factor between both images, {light:.1%} RMS, was taken out of the MSI."
 
 
 def _psf(psf: Mapping[str, Any]) -> str:
@@ -87,7 +89,9 @@ def _radiometry(a: Assessment) -> str:
             + "; ".join(f"{b.band} = {b.gain:.3f} × LRHSI {b.offset:+z.3g}" for b in a.radiometry)
             + " taken out."
         )
-    return "The MSI was used with the numbers that it has."
+    return (
+        "No gain or offset was taken out." if "light" in a.sensors else "The MSI was used with the numbers that it has."
+    )
 
 
 def _misfit(a: Assessment) -> Mapping[str, Any]:
