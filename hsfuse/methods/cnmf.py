@@ -162,15 +162,16 @@ class CNMF(Method):
         mixed = BEYOND * alone @ torch.cat([torch.diag(twice), signatures.to(goal), one[:, None]], 1)
         at_once = max(1, ENTRIES.get(now.device.type, now.numel()) // now[0].numel())
         parts, none = list(zip(*(x.split(at_once) for x in (now, near, most)), strict=True)), now.new_zeros(())
-        images = near[:, : len(twice)].unflatten(0, (len(state), -1))
+        images, back = near[:, : len(twice)].unflatten(0, (len(state), -1)), torch.zeros_like(now)
         for _ in range(steps):
-            for s, n, bound in parts:
-                a = torch.clamp(s, none, bound)
+            for (s, n, bound), taken in zip(parts, back.split(at_once), strict=True):
+                a = torch.clamp(s.sub_(taken, alpha=BEYOND), none, bound)
                 torch.sub(a, s, alpha=0.5, out=n[:, : len(twice)])
                 s.sub_(a, alpha=BEYOND).baddbmm_(mixed.expand(len(s), -1, -1), n)
             low = self.model.spatial(images, by_rows=True).transpose(1, 2) * twice[:, None, None]
             low = self.solver.coupling(low.add_(seen), TOLERANCE).sub_(told)
-            now.sub_(self.model.spatial_adjoint(low.transpose(1, 2), by_rows=True).flatten(0, 1), alpha=BEYOND)
+            back = self.model.spatial_adjoint(low.transpose(1, 2), by_rows=True).flatten(0, 1)
+        now.sub_(back, alpha=BEYOND)
         return state.copy_(now.unflatten(0, (len(state), -1)).transpose(1, 2))
 
     def _update_endmembers(self, a: Tensor, scene: PairSample) -> None:

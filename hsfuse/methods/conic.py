@@ -221,12 +221,13 @@ class Conic(Method):
         The state is the unconstrained code plus the scaled multipliers: its positive part is the code, its negative
         part the multipliers of the next step, so that the code less those is its absolute value.
         """
-        target = mix(BEYOND * self.coder @ self.dictionary.T @ self.cone_precision, a).flatten(2)
-        state = torch.zeros_like(target) if state is None else state.flatten(2)
+        towards = BEYOND * self.coder @ self.dictionary.T @ self.cone_precision
         coder = self.penalty * self.coder - torch.eye(len(self.coder)).to(self.coder) / 2
-        coder = coder.to(target).expand(len(target), -1, -1)
-        parts = zip(target.split(CODED_AT_ONCE, 2), state.split(CODED_AT_ONCE, 2), strict=True)
-        return torch.cat([_coded(x, y, coder, steps) for x, y in parts], 2).unflatten(2, a.shape[2:])
+        towards, coder = (x.to(a).expand(len(a), -1, -1) for x in (towards, coder))
+        parts = a.flatten(2).split(CODED_AT_ONCE, 2)
+        states = [None] * len(parts) if state is None else state.flatten(2).split(CODED_AT_ONCE, 2)
+        coded = [_coded(towards @ x, y, coder, steps) for x, y in zip(parts, states, strict=True)]
+        return torch.cat(coded, 2).unflatten(2, a.shape[2:])
 
     def describe(self) -> dict[str, str]:
         """Settings and estimates."""
@@ -234,13 +235,13 @@ class Conic(Method):
         return {"method": self.id, **self.problem.describe(), "dictionary": atoms, "strength": f"{self.strength:g}"}
 
 
-def _coded(target: Tensor, state: Tensor, coder: Tensor, steps: int) -> Tensor:
+def _coded(target: Tensor, state: Tensor | None, coder: Tensor, steps: int) -> Tensor:
     """state <- state + BEYOND (coder |state| - state / 2) + target, `steps` times: (B, P, pixels).
 
     With max(state, 0) = (state + |state|) / 2 that is ADMM's step, whose matrix has 1/2 more on its diagonal.
     """
-    state = state.clone(memory_format=torch.contiguous_format)
-    size, beyond = torch.empty_like(state), target.contiguous()
+    state = torch.zeros_like(target) if state is None else state.clone(memory_format=torch.contiguous_format)
+    size = torch.empty_like(state)
     for _ in range(steps):
-        state.baddbmm_(coder, torch.abs(state, out=size), beta=1 - BEYOND / 2, alpha=BEYOND).add_(beyond)
+        state.baddbmm_(coder, torch.abs(state, out=size), beta=1 - BEYOND / 2, alpha=BEYOND).add_(target)
     return state
