@@ -321,7 +321,7 @@ def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
         pixels = low_pixels(lrhsi, msi, mask, model)
     except InputError:
         return None
-    if not varies(pixels.lrhsi):
+    if not (varies(pixels.lrhsi) and varies(pixels.msi)):
         return None
     inside = inner_mask(mask.cpu().numpy(), model)
     centred = pixels.lrhsi - pixels.lrhsi.mean(1, keepdims=True)
@@ -351,10 +351,10 @@ def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationMo
         u = smoothed(shade, seen, sure, inside)
         if turn + 1 == ALIKE_TURNS:
             foretold = seen - (seen - u) / (1 - own_share(shade))
-            common = 1 - (sure @ np.square(seen - foretold)) / (sure @ np.square(seen))
+            alone = sure @ np.square(seen - foretold) >= (1 - LIT) * (sure @ np.square(seen))
             rest = np.square(pixels.msi - below * (1 - foretold)) @ weight
             share = 1 - rest / [_left_by_levels(*band, weight) for band in zip(pixels.msi, designs, strict=True)]
-            if common < LIT or np.median(share) < -MUCH_WORSE:
+            if alone or np.median(share) < -MUCH_WORSE:
                 return None
     if np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
         return None

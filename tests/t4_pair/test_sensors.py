@@ -14,6 +14,7 @@ from scenes import WAVELENGTHS_NM, mixture
 from benchmarks.told.pairs import Off, write_pair
 from hsfuse import open_pair
 from hsfuse.calibration.contradiction import FITS, check_response, chi_squares
+from hsfuse.calibration.misfit import without_light
 from hsfuse.calibration.spectra import SharedPixels
 from hsfuse.pair.sample import evened, sample_of, sample_scene
 from hsfuse.pair.sensors import another_sensor
@@ -200,3 +201,10 @@ def test_light_is_evened_within_and_between_blocks_apart(tmp_path):
             chi_squares(SharedPixels(one.lrhsi, one.msi, one.mask, pair.model), matrix) for one in (seen, even)
         )
     assert max(after) < FITS < max(before)
+
+
+def test_an_msi_of_one_value_has_no_light_to_even():
+    lrhsi, msi = torch.from_numpy(mixture((24, 24), 3))[None].double(), torch.full((1, 4, 96, 96), 0.2).double()
+    model = ObservationModel(np.eye(lrhsi.shape[1]), gaussian_psf(1.8, 4), 4)
+    with np.errstate(invalid="raise", divide="raise"):
+        assert without_light(lrhsi, msi, torch.ones((1, 24, 24), dtype=torch.bool), model) is None
