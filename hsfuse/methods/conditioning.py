@@ -53,9 +53,10 @@ SAMPLE = 192 * 192
 LONGEST, WINDOW, AROUND = 5.0, 3, 7
 #: Parts of the scene of which each is foretold from the others, in cells of so many ratios of LR pixels a side.
 PARTS, CELL = 4, 2
-#: Share of what the parts left out bear out that is used: they are at reduced resolution. Above a ratio of FAR less is,
-#: in proportion.
-TRANSFER, FAR = 0.85, 4
+#: Ratio above which less of what the parts left out bear out is used, in proportion: they are at reduced resolution.
+FAR = 4
+#: What the MSI's fine detail has at least of the power of noise to be seen clearly: noise alone has 1.
+CLEAR = 1.5
 #: On all axes but the first, a map counts so many times where it is no louder at full resolution than QUIET times what
 #: it is where it was learned, in power, and less by the square of how much louder: the detail of finer pixels ought to
 #: be weaker. On the first, on which the error is largest, it is hardly ever wrong.
@@ -244,28 +245,60 @@ def fit_scene_regression(frame: ConditionedFrame, scene: PairSample) -> tuple[Sc
             said[:, part == number] = learned(frozenset((number, *unseen))).T @ f[:, part == number]
         return said
 
-    def times(weights: Tensor) -> Tensor:
-        """How often a map (F, K) counts on each axis, by what it says at full resolution and where it was learned."""
-        far, near = ((weights.T @ maps).square().mean(1) for maps in (g, weight * f))
-        believed = COUNTS * (QUIET * near / far.clamp_min(1e-30)).clamp(0, 1).square()
-        return torch.cat([torch.ones_like(believed[:1]), believed[1:]])
+    scale, clear = step * unit, seen_clearly(frame, scene)
 
-    transfer = TRANSFER * min(1, FAR / s)
-    said, others = foretold(), torch.stack([learned(frozenset((number,))) for number in every])
-    share = transfer * torch.stack([borne_out(foretold(number), need, cell, part != number) for number in every])
-    share = share * torch.stack([times(each) for each in others])
-    errors = Judge((start * unit).T, (wanted * unit).T).errors((share[part].T * said * step * unit).T)
+    def believed(weights: Tensor, said: Tensor, where: Tensor) -> Tensor:
+        """A map (F, K) as far as what is foretold (K, P) comes true on some pixels, and the MSI hasn't seen it."""
+        far, near = ((weights.T @ maps).square().mean(1) for maps in (g, weight * f))
+        times = COUNTS * (QUIET * near / far.clamp_min(1e-30)).clamp(0, 1).square()
+        times = torch.cat([torch.ones_like(times[:1]), times[1:]])
+        hidden = unseen(clear, (need * scale)[:, where]) * scale.T / scale
+        return min(1, FAR / s) * borne_out(said, need, cell, where) * times * weights @ hidden.T
+
+    others = [believed(learned(frozenset((number,))), foretold(number), part != number) for number in every]
+    said = torch.zeros_like(need)
+    for number in every:
+        said[:, part == number] = others[number].T @ f[:, part == number]
+    errors = Judge((start * unit).T, (wanted * unit).T).errors((said * scale).T)
     parts = "on parts of the scene that it didn't learn from"
     what = f"{parts} the error is {change(errors.error)} that of {KNOWN_BASE}, the angle {change(errors.angle)}"
     used = max(errors.error, errors.angle) <= 1
     log.info("scene regression %s: %s", "used" if used else "not used", what)
     if not used:
         return None, f"not used: {what}"
-    whole = learned(frozenset())
-    weights = transfer * whole * borne_out(said, need, cell, part >= 0) * times(whole)
-    left = errors.error, errors.angle
-    others = (others * share[:, None]).float()
-    return replace(scene_regression, weights=weights.float(), others=others, left=left), f"used: {what}"
+    weights, left = believed(learned(frozenset()), foretold(), part >= 0).float(), (errors.error, errors.angle)
+    return replace(scene_regression, weights=weights, others=torch.stack(others).float(), left=left), f"used: {what}"
+
+
+def seen_clearly(frame: ConditionedFrame, scene: PairSample) -> Tensor:
+    """What the MSI sees of coefficients on the frame's axes where its fine detail stands out of its noise: (r, K).
+
+    These are combinations of its bands: of ten, some tell nothing that others don't, but noise.
+    """
+    problem, model, msi = frame.blend.agreement.problem, frame.base.model, scene.msi.double()
+    sd = problem.noise_y.to(msi).sqrt()[:, None]
+    fine = (msi - model.upsample(model.spatial(msi))).movedim(1, 0).flatten(1) / sd
+    power, bands = principal_axes(fine @ fine.T / fine.shape[1])
+    return (bands[:, power > CLEAR].T / sd.T) @ problem.response.to(msi) @ frame.turn.to(msi).T
+
+
+def unseen(response: Tensor, errors: Tensor) -> Tensor:
+    """What of a change is left (K, K) when that is taken out which the MSI has seen: response Q (r, K), errors (K, P).
+
+        I - C Q' inv(Q C Q') Q,   C = <e e'>
+
+    What the blend lacks of what the MSI sees is noise, which no map foretells, and nothing that is learned at another
+    resolution is as sure as what is seen at this one.
+
+    >>> unseen(torch.tensor([[1.0, 1.0]]).double(), torch.eye(2).double()).round(decimals=3)
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
+    """
+    everything = torch.eye(len(errors)).to(errors)
+    if not len(response):
+        return everything
+    seen = errors @ (response @ errors).T
+    return everything - solve_spd(response @ seen, seen.T).T @ response
 
 
 def phases(s: int) -> tuple[tuple[int, int], ...]:
@@ -358,8 +391,8 @@ class ConditionedFrame(SceneFrame):
         if self.scene_regression is not None:
             unit = self.unit[:, None, None]
             said = self.step[:, None, None] * self.scene_regression(obs.guide, clean) * unit
-            left = self.blend.agreement.left_open(mix(self._turn.T, said), blended.amount)
-            obs = replace(obs, known=mix(self._turn, left) / unit)
+            left = self.blend.agreement.left_open(mix(self.turn.T, said), blended.amount)
+            obs = replace(obs, known=mix(self.turn, left) / unit)
         return replace(seen, obs=obs)
 
     def left_out(self) -> ConditionedFrame:
@@ -372,15 +405,16 @@ class ConditionedFrame(SceneFrame):
 
     def start(self, lrhsi: Tensor, msi: Tensor) -> Tensor:
         """The blend's coefficients (B, K, H, W) alone, on this frame's axes."""
-        return mix(self._turn, self.blend.coefficients(lrhsi, msi))
+        return mix(self.turn, self.blend.coefficients(lrhsi, msi))
 
     def _turned(self, blended: Blended) -> Blended:
         """On this frame's axes, which span the same subspace."""
-        members = torch.einsum("jk,mbkhw->mbjhw", self._turn, blended.members)
-        return replace(blended, fused=mix(self._turn, blended.fused), members=members)
+        members = torch.einsum("jk,mbkhw->mbjhw", self.turn, blended.members)
+        return replace(blended, fused=mix(self.turn, blended.fused), members=members)
 
     @property
-    def _turn(self) -> Tensor:
+    def turn(self) -> Tensor:
+        """Coefficients of the blend's subspace to this frame's axes (K, K)."""
         return self.subspace.basis.T @ self.blend.subspace.basis.to(self.subspace.basis)
 
 

@@ -23,8 +23,11 @@ from hsfuse.methods.conditioning import (
     phases,
     pixel_features,
     plain_frame,
+    seen_clearly,
+    unseen,
 )
 from hsfuse.methods.frame import noise_adder, reduced_images
+from hsfuse.methods.problem import mix
 from hsfuse.methods.srlf import SRLF
 from hsfuse.methods.srlf_any import AnySensor
 from hsfuse.methods.state import restored, state_of
@@ -71,6 +74,25 @@ def test_what_it_adds_is_what_both_images_leave_open(scene, frame):
     said = frame.step[:, None, None] * frame.scene_regression(seen.obs.guide, seen.msi)
     low = [frame.model.spatial(z * frame.unit[:, None, None]).norm() for z in (said, seen.obs.known)]
     assert low[1] < 0.5 * low[0]
+
+
+def test_what_it_says_is_unseen_by_the_msi(scene, frame):
+    _, pair, _ = scene
+    seen = frame.see(pair.lrhsi, pair.msi)
+    said = frame.step[:, None, None] * frame.scene_regression(seen.obs.guide, seen.msi) * frame.unit[:, None, None]
+    clear = seen_clearly(frame, pair)
+    assert len(clear) == 3
+    assert said.std() > 1e-4
+    assert mix(clear.float() / clear.norm(dim=1, keepdim=True), said).abs().max() < 1e-4 * said.abs().max()
+
+
+def test_bands_that_tell_nothing_but_noise_are_not_seen(scene, frame):
+    _, pair, _ = scene
+    sd = frame.blend.agreement.problem.noise_y.sqrt()[:, None, None]
+    noise = sd * torch.randn(pair.msi.shape, generator=torch.Generator().manual_seed(1))
+    loud = replace(pair, msi=pair.msi.mean((2, 3), keepdim=True) + noise)
+    assert len(seen_clearly(frame, loud)) == 0
+    assert torch.equal(unseen(seen_clearly(frame, loud), torch.eye(16).double()), torch.eye(16).double())
 
 
 def test_pixels_teach_in_every_phase(scene, frame):
@@ -331,6 +353,7 @@ def test_what_is_known_is_added_under_every_symmetry():
 
 def test_a_map_that_is_louder_at_full_resolution_counts_less(scene, frame, monkeypatch):
     """But on the first axis."""
+    monkeypatch.setattr(conditioning, "unseen", lambda response, errors: torch.eye(len(errors)).double())
     plain, found = replace(frame, scene_regression=None), []
     for quiet in (1e9, conditioning.QUIET, 1e-3):
         monkeypatch.setattr(conditioning, "QUIET", quiet)
