@@ -10,7 +10,7 @@ different things in places, such as clouds, shadows or another date.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from hsfuse.calibration.radiometry import (
     CAUCHY,
-    GAINS,
     LEAST_NOISE,
     LEAST_WEIGHT,
     THICKEST,
     BoolArray,
     Haze,
     RadiometricMatch,
+    gaussian_sum,
     left_out,
     own_share,
     seen_by_both,
@@ -40,10 +40,9 @@ from hsfuse.calibration.radiometry import (
 from hsfuse.calibration.spectra import (
     LEAST_PIXELS,
     FloatArray,
+    LowPixels,
     SharedPixels,
     band_noise,
-    beside,
-    gaussian_sum,
     inner_mask,
     low_pixels,
     varies,
@@ -269,13 +268,9 @@ def _loud(left: FloatArray) -> FloatArray:
 #: offset leave of the bands at their median, and how much worse than nothing it may foretell one; and by how much most
 #: of the scene may be brighter or darker: what is beyond that is shadow or cloud.
 SHADE_SCALES, SHADE_TURNS, SHADED, WORSE, MOST_SHADE = (1.4, 2.0), 6, 0.35, 0.05, 0.25
-#: Directions of the spectra that tell an MSI band of unknown response; Gaussian (LR pixels) of light that is looked for
-#: without it, and turns of that fit, in the first of which it is alike in all bands.
-DIRECTIONS, LIGHT_LR, LIGHT_TURNS, ALIKE_TURNS = 12, 1.4, 12, 3
-#: Share that LR pixels must foretell of what all bands of those around them have in common, and how much more may then
-#: be left of the bands at their median than the directions leave, which light may bend: in even light of six scenes at
-#: ratios 4 and 8 it was .49 at most, under a step of 1 % .59 and 5 % more, where ground looks like light 25 % more.
-LIT, MUCH_WORSE = 0.55, 0.1
+#: Directions of the spectra that tell an MSI band of unknown response, beside surroundings as wide as this Gaussian,
+#: and turns of that fit.
+DIRECTIONS, BESIDE_LR, FREE_TURNS = 12, 1.5, 16
 #: Gaussian (LR pixels) under which two pixels' light is compared, and deviations up to which it is alike.
 LITTLE_LR, SAME_LIGHT = 0.7, 3.0
 
@@ -287,82 +282,66 @@ def estimate_shade(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationM
     and InputError as for `match_radiometry`.
     """
     pixels, inside = seen_by_both(lrhsi, msi, mask, model)
-    ones, least = np.ones(len(pixels.msi)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
-    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, SHADE_SCALES[0], 0.0, 0.0)
-    u, weight = np.zeros(inside.sum()), np.ones(inside.sum())
-    for turn in range(SHADE_TURNS):
-        bands = zip(pixels.lrhsi, pixels.msi, np.outer(shade.dims, u), strict=True)
+
+    def told(shades: FloatArray, weight: FloatArray) -> _Told:
+        bands = zip(pixels.lrhsi, pixels.msi, shades, strict=True)
         gain, offset, left = np.transpose([_shaded(*band, weight) for band in bands])
-        shade = replace(shade, gain=gain, offset=offset, noise=left + least)
-        if turn:
-            shade = replace(shade, dims=_dimmed(shade.below(pixels.lrhsi), pixels.msi, u, weight))
-        seen, weight = shade.seen(pixels.lrhsi, pixels.msi)
-        if turn % 2 == 0:
-            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
-            shade = min(scales, key=partial(left_out, seen, weight, inside))
-        u = smoothed(shade, seen, weight, inside)
-        u -= weight @ u / weight.sum()
-    foretold = seen - (seen - smoothed(shade, seen, weight, inside)) / (1 - own_share(shade))
-    rest = pixels.msi - shade.below(pixels.lrhsi) * (1 - np.outer(shade.dims, foretold))
-    share = 1 - np.square(rest).mean(1) / (np.square(without_lines(pixels)).mean(1) + least**2)
-    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
-        return None
-    return replace(shade, share=float(np.median(share)), size=float(u.std()))
+        return pixels.lrhsi, gain, offset, left
+
+    found = _in_turns(pixels, inside, told, without_lines(pixels))
+    return None if found is None else found[0]
 
 
 def without_light(lrhsi: Tensor, msi: Tensor, mask: Tensor, model: ObservationModel) -> Tensor | None:
     """The MSI without a smooth factor of it, whatever its response and place are; None where there is none.
 
     So that it doesn't mislead what the pair tells of its sensors. What the MSI has without it is told by the spectra's
-    leading directions and by what a small move would change, as far as both vary beside their surroundings: what is
-    smooth may be light. Images as for `match_radiometry`; of `model` only the PSF is used.
+    leading directions and by what a small move would change, as far as both vary beside their surroundings:
+    what is smooth may be light. Images as for `match_radiometry`; of `model` only the PSF is used. None for a sample of
+    several blocks, too: how much brighter one is than another can't be told from its ground.
     """
+    if len(lrhsi) > 1:
+        return None
     try:
         pixels = low_pixels(lrhsi, msi, mask, model)
     except InputError:
         return None
-    if not (varies(pixels.lrhsi) and varies(pixels.msi)):
+    if not varies(pixels.lrhsi):
         return None
     inside = inner_mask(mask.cpu().numpy(), model)
     centred = pixels.lrhsi - pixels.lrhsi.mean(1, keepdims=True)
     noise = band_noise(centred)[:, None]
     moment = torch.from_numpy((centred / noise) @ (centred / noise).T)
-    scores = principal_axes(moment)[1][:, :DIRECTIONS].numpy().T @ (centred / noise)
-    designs = [np.concatenate([scores, one]) for one in _slopes(model.spatial(msi.double()).cpu().numpy(), inside)]
-    fine = [beside(design, inside) for design in designs]
-    ones, least = np.ones(len(designs)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
-    u, weight = np.zeros(inside.sum()), np.ones(inside.sum())
-    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, LIGHT_LR, 0.0, 0.0)
-    for turn in range(LIGHT_TURNS):
-        even = pixels.msi / np.clip(1 - np.outer(shade.dims, u), *GAINS)
-        facts = zip(even, beside(even, inside), designs, fine, strict=True)
-        through, left = zip(*(_by_detail(*band, weight) for band in facts), strict=True)
-        below = np.stack(through)
-        dims = ones if turn < ALIKE_TURNS else _dimmed(below, pixels.msi, u, weight)
-        shade = replace(shade, dims=dims, noise=np.array(left) + least)
-        seen, weight = shade.seen(below, pixels.msi)
-        sure = weight
-        if turn < ALIKE_TURNS:  # whether there is any, dark ground hardly tells
-            sure = weight * (np.square(below / shade.noise[:, None]).sum(0) + 1e-30)
-        seen -= np.average(seen, weights=sure)
-        if turn >= ALIKE_TURNS:
-            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
-            shade = min(scales, key=partial(left_out, seen, sure, inside))
-        u = smoothed(shade, seen, sure, inside)
-        if turn + 1 == ALIKE_TURNS:
-            foretold = seen - (seen - u) / (1 - own_share(shade))
-            alone = sure @ np.square(seen - foretold) >= (1 - LIT) * (sure @ np.square(seen))
-            rest = np.square(pixels.msi - below * (1 - foretold)) @ weight
-            share = 1 - rest / [_left_by_levels(*band, weight) for band in zip(pixels.msi, designs, strict=True)]
-            if alone or np.median(share) < -MUCH_WORSE:
-                return None
-    if np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+    axes = principal_axes(moment)[1][:, :DIRECTIONS].numpy()
+    scores, slopes = axes.T @ (centred / noise), _slopes(model.spatial(msi.double()).cpu().numpy(), inside)
+    near = np.maximum(gaussian_sum(np.ones((1, inside.sum()), bool), inside, BESIDE_LR), 1e-9)
+
+    def beside(values: FloatArray) -> FloatArray:
+        return np.asarray(values - gaussian_sum(values, inside, BESIDE_LR) / near)
+
+    designs = [beside(np.concatenate([scores, slope])) for slope in slopes]
+
+    def told(shades: FloatArray, weight: FloatArray) -> _Told:
+        through, left = np.empty_like(pixels.msi), np.empty(len(pixels.msi))
+        for k, (even, design) in enumerate(zip(pixels.msi / (1 - shades), designs, strict=True)):
+            asked = beside(even[None])[0]
+            by, *_ = np.linalg.lstsq((design * weight) @ design.T, design @ (weight * asked), rcond=None)
+            through[k] = by @ np.concatenate([scores, slopes[k]])
+            through[k] += weight @ (even - through[k]) / weight.sum()
+            left[k] = np.sqrt(weight @ np.square(asked - by @ design) / weight.sum())
+        return through, np.ones(len(left)), np.zeros(len(left)), left
+
+    rest = np.stack([_without(y, np.concatenate([scores, one])) for y, one in zip(pixels.msi, slopes, strict=True)])
+    found = _in_turns(pixels, inside, told, rest, FREE_TURNS)
+    if found is None:
         return None
+    shade, seen, weight = found
     planes = np.zeros((2, *inside.shape))
-    planes[:, inside] = seen, sure
-    field = np.stack([_with_edges(shade, *block) for block in zip(*planes, strict=True)])
-    of_bands = torch.from_numpy(shade.dims).to(msi)[:, None, None]
-    return msi / (1 - of_bands * model.upsample(torch.from_numpy(field[:, None]).to(msi))).clamp(*GAINS)
+    planes[:, inside] = seen, weight
+    field = np.stack([_with_edges(shade, *block) for block in zip(planes[0], planes[1], strict=True)])
+    fine = model.upsample(torch.from_numpy(field[:, None]).to(msi))
+    dims = torch.from_numpy(shade.dims).to(msi)[:, None, None]
+    return msi / (1 - dims * fine)
 
 
 def _with_edges(shade: Haze, seen: FloatArray, weight: FloatArray) -> FloatArray:
@@ -386,26 +365,54 @@ def _with_edges(shade: Haze, seen: FloatArray, weight: FloatArray) -> FloatArray
     return np.where(of > LEAST_WEIGHT, total / np.maximum(of, LEAST_WEIGHT), smooth)
 
 
-def _left_by_levels(y: FloatArray, design: FloatArray, weight: FloatArray) -> float:
-    """The squares that a design (k, n) and a constant leave of y (n,)."""
-    both = np.concatenate([design, np.ones((1, y.size))])
-    by, *_ = np.linalg.lstsq((both * weight) @ both.T, both @ (weight * y), rcond=None)
-    return float(weight @ np.square(y - by @ both)) + 1e-30
+#: R x, gain and offset, and what these leave of each band.
+_Told = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
-def _by_detail(
-    y: FloatArray, own: FloatArray, design: FloatArray, fine: FloatArray, weight: FloatArray
-) -> tuple[FloatArray, float]:
-    """y (n,) by a design (k, n) as told by what both are beside their surroundings, `own` and `fine`; what is left."""
-    by, *_ = np.linalg.lstsq((fine * weight) @ fine.T, fine @ (weight * own), rcond=None)
-    level = weight @ (y - by @ design) / weight.sum()
-    return by @ design + level, float(np.sqrt(weight @ np.square(own - by @ fine) / weight.sum()))
+def _in_turns(
+    pixels: LowPixels,
+    inside: BoolArray,
+    told: Callable[[FloatArray, FloatArray], _Told],
+    plain: FloatArray,
+    turns: int = SHADE_TURNS,
+) -> tuple[Haze, FloatArray, FloatArray] | None:
+    """A shade, what of it is seen at each LR pixel, and the weight in that; None where it isn't worth more than none.
+
+    `told` says by shades (c, n) and weights (n,) what lies below; `plain` (c, n) is left without a shade.
+    """
+    ones, least = np.ones(len(pixels.msi)), LEAST_NOISE * float(np.abs(pixels.lrhsi).max())
+    shade = Haze(0 * ones, ones, ones, 0 * ones, ones, SHADE_SCALES[0], 0.0, 0.0)
+    u, weight = np.zeros(pixels.msi.shape[1]), np.ones(pixels.msi.shape[1])
+    for turn in range(turns):
+        through, gain, offset, left = told(np.outer(shade.dims, u), weight)
+        shade = replace(shade, gain=gain, offset=offset, noise=left + least)
+        if turn:
+            shade = replace(shade, dims=_dimmed(shade.below(through), pixels.msi, u, weight))
+        seen, weight = shade.seen(through, pixels.msi)
+        if turn % 2 == 0:
+            scales = (replace(shade, scale=scale) for scale in SHADE_SCALES)
+            shade = min(scales, key=partial(left_out, seen, weight, inside))
+        u = smoothed(shade, seen, weight, inside)
+        u -= weight @ u / weight.sum()
+    foretold = seen - (seen - smoothed(shade, seen, weight, inside)) / (1 - own_share(shade))
+    rest = pixels.msi - shade.below(through) * (1 - np.outer(shade.dims, foretold))
+    share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
+    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+        return None
+    return replace(shade, share=float(np.median(share)), size=float(u.std())), seen, weight
 
 
 def _slopes(low: FloatArray, inside: BoolArray) -> FloatArray:
     """What a move down and right slopes of a degraded image (b, c, h, w), at the places `inside`: (c, 2, n)."""
     slopes = np.stack([np.gradient(low, axis=axis) for axis in (2, 3)])
     return np.asarray(slopes.transpose(2, 0, 1, 3, 4)[:, :, inside])
+
+
+def _without(y: FloatArray, design: FloatArray) -> FloatArray:
+    """What a design (k, n) and a constant leave of y (n,)."""
+    design = np.concatenate([design, np.ones((1, y.size))])
+    found: FloatArray = y - np.linalg.lstsq(design.T, y, rcond=None)[0] @ design
+    return found
 
 
 def _shaded(x: FloatArray, y: FloatArray, shade: FloatArray, weight: FloatArray) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
-from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, LowPixels, gaussian_sum, inner_mask, low_pixels
+from hsfuse.calibration.spectra import LEAST_PIXELS, FloatArray, LowPixels, inner_mask, low_pixels
 from hsfuse.calibration.views import correlations
 from hsfuse.core.errors import InputError
 from hsfuse.core.values import plus_minus
@@ -164,6 +164,14 @@ def _calm(pixels: LowPixels, inside: BoolArray) -> BoolArray:
 def _blurred(values: FloatArray, calm: BoolArray, inside: BoolArray, blur: float) -> FloatArray:
     """Pixels (c, n) at the places `inside` (b, h, w), each the mean of calm ones under a Gaussian around it."""
     return gaussian_sum(values * calm, inside, blur) / np.maximum(gaussian_sum(calm[None], inside, blur), 1e-9)
+
+
+def gaussian_sum(values: FloatArray | BoolArray, inside: BoolArray, blur: float, truncate: float = 3.0) -> FloatArray:
+    """Values (c, n) at the places `inside` (b, h, w) under a Gaussian of `blur` LR pixels, with nothing elsewhere."""
+    planes = np.zeros((len(values), *inside.shape))
+    planes[:, inside] = values
+    soft: FloatArray = gaussian_filter(planes, (0, 0, blur, blur), mode="constant", truncate=truncate)[:, inside]
+    return soft
 
 
 def _of_one_width(x: FloatArray, further: FloatArray, y: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 from hsfuse.core.errors import InputError
@@ -147,26 +147,6 @@ def own_part(spectra: FloatArray) -> tuple[FloatArray, FloatArray]:
     taken = bands - OWN_RIDGE * np.trace(inverse)  # degrees of freedom of a ridge regression
     left = ((matrix @ (unit @ unit.T / n)) * matrix).sum(1) * n / max(n - taken, 1.0)
     return spread * np.sqrt(left), spread[:, None] * matrix / spread
-
-
-#: Gaussian (LR pixels) of an LR pixel's surroundings.
-BESIDE_LR = 1.5
-
-
-def gaussian_sum(
-    values: FloatArray | NDArray[np.bool_], inside: NDArray[np.bool_], blur: float, truncate: float = 3.0
-) -> FloatArray:
-    """Values (c, n) at the places `inside` (b, h, w) under a Gaussian of `blur` LR pixels, with nothing elsewhere."""
-    planes = np.zeros((len(values), *inside.shape))
-    planes[:, inside] = values
-    soft: FloatArray = gaussian_filter(planes, (0, 0, blur, blur), mode="constant", truncate=truncate)[:, inside]
-    return soft
-
-
-def beside(values: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
-    """What values (c, n) at the places `inside` (b, h, w) are beside the mean of their surroundings."""
-    near = gaussian_sum(np.ones((1, values.shape[1])), inside, BESIDE_LR)
-    return np.asarray(values - gaussian_sum(values, inside, BESIDE_LR) / near)
 
 
 #: LR pixels along a window's side, and directions of spectra that are seen in the pixels around.
