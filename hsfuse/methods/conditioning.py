@@ -156,7 +156,7 @@ class SceneRegression:
     resolution than where it was learned is trusted less, the more so the further apart the two are: ridge regression
     (Hoerl, Kennard 1970, Technometrics 12(1)), without <f f'>_full, did harm. U and R_k are diagonal, by the kinds of
     features (`Doubts`), the ridge R_k by whether they are of axis k. The scene is reduced four times, the LRHSI's
-    pixels lying elsewhere.
+    pixels lying elsewhere. Of what W says that is left out which the MSI sees clearly (`unseen`).
 
     `others` (PARTS, F, K) are learned without a part of the scene each, where reduced resolution has `cell` pixels to a
     cell's side: what the scene regression says of pixels from which it hasn't learned.

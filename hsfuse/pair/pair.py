@@ -21,6 +21,7 @@ from hsfuse.core.grid import Alignment, Motion, within
 from hsfuse.core.notes import Note, note
 from hsfuse.core.options import FuseOptions
 from hsfuse.io import CubeReader
+from hsfuse.io.open import is_remote
 from hsfuse.io.reader import Quantity
 from hsfuse.pair.detail import looked_at, missing_detail
 from hsfuse.pair.sensors import SensorCheck
@@ -32,6 +33,8 @@ from hsfuse.physics.model import ObservationModel
 GUESSED = ("quantity-guessed", "quantity-multiplied")
 #: Rows read at a time when pixels with NaN or Inf, or masked ones, are counted.
 COUNTED_ROWS = 32
+#: Values of both images up to which these are read again to tell which one masks pixels: some seconds.
+MOST_COUNTED = 2**28
 
 
 @dataclass
@@ -190,11 +193,14 @@ class ScenePair:
         ]
 
     def masked(self) -> dict[str, float]:
-        """Share of the common extent that each image masks; both are read for that."""
+        """Share of the common extent that each image masks; {} of images that take long to be read again for that."""
         images = (
             ("HSI", self.hsi, self.alignment.hsi_window, self.hsi_bands, self.lr_shape),
             ("MSI", self.msi, self.alignment.msi_window, self.msi_bands, self.alignment.full),
         )
+        values = sum(prod(shape) * len(bands) for *_, bands, shape in images)
+        if values > MOST_COUNTED or any(is_remote(reader.path) for _, reader, *_ in images):
+            return {}
         shares = {}
         for role, reader, place, bands, (height, width) in images:
             strips = [Window(0, row, width, min(COUNTED_ROWS, height - row)) for row in range(0, height, COUNTED_ROWS)]

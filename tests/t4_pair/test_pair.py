@@ -53,6 +53,20 @@ def test_nan_in_a_resampled_image_is_counted_once(tmp_path):
         assert [note.text for note in pair.nonfinite_notes()] == ["2 pixels of the HSI hold NaN or Inf and are masked"]
 
 
+def test_which_image_masks_pixels_is_told_where_reading_them_again_is_quick(tmp_path, monkeypatch):
+    files = save_pair(tmp_path, memory_scene((24, 24)))
+
+    def gap(data):
+        data[:, :, :4] = np.nan
+        return data
+
+    with open_pair(*rewritten((files.hsi, files.msi), gap), srf="sentinel2a", psf="assumed", register="off") as pair:
+        shares = pair.masked()
+        assert shares["HSI"] == 0 < shares["MSI"] < 0.5
+        monkeypatch.setattr("hsfuse.pair.pair.MOST_COUNTED", 1000)
+        assert pair.masked() == {}
+
+
 @pytest.mark.parametrize("turn", [0, 5])
 def test_a_psf_size_that_has_no_use_is_said(tmp_path, turn):
     files = wave_pair(tmp_path, square(30.0, (40, 40), turn=turn), square(10.0, (90, 90)), 3)
