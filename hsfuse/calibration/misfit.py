@@ -268,6 +268,8 @@ def _loud(left: FloatArray) -> FloatArray:
 #: offset leave of the bands at their median, and how much worse than nothing it may foretell one; and by how much most
 #: of the scene may be brighter or darker: what is beyond that is shadow or cloud.
 SHADE_SCALES, SHADE_TURNS, SHADED, WORSE, MOST_SHADE = (1.4, 2.0), 6, 0.35, 0.05, 0.25
+#: Least RMS of a shade: less makes no difference, and images without noise have rounding that looks like one.
+LEAST_SHADE = 1e-3
 #: Directions of the spectra that tell an MSI band of unknown response, beside surroundings as wide as this Gaussian,
 #: and turns of that fit.
 DIRECTIONS, BESIDE_LR, FREE_TURNS = 12, 1.5, 16
@@ -398,6 +400,8 @@ def _in_turns(
     rest = pixels.msi - shade.below(through) * (1 - np.outer(shade.dims, foretold))
     share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
     if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+        return None
+    if u.std() < LEAST_SHADE:
         return None
     return replace(shade, share=float(np.median(share)), size=float(u.std())), seen, weight
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hsfuse.batch import Outcome, read_jobs, run_jobs, with_figures, write_summary
 from hsfuse.cli import options
-from hsfuse.cli.console import SOME_FAILED, print_json
+from hsfuse.cli.console import SOME_FAILED, keep, print_json
 from hsfuse.core.cluster import check_scheduler
 from hsfuse.core.errors import HsfuseError, SettingError
 from hsfuse.core.options import OPTIONS
@@ -108,6 +108,7 @@ def batch(
                     print_json(outcome.to_dict(), indent=None)
                 else:
                     click.echo(outcome.text())
+                keep(outcome.text(), level=logging.ERROR if outcome.state == "failed" else logging.INFO)
                 for warning in outcome.warnings:
                     _log.debug("%s: warning: %s", outcome.job.output, warning)
             bar.update()
@@ -117,6 +118,7 @@ def batch(
         page = write_summary(outcomes, summary, table.name)
         click.echo(f"summary: {page}", err=True)
     failed = sum(outcome.state == "failed" for outcome in outcomes)
+    keep(f"{len(outcomes) - failed} of {len(outcomes)} jobs went well", level=logging.INFO)
     if failed:
         click.echo(f"hsfuse: {failed} of {len(outcomes)} jobs {'would fail' if dry_run else 'failed'}", err=True)
         context.exit(SOME_FAILED)

@@ -59,13 +59,13 @@ def told_errors() -> Iterator[None]:
     except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
         raise
     except HsfuseError as error:
-        _keep(f"error: {error}")
+        keep(f"error: {error}")
         raise Failure(f"error: {error}") from error
     except KeyboardInterrupt as error:
-        _keep("interrupted")
+        keep("interrupted")
         raise Interruption("interrupted") from error
     except Exception as error:
-        _keep(f"error: {_short(error)}", error)
+        keep(f"error: {_short(error)}", error)
         if _out_of_memory(error):
             raise Failure(f"error: out of memory ({_short(error)}); free some or use smaller tiles") from error
         if isinstance(error, OSError) and error.errno in errno.errorcode:
@@ -74,13 +74,13 @@ def told_errors() -> Iterator[None]:
         raise Bug("this is a bug in hsfuse; please report it with the lines above") from error
 
 
-def _keep(text: str, error: Exception | None = None) -> None:
+def keep(text: str, error: Exception | None = None, level: int = logging.ERROR) -> None:
     """Have the end of a run in a log file, too, with the traceback of an error that is none of hsfuse's own."""
     log = logging.getLogger("hsfuse")
     about = None if error is None else (type(error), error, error.__traceback__)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), about))
+            handler.handle(log.makeRecord(log.name, level, "", 0, text, (), about))
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 
 from hsfuse.cli import options
-from hsfuse.cli.console import print_json, working
+from hsfuse.cli.console import keep, print_json, working
 from hsfuse.core.errors import SettingError
-from hsfuse.core.notes import step, texts
+from hsfuse.core.notes import step, texts, warning
 from hsfuse.core.options import OPTIONS, FuseOptions
 
 _log = logging.getLogger("hsfuse.fuse")
@@ -88,6 +88,7 @@ def fuse(
         options.start_log_file(log_file, job.read, job.made)
     with working():
         result = fuse_and_report(low, high, place, chosen, report, figures)
+    keep(result.text().splitlines()[0], level=logging.INFO)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -163,12 +164,16 @@ def fuse_and_report(
 
     if chosen.resume and job.state() == "finished":
         return replace(FusionResult.of_finished(output, chosen), warnings=job.warned())
-    job = job.as_run()  # what isn't GeoTIFF begins anew
+    why, job = job.damage() if chosen.resume else "", job.as_run()  # what isn't GeoTIFF begins anew
+    lost = [warning("output-damaged", name=output.name, why=why)] if why and not job.options.resume else []
+    for one in lost:
+        _log.warning("%s", one)
     chosen = job.options
     job.look()
     from hsfuse.fusion import run_fusion
 
     result = run_fusion(hsi, msi, output, chosen)
+    result = replace(result, warnings=[*texts(lost), *result.warnings], records=(*lost, *result.records))
     if told and not chosen.dry_run and not (result.done and all(is_fresh(path, output) for path in told)):
         from hsfuse.assessment import assess
         from hsfuse.assessment.report import figures_of, write_report

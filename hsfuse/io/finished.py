@@ -88,11 +88,12 @@ def is_fresh(made: Path, output: Path) -> bool:
 def provenance_in(output: Path, options: FuseOptions) -> Mapping[str, Any]:
     """What an output says of its making; {} where there is none that can be read.
 
-    The header of an ENVI file says it even where its data aren't whole.
+    The header of an ENVI file and a Zarr group's attributes say it even where their data aren't whole.
     """
     from hsfuse.io import open_cube, read_provenance
     from hsfuse.io.envi import read_header
     from hsfuse.io.spectral_tags import header_tags
+    from hsfuse.io.zarr_store import attributes
 
     file, *header = output_files(output, options.format)
     if not file.exists():
@@ -101,6 +102,8 @@ def provenance_in(output: Path, options: FuseOptions) -> Mapping[str, Any]:
         with open_cube(file) as reader:
             return read_provenance(reader.tags)
     except InputError:
+        if driver_of(output, options.format) == "Zarr":
+            return read_provenance(attributes(file))
         with suppress(InputError, OSError):
             return read_provenance(header_tags(read_header(header[0]))) if header else {}
         return {}
@@ -110,20 +113,21 @@ def damage(output: Path, options: FuseOptions) -> str:
     """What an output, or its quality layers, has lost since it was made, in words; "" where nothing is found.
 
     Quick, so not everything is read: the first and the last block, and of a GeoTIFF where tiles lie (each of
-    MOST_PLACES, some of more), of Zarr how long each chunk is. ENVI data must have the size that their header promises.
+    MOST_PLACES, some of more), of Zarr how many chunks there are and how long each is. ENVI data must have the size
+    that their header promises.
     """
     from rasterio.windows import Window
 
     from hsfuse.io import open_cube
     from hsfuse.io.sinks import placed_tiles
-    from hsfuse.io.zarr_store import cut_chunk
+    from hsfuse.io.zarr_store import lost_chunks
 
     made = [(output_files(output, options.format)[0], driver_of(output, options.format))]
     made += [] if options.qa is None else [(output_files(options.qa)[0], driver_of(options.qa))]
     for file, driver in made:
         try:
-            if driver == "Zarr" and (chunk := cut_chunk(file)):
-                return f"its chunk {chunk} is cut"
+            if driver == "Zarr" and (lost := lost_chunks(file)):
+                return lost
             with open_cube(file) as reader:
                 size = file.stat().st_size
                 for where, at, length in placed_tiles(file, MOST_PLACES) if driver in ("GTiff", "COG") else ():

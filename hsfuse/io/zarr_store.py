@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import struct
 import sys
@@ -21,7 +22,7 @@ import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isnan, prod
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from hsfuse.io.sinks import Product, Storage
 
 ARRAY, MAPPING = "reflectance", "spatial_ref"
+#: Attribute of a group that was finished: how many files hold its chunks.
+CHUNKS = "chunk_files"
 #: Names and permanent identities of GeoZarr's conventions.
 CONVENTIONS = {"proj": "f17cb550-5864-4468-aeb7-f3180cfb622f", "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"}
 #: Bands in a chunk: a chunk of 256 x 256 pixels is then at most 4 MB of float32.
@@ -164,8 +167,9 @@ class ZarrSink:
             self._group.attrs.update(tags)
 
     def close(self) -> None:
-        """Gather the metadata, so that readers need one request for it."""
+        """Say how many chunks there are, and gather the metadata, so that readers need one request for it."""
         with _own_to_zarr():
+            self._group.attrs[CHUNKS] = sum(1 for _ in _chunks(self._path))
             _zarr().consolidate_metadata(str(self._path), zarr_format=3)
 
     def verify(self) -> None:
@@ -178,17 +182,35 @@ class ZarrSink:
             raise OutputError(f"the Zarr array has shape {found} instead of {self._shape}")
 
 
-def cut_chunk(path: Path) -> str:
-    """The name of a chunk of a group made here that isn't as long as its Blosc header says; "" where all are.
+def _chunks(path: Path) -> Iterator[Path]:
+    """The files of a group that hold chunks."""
+    others = ("zarr.json", ".partial")
+    return (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.endswith(others))
 
-    Decoding one that was cut reads beyond its end and may go well.
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Those of a group, though its arrays may be damaged; {} where there are none to read."""
+    with suppress(OSError, ValueError):
+        told = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        return dict(told)
+    return {}
+
+
+def lost_chunks(path: Path) -> str:
+    """What a group made here has lost of its chunks, in words; "" where nothing is found.
+
+    One that isn't there reads as fill, and to decode one that was cut, which isn't as long as its Blosc header says,
+    reads beyond its end and may go well.
     """
-    for chunk in sorted((path / ARRAY / "c").rglob("*")):
-        if chunk.is_file():
+    found, wanted = list(_chunks(path)), attributes(path).get(CHUNKS)
+    if isinstance(wanted, int) and len(found) < wanted:
+        return f"it lacks {wanted - len(found)} of its {wanted} chunks"
+    for chunk in found:
+        if chunk.is_relative_to(path / ARRAY / "c"):
             with chunk.open("rb") as file:
                 head = file.read(16)
             if len(head) < 16 or struct.unpack("<I", head[12:])[0] != chunk.stat().st_size:
-                return chunk.relative_to(path).as_posix()
+                return f"its chunk {chunk.relative_to(path).as_posix()} is cut"
     return ""
 
 

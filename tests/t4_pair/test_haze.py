@@ -245,6 +245,13 @@ def test_cloud_over_the_hsi_alone_is_said_and_not_put_over_the_msi(cube, tmp_pat
     assert told.values["share"] == pytest.approx((over > 0.2).mean(), abs=0.05)
 
 
+def test_light_that_makes_no_difference_is_not_looked_for(cube, tmp_path):
+    """Without noise it was found, and told with 0.0 %."""
+    files = write_pair(cube, NM, 4, Off(light=0.001), tmp_path, db=300)
+    with opened(files) as pair:
+        assert "light-evened" not in codes(pair)
+
+
 @pytest.mark.parametrize("off", [Off(light=0.05), Off(light=0.15), Off(seam=0.1)], ids=["5 %", "15 %", "a seam"])
 def test_uneven_light_is_evened_and_said(cube, tmp_path, off):
     with rasterio.open(write_pair(cube, NM, 4, Off(), tmp_path).msi) as source:

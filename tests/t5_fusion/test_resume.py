@@ -253,6 +253,23 @@ def test_a_finished_file_that_could_not_be_gone_on_with_is_made_again_from_the_s
     assert fuse(*inputs, out, resume=True, **TILES).done
 
 
+@pytest.mark.parametrize("gone", ["reflectance/c/0", "wavelength/c/0", "cut"])
+def test_a_zarr_without_a_chunk_is_made_again(files, plain, tmp_path, gone):
+    """Which reads as fill."""
+    inputs, out = (files.hsi, files.msi, "sentinel2a"), tmp_path / "a.zarr"
+    fuse(*inputs, out, **TILES)
+    assert fuse(*inputs, out, resume=True, **TILES).done
+    if gone == "cut":
+        next(path for path in out.rglob("reflectance/c/*/*/*")).write_bytes(b"")
+    else:
+        path = out / gone
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (said,) = [text for text in fuse(*inputs, out, resume=True, **TILES).warnings if "whole any more" in text]
+    assert re.search(r"is cut|it lacks 1 of its \d+ chunks", said)
+    np.testing.assert_array_equal(read(out).data, plain)
+    assert fuse(*inputs, out, resume=True, **TILES).done
+
+
 def test_a_second_process_with_the_same_output_is_refused(files, tmp_path):
     out = tmp_path / "a.tif"
     with only_writer([out]), pytest.raises(OutputError, match="being written by another process"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from hsfuse.batch import Outcome, read_jobs
 from hsfuse.cli import main
 from hsfuse.cli.batch import batch
+from hsfuse.cli.console import start_logging
 from hsfuse.cli.fuse import fuse
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "batch"
@@ -48,6 +50,18 @@ def test_a_line_a_scene_and_exit_code_4_where_some_failed(table, pretend):
     said = [line.removeprefix(f"{table.parent}/") for line in result.stdout.splitlines()]
     assert said == ["0.tif: done in 1.5 s", "1.tif: failed: no raster", "2.tif: done in 1.5 s"]
     assert result.stderr == "hsfuse: 1 of 3 jobs failed\n"
+
+
+def test_a_log_holds_what_became_of_each_scene(table, pretend, tmp_path):
+    try:
+        CliRunner().invoke(main, ["batch", str(table), f"--log-file={tmp_path / 'b.log'}"])
+        said = [line.partition(" hsfuse: ")[2] for line in (tmp_path / "b.log").read_text().splitlines()]
+        assert said[-4:-1] == [f"{tmp_path / '0.tif'}: done in 1.5 s", f"{tmp_path / '1.tif'}: failed: no raster",
+                               f"{tmp_path / '2.tif'}: done in 1.5 s"]  # fmt: skip
+        assert said[-1] == "2 of 3 jobs went well"
+    finally:
+        logging.getLogger("hsfuse").handlers.clear()
+        start_logging()
 
 
 def test_a_table_of_jobs_is_no_file_of_options(tmp_path):

@@ -254,6 +254,7 @@ def test_a_log_holds_all_and_how_the_run_ended(pair, tmp_path, monkeypatch):
     try:
         run(*line)
         assert "INFO hsfuse.fusion.run: grid: common extent 12 x 12" in log.read_text()
+        assert log.read_text().splitlines()[-1].partition(" INFO ")[2].startswith(f"hsfuse: {out}: ")
         run(*line, code=1)
         assert log.read_text().splitlines()[-1].partition(" ERROR ")[2].startswith(f"hsfuse: error: {out} exists")
         monkeypatch.setattr("hsfuse.cli.fuse.fuse_and_report", lambda *a: 1 / 0)
