@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,6 +86,11 @@ class IndexCheck:
     bias: float
     rmse: float
     share: float = 1.0
+
+
+def uses_msi(provenance: Mapping[str, Any]) -> bool:
+    """Whether a cube has detail of the MSI's, as far as its file records the method."""
+    return provenance.get("uses_msi") is not False
 
 
 @dataclass(frozen=True)
@@ -256,8 +262,8 @@ class Assessment:
 
     @property
     def uses_msi(self) -> bool:
-        """Whether the cube has detail of the MSI's, as far as its file records the method."""
-        return self.provenance.get("uses_msi") is not False
+        """Of its own provenance."""
+        return uses_msi(self.provenance)
 
     @property
     def warnings(self) -> tuple[Note, ...]:

@@ -37,6 +37,7 @@ from hsfuse.assessment.result import (
     Registration,
     ResponseCurves,
     SampledSpectra,
+    uses_msi,
 )  # fmt: skip
 from hsfuse.assessment.settings import AssessSettings, check_compared, of_images, recorded
 from hsfuse.calibration import register
@@ -161,7 +162,7 @@ class _Work:
             *warn(self.inputs, valid, without, results[-1] if without is not None else None, shift),
             *other_response(self.of_images, self.inputs.observed),
         )
-        if self.provenance.get("uses_msi") is False:
+        if not uses_msi(self.provenance):
             warnings = tuple(without_msi(warnings))
         return Assessment(
             fused=files["fused"],
@@ -252,7 +253,7 @@ class _Work:
             noted = [warning("told", text=str(text)) for text in texts]
         known = {one.text for one in now} | {one.code for one in now if one.code in TOPICS}
         found = dict.fromkeys([*now, *(one for one in noted if not {one.text, one.code} & known)])
-        return tuple(found if self.provenance.get("uses_msi") is not False else without_msi(found))
+        return tuple(found if uses_msi(self.provenance) else without_msi(found))
 
     def _results(self, truth: ReferenceMetrics | None, without: NoReferenceMetrics | None) -> list[MetricResult]:
         results = [metrics.result() for metrics in (truth, without) if metrics is not None]

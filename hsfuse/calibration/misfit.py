@@ -399,11 +399,10 @@ def _in_turns(
     foretold = seen - (seen - smoothed(shade, seen, weight, inside)) / (1 - own_share(shade))
     rest = pixels.msi - shade.below(through) * (1 - np.outer(shade.dims, foretold))
     share = 1 - np.square(rest).mean(1) / (np.square(plain).mean(1) + least**2)
-    if np.median(share) < SHADED or share.min() < -WORSE or np.quantile(np.abs(u), 1 - THICKEST) > MOST_SHADE:
+    size, most = float(u.std()), np.quantile(np.abs(u), 1 - THICKEST)
+    if np.median(share) < SHADED or share.min() < -WORSE or most > MOST_SHADE or size < LEAST_SHADE:
         return None
-    if u.std() < LEAST_SHADE:
-        return None
-    return replace(shade, share=float(np.median(share)), size=float(u.std())), seen, weight
+    return replace(shade, share=float(np.median(share)), size=size), seen, weight
 
 
 def _slopes(low: FloatArray, inside: BoolArray) -> FloatArray:

@@ -205,6 +205,11 @@ class Haze:
     opacity: float = 0.0
     over_lrhsi: float = 0.0
 
+    @property
+    def is_shade(self) -> bool:
+        """Whether it has no light of its own: a factor between the brightness of both images."""
+        return not self.light.any()
+
     def below(self, through: FloatArray) -> FloatArray:
         """The MSI without it, degraded, from R x (c, ...)."""
         return _each(self.gain, through) * through + _each(self.offset, through)

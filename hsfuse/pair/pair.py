@@ -228,7 +228,7 @@ class ScenePair:
         if self.radiometry is not None:
             told["radiometry"] = self.radiometry.describe(self.msi_names)
         if self.haze is not None:
-            what = "haze" if self.haze.light.any() else "uneven light"
+            what = "uneven light" if self.haze.is_shade else "haze"
             told[what] = f"{self.haze.size:.2g} RMS taken out of the MSI"
         return told
 

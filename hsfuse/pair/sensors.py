@@ -184,7 +184,7 @@ def sensing(pair: ScenePair, told: bool) -> dict[str, Any]:
     found = pair.psf
     how = "told" if told else "estimated" if found is not None and not found.doubt else "assumed"
     figures = {} if found is None else psf_figures(found) | {"text": found.describe()}
-    light = {"light": pair.haze.size} if pair.haze is not None and not pair.haze.light.any() else {}
+    light = {"light": pair.haze.size} if pair.haze is not None and pair.haze.is_shade else {}
     return light | {
         "psf": {"label": pair.model.psf.label, "mtf": pair.model.psf.mtf(pair.ratio), **figures, "how": how},
         "check": None if pair.sensors is None else pair.sensors.to_dict(),
